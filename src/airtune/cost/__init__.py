@@ -1,0 +1,1 @@
+"""Devices, delays and energy."""

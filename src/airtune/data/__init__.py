@@ -1,0 +1,1 @@
+"""Examples: where they come from, who holds them, how an answer is scored."""

@@ -1,0 +1,1 @@
+"""The federated loop: one round, the clock, checkpoints and records."""

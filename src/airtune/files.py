@@ -1,0 +1,94 @@
+"""Reading and writing files: YAML 1.2 in, atomic writes out."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airtune.errors import AirtuneError, InputError
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Parse YAML 1.2, in which `10.0e6`, `1e6` and `1e-05` are numbers.
+
+    Raises InputError with the line of the first mistake.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown place"
+        problem = error.problem or error.context or "it does not parse"
+        raise InputError(name, f"not YAML ({problem}, {where})", "valid YAML 1.2") from None
+    except YAMLError as error:
+        raise InputError(name, f"not YAML ({error})", "valid YAML 1.2") from None
+
+
+def read_text(path: Path, field: str) -> str:
+    """The text of a file, or an InputError that names `field` and says why it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(field, str(path), "a file that exists", "check the path") from None
+    except IsADirectoryError:
+        raise InputError(field, str(path), "a file, not a folder", "name the file in it") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            field, f"{path} (byte {error.start} is not UTF-8)", "UTF-8 text", "convert the file"
+        ) from None
+    except OSError as error:
+        raise InputError(field, f"{path} ({error.strerror})", "a readable file") from None
+
+
+def read_yaml_mapping(path: Path, field: str) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping."""
+    value = parse_yaml(read_text(path, field), str(path))
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(str(path), f"a {type(value).__name__}", "a mapping of keys to values")
+    return dict(value)
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write so that a reader sees the old file or the whole new one, also after a power cut.
+
+    Raises AirtuneError (disk full, no permission) and leaves the old file as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise AirtuneError(
+            f"{path} cannot be written ({error.strerror or error}): free some space or choose "
+            "another folder; nothing was left half-written."
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable: on POSIX the folder entry is data of its own."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """`write_bytes_atomic` for text."""
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_json_atomic(path: Path, value: object) -> None:
+    """`write_bytes_atomic` for JSON; NaN and infinity are refused, since JSON has neither."""
+    write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

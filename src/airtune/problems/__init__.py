@@ -1,0 +1,1 @@
+"""Planning problems as files: explicit numbers in, a certified plan out."""

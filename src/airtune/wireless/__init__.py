@@ -1,0 +1,1 @@
+"""The radio cell: where clients are, what their links carry."""

@@ -1,0 +1,1 @@
+"""What a training step costs: parameters, FLOPs, memory and payload of a transformer."""

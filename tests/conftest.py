@@ -1,0 +1,22 @@
+"""Shared fixtures. Real data sets are optional: tests that need them skip with a reason."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("airtune", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("airtune")
+
+DATA = Path(
+    os.environ.get("AIRTUNE_TEST_DATA", Path(__file__).parents[1].parent / "shared" / "data")
+)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets beside the checkout, or wherever AIRTUNE_TEST_DATA points."""
+    if not DATA.is_dir():
+        pytest.skip(f"no data folder at {DATA}; set AIRTUNE_TEST_DATA to one")
+    return DATA
