@@ -1,0 +1,157 @@
+"""Discrete link rates of a 3GPP CQI table, the practical alternative to Shannon's formula."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from airtune.quantities import FloatArray, db_to_linear
+from airtune.wireless.rate import Index, ShannonLinks
+
+CQI_EFFICIENCY = (
+    np.array([2, 2, 2, 2, 2, 2, 4, 4, 4, 6, 6, 6, 6, 6, 6], dtype=np.float64)
+    * np.array([78, 120, 193, 308, 449, 602, 378, 490, 616, 466, 567, 666, 772, 873, 948])
+    / 1024.0
+)
+"""Bits per symbol of CQI 1..15: modulation order x code rate, 3GPP TS 38.214 Table 5.2.2.1-2."""
+CQI_SNR_DB = -7.0 + 27.0 / 14.0 * np.arange(15)
+"""SNR from which CQI 1..15 is used: a straight line in dB from -7 to 20.
+
+3GPP leaves the thresholds to the receiver (block error rate at most 10 %). This line is the AWGN
+table of the GRASS-RaPlaT planner (Jozef Stefan Institute, r.MaxPower, LTE_CINRTABLE); it lies 0.2
+to 0.7 dB above the 10 % points of Sionna 2.2's simulated NR LDPC tables (PDSCH table 1, code
+blocks of 500 bits), which a test recomputes for CQI 4..15.
+"""
+
+
+@dataclass(frozen=True)
+class CqiLinks:
+    """FDMA links with the discrete rates of a 3GPP CQI table: `r(b) = b eta[CQI(cn0/(margin b))]`.
+
+    More bandwidth dilutes the power, the SNR falls below a threshold and the rate drops: r(b) is a
+    sawtooth, and 0 once the SNR is below CQI 1. `bandwidth_for` returns the smallest bandwidth
+    that reaches the rate. A lower bound on a latency refers to `envelope()`, never to r itself.
+
+    Source: TS 38.214 clause 5.2.2.1; efficiencies `CQI_EFFICIENCY`, thresholds `CQI_SNR_DB`.
+    Left out: overhead, retransmissions (HARQ), frequency selectivity.
+
+    Args and errors: as `ShannonLinks`.
+    """
+
+    cn0_hz: FloatArray
+    margin: ArrayLike = 1.0
+    _effective_hz: FloatArray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        links = ShannonLinks(self.cn0_hz, self.margin)
+        object.__setattr__(self, "cn0_hz", links.cn0_hz)
+        object.__setattr__(self, "_effective_hz", links._effective_hz)
+
+    def __len__(self) -> int:
+        return len(self.cn0_hz)
+
+    def rate(self, bandwidth_hz: FloatArray) -> FloatArray:
+        """`eta[CQI] b`; 0 below CQI 1 and at infinite bandwidth."""
+        b = np.asarray(bandwidth_hz, dtype=np.float64)
+        eta = self.slope(b)
+        with np.errstate(invalid="ignore"):
+            return np.where(eta > 0, eta * b, 0.0)
+
+    def bandwidth_for(self, rate_bps: FloatArray) -> FloatArray:
+        """`R / eta` at the highest CQI whose peak rate `cn0 eta / SNR` reaches R; inf if none."""
+        rate = np.asarray(rate_bps, dtype=np.float64)
+        peak = CQI_EFFICIENCY / db_to_linear(CQI_SNR_DB)
+        # The peaks do not fall strictly with the CQI: count against the best of it and higher.
+        best_above = np.maximum.accumulate(peak[::-1])
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            level = np.searchsorted(best_above, rate / self._effective_hz, side="left")
+            eta = np.append(CQI_EFFICIENCY[::-1], 0.0)[level]
+            return np.where(rate > 0, rate / eta, 0.0)
+
+    def slope(self, bandwidth_hz: FloatArray) -> FloatArray:
+        """`eta[CQI]`, the derivative between the drops."""
+        b = np.asarray(bandwidth_hz, dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            snr = np.where(self._effective_hz > 0, self._effective_hz / b, 0.0)
+        # The slack keeps a bandwidth computed as cn0 / SNR on its own side of the threshold.
+        threshold = db_to_linear(CQI_SNR_DB) * (1.0 - 1e-12)
+        level = np.searchsorted(threshold, snr, side="right")
+        return np.append(0.0, CQI_EFFICIENCY)[level]
+
+    def limit_bps(self) -> FloatArray:
+        """The highest tooth of the saw."""
+        return self._effective_hz * float(np.max(CQI_EFFICIENCY / db_to_linear(CQI_SNR_DB)))
+
+    def select(self, index: Index) -> "CqiLinks":
+        """The links of some clients only."""
+        return CqiLinks(self._effective_hz[index])
+
+    def envelope(self) -> "ConcaveLinks":
+        """The least concave function above the sawtooth, for certificates."""
+        width = 1.0 / db_to_linear(CQI_SNR_DB[::-1])
+        return ConcaveLinks(self._effective_hz, *_concave_hull(width, CQI_EFFICIENCY[::-1] * width))
+
+
+@dataclass(frozen=True)
+class ConcaveLinks:
+    """Links whose rate is concave and piecewise linear: `r(b) = cn0 f(b / cn0)`, f flat at the end.
+
+    Args:
+        cn0_hz: carrier-to-noise-density ratio [client], in hertz.
+        width: abscissae of f, ascending from 0 [knot], Hz per Hz.
+        height: values of f, ascending from 0, concave [knot], bit/s per Hz.
+    """
+
+    cn0_hz: FloatArray
+    width: FloatArray
+    height: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.cn0_hz)
+
+    def rate(self, bandwidth_hz: FloatArray) -> FloatArray:
+        """`cn0 f(b / cn0)`."""
+        return self.cn0_hz * np.interp(self._per_cn0(bandwidth_hz), self.width, self.height)
+
+    def bandwidth_for(self, rate_bps: FloatArray) -> FloatArray:
+        """`cn0 f^-1(R / cn0)`; inf above the last knot."""
+        level = self._per_cn0(rate_bps)
+        reached = self.cn0_hz * np.interp(level, self.height, self.width)
+        return np.where(level <= self.height[-1], reached, np.inf)
+
+    def slope(self, bandwidth_hz: FloatArray) -> FloatArray:
+        """The slope of the piece to the right of b; 0 behind the last knot."""
+        pieces = np.append(np.diff(self.height) / np.diff(self.width), 0.0)
+        piece = np.searchsorted(self.width, self._per_cn0(bandwidth_hz), side="right") - 1
+        return np.where(self.cn0_hz > 0, pieces[piece], 0.0)
+
+    def limit_bps(self) -> FloatArray:
+        """`cn0 f(inf)`."""
+        return self.cn0_hz * float(self.height[-1])
+
+    def select(self, index: Index) -> "ConcaveLinks":
+        """The links of some clients only."""
+        return ConcaveLinks(self.cn0_hz[index], self.width, self.height)
+
+    def _per_cn0(self, values: FloatArray) -> FloatArray:
+        """values / cn0 with 0 / 0 = 0."""
+        values = np.asarray(values, dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return np.where(values > 0, values / self.cn0_hz, 0.0)
+
+
+def _concave_hull(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Corners of the least concave increasing function above (0, 0) and the points; x ascends."""
+    hull = [(0.0, 0.0)]
+    for point in zip(x.tolist(), y.tolist(), strict=True):
+        if point[1] <= hull[-1][1]:
+            continue
+        while len(hull) > 1 and _turns_left(hull[-2], hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    corners = np.array(hull)
+    return corners[:, 0], corners[:, 1]
+
+
+def _turns_left(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
+    return (b[0] - a[0]) * (c[1] - a[1]) >= (b[1] - a[1]) * (c[0] - a[0])
