@@ -1,0 +1,59 @@
+# Two commands for a newcomer: `make run` and `make test`. Each installs what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+ARGS ?=
+OUT ?= runs/first
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "airtune needs Python 3.11 or newer: call make with PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "Installing airtune into $(VENV) (a minute or two, once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@$(PIP) -e '.[test,lint]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.installed ## Install airtune into .venv
+
+.PHONY: run
+run: $(VENV)/.installed ## Run the built-in experiment (ARGS='--set rounds=5', OUT=folder)
+	@$(BIN)/airtune run --out $(OUT) $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.installed-test ## Run the test suite (ARGS='-k name' for some of it)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-all
+test-all: $(VENV)/.installed-test ## Run every test, the long ones too
+	@$(BIN)/python -m pytest -m '' --timeout 3600 $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.installed-test ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.installed-test ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: $(VENV)/.installed-test ## Run the benchmarks; results as JSON in benchmarks/results
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,67 @@
+"""The `airtune` command: every subcommand imports what it needs when it runs, not before."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from airtune import __version__
+from airtune.cli.device import app as device_app
+from airtune.cli.export import export, model_app
+from airtune.cli.inspect import evaluate, generate
+from airtune.cli.plan import plan
+from airtune.cli.profile import profile
+from airtune.cli.run import init, resume, run
+from airtune.errors import AirtuneError
+
+app = typer.Typer(
+    name="airtune",
+    help="Plan, simulate and really run federated fine-tuning of language models over wireless "
+    "links.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(resume)
+app.command()(init)
+app.command()(plan)
+app.command()(profile)
+app.command("eval")(evaluate)
+app.command()(generate)
+app.command()(export)
+app.add_typer(device_app, name="device")
+app.add_typer(model_app, name="model")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"airtune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show version.")
+    ] = False,
+) -> None:
+    """Options before the subcommand."""
+
+
+def entry() -> None:
+    """Run the command line: a sentence and an exit code for what the user can mend."""
+    try:
+        app()
+    except AirtuneError as error:
+        typer.echo(f"airtune: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("airtune: interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (`| head`) has enough; that is not an error of ours.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,123 @@
+"""What a person sees in the terminal: live progress of a run, and its closing summary."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from airtune.quantities import format_duration, format_quantity
+
+
+class RoundsView:
+    """A line for every round and, on a terminal, a bar below that moves.
+
+    Wrap the run in `with`; `start` once the number of rounds is known, `round` after each.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("rounds, real time left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("loading", total=None)
+
+    def __enter__(self) -> "RoundsView":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def start(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None:
+        """The run begins or goes on; a table head for the lines to come."""
+        self._names = names
+        self._progress.update(
+            self._task, description="training", total=rounds, completed=rounds_done
+        )
+        self._console.print(
+            f"{'round':>5}  {'virtual time':>13}  {'latency':>9}  {'train':>7}  {'test':>7}  "
+            "slowest client"
+        )
+
+    def round(self, record: Mapping[str, Any]) -> None:
+        """One finished round."""
+        train = "-" if record["train_loss"] is None else f"{record['train_loss']:.4f}"
+        slowest = f"{self._names[record['straggler']]} ({record['straggler_stage']})"
+        outcomes = [entry["outcome"] for entry in record["clients"]]
+        missing = [
+            f"{outcomes.count(kind)} {word}"
+            for kind, word in (("late", "late"), ("silent", "silent"))
+            if kind in outcomes
+        ]
+        if record["skipped"]:
+            missing.append(f"{len(record['skipped'])} out of reach")
+        note = f"; {', '.join(missing)}" if missing else ""
+        self._console.print(
+            f"{record['round']:>5}  {format_duration(record['virtual_time_s']):>13}  "
+            f"{format_duration(record['latency_s']):>9}  {train:>7}  {record['test_loss']:.4f}  "
+            f"{slowest}{note}",
+            highlight=False,
+        )
+        self._progress.advance(self._task)
+
+
+def print_summary(console: Console, summary: Mapping[str, Any], folder: str) -> None:
+    """The closing words: what was learned, what it cost, and why the rounds took so long."""
+    start, final = summary["start_test_loss"], summary["final_test_loss"]
+    change = (1.0 - final / start) * 100.0
+    console.print()
+    console.print(
+        f"The test loss {'fell' if change >= 0 else 'rose'} from {start:.4f} to {final:.4f} "
+        f"({abs(change):.0f} % {'less' if change >= 0 else 'more'}) in {summary['rounds']} rounds.",
+        highlight=False,
+    )
+    for name, scores in summary["scores"].items():
+        console.print(
+            f"{name}: {scores['before']:.0%} before, {scores['after']:.0%} after, "
+            f"on {scores['examples']} test examples.",
+            highlight=False,
+        )
+    console.print(
+        f"On the air and on these devices that takes {format_duration(summary['virtual_time_s'])}, "
+        f"{format_quantity(summary['uplink_bits'] / 8, 'B')} up, "
+        f"{format_quantity(summary['downlink_bits'] / 8, 'B')} down and "
+        f"{format_quantity(summary['energy_j'], 'J')} of the clients' energy.",
+        highlight=False,
+    )
+    worst = summary["straggler"]
+    console.print(
+        f"{worst['name']} ({worst['device']}) was last in {worst['rounds']} of "
+        f"{summary['rounds']} rounds, mostly waiting for its {worst['stage']}.",
+        highlight=False,
+    )
+    if summary["charge_as"]:
+        console.print(
+            f"Time, bits and energy are charged as if {summary['charge_as']} were trained; "
+            f"the learning is that of {summary['model']}."
+        )
+    if summary["stopped"]:
+        console.print(f"It stopped early: {summary['stopped']}.", highlight=False)
+    _print_sample(console, summary["sample"])
+    console.print(f"\nEverything is in {folder} (open report.html).", highlight=False)
+
+
+def _print_sample(console: Console, sample: Mapping[str, str] | None) -> None:
+    if sample is None:
+        return
+    console.print("\nOne test prompt:")
+    for label, key in (
+        ("prompt", "prompt"),
+        ("before", "before"),
+        ("after", "after"),
+        ("reference", "reference"),
+    ):
+        text = " ".join(sample[key].split()) or "(nothing)"
+        console.print(f"  {label:>9}  {text}", highlight=False, markup=False)

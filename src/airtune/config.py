@@ -1,0 +1,218 @@
+"""The experiment file: every key documented once, checked once.
+
+The descriptions here are the comments of `airtune init` and the help of `--set`. Bad input becomes
+an InputError that names the key, the value and the remedy; an unknown key gets a suggestion.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from airtune.errors import InputError
+from airtune.files import parse_yaml, read_yaml_mapping
+from airtune.wireless.cell import CellSettings
+
+Part = str | dict[str, Any]
+"""A named or imported part: `name`, `package.module:Class`, or `{use: name, option: value}`."""
+
+
+class Section(BaseModel):
+    """Keys are closed: a mistyped key is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str | Mapping) else value
+
+
+class AdapterSection(Section):
+    rank: int = Field(8, ge=1, description="LoRA rank r")
+    alpha: float | None = Field(None, gt=0, description="LoRA alpha; null is twice the rank")
+    target_modules: str | list[str] = Field(
+        "all-linear", description="adapted modules: all-linear (of the blocks), or a list of names"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
+    start: str | None = Field(None, description="a PEFT adapter folder to start from (warm start)")
+
+
+class PartitionSection(Section):
+    kind: Literal["iid", "dirichlet", "column", "size"] = Field(
+        "iid", description="iid | dirichlet (by label) | column (natural) | size (unequal shards)"
+    )
+    concentration: float = Field(0.5, gt=0, description="Dirichlet concentration; small is skewed")
+    column: str | None = Field(None, description="the column of kind: column")
+
+
+class DataSection(Section):
+    train: str = Field("builtin", description="builtin[:slots|:arithmetic], a file, or a hub name")
+    test: str | None = Field(None, description="the test set; null: held out from train")
+    format: str | None = Field(None, description="gsm8k | e2e | yahoo | table; null: detected")
+    prompt_column: str | None = Field(None, description="column of the prompt (format: table)")
+    completion_column: str | None = Field(None, description="column of the completion")
+    max_tokens: int = Field(256, ge=8, description="prompt and completion are cut to this length")
+    train_rows: int | None = Field(None, ge=1, description="use only so many training rows")
+    test_rows: int | None = Field(None, ge=1, description="evaluate on only so many test rows")
+    partition: PartitionSection = Field(default=PartitionSection(), description="who holds what")
+
+
+class ClientsSection(Section):
+    count: int = Field(8, ge=1, description="number of registered clients")
+    devices: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        ["pixel-7", "raspberry-pi-5", "laptop-cpu"],
+        min_length=1,
+        description="device profiles, dealt out to the clients in turn (airtune device list)",
+    )
+    device_file: str | None = Field(None, description="a YAML file with profiles of your own")
+
+
+class CohortSection(Section):
+    size: int | None = Field(None, ge=1, description="clients scheduled a round; null: all")
+    dropout: float = Field(0.0, ge=0, lt=1, description="chance that a client falls silent")
+
+
+class TrainingSection(Section):
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="adamw | sgd")
+    learning_rate: float = Field(2e-3, gt=0, description="local learning rate")
+    batch_size: int = Field(8, ge=1, description="examples a step")
+    local_steps: int = Field(10, ge=1, description="optimiser steps of a client in a round")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradient norm is clipped here; 0: never")
+    keep_optimizer: bool = Field(
+        False, description="a client's optimiser moments survive to its next round"
+    )
+
+
+class FedloraSection(Section):
+    bandwidth: Literal["minmax", "equal"] = Field(
+        "minmax", description="minmax (least round latency) | equal"
+    )
+    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
+    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="the broadcast adapter on the air"
+    )
+
+
+class StopSection(Section):
+    target_loss: float | None = Field(None, gt=0, description="stop at this test loss [nat]")
+    virtual_time_s: float | None = Field(None, gt=0, description="stop after so much virtual time")
+    energy_j: float | None = Field(None, gt=0, description="stop after so much client energy")
+
+
+class ExperimentConfig(Section):
+    """Everything that a run depends on."""
+
+    model: str = Field("builtin", description="builtin, a folder, or a hub name")
+    dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype of the frozen base")
+    adapter: AdapterSection = Field(default=AdapterSection(), description="the LoRA adapter")
+    data: DataSection = Field(default=DataSection(), description="what is learned")
+    clients: ClientsSection = Field(default=ClientsSection(), description="who learns it")
+    cohort: CohortSection = Field(default=CohortSection(), description="who is asked each round")
+    training: TrainingSection = Field(default=TrainingSection(), description="local training")
+    cell: CellSettings = Field(default=CellSettings(), description="the radio cell")
+    method: str = Field("fedlora", description="the learning method")
+    fedlora: FedloraSection = Field(default=FedloraSection(), description="options of fedlora")
+    planner: Part | None = Field(None, description="replaces the method's planner")
+    tuner: Part | None = Field(None, description="replaces the method's tuner")
+    codec: Part | None = Field(None, description="replaces the method's codec")
+    aggregator: Part | None = Field(None, description="replaces the method's aggregator")
+    rounds: int = Field(20, ge=1, description="number of rounds")
+    stop: StopSection = Field(default=StopSection(), description="reasons to stop earlier")
+    deadline_s: float | None = Field(
+        None, gt=0, description="a later update is discarded, its time still charged"
+    )
+    charge_as: str | None = Field(
+        None, description="charge time and energy as if this model were trained"
+    )
+    engine: Literal["sequential"] = Field("sequential", description="how clients are trained here")
+    threads: int | None = Field(None, ge=1, description="torch threads; null: one per core")
+    seed: int = Field(0, ge=0, description="every random draw comes from it")
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def check(model: type[Checked], values: Mapping[str, Any]) -> Checked:
+    """Validate a mapping; the first mistake becomes one InputError."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _first_mistake(error, model) from None
+
+
+def _first_mistake(error: ValidationError, model: type[BaseModel]) -> InputError:
+    details = error.errors(include_url=False)
+    # An unknown key is the likelier cause when a mistyped one also leaves another missing.
+    unknown = ("extra_forbidden", "unexpected_keyword_argument")
+    first = next((item for item in details if item["type"] in unknown), details[0])
+    place = [str(part) for part in first["loc"] if not _is_type_tag(part)]
+    field = ".".join(place)
+    if first["type"] in unknown:
+        known = _known_keys(model, place[:-1])
+        close = difflib.get_close_matches(place[-1], known, n=1)
+        remedy = f"did you mean {close[0]!r}" if close else f"known here: {', '.join(known)}"
+        return InputError(field, "not a key that airtune knows", "spelled as documented", remedy)
+    return InputError(field, first["input"], _allowed(first), "correct the experiment or --set")
+
+
+def _is_type_tag(part: object) -> bool:
+    """pydantic names the branch of a union in the place; people do not."""
+    return isinstance(part, str) and (part in {"str", "int", "float"} or "[" in part)
+
+
+def _allowed(detail: Mapping[str, Any]) -> str:
+    message = str(detail["msg"])
+    context = detail.get("ctx", {})
+    if detail["type"] == "literal_error":
+        return f"one of {context['expected']}"
+    prefixes = ("Input should be ", "Value error, ")
+    for prefix in prefixes:
+        message = message.removeprefix(prefix)
+    return message
+
+
+def _known_keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:
+    current: Any = model
+    for part in place:
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        options = [field.annotation, *get_args(field.annotation)]
+        current = next((o for o in options if hasattr(o, "__annotations__")), None)
+    if hasattr(current, "model_fields"):
+        return list(current.model_fields)
+    return list(getattr(current, "__dataclass_fields__", {}))
+
+
+def parse_setting(setting: str) -> tuple[list[str], Any]:
+    """`a.b=1e6` as a path and a YAML 1.2 value."""
+    key, separator, text = setting.partition("=")
+    if not separator or not all(part.strip() for part in key.split(".")):
+        raise InputError("--set", setting, "of the form key.subkey=value")
+    return [part.strip() for part in key.split(".")], parse_yaml(text, f"--set {key}")
+
+
+def with_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The mapping with `--set` values put in, sections created where needed."""
+    result = _copy(values)
+    for setting in settings:
+        path, value = parse_setting(setting)
+        section = result
+        for part in path[:-1]:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise InputError("--set", setting, f"a key in a section, and {part!r} is not one")
+        section[path[-1]] = value
+    return result
+
+
+def _copy(value: Any) -> Any:
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def read_config(path: Path | None = None, settings: Sequence[str] = ()) -> ExperimentConfig:
+    """The experiment of a file (None: the built-in one) with `--set` values put in."""
+    values = read_yaml_mapping(path, "EXPERIMENT.yaml") if path else {}
+    return check(ExperimentConfig, with_settings(values, settings))

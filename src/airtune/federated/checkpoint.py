@@ -1,0 +1,153 @@
+"""Checkpoints: one file per round, whole or absent, with a digest that damage cannot pass.
+
+A checkpoint is a safetensors file. Its tensors are the adapter and what clients carry over; its
+metadata holds the JSON state, the length of `rounds.jsonl` at that moment, and a SHA-256 over all
+of it. The newest two are kept, so that a damaged newest one costs one round, not the run.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from airtune.errors import AirtuneError, InputError
+from airtune.federated.clock import Clock
+from airtune.files import write_bytes_atomic
+
+KEPT = 2
+_ADAPTER, _CARRIED = "adapter/", "carried/"
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """All that the next round depends on. `rounds_done` is also the next round's index.
+
+    Random draws come from (seed, purpose, round, client), so the round index IS the random state.
+    """
+
+    adapter: Mapping[str, Tensor]
+    rounds_done: int = 0
+    clock: Clock = Clock()
+    planner: Mapping[str, Any] = field(default_factory=dict)
+    carried: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state and how many bytes of `rounds.jsonl` belong to it."""
+
+    state: ServerState
+    records_length: int
+
+
+def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def checkpoint_path(folder: Path, rounds_done: int) -> Path:
+    """`checkpoints/round-00012.safetensors` is the state after twelve rounds."""
+    return folder / f"round-{rounds_done:05d}.safetensors"
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write atomically, then remove all but the newest two."""
+    from safetensors.torch import save
+
+    state = checkpoint.state
+    header = json.dumps(
+        {
+            "rounds_done": state.rounds_done,
+            "time_s": state.clock.time_s,
+            "energy_j": state.clock.energy_j,
+            "planner": dict(state.planner),
+            "stopped": state.stopped,
+            "records_length": checkpoint.records_length,
+        },
+        sort_keys=True,
+    )
+    tensors = {_ADAPTER + name: tensor.contiguous() for name, tensor in state.adapter.items()}
+    for client, entries in state.carried.items():
+        tensors |= {
+            f"{_CARRIED}{client}/{name}": tensor.contiguous() for name, tensor in entries.items()
+        }
+    metadata = {"state": header, "digest": _digest(header, tensors)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(checkpoint_path(folder, state.rounds_done), save(tensors, metadata=metadata))
+    for old in list_checkpoints(folder)[KEPT:]:
+        old.unlink()
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint files, newest first."""
+    return sorted(folder.glob("round-*.safetensors"), reverse=True)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify one file; AirtuneError if it is truncated or altered."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AirtuneError(f"checkpoint {path.name} cannot be read ({error}).") from None
+    header = metadata.get("state", "")
+    if metadata.get("digest") != _digest(header, tensors):
+        raise AirtuneError(f"checkpoint {path.name} is damaged (its digest does not match).")
+    values = json.loads(header)
+    carried: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_CARRIED):
+            client, _, entry = name.removeprefix(_CARRIED).partition("/")
+            carried.setdefault(int(client), {})[entry] = tensor
+    state = ServerState(
+        adapter={
+            name.removeprefix(_ADAPTER): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_ADAPTER)
+        },
+        rounds_done=values["rounds_done"],
+        clock=Clock(values["time_s"], values["energy_j"]),
+        planner=values["planner"],
+        carried=dict(sorted(carried.items())),
+        stopped=values["stopped"],
+    )
+    return Checkpoint(state, values["records_length"])
+
+
+def newest_checkpoint(folder: Path, records_length: int) -> tuple[Checkpoint, list[str]]:
+    """The newest whole checkpoint whose records are all there, and a sentence per one passed over.
+
+    Raises InputError when none is usable.
+    """
+    notes: list[str] = []
+    for path in list_checkpoints(folder):
+        try:
+            checkpoint = read_checkpoint(path)
+        except AirtuneError as error:
+            notes.append(f"{str(error).rstrip('.')}; falling back to the one before.")
+            continue
+        if checkpoint.records_length > records_length:
+            notes.append(
+                f"checkpoint {path.name} is ahead of rounds.jsonl, which lost its end; "
+                "falling back to the one before."
+            )
+            continue
+        return checkpoint, notes
+    reason = " ".join(notes) or "there is none"
+    raise InputError(
+        "checkpoints",
+        f"unusable ({reason})",
+        "at least one whole checkpoint",
+        "start the run again in a new folder",
+    )

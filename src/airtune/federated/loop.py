@@ -1,0 +1,54 @@
+"""Rounds until a reason to stop; everything is on disk before the next round begins."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from airtune.federated.checkpoint import ServerState
+from airtune.federated.record import RunFolder
+from airtune.federated.round import RoundContext, run_round
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """Reasons to stop before the last round; None never applies."""
+
+    target_loss: float | None = None
+    virtual_time_s: float | None = None
+    energy_j: float | None = None
+
+    def reason(self, test_loss: float, state: ServerState) -> str | None:
+        """A sentence when the run may stop here."""
+        if self.target_loss is not None and test_loss <= self.target_loss:
+            return f"the test loss {test_loss:.4f} reached the target {self.target_loss:g}"
+        if self.virtual_time_s is not None and state.clock.time_s >= self.virtual_time_s:
+            return f"the virtual clock passed {self.virtual_time_s:g} s"
+        if self.energy_j is not None and state.clock.energy_j >= self.energy_j:
+            return f"the clients used {self.energy_j:g} J"
+        return None
+
+
+def run_rounds(
+    context: RoundContext,
+    state: ServerState,
+    folder: RunFolder,
+    rounds: int,
+    stop: StopRule,
+    on_round: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> ServerState:
+    """Run until `rounds` are done in all, or a stop rule applies; checkpoint every round.
+
+    The record is on disk before the checkpoint that counts it, so a kill in between costs at
+    most the round that is then made again.
+    """
+    while state.rounds_done < rounds and state.stopped is None:
+        began = time.perf_counter()
+        outcome = run_round(context, state)
+        state = replace(outcome.state, stopped=stop.reason(outcome.evaluation.loss, outcome.state))
+        folder.append_record(outcome.record)
+        folder.save(state)
+        seconds = time.perf_counter() - began
+        folder.append_timing({"round": state.rounds_done, "real_s": round(seconds, 4)})
+        on_round(outcome.record)
+    return state

@@ -1,0 +1,137 @@
+"""A learning method is a composition of four parts; each paper is one composition.
+
+    planner     who does what with which radio resources
+    tuner       how a client trains
+    codec       what a client sends, as bytes
+    aggregator  how the server merges
+
+Client steps run in this order, server steps in reverse. A part of your own subclasses one of the
+four bases and is named by import path in the experiment file (`planner: my_package.module:MyPlanner`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from airtune.plan import ClientPlan, Plan
+from airtune.quantities import FloatArray
+from airtune.tuning.adapter import AdapterState
+from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings, train_locally
+from airtune.update.aggregate import Aggregator
+from airtune.update.codec import Codec
+from airtune.wireless.rate import Links
+
+PlannerState = Mapping[str, Any]
+"""What a planner remembers from round to round; JSON, since it lives in the checkpoint."""
+
+
+class CohortCosts(Protocol):
+    """What a decision would cost; the batches of the coming round are known before training."""
+
+    def compute_s(self, plan: ClientPlan) -> float:
+        """Computing delay of the whole round [s]."""
+        ...
+
+    def payload_bits(self, plan: ClientPlan) -> int:
+        """Length of the update [bit]."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlanningView:
+    """All that a planner sees: the estimated channel and the costs, nothing of this training.
+
+    Arrays have one entry per client of the cohort, in the cohort's (ascending) order. `broadcast_s`
+    is the estimated delay of the downlink, which everybody waits for. `names` serve messages.
+    """
+
+    round_index: int
+    cohort: NDArray[np.int64]
+    names: tuple[str, ...]
+    uplink: Links
+    bandwidth_hz: float
+    tx_power_w: FloatArray
+    weights: FloatArray
+    rank: int
+    broadcast_s: float
+    deadline_s: float | None
+    costs: CohortCosts
+
+    def full_plan(self, position: int, bandwidth_hz: float = 0.0) -> ClientPlan:
+        """The plan of the client at this position of the cohort, with nothing removed."""
+        return ClientPlan(
+            client=int(self.cohort[position]),
+            bandwidth_hz=bandwidth_hz,
+            tx_power_w=float(self.tx_power_w[position]),
+            rank=self.rank,
+        )
+
+
+class Planner(ABC):
+    """Decides a round before it happens."""
+
+    def initial_state(self) -> dict[str, Any]:
+        """What `plan` finds in round 0."""
+        return {}
+
+    @abstractmethod
+    def plan(self, view: PlanningView, state: PlannerState) -> Plan:
+        """The round's plan, for the channel as estimated."""
+
+    def after_round(self, state: PlannerState, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The next state, from the round as it was charged (a virtual queue lives here)."""
+        return dict(state)
+
+
+@dataclass(frozen=True)
+class TuningContext:
+    """What a client has at hand: the model, its batches, the settings, and where draws come from."""
+
+    model: Any
+    batches: Sequence[TokenBatch]
+    training: TrainingSettings
+    seed: int
+    round_index: int
+    carried: Mapping[str, Tensor]
+
+
+class Tuner(ABC):
+    """How a client trains from the broadcast adapter."""
+
+    @abstractmethod
+    def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
+        """Train as planned; the result's state has the start's names and shapes."""
+
+
+@final
+@dataclass(frozen=True)
+class FullTuner(Tuner):
+    """Every coordinate of the adapter is trained on the whole model."""
+
+    def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
+        return train_locally(
+            context.model,
+            start,
+            context.batches,
+            context.training,
+            dropout_seed=(context.seed, context.round_index, plan.client),
+            carried=dict(context.carried),
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Method:
+    """One composition. `downlink` is the codec of the broadcast adapter."""
+
+    name: str
+    planner: Planner
+    tuner: Tuner
+    codec: Codec
+    aggregator: Aggregator
+    downlink: Codec

@@ -1,0 +1,87 @@
+"""What a run leaves behind: records a byte-identical rerun makes again, and timings it does not.
+
+`rounds.jsonl` holds one JSON object a round and nothing of the real world: no wall-clock seconds,
+no paths. Real seconds live in `timing.jsonl`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from airtune.errors import AirtuneError
+from airtune.federated.checkpoint import Checkpoint, ServerState, write_checkpoint
+from airtune.files import write_bytes_atomic
+
+
+def record_line(record: Mapping[str, Any]) -> bytes:
+    """One line of `rounds.jsonl`; floats in full precision, NaN and infinity refused."""
+    return (json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n").encode()
+
+
+@final
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def records(self) -> Path:
+        return self.path / "rounds.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def experiment(self) -> Path:
+        return self.path / "experiment.yaml"
+
+    def records_length(self) -> int:
+        """Bytes of `rounds.jsonl`, 0 before round 1."""
+        return self.records.stat().st_size if self.records.exists() else 0
+
+    def truncate_records(self, length: int) -> None:
+        """Drop rounds after a checkpoint; they will be made again, to the same bytes."""
+        if self.records_length() > length:
+            write_bytes_atomic(self.records, self.records.read_bytes()[:length])
+
+    def append_record(self, record: Mapping[str, Any]) -> None:
+        """Add one round; on a full disk the file is cut back to whole lines."""
+        self._append(self.records, record_line(record))
+
+    def append_timing(self, timing: Mapping[str, Any]) -> None:
+        """Add one round's real seconds."""
+        self._append(self.path / "timing.jsonl", record_line(timing))
+
+    def _append(self, path: Path, line: bytes) -> None:
+        before = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("ab") as stream:
+                stream.write(line)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            if path.exists():
+                os.truncate(path, before)
+            raise AirtuneError(
+                f"{path} cannot be written ({error.strerror or error}): free some space and run "
+                "`airtune resume`; every finished round is kept."
+            ) from error
+
+    def save(self, state: ServerState) -> None:
+        """Checkpoint a state, after its record is on disk."""
+        write_checkpoint(self.checkpoints, Checkpoint(state, self.records_length()))
+
+    def read_records(self) -> list[dict[str, Any]]:
+        """Every finished round."""
+        if not self.records.exists():
+            return []
+        return [json.loads(line) for line in self.records.read_bytes().splitlines()]

@@ -1,0 +1,250 @@
+"""One round: observe channel, plan, broadcast, tune, encode, charge, decode, aggregate, evaluate.
+
+State in, state and record out. Nothing here reads a clock of the real world, writes a file, or
+knows which method runs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from airtune.cost.device import DeviceProfile
+from airtune.cost.energy import client_energy
+from airtune.errors import InfeasibleError
+from airtune.federated.backend import Backend, ClientReport, ClientTask
+from airtune.federated.charges import Charges, ClientCharge, RoundCharges
+from airtune.federated.checkpoint import ServerState
+from airtune.federated.cohort import CohortSettings, draw_cohort, draw_dropouts
+from airtune.federated.method import Method, PlanningView
+from airtune.plan import ClientPlan, Plan
+from airtune.quantities import FloatArray
+from airtune.tuning.evaluate import Evaluation
+from airtune.update.aggregate import Update
+from airtune.update.codec import Shapes
+from airtune.wireless.channel import Channel, ChannelState
+
+IN_TIME, LATE, SILENT = "in_time", "late", "silent"
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """What stays the same from round to round. Arrays have the axis [client], all registered."""
+
+    method: Method
+    backend: Backend
+    channel: Channel
+    charges: Charges
+    devices: Sequence[DeviceProfile]
+    names: tuple[str, ...]
+    weights: FloatArray
+    tx_power_w: FloatArray
+    bandwidth_hz: float
+    cohort: CohortSettings
+    rank: int
+    shapes: Shapes
+    deadline_s: float | None
+    seed: int
+    evaluate: Callable[[Mapping[str, Tensor]], Evaluation]
+
+
+@dataclass(frozen=True)
+class RoundStart:
+    """What is settled before anybody trains."""
+
+    cohort: NDArray[np.int64]
+    silent: frozenset[int]
+    truth: ChannelState
+    charges: RoundCharges
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """The next state, the record, and the test evaluation of a round."""
+
+    state: ServerState
+    record: dict[str, Any]
+    evaluation: Evaluation
+
+
+def multicast_delay(
+    state: ChannelState, cohort: NDArray[np.int64], bits: int, bandwidth_hz: float
+) -> float:
+    """One broadcast over the whole downlink band at the worst scheduled client's rate [s]."""
+    rates = state.downlink().select(cohort).rate(np.full(len(cohort), bandwidth_hz))
+    slowest = float(rates.min())
+    return bits / slowest if slowest > 0 else np.inf
+
+
+def start_round(context: RoundContext, state: ServerState) -> RoundStart:
+    """Draw the cohort, observe the channel and plan; what `--dry-run` shows of a round."""
+    index = state.rounds_done
+    cohort = draw_cohort(context.cohort, len(context.names), context.seed, index)
+    observation = context.channel.observe(index)
+    charges = context.charges.in_round(index)
+    bits = charges.downlink_bits(_whole_plan(context, int(cohort[0])))
+    view = PlanningView(
+        round_index=index,
+        cohort=cohort,
+        names=tuple(context.names[client] for client in cohort),
+        uplink=observation.estimate.uplink(context.tx_power_w).select(cohort),
+        bandwidth_hz=context.bandwidth_hz,
+        tx_power_w=context.tx_power_w[cohort],
+        weights=context.weights[cohort] / context.weights[cohort].sum(),
+        rank=context.rank,
+        broadcast_s=multicast_delay(observation.estimate, cohort, bits, context.bandwidth_hz),
+        deadline_s=context.deadline_s,
+        costs=charges,
+    )
+    plan = context.method.planner.plan(view, state.planner)
+    if not plan.clients:
+        reasons = "; ".join(sorted(set(plan.skipped.values()))) or plan.message
+        raise InfeasibleError(
+            f"Round {index + 1} has no client to schedule ({reasons}): give more bandwidth, "
+            "more transmit power or a later deadline."
+        )
+    silent = draw_dropouts(context.cohort, cohort, context.seed, index)
+    return RoundStart(cohort, silent, observation.truth, charges, plan)
+
+
+def _whole_plan(context: RoundContext, client: int) -> ClientPlan:
+    return ClientPlan(client, 0.0, float(context.tx_power_w[client]), context.rank)
+
+
+def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
+    """Run one round to its record."""
+    start = start_round(context, state)
+    plans = {entry.client: entry for entry in start.plan.clients}
+    whole = start.plan.clients[0]
+    broadcast = context.method.downlink.encode(state.adapter, whole)
+    tasks = [
+        ClientTask(state.rounds_done, client, plan, broadcast, dict(state.carried.get(client, {})))
+        for client, plan in plans.items()
+        if client not in start.silent
+    ]
+    reports = {report.client: report for report in context.backend.run(tasks)}
+    charged = charge_clients(context, start, reports, start.charges.downlink_bits(whole))
+    in_time = [charge.plan.client for charge in charged if charge.outcome == IN_TIME]
+    updates = [
+        Update(
+            client,
+            float(context.weights[client]),
+            context.method.codec.decode(reports[client].payload, context.shapes, plans[client]),
+        )
+        for client in in_time
+    ]
+    adapter = (
+        context.method.aggregator.aggregate(state.adapter, updates)
+        if updates
+        else dict(state.adapter)
+    )
+    evaluation = context.evaluate(adapter)
+    latency_s = round_latency(charged, context.deadline_s)
+    record = _record(context, state, start, charged, reports, latency_s, evaluation)
+    carried = {**state.carried, **{r.client: r.carried for r in reports.values() if r.carried}}
+    following = replace(
+        state,
+        adapter=adapter,
+        rounds_done=state.rounds_done + 1,
+        clock=state.clock.charge(latency_s, record["energy_j"]),
+        planner=context.method.planner.after_round(state.planner, record),
+        carried=dict(sorted(carried.items())),
+    )
+    return RoundOutcome(following, record, evaluation)
+
+
+def charge_clients(
+    context: RoundContext,
+    start: RoundStart,
+    reports: Mapping[int, ClientReport],
+    downlink_bits: int,
+) -> list[ClientCharge]:
+    """Charge every scheduled client with the TRUE channel and the bytes really encoded."""
+    clients = np.array([entry.client for entry in start.plan.clients], dtype=np.int64)
+    broadcast_s = multicast_delay(start.truth, clients, downlink_bits, context.bandwidth_hz)
+    uplink = start.truth.uplink(context.tx_power_w).select(clients)
+    rates = uplink.rate(np.array([entry.bandwidth_hz for entry in start.plan.clients]))
+    return [
+        _charge(context, start, plan, float(rate), broadcast_s, reports.get(plan.client))
+        for plan, rate in zip(start.plan.clients, rates, strict=True)
+    ]
+
+
+def _charge(
+    context: RoundContext,
+    start: RoundStart,
+    plan: ClientPlan,
+    rate_bps: float,
+    broadcast_s: float,
+    report: ClientReport | None,
+) -> ClientCharge:
+    if not np.isfinite(broadcast_s):
+        raise InfeasibleError(
+            f"In round {start.charges.round_index + 1} the broadcast cannot reach every client "
+            "(one of them has no signal): raise cell.bs_tx_power_dbm or leave it out."
+        )
+    deadline_s = np.inf if context.deadline_s is None else context.deadline_s
+    if report is None:
+        return ClientCharge(plan, rate_bps, broadcast_s, 0.0, 0.0, 0, 0.0, 0.0, SILENT)
+    flops = start.charges.compute_flops(plan)
+    bits = start.charges.charged_bits(plan, report.payload)
+    compute_s = flops / context.devices[plan.client].training_flop_rate
+    upload_s = bits / rate_bps if rate_bps > 0 else np.inf
+    outcome = IN_TIME if broadcast_s + compute_s + upload_s <= deadline_s else LATE
+    if outcome == LATE:
+        # Work stops at the deadline: charged are the seconds spent and the bits put on the air.
+        compute_s = min(compute_s, max(deadline_s - broadcast_s, 0.0))
+        upload_s = max(deadline_s - broadcast_s - compute_s, 0.0)
+        bits = min(bits, int(rate_bps * upload_s))
+    elif not np.isfinite(upload_s):
+        raise InfeasibleError(
+            f"In round {start.charges.round_index + 1} {context.names[plan.client]} has no uplink "
+            "signal and would never finish: set deadline_s, so that the round can end without it."
+        )
+    energy = client_energy(context.devices[plan.client], compute_s, upload_s, plan.tx_power_w)
+    return ClientCharge(
+        plan, rate_bps, broadcast_s, compute_s, upload_s, bits, flops, energy, outcome
+    )
+
+
+def round_latency(charged: Sequence[ClientCharge], deadline_s: float | None) -> float:
+    """The last arrival; the deadline, if the server waited for somebody in vain.
+
+    Without a deadline a silent client is noticed when its link goes down, and nobody waits.
+    """
+    if deadline_s is not None and any(charge.outcome != IN_TIME for charge in charged):
+        return deadline_s
+    return max(charge.finish_s for charge in charged)
+
+
+def _record(
+    context: RoundContext,
+    state: ServerState,
+    start: RoundStart,
+    charged: Sequence[ClientCharge],
+    reports: Mapping[int, ClientReport],
+    latency_s: float,
+    evaluation: Evaluation,
+) -> dict[str, Any]:
+    straggler = max(charged, key=lambda charge: charge.finish_s)
+    losses = [(context.weights[r.client], r.train_loss) for r in reports.values()]
+    total = sum(weight for weight, _ in losses)
+    return {
+        "round": state.rounds_done + 1,
+        "virtual_time_s": state.clock.time_s + latency_s,
+        "latency_s": latency_s,
+        "planned_latency_s": start.plan.predicted_latency_s,
+        "straggler": straggler.plan.client,
+        "straggler_stage": straggler.slowest_stage,
+        "train_loss": float(sum(w * x for w, x in losses) / total) if losses else None,
+        "test_loss": evaluation.loss,
+        "uplink_bits": sum(charge.uplink_bits for charge in charged),
+        "downlink_bits": start.charges.downlink_bits(start.plan.clients[0]),
+        "energy_j": sum(charge.energy_j for charge in charged),
+        "skipped": {str(client): reason for client, reason in start.plan.skipped.items()},
+        "clients": [charge.record() for charge in charged],
+    }

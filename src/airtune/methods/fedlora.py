@@ -1,0 +1,72 @@
+"""fedlora: federated averaging of LoRA factors, with the band split equally or optimally.
+
+FedAvg (McMahan et al., arXiv 1602.05629) on LoRA (Hu et al., arXiv 2106.09685). The latency-optimal
+split of the band makes all clients finish together: `allocation/bandwidth.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.allocation.bandwidth import equal_bandwidth, minmax_bandwidth
+from airtune.errors import InfeasibleError
+from airtune.federated.method import (
+    Planner,
+    PlannerState,
+    PlanningView,
+)
+from airtune.plan import Plan
+from airtune.quantities import FloatArray
+
+SOLVERS: dict[str, Callable[..., object]] = {
+    "equal": equal_bandwidth,
+    "minmax": minmax_bandwidth,
+}
+
+
+@final
+@dataclass(frozen=True)
+class BandwidthPlanner(Planner):
+    """Everybody trains everything; only the band is divided.
+
+    A client that cannot make the deadline even with the whole band to itself is left out and
+    said so; without a deadline, a client without signal is an error.
+    """
+
+    bandwidth: str = "minmax"
+
+    def plan(self, view: PlanningView, state: PlannerState) -> Plan:
+        plans = [view.full_plan(position) for position in range(len(view.cohort))]
+        fixed_s = view.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
+        bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
+        skipped = out_of_reach(view, fixed_s, bits)
+        kept = np.array([i for i in range(len(plans)) if int(view.cohort[i]) not in skipped])
+        if kept.size == 0:
+            return Plan((), 0.0, None, "infeasible", "no client can be reached", skipped)
+        solution = SOLVERS[self.bandwidth](
+            view.uplink.select(kept), bits[kept], fixed_s[kept], view.bandwidth_hz
+        )
+        return _as_plan(view, kept, solution, skipped)
+
+
+def out_of_reach(view: PlanningView, fixed_s: FloatArray, bits: FloatArray) -> dict[int, str]:
+    """Clients that cannot finish in time with the whole band, and why."""
+    alone_s = fixed_s + bits / np.maximum(
+        view.uplink.rate(np.full(len(bits), view.bandwidth_hz)), np.finfo(float).tiny
+    )
+    reachable: NDArray[np.bool_] = view.uplink.limit_bps() > 0
+    if view.deadline_s is None:
+        if not reachable.all():
+            name = view.names[int(np.flatnonzero(~reachable)[0])]
+            raise InfeasibleError(
+                f"In round {view.round_index + 1} {name} has no uplink signal and would never "
+                "finish: set deadline_s to go on without it, or raise its transmit power."
+            )
+        return {}
+    return {
+        int(view.cohort[i]): f"cannot finish within {view.deadline_s:g} s at any share of the band"
+        for i in np.flatnonzero(~reachable | (alone_s > view.deadline_s))
+    }

@@ -1,0 +1,179 @@
+"""LoRA adapters on a frozen base, in and out as standard PEFT folders.
+
+An adapter's state maps PEFT's tensor names to fp32 tensors: `lora_A` is (rank, in), `lora_B` is
+(out, rank), and the adapted layer computes `W x + (alpha / rank) B A x` (Hu et al., LoRA,
+arXiv 2106.09685, section 4.1).
+"""
+
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from airtune.errors import InputError
+from airtune.files import write_bytes_atomic, write_text_atomic
+from airtune.seeds import generator
+from airtune.tuning.base_model import BaseModel
+
+AdapterState: TypeAlias = dict[str, Tensor]
+
+_ADAPTER_NAME = "default"
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """Rank, scale alpha (None: twice the rank), the adapted modules and LoRA dropout."""
+
+    rank: int = 8
+    alpha: float | None = None
+    target_modules: str | tuple[str, ...] = "all-linear"
+    dropout: float = 0.0
+
+    @property
+    def scale_alpha(self) -> float:
+        """The alpha in force."""
+        return 2.0 * self.rank if self.alpha is None else self.alpha
+
+
+def attach(base: BaseModel, settings: AdapterSettings) -> Any:
+    """Wrap the base in a PEFT model with an adapter of zeros; `load_state` fills it.
+
+    Raises InputError for target modules that the model does not have.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = settings.target_modules
+    config = LoraConfig(
+        r=settings.rank,
+        # peft divides alpha by r again; an integral alpha keeps adapter_config.json conventional.
+        lora_alpha=_integral(settings.scale_alpha),
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        lora_dropout=settings.dropout,
+        bias="none",
+        task_type=TaskType.CAUSAL_LM,
+        fan_in_fan_out=False,
+    )
+    try:
+        with warnings.catch_warnings():
+            # peft corrects fan_in_fan_out by itself for GPT-2's Conv1D, and warns that it did.
+            warnings.simplefilter("ignore")
+            model = get_peft_model(base.model, config, adapter_name=_ADAPTER_NAME)
+    except ValueError as error:
+        raise InputError(
+            "adapter.target_modules", str(targets), "names of linear layers of this model"
+        ) from error
+    model.peft_config[_ADAPTER_NAME].base_model_name_or_path = base.location
+    for parameter in _parameters(model).values():
+        parameter.data = parameter.data.to(torch.float32)
+    set_evaluation_mode(model)
+    return model
+
+
+def _integral(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value
+
+
+def set_evaluation_mode(model: Any) -> None:
+    """No dropout anywhere; `training.local` switches LoRA's own dropout on where asked."""
+    model.eval()
+
+
+def _parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The adapter's parameters in module order, under the names PEFT saves them by."""
+    marker = f".{_ADAPTER_NAME}."
+    return {
+        name.replace(marker, "."): parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def initial_state(model: Any, seed: int) -> AdapterState:
+    """A drawn as PEFT's default draws it (uniform in ±1/sqrt(in)), B zero: the change starts at 0.
+
+    Drawn from (seed, "adapter"), so the start does not depend on torch's global generator.
+    """
+    draws = generator(seed, "adapter")
+    state: AdapterState = {}
+    for name, parameter in _parameters(model).items():
+        if ".lora_A." in name:
+            bound = 1.0 / math.sqrt(parameter.shape[1])
+            values = draws.uniform(-bound, bound, size=tuple(parameter.shape))
+            state[name] = torch.from_numpy(values).to(torch.float32)
+        else:
+            state[name] = torch.zeros(parameter.shape, dtype=torch.float32)
+    return state
+
+
+def read_state(model: Any) -> AdapterState:
+    """A copy of the adapter that the model holds."""
+    return {
+        name: parameter.detach().to(torch.float32).clone()
+        for name, parameter in _parameters(model).items()
+    }
+
+
+def load_state(model: Any, state: AdapterState) -> None:
+    """Put an adapter into the model; names and shapes must match exactly."""
+    parameters = _parameters(model)
+    if parameters.keys() != state.keys():
+        odd = sorted(parameters.keys() ^ state.keys())[0]
+        raise InputError("adapter", odd, "made of the same tensors as this model's adapter")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if parameter.shape != state[name].shape:
+                raise InputError(
+                    "adapter",
+                    f"{name} of shape {tuple(state[name].shape)}",
+                    f"of shape {tuple(parameter.shape)}",
+                    "use the same rank and target modules",
+                )
+            parameter.copy_(state[name])
+
+
+def save_adapter(model: Any, state: AdapterState, folder: Path) -> None:
+    """Write a standard PEFT adapter folder; each file is replaced whole or not at all."""
+    from safetensors.torch import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.peft_config[_ADAPTER_NAME].to_dict()
+    config["inference_mode"] = True
+    config["target_modules"] = _sorted_names(config["target_modules"])
+    write_text_atomic(
+        folder / "adapter_config.json", json.dumps(config, indent=2, default=_plain) + "\n"
+    )
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    write_bytes_atomic(
+        folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"})
+    )
+
+
+def _sorted_names(targets: object) -> object:
+    """peft keeps a set, whose order changes from process to process."""
+    return sorted(targets) if isinstance(targets, set | list | tuple) else targets
+
+
+def _plain(value: object) -> object:
+    return sorted(value, key=str) if isinstance(value, set | frozenset) else str(value)
+
+
+def read_adapter(folder: Path) -> AdapterState:
+    """The tensors of a PEFT adapter folder, for a warm start."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise InputError(
+            "adapter.start", str(folder), "a PEFT adapter folder (adapter_model.safetensors)"
+        )
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise InputError("adapter.start", f"{path} ({error})", "a whole safetensors file") from None
+    return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}

@@ -1,0 +1,58 @@
+"""Test loss, perplexity and generated text of an adapted model."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from airtune.tuning.local import TokenBatch, completion_loss
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss per completion token over a whole test set [nat]."""
+
+    loss: float
+    label_tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss); infinite where it does not fit a float."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+def evaluate(model: Any, batches: Iterable[TokenBatch]) -> Evaluation:
+    """Sum the loss over all completion tokens, then divide once, so batching does not matter."""
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for batch in batches:
+            loss, tokens = completion_loss(model, batch)
+            total += float(loss)
+            count += tokens
+    return Evaluation(total / count, count)
+
+
+def generate(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> list[str]:
+    """Greedy continuations of token-id prompts, decoded, each cut at the end-of-text token."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    width = max(len(prompt) for prompt in prompts)
+    # Left padding: every row's next token then stands in the same column.
+    ids = torch.full((len(prompts), width), pad or 0, dtype=torch.long)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.as_tensor(list(prompt), dtype=torch.long)
+        mask[row, width - len(prompt) :] = 1
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=pad or 0,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    return [tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in output]

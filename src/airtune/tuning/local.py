@@ -1,0 +1,136 @@
+"""A client's local training: a few optimiser steps on its own shard, from the broadcast adapter."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from airtune.seeds import integer_seed
+from airtune.tuning.adapter import AdapterState, load_state, read_state
+
+IGNORED_LABEL = -100
+"""Labels that cross-entropy skips: prompt and padding positions."""
+
+
+class TokenBatch(Protocol):
+    """What training reads of a batch: integer arrays of shape [row, token]."""
+
+    @property
+    def input_ids(self) -> Any: ...
+    @property
+    def attention_mask(self) -> Any: ...
+    @property
+    def labels(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Local optimisation; `keep_optimizer` carries a client's moments over to its next round."""
+
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    batch_size: int = 8
+    local_steps: int = 10
+    max_grad_norm: float = 1.0
+    keep_optimizer: bool = False
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """The adapter after local training, the loss before each step, and what is carried over."""
+
+    state: AdapterState
+    losses: tuple[float, ...]
+    label_tokens: int
+    carried: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def mean_loss(self) -> float:
+        return sum(self.losses) / len(self.losses)
+
+
+def completion_loss(model: Any, batch: TokenBatch) -> tuple[Tensor, int]:
+    """Summed cross-entropy over the completion tokens of a batch [nat], and their count.
+
+    Position t predicts token t + 1. Logits are taken in fp32, whatever the model's dtype.
+    """
+    labels = torch.as_tensor(batch.labels, dtype=torch.long)[:, 1:]
+    output = model(
+        input_ids=torch.as_tensor(batch.input_ids, dtype=torch.long),
+        attention_mask=torch.as_tensor(batch.attention_mask, dtype=torch.long),
+        use_cache=False,
+    )
+    wanted = labels != IGNORED_LABEL
+    logits = output.logits[:, :-1][wanted].float()
+    loss = torch.nn.functional.cross_entropy(logits, labels[wanted], reduction="sum")
+    return loss, int(wanted.sum())
+
+
+def make_optimizer(parameters: list[Tensor], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW without weight decay (LoRA factors are small), or plain SGD."""
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.learning_rate)
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+
+
+def train_locally(
+    model: Any,
+    start: AdapterState,
+    batches: Iterable[TokenBatch],
+    settings: TrainingSettings,
+    dropout_seed: tuple[int, int, int],
+    carried: dict[str, Tensor] | None = None,
+) -> LocalResult:
+    """Run one optimiser step per batch, each on the mean loss over the batch's completion tokens.
+
+    `dropout_seed` is (seed, round, client): LoRA dropout draws from that stream and leaves the
+    global generator as it was.
+    """
+    load_state(model, start)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = make_optimizer(parameters, settings)
+    if settings.keep_optimizer and carried:
+        _restore(optimizer, parameters, carried)
+    losses, label_tokens = [], 0
+    with torch.random.fork_rng(devices=[]):
+        seed, round_index, client = dropout_seed
+        torch.manual_seed(integer_seed(seed, "dropout", round_index, client))
+        _set_lora_dropout(model, training=True)
+        for batch in batches:
+            loss, count = completion_loss(model, batch)
+            optimizer.zero_grad(set_to_none=True)
+            (loss / count).backward()  # type: ignore[no-untyped-call]
+            if settings.max_grad_norm > 0:
+                torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+            optimizer.step()
+            losses.append(float(loss.detach()) / count)
+            label_tokens += count
+        _set_lora_dropout(model, training=False)
+    kept = _moments(optimizer, parameters) if settings.keep_optimizer else {}
+    return LocalResult(read_state(model), tuple(losses), label_tokens, kept)
+
+
+def _set_lora_dropout(model: Any, *, training: bool) -> None:
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            module.train(training)
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> dict[str, Tensor]:
+    """Optimiser state as named tensors: `<parameter index>.<entry>`."""
+    return {
+        f"{index}.{entry}": value.detach().clone()
+        for index, parameter in enumerate(parameters)
+        for entry, value in optimizer.state[parameter].items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _restore(
+    optimizer: torch.optim.Optimizer, parameters: list[Tensor], carried: dict[str, Tensor]
+) -> None:
+    for name, value in carried.items():
+        index, _, entry = name.partition(".")
+        optimizer.state[parameters[int(index)]][entry] = value.clone()

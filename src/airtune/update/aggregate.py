@@ -1,0 +1,50 @@
+"""How the server merges what the clients sent."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Update:
+    """One client's decoded change of the adapter and its weight (its number of examples)."""
+
+    client: int
+    weight: float
+    change: Mapping[str, Tensor]
+
+
+class Aggregator(ABC):
+    """Merges updates, which arrive in ascending client order, into the server's adapter."""
+
+    @abstractmethod
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        """The server's next adapter; with no updates, the adapter as it was."""
+
+
+@final
+class FactorMean(Aggregator):
+    """Weighted mean of each factor's change: `A += sum_n w_n dA_n`, likewise B; weights sum to 1.
+
+    FedAvg (McMahan et al., arXiv 1602.05629, algorithm 1) on LoRA factors. The mean of products
+    differs from the product of means; that covariance is the method's known bias, left in.
+    """
+
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        total = sum(update.weight for update in updates)
+        merged: dict[str, Tensor] = {}
+        for name, value in state.items():
+            # fp64 in client order: the sum does not depend on how many workers made the parts.
+            change = torch.zeros(value.shape, dtype=torch.float64)
+            for update in updates:
+                change += (update.weight / total) * update.change[name].to(torch.float64)
+            merged[name] = (value.to(torch.float64) + change).to(torch.float32)
+        return merged

@@ -1,0 +1,121 @@
+"""What a client sends, as bytes. Bits are counted from the bytes that the encoder made.
+
+An update travels as a safetensors frame, which is its own proof of length: eight bytes of header
+length, a JSON header, the data. Names and shapes are agreed before round 1, so a dense update is
+ONE flat tensor, not a header entry per matrix.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from airtune.errors import InputError
+from airtune.plan import ClientPlan
+from airtune.workload.payload import flat_update_bits
+
+TensorMap = Mapping[str, Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
+
+WIRE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Codec(ABC):
+    """Turns a change of the adapter into bytes and back.
+
+    Contract, checked for every codec by `tests/update/codec_checks.py`: `payload_bits` equals
+    8 x the length of what `encode` makes, before any training happened; `decode` returns the
+    template's names and shapes; encoding the decoded change again gives the same bytes.
+    """
+
+    @abstractmethod
+    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
+        """The bytes that a client with this plan sends."""
+
+    @abstractmethod
+    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
+        """The change that the server reads, fp32, in the template's names and shapes."""
+
+    @abstractmethod
+    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        """Predicted length of `encode`'s answer [bit]."""
+
+
+def shapes_of(state: TensorMap) -> dict[str, tuple[int, ...]]:
+    """Names and shapes, which both ends know before round 1."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def coordinates(shapes: Shapes) -> int:
+    """How many numbers tensors of these shapes hold."""
+    return sum(_size(shape) for shape in shapes.values())
+
+
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for extent in shape:
+        size *= extent
+    return size
+
+
+def pack(tensors: TensorMap) -> bytes:
+    """A safetensors frame of these tensors."""
+    from safetensors.torch import save
+
+    return bytes(save(dict(tensors)))
+
+
+def unpack(payload: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors frame; a damaged frame is an InputError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return dict(load(payload))
+    except SafetensorError as error:
+        raise InputError("payload", f"damaged ({error})", "a whole safetensors frame") from None
+
+
+def flatten(tensors: TensorMap) -> Tensor:
+    """All coordinates in the mapping's order, as one vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+
+
+def unflatten(vector: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    """The inverse of `flatten`."""
+    if vector.numel() != coordinates(shapes):
+        raise InputError(
+            "payload",
+            f"{vector.numel()} numbers",
+            f"{coordinates(shapes)} numbers for this adapter",
+        )
+    sizes = [_size(shape) for shape in shapes.values()]
+    pieces = torch.split(vector, sizes)
+    return {
+        name: piece.reshape(shape)
+        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
+    }
+
+
+@final
+@dataclass(frozen=True)
+class DenseCodec(Codec):
+    """Every coordinate, as fp32, fp16 or bf16 (round to nearest)."""
+
+    dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in WIRE_DTYPES:
+            raise InputError("codec.dtype", self.dtype, f"one of {', '.join(WIRE_DTYPES)}")
+
+    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
+        return pack({"update": flatten(change).to(WIRE_DTYPES[self.dtype])})
+
+    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
+        return unflatten(unpack(payload)["update"].to(torch.float32), template)
+
+    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        return flat_update_bits(coordinates(shapes), self.dtype)
