@@ -54,8 +54,8 @@ class DataSection(Section):
     prompt_column: str | None = Field(None, description="column of the prompt (format: table)")
     completion_column: str | None = Field(None, description="column of the completion")
     max_tokens: int = Field(256, ge=8, description="prompt and completion are cut to this length")
-    train_rows: int | None = Field(None, ge=1, description="use only so many training rows")
-    test_rows: int | None = Field(None, ge=1, description="evaluate on only so many test rows")
+    train_limit: int | None = Field(None, ge=1, description="use only so many training rows")
+    test_limit: int | None = Field(None, ge=1, description="evaluate on only so many test rows")
     partition: PartitionSection = Field(default=PartitionSection(), description="who holds what")
 
 

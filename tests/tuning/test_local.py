@@ -1,12 +1,12 @@
 """Local training against a plain loop, and what may not disturb it."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from airtune.data.batches import Batch
 from airtune.errors import InputError
 from airtune.tuning.adapter import (
     AdapterSettings,
@@ -23,21 +23,14 @@ from airtune.tuning.local import TrainingSettings, completion_loss, train_locall
 from tests.models import small_model
 
 
-@dataclass(frozen=True)
-class Batch:
-    input_ids: Any
-    attention_mask: Any
-    labels: Any
-
-
 def make_batch(seed: int, rows: int = 3, tokens: int = 11) -> Batch:
     draws = np.random.default_rng(seed)
     ids = draws.integers(3, 96, size=(rows, tokens))
-    mask = np.ones_like(ids)
-    mask[0, -3:] = 0
-    labels = np.where(mask == 1, ids, -100)
-    labels[:, :4] = -100
-    return Batch(ids, mask, labels)
+    real = np.ones_like(ids, dtype=np.bool_)
+    real[0, -3:] = False
+    labels = real.copy()
+    labels[:, :4] = False
+    return Batch(ids, real, labels)
 
 
 def adapted(family: str = "llama", **settings: Any) -> Any:
@@ -50,13 +43,14 @@ def test_loss_is_the_mean_over_completion_tokens(family: str) -> None:
     model, batch = adapted(family), make_batch(1)
     total, count = completion_loss(model, batch)
     logits = model(
-        input_ids=torch.tensor(batch.input_ids), attention_mask=torch.tensor(batch.attention_mask)
+        input_ids=torch.tensor(batch.token_ids),
+        attention_mask=torch.tensor(batch.attention_mask).long(),
     ).logits
     terms = [
-        -torch.log_softmax(logits[row, t - 1], -1)[batch.labels[row, t]]
+        -torch.log_softmax(logits[row, t - 1], -1)[batch.token_ids[row, t]]
         for row in range(3)
         for t in range(1, 11)
-        if batch.labels[row, t] != -100
+        if batch.label_mask[row, t]
     ]
     assert count == len(terms)
     torch.testing.assert_close(total, torch.stack(terms).sum(), rtol=1e-5, atol=1e-5)
@@ -126,7 +120,9 @@ def test_evaluation_does_not_depend_on_batching() -> None:
     load_state(model, initial_state(model, seed=1))
     batch = make_batch(10)
     rows = [
-        Batch(batch.input_ids[i : i + 1], batch.attention_mask[i : i + 1], batch.labels[i : i + 1])
+        Batch(
+            *(part[i : i + 1] for part in (batch.token_ids, batch.attention_mask, batch.label_mask))
+        )
         for i in range(3)
     ]
     whole, parts = evaluate(model, [batch]), evaluate(model, rows)

@@ -31,7 +31,7 @@ class ServerState:
 
     adapter: Mapping[str, Tensor]
     rounds_done: int = 0
-    clock: Clock = Clock()
+    clock: Clock = field(default_factory=Clock)
     planner: Mapping[str, Any] = field(default_factory=dict)
     carried: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
     stopped: str | None = None

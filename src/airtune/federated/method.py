@@ -6,7 +6,7 @@
     aggregator  how the server merges
 
 Client steps run in this order, server steps in reverse. A part of your own subclasses one of the
-four bases and is named by import path in the experiment file (`planner: my_package.module:MyPlanner`).
+four bases and is named by import path in the experiment file: `planner: my_package.module:Mine`.
 """
 
 from abc import ABC, abstractmethod
@@ -90,7 +90,7 @@ class Planner(ABC):
 
 @dataclass(frozen=True)
 class TuningContext:
-    """What a client has at hand: the model, its batches, the settings, and where draws come from."""
+    """What a client has at hand; random draws come from (seed, purpose, round, client)."""
 
     model: Any
     batches: Sequence[TokenBatch]

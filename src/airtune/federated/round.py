@@ -197,7 +197,8 @@ def _charge(
     outcome = IN_TIME if broadcast_s + compute_s + upload_s <= deadline_s else LATE
     if outcome == LATE:
         # Work stops at the deadline: charged are the seconds spent and the bits put on the air.
-        compute_s = min(compute_s, max(deadline_s - broadcast_s, 0.0))
+        done = min(1.0, max(deadline_s - broadcast_s, 0.0) / compute_s)
+        compute_s, flops = compute_s * done, flops * done
         upload_s = max(deadline_s - broadcast_s - compute_s, 0.0)
         bits = min(bits, int(rate_bps * upload_s))
     elif not np.isfinite(upload_s):

@@ -10,19 +10,16 @@ from torch import Tensor
 from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, load_state, read_state
 
-IGNORED_LABEL = -100
-"""Labels that cross-entropy skips: prompt and padding positions."""
-
 
 class TokenBatch(Protocol):
-    """What training reads of a batch: integer arrays of shape [row, token]."""
+    """What training reads of a batch (`airtune.data.batches.Batch`): arrays of [row, token]."""
 
     @property
-    def input_ids(self) -> Any: ...
+    def token_ids(self) -> Any: ...
     @property
     def attention_mask(self) -> Any: ...
     @property
-    def labels(self) -> Any: ...
+    def label_mask(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -56,15 +53,15 @@ def completion_loss(model: Any, batch: TokenBatch) -> tuple[Tensor, int]:
 
     Position t predicts token t + 1. Logits are taken in fp32, whatever the model's dtype.
     """
-    labels = torch.as_tensor(batch.labels, dtype=torch.long)[:, 1:]
+    token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long)
+    wanted = torch.as_tensor(batch.label_mask, dtype=torch.bool)[:, 1:]
     output = model(
-        input_ids=torch.as_tensor(batch.input_ids, dtype=torch.long),
+        input_ids=token_ids,
         attention_mask=torch.as_tensor(batch.attention_mask, dtype=torch.long),
         use_cache=False,
     )
-    wanted = labels != IGNORED_LABEL
     logits = output.logits[:, :-1][wanted].float()
-    loss = torch.nn.functional.cross_entropy(logits, labels[wanted], reduction="sum")
+    loss = torch.nn.functional.cross_entropy(logits, token_ids[:, 1:][wanted], reduction="sum")
     return loss, int(wanted.sum())
 
 
