@@ -1,0 +1,271 @@
+"""The radio cell as a user describes it, checked once, with every conversion from decibels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from typing import Any
+
+from airtune.errors import InputError
+from airtune.quantities import THERMAL_NOISE_PSD_DBM_HZ, db_to_linear, dbm_to_watts
+from airtune.wireless.path_loss import CELLULAR_INTERCEPT_DB, CELLULAR_SLOPE_DB
+
+SCENARIOS = ("umi", "uma", "rma")
+"""Scenarios of 3GPP TR 38.901: urban micro, urban macro, rural macro."""
+PATH_LOSSES = (*SCENARIOS, "log_distance", "free_space")
+FADINGS = ("3gpp", "rayleigh", "rician", "none")
+RATE_MODELS = ("shannon", "cqi")
+
+_BASE_STATION_HEIGHT_M = {"umi": 10.0, "uma": 25.0, "rma": 35.0}
+_HIGHEST_CARRIER_HZ = {"umi": 100e9, "uma": 100e9, "rma": 30e9}
+
+
+def _number(
+    default: float | None,
+    about: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    limits = {"above": above, "least": least, "most": most}
+    return field(default=default, metadata={"help": about, **limits})
+
+
+def _choice(default: str | None, about: str, choices: tuple[str, ...]) -> Any:
+    return field(default=default, metadata={"help": about, "choices": choices})
+
+
+def _other(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"help": about})
+
+
+@dataclass(frozen=True)
+class CellSettings:
+    """A cell: band, geometry, propagation, transmitters, receivers, and what the planner knows.
+
+    The field names are the keys of `cell:` in an experiment file; each field's meaning, with its
+    unit, is in `dataclasses.fields(CellSettings)[i].metadata["help"]`. With `trace` the link rates
+    come from a file of measured throughput, and with `replay` the whole channel comes from a file
+    that `Channel.export` wrote; the settings of propagation are then not used.
+
+    Raises:
+        InputError: naming `cell.<field>`, its value and what is allowed.
+    """
+
+    bandwidth_hz: float = _number(20e6, "width of the band that the clients share, Hz", above=0)
+    carrier_hz: float = _number(3.5e9, "carrier frequency, Hz", above=0)
+    radius_m: float = _number(200.0, "radius of the cell, m", above=0)
+    min_distance_m: float = _number(
+        10.0, "least horizontal distance of a client from the base station, m", least=1
+    )
+    speed_m_s: float = _number(
+        0.83, "speed of the clients' random-waypoint walk, m/s; 0: they stand", least=0, most=1e3
+    )
+    round_interval_s: float = _number(
+        10.0, "nominal time between the channels of two rounds, s", above=0
+    )
+
+    path_loss: str = _choice(
+        "umi", "mean attenuation: 3GPP TR 38.901 (umi, uma, rma), log_distance, free_space",
+        PATH_LOSSES,
+    )  # fmt: skip
+    log_distance_intercept_db: float = _number(
+        CELLULAR_INTERCEPT_DB, "path loss at 1 km of log_distance, dB"
+    )
+    log_distance_slope_db: float = _number(
+        CELLULAR_SLOPE_DB, "path loss per decade of distance of log_distance, dB", least=0
+    )
+    shadowing_db: float | None = _number(
+        None, "standard deviation of log-normal shadowing, dB; empty: the path loss model's own "
+        "(TR 38.901 by line of sight; log_distance 8, free_space 0)", least=0, most=30,
+    )  # fmt: skip
+    shadowing_distance_m: float | None = _number(
+        None, "decorrelation distance of shadowing, m; empty: TR 38.901's, else 50", above=0
+    )
+    fading: str | None = _choice(
+        None, "small-scale fading: 3gpp (rays of TR 38.901, averaged over the band), rayleigh, "
+        "rician, none; empty: 3gpp for umi, uma and rma, else rayleigh", FADINGS,
+    )  # fmt: skip
+    rician_k_db: float = _number(6.0, "Rician factor of fading: rician, dB", least=-60, most=60)
+    fading_correlation: float | None = _number(
+        None, "correlation of the complex gain between rounds; empty: from the speed (Jakes); 0: "
+        "independent blocks; 1: constant", least=-1, most=1,
+    )  # fmt: skip
+
+    tx_power_dbm: float = _number(23.0, "transmit power of a client, dBm", most=60)
+    bs_tx_power_dbm: float = _number(
+        33.0, "transmit power of the base station over the whole band, dBm", most=80
+    )
+    antenna_gain_dbi: float = _number(0.0, "antenna gain of a client, dBi", least=-40, most=60)
+    bs_antenna_gain_dbi: float = _number(
+        0.0, "antenna gain of the base station, dBi", least=-40, most=60
+    )
+    bs_height_m: float | None = _number(
+        None, "height of the base station's antenna in TR 38.901, m; empty: 10, 25, 35 for umi, "
+        "uma, rma", least=3, most=150,
+    )  # fmt: skip
+    client_height_m: float = _number(
+        1.5, "height of the clients' antennas in TR 38.901, m", least=1, most=10
+    )
+
+    noise_psd_dbm_hz: float = _number(
+        THERMAL_NOISE_PSD_DBM_HZ, "thermal noise density, dBm/Hz", least=-250, most=0
+    )
+    noise_figure_db: float = _number(
+        5.0, "noise figure of the base station (uplink), dB", least=0, most=60
+    )
+    client_noise_figure_db: float = _number(
+        9.0, "noise figure of a client (downlink), dB", least=0, most=60
+    )
+    interference_margin_db: float = _number(
+        0.0, "rise of the noise floor by other cells, dB", least=0, most=60
+    )
+    rate_model: str = _choice(
+        "shannon", "bit rate: shannon, or cqi (3GPP TS 38.214 table)", RATE_MODELS
+    )
+    implementation_margin_db: float = _number(
+        0.0, "SNR that a real receiver loses against the rate model, dB", least=0, most=60
+    )
+
+    csi_error_db: float = _number(
+        0.0, "standard deviation of the planner's error in the channel gain, dB", least=0, most=60
+    )
+    csi_delay_rounds: int = _number(
+        0, "age of the channel that the planner sees, rounds", least=0, most=1e6
+    )
+
+    trace: str | Sequence[str] | None = _other(
+        None, "csv file, or one per client, of measured throughput that replaces propagation"
+    )
+    trace_column: str | Sequence[str] | None = _other(
+        None, "throughput column, or several, one per client; empty: the only one in the file"
+    )
+    trace_where: Mapping[str, str] | None = _other(
+        None, "rows of the trace to use, as column: value"
+    )
+    trace_bandwidth_hz: float | None = _number(
+        None, "width of the carrier that the trace was measured on, Hz", above=0
+    )
+    replay: str | None = _other(None, "exported channel (csv or npz) that replaces everything else")
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            _check(entry.name, getattr(self, entry.name), dict(entry.metadata), entry.default)
+        self._check_geometry()
+        self._check_sources()
+        if self.path_loss in SCENARIOS:
+            self._check_scenario()
+        elif self.fading == "3gpp":
+            raise InputError(
+                "cell.fading", "3gpp", f"rayleigh, rician or none with path_loss {self.path_loss}",
+                "its rays belong to the path loss umi, uma or rma",
+            )  # fmt: skip
+
+    @property
+    def small_scale(self) -> str:
+        """The fading in force: `fading`, or the one that goes with the path loss."""
+        return self.fading or ("3gpp" if self.path_loss in SCENARIOS else "rayleigh")
+
+    @property
+    def base_station_height_m(self) -> float:
+        """`bs_height_m`, or the height that TR 38.901 gives the scenario."""
+        return self.bs_height_m or _BASE_STATION_HEIGHT_M[self.path_loss]
+
+    def link_budget(self) -> "LinkBudget":
+        """Powers, noise and margins as linear SI values."""
+        noise_dbm_hz = self.noise_psd_dbm_hz + self.interference_margin_db
+        return LinkBudget(
+            tx_power_w=float(dbm_to_watts(self.tx_power_dbm)),
+            bs_tx_power_w=float(dbm_to_watts(self.bs_tx_power_dbm)),
+            uplink_noise_psd=float(dbm_to_watts(noise_dbm_hz + self.noise_figure_db)),
+            downlink_noise_psd=float(dbm_to_watts(noise_dbm_hz + self.client_noise_figure_db)),
+            margin=float(db_to_linear(self.implementation_margin_db)),
+            rate_model=self.rate_model,
+        )
+
+    def _check_geometry(self) -> None:
+        if self.min_distance_m > self.radius_m:
+            raise InputError(
+                "cell.min_distance_m", self.min_distance_m, f"at most radius_m, {self.radius_m:g}"
+            )
+
+    def _check_scenario(self) -> None:
+        """The range that TR 38.901 Table 7.4.1-1 states for its formulas."""
+        highest = _HIGHEST_CARRIER_HZ[self.path_loss]
+        if not 0.5e9 <= self.carrier_hz <= highest:
+            allowed = f"from 0.5e9 to {highest:g} with path_loss {self.path_loss}"
+            raise InputError("cell.carrier_hz", self.carrier_hz, allowed)
+        if self.radius_m > 5e3:
+            raise InputError(
+                "cell.radius_m", self.radius_m, f"at most 5000 with path_loss {self.path_loss}"
+            )
+        if self.min_distance_m < 10:
+            allowed = f"at least 10 with path_loss {self.path_loss}"
+            raise InputError("cell.min_distance_m", self.min_distance_m, allowed)
+        if self.base_station_height_m <= self.client_height_m:
+            allowed = f"above client_height_m, {self.client_height_m:g}"
+            raise InputError("cell.bs_height_m", self.bs_height_m, allowed)
+        if self.small_scale == "3gpp" and self.fading_correlation not in (None, 0, 1):
+            allowed = "empty, 0 or 1 with fading 3gpp"
+            raise InputError("cell.fading_correlation", self.fading_correlation, allowed)
+
+    def _check_sources(self) -> None:
+        if self.csi_delay_rounds != int(self.csi_delay_rounds):
+            raise InputError("cell.csi_delay_rounds", self.csi_delay_rounds, "a whole number")
+        if self.trace is not None and self.trace_bandwidth_hz is None:
+            raise InputError(
+                "cell.trace_bandwidth_hz", self.trace_bandwidth_hz, "given with a trace",
+                "give the carrier width, in hertz, that the throughput was measured on",
+            )  # fmt: skip
+        if self.replay is None:
+            return
+        for name in ("csi_error_db", "csi_delay_rounds", "trace"):
+            if getattr(self, name):
+                raise InputError(
+                    f"cell.{name}", getattr(self, name), "left out with cell.replay",
+                    "the file already holds the true channel and the planner's",
+                )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LinkBudget:
+    """What a link needs beside its gain, linear and in SI units.
+
+    Attributes:
+        tx_power_w: a client's transmit power, W.
+        bs_tx_power_w: the base station's transmit power over the band, W.
+        uplink_noise_psd: noise and interference at the base station, W/Hz.
+        downlink_noise_psd: noise and interference at a client, W/Hz.
+        margin: implementation margin, a power ratio >= 1.
+        rate_model: `shannon` or `cqi`.
+    """
+
+    tx_power_w: float
+    bs_tx_power_w: float
+    uplink_noise_psd: float
+    downlink_noise_psd: float
+    margin: float
+    rate_model: str
+
+
+def _check(name: str, value: Any, rule: dict[str, Any], default: Any) -> None:
+    """Refuse a value of the wrong kind or outside the limits in its field's metadata."""
+    if value is None and default is None:
+        return
+    if choices := rule.get("choices"):
+        if value not in choices:
+            raise InputError(f"cell.{name}", value, f"one of {', '.join(choices)}")
+    elif "above" in rule:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise InputError(f"cell.{name}", value, "a finite number")
+        _check_limits(name, value, rule)
+
+
+def _check_limits(name: str, value: float, rule: dict[str, Any]) -> None:
+    above, least, most = rule.get("above"), rule.get("least"), rule.get("most")
+    if above is not None and value <= above:
+        raise InputError(f"cell.{name}", value, f"above {above:g}")
+    if least is not None and value < least:
+        raise InputError(f"cell.{name}", value, f"at least {least:g}")
+    if most is not None and value > most:
+        raise InputError(f"cell.{name}", value, f"at most {most:g}")

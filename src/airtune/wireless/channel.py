@@ -1,0 +1,156 @@
+"""The channel of a run: every round's truth, and what the planner is told about it."""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from airtune.errors import InputError
+from airtune.quantities import db_to_linear
+from airtune.seeds import generator
+from airtune.wireless import propagation, tr38901
+from airtune.wireless.cell import SCENARIOS, CellSettings
+from airtune.wireless.fading import BlockFading, NoFading, doppler_hz, jakes_correlation
+from airtune.wireless.mobility import RandomWaypoint
+from airtune.wireless.replay import read_recording, write_recording
+from airtune.wireless.state import ChannelState, Observation
+from airtune.wireless.trace import TracedCell
+
+__all__ = ["Channel", "ChannelState", "Observation", "open_channel"]
+
+
+class Channel:
+    """The links of one cell, round by round.
+
+    `observe(t)` depends on the settings, the seed and t alone, whatever was asked before, so a
+    resumed run meets the channel that it would have met.
+    """
+
+    def __init__(self, clients: int, observe: Callable[[int], Observation]) -> None:
+        """Made by `open_channel`; `observe` maps a round to what is true and what is known."""
+        self.clients = clients
+        self._observe = observe
+
+    def observe(self, round_index: int) -> Observation:
+        """The truth of a round, and the planner's estimate.
+
+        Raises InputError where a recording or trace does not hold the round.
+        """
+        if round_index < 0:
+            raise InputError("round", round_index, "a whole number >= 0")
+        return self._observe(round_index)
+
+    def export(self, path: Path | str, rounds: Iterable[int]) -> None:
+        """Write rounds to `path` (.csv or .npz), for `cell.replay` and for other programs."""
+        chosen = sorted(set(rounds))
+        write_recording(Path(path), chosen, [self.observe(index) for index in chosen])
+
+
+def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
+    """The channel that the settings describe: a recording, a measured trace, or a drawn cell.
+
+    Adding clients at the end changes no other client's channel. The first use of TR 38.901 imports
+    Sionna, which takes one to two seconds.
+
+    Args:
+        settings: the checked `cell` section.
+        clients: number of clients, at least 1.
+        seed: the run's seed.
+
+    Raises:
+        InputError: unreadable files, too few clients in them, and the like; names the field.
+    """
+    if clients < 1:
+        raise InputError("clients.count", clients, "at least 1")
+    if settings.replay is not None:
+        recording = read_recording(Path(settings.replay), clients)
+        return Channel(clients, recording.observe)
+    if settings.trace is not None:
+        truth = TracedCell(settings, clients, seed).state
+    else:
+        truth = DrawnCell(settings, clients, seed).state
+    return Channel(clients, _PlannerView(truth, settings, seed).observe)
+
+
+class DrawnCell:
+    """Truth by path loss, shadowing and fading over a random-waypoint walk."""
+
+    def __init__(self, settings: CellSettings, clients: int, seed: int) -> None:
+        self._settings, self._clients = settings, clients
+        self._budget = settings.link_budget()
+        step_m = settings.speed_m_s * settings.round_interval_s
+        self._walk = RandomWaypoint(
+            seed, clients, settings.radius_m, settings.min_distance_m, step_m
+        )
+        self._place, self._fading = self._propagation(seed)
+
+    def state(self, round_index: int) -> ChannelState:
+        """The channel in a round.
+
+        `gain = 10^((G - PL - X) / 10) |h|^2` with the antenna gains G, path loss PL and
+        shadowing X in dB and the fading gain |h|^2.
+        """
+        cell, position = self._settings, self._walk.position(round_index)
+        attenuation = self._place.at(position)
+        fading_gain = self._fading.power_gain(round_index)
+        antennas_db = cell.antenna_gain_dbi + cell.bs_antenna_gain_dbi
+        link_db = antennas_db - attenuation.path_loss_db - attenuation.shadowing_db
+        return ChannelState(
+            round_index=round_index,
+            position_m=position,
+            speed_m_s=np.full(self._clients, float(cell.speed_m_s)),
+            line_of_sight=attenuation.line_of_sight,
+            path_loss_db=attenuation.path_loss_db,
+            shadowing_db=attenuation.shadowing_db,
+            fading_gain=fading_gain,
+            gain=db_to_linear(link_db) * fading_gain,
+            spectral_efficiency=np.full(self._clients, np.nan),
+            budget=self._budget,
+        )
+
+    def _propagation(self, seed: int) -> tuple[propagation.LargeScale, propagation.SmallScale]:
+        cell = self._settings
+        if cell.path_loss not in SCENARIOS:
+            return propagation.DistanceAttenuation(cell, seed), self._block_fading(seed)
+        scenario = tr38901.Scenario(
+            cell.path_loss, cell.carrier_hz, cell.base_station_height_m, cell.client_height_m
+        )
+        place = propagation.ScenarioAttenuation(scenario, cell, seed)
+        if cell.small_scale != "3gpp":
+            return place, self._block_fading(seed)
+        return place, propagation.RayFading(scenario, self._walk, place, cell, seed)
+
+    def _block_fading(self, seed: int) -> propagation.SmallScale:
+        cell = self._settings
+        if cell.small_scale == "none":
+            return NoFading(self._clients)
+        correlation = cell.fading_correlation
+        if correlation is None:
+            doppler = doppler_hz(cell.speed_m_s, cell.carrier_hz)
+            correlation = jakes_correlation(doppler, cell.round_interval_s)
+        rician_k = float(db_to_linear(cell.rician_k_db)) if cell.small_scale == "rician" else 0.0
+        return BlockFading(seed, self._clients, correlation, rician_k)
+
+
+class _PlannerView:
+    """What the planner is told: the truth of some rounds ago, with a log-normal error.
+
+    `gain_known(t) = gain(t - delay) 10^(e / 10)`, e normal with standard deviation `csi_error_db`,
+    independent for each client and round. In the first rounds the oldest truth there is, round 0.
+    """
+
+    def __init__(
+        self, truth: Callable[[int], ChannelState], settings: CellSettings, seed: int
+    ) -> None:
+        self._delay, self._seed = int(settings.csi_delay_rounds), seed
+        self._error_db = settings.csi_error_db
+        self._truth = lru_cache(maxsize=min(self._delay, 1000) + 2)(truth)
+
+    def observe(self, round_index: int) -> Observation:
+        truth = self._truth(round_index)
+        estimate = self._truth(max(round_index - self._delay, 0)) if self._delay else truth
+        if self._error_db:
+            draws = generator(self._seed, "csi error", round_index).standard_normal(len(truth))
+            estimate = estimate.scaled(db_to_linear(self._error_db * draws))
+        return Observation(truth, estimate)

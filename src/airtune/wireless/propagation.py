@@ -1,0 +1,175 @@
+"""Where a drawn channel's gain comes from: path loss and shadowing by place, fading by round."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.quantities import FloatArray
+from airtune.seeds import integer_seed
+from airtune.wireless import tr38901
+from airtune.wireless.cell import CellSettings
+from airtune.wireless.mobility import RandomWaypoint, distance_2d_m
+from airtune.wireless.path_loss import free_space_db, log_distance_db
+from airtune.wireless.shadowing import SpatialField
+
+_SHADOWING_DB = {"log_distance": 8.0, "free_space": 0.0}
+_SHADOWING_DISTANCE_M = 50.0
+
+
+@dataclass(frozen=True)
+class Attenuation:
+    """What the place of a client does to its link; all [client].
+
+    Attributes:
+        path_loss_db: mean attenuation, dB.
+        shadowing_db: deviation from it, dB; positive attenuates more.
+        line_of_sight: state of TR 38.901; None where the model has none.
+    """
+
+    path_loss_db: FloatArray
+    shadowing_db: FloatArray
+    line_of_sight: NDArray[np.bool_] | None
+
+
+class LargeScale(Protocol):
+    """Attenuation as a function of the place."""
+
+    def at(self, position_m: FloatArray) -> Attenuation:
+        """Attenuation at the positions [client, 2]."""
+        ...
+
+
+class SmallScale(Protocol):
+    """Fading as a function of the round."""
+
+    def power_gain(self, round_index: int) -> FloatArray:
+        """Power gain [client] of mean 1."""
+        ...
+
+
+class DistanceAttenuation:
+    """Free space or log-distance over the horizontal distance, with one shadowing map."""
+
+    def __init__(self, settings: CellSettings, seed: int) -> None:
+        self._settings = settings
+        given = settings.shadowing_db
+        self._shadowing_db = _SHADOWING_DB[settings.path_loss] if given is None else given
+        distance = settings.shadowing_distance_m or _SHADOWING_DISTANCE_M
+        self._map = SpatialField(seed, "shadowing", distance)
+
+    def at(self, position_m: FloatArray) -> Attenuation:
+        """Attenuation at the positions [client, 2]."""
+        cell, distance = self._settings, distance_2d_m(position_m)
+        if cell.path_loss == "free_space":
+            path_loss = free_space_db(distance, cell.carrier_hz)
+        else:
+            path_loss = log_distance_db(
+                distance, cell.log_distance_intercept_db, cell.log_distance_slope_db
+            )
+        return Attenuation(path_loss, self._shadowing_db * self._map.at(position_m), None)
+
+
+class ScenarioAttenuation:
+    """TR 38.901 path loss, with maps of sight and of shadowing that a walking client crosses.
+
+    A client sees the base station where a uniform random field (decorrelation distance of Table
+    7.6.3.1-2) is below the probability of sight at its distance. Shadowing has one map for each
+    state, scaled by that state's standard deviation.
+    """
+
+    def __init__(self, scenario: tr38901.Scenario, settings: CellSettings, seed: int) -> None:
+        name, given = settings.path_loss, settings.shadowing_distance_m
+        blocked_m, sighted_m = tr38901.SHADOWING_DISTANCE_M[name]
+        self._scenario, self._shadowing_db = scenario, settings.shadowing_db
+        self._sight_map = SpatialField(seed, "line of sight", tr38901.SIGHT_DISTANCE_M[name])
+        self._maps = (
+            SpatialField(seed, "shadowing without sight", given or blocked_m),
+            SpatialField(seed, "shadowing with sight", given or sighted_m),
+        )
+        self._kept: tuple[FloatArray, Attenuation] | None = None
+
+    def at(self, position_m: FloatArray) -> Attenuation:
+        """Attenuation at the positions [client, 2]."""
+        # Path loss and fading ask for the same places, and standing clients do so every round.
+        if self._kept is None or not np.array_equal(self._kept[0], position_m):
+            self._kept = (position_m.copy(), self._compute(position_m))
+        return self._kept[1]
+
+    def _compute(self, position_m: FloatArray) -> Attenuation:
+        from scipy.special import ndtr
+
+        both = self._scenario.large_scale(position_m)
+        sight = ndtr(self._sight_map.at(position_m)) < both.sight_probability
+        normal = np.where(sight, self._maps[1].at(position_m), self._maps[0].at(position_m))
+        deviation = np.where(sight, both.shadowing_db[1], both.shadowing_db[0])
+        if self._shadowing_db is not None:
+            deviation = np.full_like(deviation, self._shadowing_db)
+        path_loss = np.where(sight, both.path_loss_db[1], both.path_loss_db[0])
+        return Attenuation(path_loss, deviation * normal, sight)
+
+
+class RayFading:
+    """TR 38.901 rays: drawn for each stretch of the walk, turned by Doppler along it.
+
+    A stretch is the renewal distance of the scenario. Clients that stand keep their rays for ever;
+    a correlation of 0 draws new rays every round, 1 keeps those of round 0.
+    """
+
+    def __init__(
+        self,
+        scenario: tr38901.Scenario,
+        walk: RandomWaypoint,
+        place: LargeScale,
+        settings: CellSettings,
+        seed: int,
+    ) -> None:
+        self._scenario, self._walk, self._place = scenario, walk, place
+        self._settings, self._seed = settings, seed
+        self._kept: tuple[tuple[int, int, bytes], FloatArray] | None = None
+
+    def power_gain(self, round_index: int) -> FloatArray:
+        """Power gain [client] over the whole band, of mean 1."""
+        start = self._start(round_index)
+        sight = self._place.at(self._walk.position(round_index)).line_of_sight
+        assert sight is not None
+        moved = 0 if self._way_m() == 0 else round_index - start
+        key = (start, moved, sight.tobytes())
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, self._draw(start, moved, sight))
+        return self._kept[1].copy()
+
+    def _way_m(self) -> float:
+        """Way between two rounds that the rays notice."""
+        if self._settings.fading_correlation == 1:
+            return 0.0
+        return self._settings.speed_m_s * self._settings.round_interval_s
+
+    def _start(self, round_index: int) -> int:
+        """The round in which the rays of this round were drawn."""
+        if self._settings.fading_correlation == 0:
+            return round_index
+        renewal = tr38901.RENEWAL_DISTANCE_M[self._settings.path_loss]
+        return stretch_start(round_index, self._way_m(), renewal)
+
+    def _draw(self, start: int, moved: int, sight: NDArray[np.bool_]) -> FloatArray:
+        velocity = self._walk.direction(start) * self._settings.speed_m_s
+        drop = tr38901.Drop(self._walk.position(start), velocity, sight)
+        groups = range(-(-len(sight) // tr38901.GROUP))
+        seeds = [integer_seed(self._seed, "rays", start, group) for group in groups]
+        elapsed = moved * self._settings.round_interval_s
+        response = self._scenario.impulse_response(drop, elapsed, seeds)
+        return tr38901.band_power_gain(*response, self._settings.bandwidth_hz)
+
+
+def stretch_start(round_index: int, way_m: float, stretch_m: float) -> int:
+    """The first round on the same stretch of a walk that covers `way_m` between rounds."""
+    if way_m == 0:
+        return 0
+    stretch = np.floor(way_m * round_index / stretch_m)
+    start = max(int(stretch * stretch_m / way_m) - 1, 0)
+    # Rounding may put the quotient a hair beside a whole number: search by the same expression.
+    while np.floor(way_m * start / stretch_m) < stretch:
+        start += 1
+    return start

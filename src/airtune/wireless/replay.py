@@ -1,0 +1,185 @@
+"""Channels as files, so that other programs see the same cell, and back again to the bit."""
+
+import csv
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.errors import InputError
+from airtune.files import read_text, write_bytes_atomic
+from airtune.wireless.cell import RATE_MODELS, LinkBudget
+from airtune.wireless.state import ChannelState, Observation
+
+VIEWS = ("truth", "estimate")
+_BUDGET = [entry.name for entry in fields(LinkBudget) if entry.name != "rate_model"]
+_PER_CLIENT = [
+    "speed_m_s", "path_loss_db", "shadowing_db", "fading_gain", "gain", "spectral_efficiency",
+]  # fmt: skip
+_LABELS = ["round", "view", "state_round", "client"]
+_STORED = ["x_m", "y_m", "line_of_sight", *_PER_CLIENT, *_BUDGET]
+COLUMNS = [*_LABELS, *_STORED, "rate_model", "uplink_cn0_hz", "downlink_cn0_hz"]
+"""Columns of an exported csv, one row for each round, view and client.
+
+`view` is truth or estimate; `state_round` is the round in which the state held, an earlier one for
+a stale estimate. Units are in the names; powers are W, `*_noise_psd` W/Hz, gains and `margin`
+linear, `spectral_efficiency` bit/s/Hz; what is unknown is empty. The two cn0 columns follow from
+the others. An npz file has the same columns as arrays [round, view, client], unknown as NaN.
+"""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Observations of some rounds, in order."""
+
+    name: str
+    observations: Mapping[int, Observation]
+
+    def observe(self, round_index: int) -> Observation:
+        """The recorded round; InputError where there is none."""
+        if round_index not in self.observations:
+            first, last = min(self.observations), max(self.observations)
+            raise InputError(
+                "cell.replay", f"{self.name} with rounds {first} to {last}",
+                f"a recording that holds round {round_index}",
+            )  # fmt: skip
+        return self.observations[round_index]
+
+
+def write_recording(path: Path, rounds: Sequence[int], observations: Sequence[Observation]) -> None:
+    """Write observations to a .csv or .npz file, atomically.
+
+    Raises InputError for another suffix or no round, AirtuneError where the file cannot be written.
+    """
+    if not rounds:
+        raise InputError("rounds", "empty", "at least one round to export")
+    table = _table(rounds, observations)
+    if path.suffix == ".csv":
+        text = StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        flat = [table[column].ravel().tolist() for column in COLUMNS]
+        writer.writerows([_cell(value) for value in row] for row in zip(*flat, strict=True))
+        write_bytes_atomic(path, text.getvalue().encode())
+    elif path.suffix == ".npz":
+        packed = BytesIO()
+        np.savez_compressed(packed, **table)  # type: ignore[arg-type]
+        write_bytes_atomic(path, packed.getvalue())
+    else:
+        raise InputError("path", str(path), "a file name that ends in .csv or .npz")
+
+
+def read_recording(path: Path, clients: int) -> Recording:
+    """Read what `write_recording` wrote, for the first `clients` clients of it.
+
+    Raises InputError naming `cell.replay`: file missing, not such a file, too few clients.
+    """
+    flat = _read_npz(path) if path.suffix == ".npz" else _read_csv(path)
+    shape = tuple(len(np.unique(flat[label])) for label in ("round", "view", "client"))
+    if np.prod(shape) != len(flat["round"]) or shape[1] != 2 or not len(flat["round"]):
+        raise _unusable(path, "every client's truth and estimate in every round")
+    if shape[2] < clients:
+        raise _unusable(path, f"at least {clients} clients, not {shape[2]}")
+    order = np.lexsort((flat["client"], flat["view"] != VIEWS[0], flat["round"]))
+    table = {column: values[order].reshape(shape) for column, values in flat.items()}
+    if not (table["round"] == table["round"][:, :1, :1]).all():
+        raise _unusable(path, "every client's truth and estimate in every round")
+    observations = {
+        int(label): Observation(*(_state(table, (row, view), clients) for view in range(2)))
+        for row, label in enumerate(table["round"][:, 0, 0])
+    }
+    return Recording(path.name, observations)
+
+
+def _table(rounds: Sequence[int], observations: Sequence[Observation]) -> dict[str, NDArray[Any]]:
+    """Every column as an array [round, view, client]."""
+    states = [[seen.truth, seen.estimate] for seen in observations]
+    clients = len(states[0][0])
+    table = {"round": np.array(rounds), "view": np.array(VIEWS), "client": np.arange(clients)}
+    labels = np.meshgrid(*table.values(), indexing="ij")
+    table = dict(zip(table, labels, strict=True))
+    rows = [[_columns(state) for state in pair] for pair in states]
+    for column in rows[0][0]:
+        values = [[np.broadcast_to(each[column], clients) for each in pair] for pair in rows]
+        table[column] = np.array(values)
+    return table
+
+
+def _columns(state: ChannelState) -> dict[str, Any]:
+    sight = state.line_of_sight
+    return {
+        "state_round": state.round_index,
+        "x_m": state.position_m[:, 0],
+        "y_m": state.position_m[:, 1],
+        "line_of_sight": np.full(len(state), np.nan) if sight is None else sight.astype(float),
+        **{name: getattr(state, name) for name in _PER_CLIENT},
+        **asdict(state.budget),
+        "uplink_cn0_hz": state.uplink_cn0_hz(),
+        "downlink_cn0_hz": state.downlink_cn0_hz(),
+    }
+
+
+def _state(table: Mapping[str, NDArray[Any]], at: tuple[int, int], clients: int) -> ChannelState:
+    column = {name: values[at][:clients] for name, values in table.items()}
+    sight = column["line_of_sight"]
+    budget = {name: float(column[name][0]) for name in _BUDGET}
+    return ChannelState(
+        round_index=int(column["state_round"][0]),
+        position_m=np.stack([column["x_m"], column["y_m"]], axis=1),
+        line_of_sight=None if np.isnan(sight).any() else sight.astype(bool),
+        budget=LinkBudget(**budget, rate_model=str(column["rate_model"][0])),
+        **{name: column[name] for name in _PER_CLIENT},
+    )
+
+
+def _cell(value: Any) -> Any:
+    """A csv cell: empty for NaN; `repr` of a float has every bit of it."""
+    return "" if isinstance(value, float) and np.isnan(value) else value
+
+
+def _read_csv(path: Path) -> dict[str, NDArray[Any]]:
+    rows = list(csv.DictReader(StringIO(read_text(path, "cell.replay"))))
+    needed = [*_LABELS, *_STORED, "rate_model"]
+    if not rows or not set(needed) <= set(rows[0]):
+        raise _unusable(path, f"rows with the columns {', '.join(needed)}")
+    texts = {column: [row[column] for row in rows] for column in needed}
+    try:
+        table: dict[str, NDArray[Any]] = {
+            name: np.array([float(text or "nan") for text in texts[name]]) for name in _STORED
+        }
+        for name in ("round", "state_round", "client"):
+            table[name] = np.array([int(text) for text in texts[name]])
+    except (ValueError, TypeError) as error:
+        raise _unusable(path, f"numbers ({error})") from None
+    table |= {name: np.array(texts[name]) for name in ("view", "rate_model")}
+    return _checked(path, table)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise InputError("cell.replay", str(path), "a file that exists", "check the path")
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            table = {name: packed[name].ravel() for name in packed.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise _unusable(path, f"a readable npz file ({error})") from None
+    if not {*_LABELS, *_STORED, "rate_model"} <= set(table):
+        raise _unusable(path, "every column that an export has")
+    return _checked(path, table)
+
+
+def _checked(path: Path, table: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    if not set(table["view"].tolist()) <= set(VIEWS):
+        raise _unusable(path, "the views truth and estimate")
+    if not set(table["rate_model"].tolist()) <= set(RATE_MODELS):
+        raise _unusable(path, f"a rate_model among {', '.join(RATE_MODELS)}")
+    return table
+
+
+def _unusable(path: Path, needs: str) -> InputError:
+    return InputError("cell.replay", str(path), f"an exported channel with {needs}")

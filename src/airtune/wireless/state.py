@@ -1,0 +1,117 @@
+"""The channel of one round: what each client's link is worth."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.quantities import FloatArray
+from airtune.wireless.cell import LinkBudget
+from airtune.wireless.cqi import CqiLinks
+from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """Every client's link in one round; all arrays have the axis [client].
+
+    A drawn channel has a gain, and its links follow from the link budget. A measured trace has a
+    spectral efficiency instead: then position, path loss and gain are NaN, since nobody knows them.
+    Gains are reciprocal: uplink and downlink see the same one.
+
+    Attributes:
+        round_index: the round in which this channel held; a stale estimate names an earlier one.
+        position_m: place of each client, [client, 2] m, the base station at the origin.
+        speed_m_s: speed of each client, m/s.
+        line_of_sight: True where TR 38.901 sees the base station; None if the model cannot tell.
+        path_loss_db: mean attenuation, dB.
+        shadowing_db: log-normal deviation, dB; positive attenuates more.
+        fading_gain: power gain of small-scale fading, mean about 1.
+        gain: power gain of the whole link, antennas included.
+        spectral_efficiency: measured efficiency, bit/s/Hz; NaN where the gain decides.
+        budget: powers, noise, margin and rate model.
+    """
+
+    round_index: int
+    position_m: FloatArray
+    speed_m_s: FloatArray
+    line_of_sight: NDArray[np.bool_] | None
+    path_loss_db: FloatArray
+    shadowing_db: FloatArray
+    fading_gain: FloatArray
+    gain: FloatArray
+    spectral_efficiency: FloatArray
+    budget: LinkBudget
+
+    def __len__(self) -> int:
+        return len(self.gain)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a trace gave the spectral efficiency."""
+        return not bool(np.isnan(self.spectral_efficiency).any())
+
+    def uplink_cn0_hz(self, tx_power_w: FloatArray | None = None) -> FloatArray:
+        """Carrier-to-noise-density ratio p g / N0 [client] at the base station, Hz."""
+        power = self.budget.tx_power_w if tx_power_w is None else tx_power_w
+        return power * self.gain / self.budget.uplink_noise_psd
+
+    def downlink_cn0_hz(self) -> FloatArray:
+        """Carrier-to-noise-density ratio [client] at the clients, Hz."""
+        return self.budget.bs_tx_power_w * self.gain / self.budget.downlink_noise_psd
+
+    def uplink(
+        self, tx_power_w: FloatArray | None = None
+    ) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
+        """FDMA links to the base station; `tx_power_w` [client] replaces the cell's power.
+
+        A measured efficiency already contains the power that it was measured with, so it does not
+        change with `tx_power_w`.
+        """
+        return self._links(self.uplink_cn0_hz(tx_power_w))
+
+    def downlink(self) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
+        """Links from the base station with its power over the band.
+
+        A multicast to some clients runs at `downlink().select(them).rate(bandwidth).min()`.
+        """
+        return self._links(self.downlink_cn0_hz())
+
+    def out_of_reach(self) -> dict[int, str]:
+        """Clients whose link carries nothing this round at any bandwidth, each with a sentence."""
+        value = self.spectral_efficiency if self.is_measured else self.gain
+        what = "its trace shows no throughput" if self.is_measured else "its channel gain is zero"
+        return {
+            int(client): f"client {client} is out of reach in round {self.round_index}: {what}"
+            for client in np.flatnonzero(value == 0)
+        }
+
+    def without_fading(self) -> "ChannelState":
+        """The same state with small-scale fading at its mean; a measured state is unchanged."""
+        if self.is_measured:
+            return self
+        gain = np.where(self.fading_gain > 0, self.gain / self.fading_gain, self.gain)
+        return replace(self, gain=gain, fading_gain=np.ones_like(self.fading_gain))
+
+    def scaled(self, factor: FloatArray) -> "ChannelState":
+        """The same state with every link's gain, or efficiency, times a factor [client]."""
+        return replace(
+            self,
+            fading_gain=self.fading_gain * factor,
+            gain=self.gain * factor,
+            spectral_efficiency=self.spectral_efficiency * factor,
+        )
+
+    def _links(self, cn0_hz: FloatArray) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
+        if self.is_measured:
+            return FixedEfficiencyLinks(self.spectral_efficiency)
+        kind = CqiLinks if self.budget.rate_model == "cqi" else ShannonLinks
+        return kind(cn0_hz, self.budget.margin)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One round as it is, and as the planner sees it: the clock is charged with the truth."""
+
+    truth: ChannelState
+    estimate: ChannelState

@@ -1,0 +1,222 @@
+"""3GPP TR 38.901 urban micro, urban macro and rural macro cells, computed by Sionna.
+
+Sionna draws from generators of its own and seeds torch's when it is imported. Both are undone
+here: importing and drawing leave every global generator as it was.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.quantities import FloatArray
+
+RENEWAL_DISTANCE_M = {"umi": 12.0, "uma": 40.0, "rma": 50.0}
+"""Way after which rays are drawn anew: TR 38.901 Table 7.6.3.1-2, cluster and ray specific
+random variables, line of sight (the shorter)."""
+SIGHT_DISTANCE_M = {"umi": 50.0, "uma": 50.0, "rma": 60.0}
+"""Decorrelation distance of the line-of-sight state, the same table."""
+SHADOWING_DISTANCE_M = {"umi": (13.0, 10.0), "uma": (50.0, 37.0), "rma": (120.0, 37.0)}
+"""Decorrelation distance of shadowing without and with line of sight: Table 7.5-6."""
+GROUP = 16
+"""Clients that share one stream of draws. The last group is filled up, so that clients added later
+find their draws waiting and change nobody else's."""
+
+
+@dataclass(frozen=True)
+class LargeScale:
+    """Both hypotheses for every client; the axis [state] is (without, with line of sight).
+
+    Attributes:
+        sight_probability: probability of line of sight [client].
+        path_loss_db: [state, client].
+        shadowing_db: standard deviation of shadowing [state, client].
+    """
+
+    sight_probability: FloatArray
+    path_loss_db: FloatArray
+    shadowing_db: FloatArray
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Clients at the moment at which their rays are drawn.
+
+    Attributes:
+        position_m: [client, 2], the base station at the origin.
+        velocity_m_s: [client, 2].
+        line_of_sight: bool [client].
+    """
+
+    position_m: FloatArray
+    velocity_m_s: FloatArray
+    line_of_sight: NDArray[np.bool_]
+
+    def groups(self) -> Iterator["Drop"]:
+        """The clients in groups of exactly `GROUP`, the last filled up with clients at (100, 0)."""
+        missing = -len(self.position_m) % GROUP
+        position = np.concatenate([self.position_m, np.tile([100.0, 0.0], (missing, 1))])
+        velocity = np.concatenate([self.velocity_m_s, np.zeros((missing, 2))])
+        sight = np.concatenate([self.line_of_sight, np.zeros(missing, dtype=bool)])
+        for start in range(0, len(position), GROUP):
+            part = slice(start, start + GROUP)
+            yield Drop(position[part], velocity[part], sight[part])
+
+
+class Scenario:
+    """One TR 38.901 (V19.2) scenario with outdoor clients and isotropic, vertical antennas.
+
+    Large scale: line-of-sight probability (Table 7.4.2-1), path loss (Table 7.4.1-1), standard
+    deviation of shadowing (Table 7.5-6). Small scale: clusters and rays of clause 7.5, steps 4 to
+    11. Left out: indoor and in-car clients, antenna arrays, blockage, and the correlation of delay
+    spread, angle spreads and Rician factor between clients or beyond one renewal of the rays.
+
+    Args:
+        name: `umi`, `uma` or `rma`.
+        carrier_hz: carrier frequency, Hz.
+        base_station_height_m: height of the base station's antenna, m.
+        client_height_m: height of the clients' antennas, m.
+    """
+
+    def __init__(
+        self, name: str, carrier_hz: float, base_station_height_m: float, client_height_m: float
+    ) -> None:
+        self._name = name
+        self._heights_m = (base_station_height_m, client_height_m)
+        sionna: Any = _import_sionna()
+        # In double precision, since a Doppler phase grows with the time since the drop.
+        exact = {"carrier_frequency": carrier_hz, "precision": "double", "device": "cpu"}
+        antenna = sionna.PanelArray(
+            num_rows_per_panel=1, num_cols_per_panel=1, polarization="single",
+            polarization_type="V", antenna_pattern="omni", **exact,
+        )  # fmt: skip
+        link = {"ut_array": antenna, "bs_array": antenna, "direction": "uplink", **exact}
+        if name != "rma":
+            link["o2i_model"] = "low"
+        prefix = {"umi": "UMi", "uma": "UMa", "rma": "RMa"}[name]
+        self._new_large_scale = lambda: getattr(sionna, f"{prefix}Scenario")(**link)
+        self._rays = getattr(sionna, prefix)(
+            enable_pathloss=False, enable_shadow_fading=False, **link
+        )
+
+    def large_scale(self, position_m: FloatArray) -> LargeScale:
+        """Probability of sight, path loss and shadowing at the positions [client, 2]."""
+        clients = len(position_m)
+        sight = np.repeat([False, True], clients)
+        drop = Drop(np.tile(position_m, (2, 1)), np.zeros((2 * clients, 2)), sight)
+        scenario = self._new_large_scale()
+        # Nothing that is drawn here counts, yet Sionna may advance its generator.
+        with _draws_from(0):
+            scenario.set_topology(**self._topology(drop))
+        shape = (2, clients)
+        return LargeScale(
+            scenario.los_probability.numpy().reshape(shape)[0],
+            scenario.basic_pathloss.numpy().reshape(shape),
+            # Sionna keeps log10 of seven parameters in the order of its class LSP; 3 is shadowing.
+            10.0 * scenario.lsp_log_std[..., 3].numpy().reshape(shape),
+        )
+
+    def impulse_response(
+        self, drop: Drop, elapsed_s: float, seeds: Sequence[int]
+    ) -> tuple[NDArray[np.complex128], FloatArray]:
+        """Complex amplitudes and delays [s] of the paths, both [client, path].
+
+        The power of all paths together has mean 1. `elapsed_s` after the drop the phases have
+        turned by each ray's Doppler shift. There is one seed for every `GROUP` clients.
+        """
+        responses = [
+            self._group_response(group, elapsed_s, seed)
+            for group, seed in zip(drop.groups(), seeds, strict=True)
+        ]
+        clients = len(drop.position_m)
+        amplitude = np.concatenate([response[0] for response in responses])[:clients]
+        return amplitude, np.concatenate([response[1] for response in responses])[:clients]
+
+    def _group_response(
+        self, group: Drop, elapsed_s: float, seed: int
+    ) -> tuple[NDArray[np.complex128], FloatArray]:
+        samples, frequency = (2, 1.0 / elapsed_s) if elapsed_s > 0 else (1, 1.0)
+        with _draws_from(seed):
+            self._rays.set_topology(**self._topology(group))
+            amplitude, delay = self._rays(samples, frequency)
+        # Sionna's axes: amplitude [batch, rx, rx antenna, tx, tx antenna, path, time sample],
+        # delay [batch, rx, tx, path]; every client is a batch entry with one link.
+        paths = amplitude[:, 0, 0, 0, 0, :, -1].numpy()
+        # With line of sight there are fewer clusters; the spare paths have no power and any delay.
+        return paths, np.where(paths == 0, 0.0, delay[:, 0, 0, :].numpy())
+
+    def _topology(self, drop: Drop) -> dict[str, Any]:
+        """Every client alone with the base station in a batch entry of its own.
+
+        So no quantity of one client depends on where the others are.
+        """
+        import torch
+
+        def place(flat: FloatArray, height_m: float) -> Any:
+            heights = np.full((len(flat), 1), height_m)
+            return torch.from_numpy(np.concatenate([flat, heights], axis=1)[:, None, :])
+
+        base_station = place(np.zeros_like(drop.position_m), self._heights_m[0])
+        nowhere = torch.zeros_like(base_station)
+        indoors = torch.zeros(nowhere.shape[:2], dtype=torch.bool)
+        topology = {
+            "ut_loc": place(drop.position_m, self._heights_m[1]),
+            "bs_loc": base_station,
+            "ut_orientations": nowhere,
+            "bs_orientations": nowhere,
+            "ut_velocities": place(drop.velocity_m_s, 0.0),
+            "in_state": indoors,
+            # Left to itself Sionna draws this once and keeps it: the first round would be special.
+            "distance_2d_in": torch.zeros(indoors.shape, dtype=torch.float64),
+            "los": torch.from_numpy(drop.line_of_sight.reshape(-1, 1, 1)),
+        }
+        return topology | {"in_car": indoors} if self._name == "rma" else topology
+
+
+def band_power_gain(
+    amplitude: NDArray[np.complex128], delay_s: FloatArray, bandwidth_hz: float
+) -> FloatArray:
+    """Power gain averaged over a band centred on the carrier [client].
+
+    `(1/B) integral |H(f)|^2 df = sum_ij a_i a_j^* sinc(B (tau_i - tau_j))` for
+    `H(f) = sum_i a_i e^(-j 2 pi f tau_i)`, sinc(x) = sin(pi x)/(pi x): exact, no sampling. As B
+    goes to 0 it becomes the narrowband gain |sum_i a_i|^2, for wide B the power of all paths.
+    Left out: the loss in rate that variation of |H|^2 within the band causes (Jensen).
+
+    Args:
+        amplitude: a [client, path].
+        delay_s: tau [client, path], s.
+        bandwidth_hz: B.
+    """
+    overlap = np.sinc(bandwidth_hz * (delay_s[:, :, None] - delay_s[:, None, :]))
+    product = amplitude[:, :, None] * amplitude[:, None, :].conj()
+    power: FloatArray = (product * overlap).real.sum(axis=(1, 2))
+    # A deep fade may come out a rounding error below zero.
+    return np.maximum(power, 0.0)
+
+
+def _import_sionna() -> ModuleType:
+    """Sionna's TR 38.901 models; importing takes a second or two and seeds torch's generators."""
+    import torch
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        import sionna.phy.channel.tr38901 as models
+    return models  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _draws_from(seed: int) -> Iterator[None]:
+    """Let Sionna draw from this seed, and give it back the generator state that it had."""
+    from sionna.phy import config
+
+    generator = config.torch_rng("cpu")
+    before = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(before)

@@ -1,0 +1,107 @@
+"""The cell's settings: every refusal names its field, and the budget is converted right."""
+
+import re
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from airtune.errors import InputError
+from airtune.wireless.cell import CellSettings
+
+REFUSED = [
+    ("bandwidth_hz", -1.0, {}),
+    ("bandwidth_hz", 0.0, {}),
+    ("bandwidth_hz", float("nan"), {}),
+    ("bandwidth_hz", "10 MHz", {}),
+    ("bandwidth_hz", True, {}),
+    ("bandwidth_hz", None, {}),
+    ("carrier_hz", 0.4e9, {}),
+    ("carrier_hz", 60e9, {"path_loss": "rma"}),
+    ("radius_m", 6000.0, {}),
+    ("min_distance_m", 300.0, {"radius_m": 200.0}),
+    ("min_distance_m", 0.5, {"path_loss": "free_space"}),
+    ("min_distance_m", 5.0, {}),
+    ("speed_m_s", -1.0, {}),
+    ("round_interval_s", 0.0, {}),
+    ("path_loss", "umx", {}),
+    ("path_loss", ["umi"], {}),
+    ("fading", "nakagami", {}),
+    ("fading", "3gpp", {"path_loss": "log_distance"}),
+    ("fading_correlation", 1.5, {}),
+    ("fading_correlation", 0.5, {}),
+    ("shadowing_db", -1.0, {}),
+    ("shadowing_distance_m", 0.0, {}),
+    ("tx_power_dbm", 200.0, {}),
+    ("bs_height_m", 4.0, {"client_height_m": 5.0}),
+    ("noise_psd_dbm_hz", 3.0, {}),
+    ("noise_figure_db", -2.0, {}),
+    ("rate_model", "qam", {}),
+    ("implementation_margin_db", -3.0, {}),
+    ("csi_error_db", -1.0, {}),
+    ("csi_delay_rounds", -1, {}),
+    ("csi_delay_rounds", 1.5, {}),
+    ("trace_bandwidth_hz", None, {"trace": "walk.csv"}),
+    ("csi_error_db", 2.0, {"replay": "cell.npz"}),
+    ("csi_delay_rounds", 1, {"replay": "cell.npz"}),
+    ("trace", "walk.csv", {"replay": "cell.npz", "trace_bandwidth_hz": 1e8}),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "others"), REFUSED)
+def test_refusal_names_the_field_and_the_value(
+    name: str, value: Any, others: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError) as refusal:
+        CellSettings(**{name: value, **others})
+    message = str(refusal.value)
+    assert message.startswith(f"cell.{name} is ")
+    assert message.count(".") >= 2
+    assert message.endswith(".")
+    assert (value if isinstance(value, str) else repr(value)) in message
+    assert refusal.value.exit_code == 2
+
+
+def test_limits_themselves_are_allowed() -> None:
+    CellSettings(min_distance_m=200.0, radius_m=200.0, speed_m_s=0, csi_delay_rounds=0)
+    CellSettings(carrier_hz=0.5e9, radius_m=5000, min_distance_m=10, fading_correlation=1)
+    CellSettings(path_loss="free_space", fading="none", min_distance_m=1, carrier_hz=60e9)
+    CellSettings(path_loss="log_distance", fading_correlation=-1.0)
+
+
+def test_every_field_is_documented_with_its_unit() -> None:
+    for entry in fields(CellSettings):
+        text = entry.metadata["help"]
+        assert len(text) > 20, entry.name
+        for suffix, unit in [("_hz", "Hz"), ("_m", "m"), ("_db", "dB"), ("_dbm", "dBm")]:
+            if entry.name.endswith(suffix):
+                assert unit in re.split(r"[ ,;/]", text), entry.name
+
+
+def test_fading_follows_the_path_loss_unless_given() -> None:
+    assert CellSettings().small_scale == "3gpp"
+    assert CellSettings(path_loss="log_distance").small_scale == "rayleigh"
+    assert CellSettings(path_loss="uma", fading="rician").small_scale == "rician"
+
+
+def test_heights_follow_the_scenario_unless_given() -> None:
+    heights = [CellSettings(path_loss=name).base_station_height_m for name in ("umi", "uma", "rma")]
+    assert heights == [10.0, 25.0, 35.0]
+    assert CellSettings(bs_height_m=12.0).base_station_height_m == 12.0
+
+
+def test_link_budget_by_hand() -> None:
+    budget = CellSettings(
+        tx_power_dbm=20.0, bs_tx_power_dbm=40.0, noise_psd_dbm_hz=-174.0, noise_figure_db=4.0,
+        client_noise_figure_db=7.0, interference_margin_db=3.0, implementation_margin_db=3.0,
+    ).link_budget()  # fmt: skip
+    assert budget.tx_power_w == pytest.approx(0.1)
+    assert budget.bs_tx_power_w == pytest.approx(10.0)
+    # -167 dBm/Hz and -164 dBm/Hz.
+    assert budget.uplink_noise_psd == pytest.approx(1.99526e-20, rel=1e-5)
+    assert budget.downlink_noise_psd == pytest.approx(3.98107e-20, rel=1e-5)
+    assert budget.margin == pytest.approx(1.99526, rel=1e-5)
+
+
+def test_settings_are_plain_values() -> None:
+    assert replace(CellSettings(), radius_m=100) == CellSettings(radius_m=100)

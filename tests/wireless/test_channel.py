@@ -1,0 +1,224 @@
+"""Channels as a run meets them: reproducible, in both directions, as true and as known."""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+from airtune.errors import InputError
+from airtune.wireless.cell import CellSettings
+from airtune.wireless.channel import Channel, ChannelState, Observation, open_channel
+from airtune.wireless.cqi import CqiLinks
+from airtune.wireless.rate import ShannonLinks
+
+MACRO = {"path_loss": "log_distance", "carrier_hz": 2e9, "radius_m": 500.0}
+KINDS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "uma": {"path_loss": "uma", "speed_m_s": 3.0},
+    "rma standing": {"path_loss": "rma", "speed_m_s": 0.0, "radius_m": 2000.0},
+    "umi blocks": {"fading_correlation": 0, "csi_error_db": 2.0, "csi_delay_rounds": 2},
+    "umi rayleigh": {"fading": "rayleigh"},
+    "macro": {**MACRO, "csi_error_db": 1.0},
+    "macro slow": {**MACRO, "speed_m_s": 0.01, "round_interval_s": 1.0, "csi_delay_rounds": 3},
+    "rician": {**MACRO, "fading": "rician", "shadowing_db": 4.0},
+    "free space": {"path_loss": "free_space", "fading": "none"},
+}
+
+
+def same(one: ChannelState, other: ChannelState, clients: int | None = None) -> bool:
+    """Equality to the bit, of the first clients."""
+    for entry in fields(ChannelState):
+        first, second = getattr(one, entry.name), getattr(other, entry.name)
+        if isinstance(first, np.ndarray):
+            first, second = first[:clients], second[:clients]
+            if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
+                return False
+        elif first != second:
+            return False
+    return True
+
+
+def equal(one: Observation, other: Observation, clients: int | None = None) -> bool:
+    return same(one.truth, other.truth, clients) and same(one.estimate, other.estimate, clients)
+
+
+def make(clients: int = 4, seed: int = 7, **settings: Any) -> Channel:
+    return open_channel(CellSettings(**settings), clients, seed)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_round_does_not_depend_on_what_was_asked_before(kind: str) -> None:
+    channel = make(**KINDS[kind])
+    forward = [channel.observe(index) for index in range(7)]
+    for index in (6, 1, 4, 4, 0):
+        assert equal(channel.observe(index), forward[index])
+    assert equal(make(**KINDS[kind]).observe(5), forward[5])
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_more_clients_change_none_of_the_first(kind: str) -> None:
+    few, many = make(3, **KINDS[kind]), make(20, **KINDS[kind])
+    assert len(many.observe(4).truth) == 20
+    assert equal(many.observe(4), few.observe(4), 3)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_another_seed_is_another_cell(kind: str) -> None:
+    assert not same(
+        make(**KINDS[kind]).observe(2).truth, make(seed=8, **KINDS[kind]).observe(2).truth
+    )
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_gain_is_what_its_parts_say(kind: str) -> None:
+    gains = {"antenna_gain_dbi": 2.0, "bs_antenna_gain_dbi": 7.0}
+    truth = make(**KINDS[kind], **gains).observe(3).truth
+    loss_db = 9.0 - truth.path_loss_db - truth.shadowing_db
+    assert truth.gain == pytest.approx(10 ** (loss_db / 10) * truth.fading_gain, rel=1e-12)
+    assert truth.without_fading().gain == pytest.approx(10 ** (loss_db / 10), rel=1e-12)
+    assert np.all(truth.gain > 0)
+    assert truth.out_of_reach() == {}
+
+
+def test_only_tr38901_knows_line_of_sight() -> None:
+    assert make(**KINDS["macro"]).observe(0).truth.line_of_sight is None
+    sight = make(60).observe(0).truth.line_of_sight
+    assert sight is not None
+    assert 0 < sight.mean() < 1
+
+
+def test_standing_clients_keep_their_channel_and_walking_ones_do_not() -> None:
+    standing, walking = make(speed_m_s=0.0), make(speed_m_s=1.0)
+    assert np.array_equal(standing.observe(0).truth.gain, standing.observe(50).truth.gain)
+    first, second = walking.observe(0).truth, walking.observe(1).truth
+    assert np.all(first.fading_gain != second.fading_gain)
+    assert np.hypot(*(second.position_m - first.position_m).T) == pytest.approx(np.full(4, 10.0))
+
+
+def test_blocks_of_standing_clients_differ_in_fading_only() -> None:
+    channel = make(speed_m_s=0.0, fading_correlation=0)
+    first, second = channel.observe(0).truth, channel.observe(1).truth
+    assert np.array_equal(first.path_loss_db, second.path_loss_db)
+    assert np.array_equal(first.shadowing_db, second.shadowing_db)
+    assert np.all(first.fading_gain != second.fading_gain)
+
+
+def test_constant_fading_of_walking_clients() -> None:
+    channel = make(speed_m_s=1.0, fading_correlation=1, carrier_hz=3.5e9)
+    first, second = channel.observe(0).truth, channel.observe(1).truth
+    steady = first.line_of_sight == second.line_of_sight
+    assert steady.any()
+    assert np.array_equal(first.fading_gain[steady], second.fading_gain[steady])
+    assert np.all(first.path_loss_db != second.path_loss_db)
+
+
+def test_rays_are_kept_along_a_stretch_and_renewed_after_it() -> None:
+    """At 0.1 mm a round the rays turn slowly for 120 000 rounds; then there are new ones."""
+    channel = make(30, speed_m_s=1e-4, round_interval_s=1.0)
+    at = {index: channel.observe(index).truth for index in (50000, 50001, 119999, 120001)}
+    steady = at[119999].line_of_sight == at[120001].line_of_sight
+    within = np.abs(np.log(at[50000].fading_gain / at[50001].fading_gain))
+    across = np.abs(np.log(at[119999].fading_gain / at[120001].fading_gain))[steady]
+    assert np.median(within) < 0.02
+    assert np.median(across) > 0.1
+
+
+@pytest.mark.parametrize("way", [0.7, 3.0, 8.3, 12.0, 12.5, 40.0, 0.1 + 0.2])
+def test_a_stretch_starts_at_its_first_round(way: float) -> None:
+    from airtune.wireless.propagation import stretch_start
+
+    for index in range(200):
+        stretch = np.floor(way * index / 12.0)
+        first = min(j for j in range(index + 1) if np.floor(way * j / 12.0) == stretch)
+        assert stretch_start(index, way, 12.0) == first
+
+
+def test_shadowing_setting_replaces_the_models_own() -> None:
+    rows = {given: make(400, shadowing_db=given).observe(0).truth for given in (0.0, 2.0, 4.0)}
+    assert np.all(rows[0.0].shadowing_db == 0)
+    assert rows[4.0].shadowing_db == pytest.approx(2 * rows[2.0].shadowing_db)
+    assert rows[2.0].shadowing_db.std() == pytest.approx(2.0, rel=0.3)
+
+
+def test_uplink_and_downlink_by_hand() -> None:
+    channel = make(tx_power_dbm=20, bs_tx_power_dbm=40, noise_figure_db=5, interference_margin_db=1,
+                   client_noise_figure_db=8, implementation_margin_db=3, **MACRO)  # fmt: skip
+    truth = channel.observe(2).truth
+    band = np.array([1e6, 2e6, 3e6, 20e6])
+    up = 0.1 * truth.gain / (10 ** (-16.8) * 1e-3)
+    assert truth.uplink_cn0_hz() == pytest.approx(up)
+    assert truth.uplink().rate(band) == pytest.approx(
+        band * np.log2(1 + up / 10**0.3 / band), rel=1e-9
+    )
+    down = 10.0 * truth.gain / (10 ** (-16.5) * 1e-3)
+    assert truth.downlink().rate(band) == pytest.approx(
+        band * np.log2(1 + down / 10**0.3 / band), rel=1e-9
+    )
+    power = np.array([0.1, 0.2, 0.05, 1.0])
+    assert truth.uplink(power).rate(band) == pytest.approx(
+        band * np.log2(1 + power / 0.1 * up / 10**0.3 / band), rel=1e-9
+    )
+
+
+def test_rate_model_chooses_the_links() -> None:
+    shannon, cqi = (make(rate_model=name, **MACRO).observe(0).truth for name in ("shannon", "cqi"))
+    assert isinstance(shannon.uplink(), ShannonLinks)
+    assert isinstance(cqi.uplink(), CqiLinks)
+    assert isinstance(cqi.downlink(), CqiLinks)
+    band = np.full(4, 2e6)
+    assert np.all(cqi.uplink().rate(band) < shannon.uplink().rate(band))
+
+
+def test_perfect_knowledge_is_the_truth() -> None:
+    seen = make(**MACRO).observe(3)
+    assert same(seen.truth, seen.estimate)
+
+
+@pytest.mark.parametrize("error_db", [0.5, 3.0])
+def test_error_of_the_estimate_is_normal_in_decibels(error_db: float) -> None:
+    from scipy import stats
+
+    channel = make(3000, csi_error_db=error_db, **MACRO)
+    errors = []
+    for index in (0, 1):
+        seen = channel.observe(index)
+        assert np.array_equal(seen.truth.path_loss_db, seen.estimate.path_loss_db)
+        errors.append(10 * np.log10(seen.estimate.gain / seen.truth.gain))
+        assert stats.kstest(errors[-1] / error_db, "norm").pvalue > 1e-3
+    assert errors[0].std() == pytest.approx(error_db, rel=0.05)
+    assert abs(np.corrcoef(errors)[0, 1]) < 0.06
+
+
+def test_error_leaves_the_truth_alone() -> None:
+    assert same(make(csi_error_db=3.0).observe(4).truth, make().observe(4).truth)
+
+
+def test_stale_estimate_is_an_earlier_truth() -> None:
+    channel = make(csi_delay_rounds=3, **MACRO)
+    truths = [channel.observe(index).truth for index in range(8)]
+    for index in range(8):
+        estimate = channel.observe(index).estimate
+        assert estimate.round_index == max(index - 3, 0)
+        assert same(estimate, truths[max(index - 3, 0)])
+    assert not same(channel.observe(7).estimate, truths[7])
+
+
+def test_refusals() -> None:
+    with pytest.raises(InputError, match=r"round is -1"):
+        make(**MACRO).observe(-1)
+    with pytest.raises(InputError, match=r"clients\.count is 0"):
+        make(0, **MACRO)
+
+
+def test_only_tr38901_needs_torch_and_sionna() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from airtune.wireless.cell import CellSettings as C;"
+        "from airtune.wireless.channel import open_channel as o;"
+        "o(C(path_loss='log_distance'), 3, 1).observe(2);"
+        "sys.exit(bool({'torch', 'sionna'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
