@@ -1,0 +1,1 @@
+"""Tasks and text that airtune makes by itself, deterministic in the seed."""

@@ -1,0 +1,211 @@
+"""The formats of data sets: which columns mark one, and how a row becomes an example."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from airtune.data.tasks import (
+    FINAL_NUMBER,
+    LABEL_ACCURACY,
+    SLOTS_REALISED,
+    Example,
+    Score,
+    Slot,
+)
+from airtune.errors import InputError
+
+Row = Mapping[str, str]
+"""One row of a source: column name to text."""
+
+YAHOO_CLASSES = (
+    "Society & Culture",
+    "Science & Mathematics",
+    "Health",
+    "Education & Reference",
+    "Computers & Internet",
+    "Sports",
+    "Business & Finance",
+    "Entertainment & Music",
+    "Family & Relationships",
+    "Politics & Government",
+)
+"""The topics of Yahoo! Answers (Zhang, Zhao and LeCun 2015, arXiv 1509.01626), class 1 first."""
+
+YAHOO_COLUMNS = ("class", "title", "content", "best_answer")
+
+
+class RowError(Exception):
+    """A row that cannot become an example: (column, value, what is allowed)."""
+
+    def __init__(self, column: str, value: str, allowed: str) -> None:
+        super().__init__(column, value, allowed)
+        self.column, self.value, self.allowed = column, value, allowed
+
+
+@dataclass(frozen=True)
+class Format:
+    """How rows of one kind of data set are recognised, read and scored.
+
+    `columns` are the columns that a row needs; `separator` stands between a prompt and its
+    completion where the tokenizer has no chat template.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    example: Callable[[Row], Example]
+    score: Score | None
+    separator: str = "\n"
+
+
+def gsm8k_example(row: Row) -> Example:
+    """A word problem; the label is the number of answer lines before `####`, from 1 to 8."""
+    answer = row["answer"].strip()
+    if "####" not in answer:
+        raise RowError("answer", answer, "a worked answer that ends in `#### n`")
+    lines = [line for line in answer.split("####")[0].splitlines() if line.strip()]
+    return Example(row["question"].strip(), answer, str(min(8, max(1, len(lines)))))
+
+
+_E2E_SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
+_FAMILY_YES = ("family friendly", "family-friendly", "families", "kid", "child", "all ages")
+_FAMILY_NO = (
+    "not family", "non family", "non-family", "isn't family", "not a family", "not kid",
+    "not child", "not for famil", "not for kid", "not for child", "no famil", "no kid", "no child",
+    "adult", "not suitable", "not recommended", "not good for", "not appropriate", "not allow",
+    "not welcome",
+)  # fmt: skip
+_E2E_WORDS = {
+    "cheap": ("cheap", "low price", "low-price", "inexpensive", "low cost", "affordable"),
+    "moderate": (
+        "moderate",
+        "average price",
+        "average-price",
+        "mid-price",
+        "reasonabl",
+        "mid-range",
+    ),
+    "high": ("high", "expensive", "pricey", "costly", "excellent", "great"),
+    "low": ("low", "poor", "bad", "1 out of 5", "one star"),
+    "average": ("average", "moderate", "mediocre", "3 out of 5", "three star"),
+    "1 out of 5": ("1 out of 5", "one out of five", "1 star", "one star", "1-star", "1/5", "low"),
+    "3 out of 5": ("3 out of 5", "three out of five", "3 star", "three star", "3-star", "3/5"),
+    "5 out of 5": ("5 out of 5", "five out of five", "5 star", "five star", "5-star", "5/5"),
+}
+"""Common wordings of E2E's closed values. A keyword list, so the share it gives is a lower bound
+on what a person would accept."""
+
+
+def e2e_example(row: Row) -> Example:
+    """An E2E NLG meaning representation and its reference; the label is the kind of food."""
+    slots = [_e2e_slot(name, value) for name, value in _E2E_SLOT.findall(row["mr"])]
+    if not slots:
+        raise RowError("mr", row["mr"], "slots written as `name[value], …`")
+    food = next((slot.value for slot in slots if slot.name == "food"), "none")
+    return Example(row["mr"].strip(), row["ref"].strip(), food, tuple(slots))
+
+
+def _e2e_slot(name: str, value: str) -> Slot:
+    value = value.strip()
+    if name.replace(" ", "").casefold() == "familyfriendly":
+        if value == "yes":
+            return Slot(name, value, _FAMILY_YES, _FAMILY_NO)
+        return Slot(name, value, _FAMILY_NO)
+    amount = re.sub(r"£\s+", "£", value)
+    return Slot(name, value, (value, amount, *_E2E_WORDS.get(value, ())))
+
+
+def yahoo_example(row: Row) -> Example:
+    """A question and its best answer; the completion is the name of the topic.
+
+    The answer comes before the question, because a prompt that is too long is cut from the left:
+    the question, which tells more about the topic, stays.
+    """
+    number = row["class"].strip()
+    if not number.isdigit() or not 1 <= int(number) <= len(YAHOO_CLASSES):
+        raise RowError("class", number, f"a class number from 1 to {len(YAHOO_CLASSES)}")
+    parts = [row["best_answer"], row["title"], row["content"]]
+    # The original file writes a line break inside a cell as the two characters \n.
+    texts = [part.replace("\\n", "\n").strip() for part in parts]
+    topic = YAHOO_CLASSES[int(number) - 1]
+    return Example("\n".join(text for text in texts if text), topic, topic)
+
+
+FORMATS = {
+    entry.name: entry
+    for entry in (
+        Format("gsm8k", ("question", "answer"), gsm8k_example, FINAL_NUMBER),
+        Format("e2e", ("mr", "ref"), e2e_example, SLOTS_REALISED),
+        Format("yahoo", YAHOO_COLUMNS, yahoo_example, LABEL_ACCURACY, "\nTopic: "),
+    )
+}
+
+
+def columns_format(prompt_column: str, completion_column: str) -> Format:
+    """Any two columns; a column called `label` gives the label, else all rows are of one class."""
+
+    def example(row: Row) -> Example:
+        return Example(row[prompt_column], row[completion_column], row.get("label", ""))
+
+    return Format("columns", (prompt_column, completion_column), example, None)
+
+
+def detect_format(columns: Iterable[str], source: str) -> Format:
+    """The one format whose columns a source has.
+
+    Raises InputError where none or several fit, naming the columns found.
+    """
+    found = list(columns)
+    candidates = [*FORMATS.values(), columns_format("prompt", "completion")]
+    fitting = [entry for entry in candidates if set(entry.columns) <= set(found)]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = [entry.name for entry in fitting or candidates]
+    problem = "fits several formats" if fitting else "fits no known format"
+    raise InputError(
+        "data.format",
+        f"not given, and {source} with the columns {', '.join(found)} {problem}",
+        f"one of {', '.join(names)}",
+        "set data.format, or data.prompt_column and data.completion_column",
+    )
+
+
+def choose_format(
+    name: str | None,
+    columns: Iterable[str],
+    source: str,
+    prompt_column: str | None = None,
+    completion_column: str | None = None,
+) -> Format:
+    """The format asked for, or the one that the columns show.
+
+    Raises InputError for an unknown name, for half a pair of columns and for missing columns.
+    """
+    found = list(columns)
+    if (prompt_column is None) != (completion_column is None):
+        missing = "prompt_column" if prompt_column is None else "completion_column"
+        raise InputError(
+            f"data.{missing}", None, "given together with its twin", "name both columns"
+        )
+    if prompt_column is not None and completion_column is not None:
+        if name not in (None, "columns"):
+            raise InputError(
+                "data.format", name, "`columns` where columns are named", "drop one of the two"
+            )
+        chosen = columns_format(prompt_column, completion_column)
+    elif name is None:
+        return detect_format(found, source)
+    elif name == "columns":
+        chosen = columns_format("prompt", "completion")
+    elif name in FORMATS:
+        chosen = FORMATS[name]
+    else:
+        raise InputError("data.format", name, f"one of {', '.join([*FORMATS, 'columns'])}")
+    for column in chosen.columns:
+        if column not in found:
+            raise InputError(
+                source,
+                f"without a column {column!r} (its columns: {', '.join(found)})",
+                f"a source with the columns {', '.join(chosen.columns)}",
+                "check data.format, data.prompt_column and data.completion_column",
+            )
+    return chosen

@@ -1,0 +1,185 @@
+"""Rows of text from jsonl and csv files and from hub data sets, read as a stream."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from airtune.data.formats import YAHOO_CLASSES, YAHOO_COLUMNS, Row
+from airtune.errors import InputError
+
+_LARGEST_CELL = 1 << 26
+"""csv's own limit of 131,072 characters a cell is less than some answers in Yahoo! Answers."""
+
+
+class Rows(Protocol):
+    """A source of rows that can be read again and again. `place` names one row for a message."""
+
+    @property
+    def name(self) -> str:
+        """How messages call the source."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that its first row has."""
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        """(place, row) in the order of the source."""
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """A file with one JSON object a line. Empty lines are skipped."""
+
+    path: Path
+    field: str
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return next((tuple(row) for _, row in self), ())
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        with _open(self.path, self.field) as stream:
+            for number, line in enumerate(_lines(stream, self.path, self.field), start=1):
+                if line.strip():
+                    place = f"{self.path}, line {number}"
+                    yield place, _texts(_json_object(line, place))
+
+
+@dataclass(frozen=True)
+class Csv:
+    """A csv file with a header; Yahoo! Answers, which has none, is known by its first row."""
+
+    path: Path
+    field: str
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        with _open(self.path, self.field) as stream:
+            first = next(self._cells(stream), (0, []))[1]
+        return YAHOO_COLUMNS if _is_yahoo(first) else tuple(cell.strip() for cell in first)
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        columns = self.columns
+        with _open(self.path, self.field) as stream:
+            for index, (number, cells) in enumerate(self._cells(stream)):
+                if index == 0 and not _is_yahoo(cells):
+                    continue
+                place = f"{self.path}, line {number}"
+                if len(cells) != len(columns):
+                    raise InputError(
+                        place, f"a row of {len(cells)} cells", f"{len(columns)} cells long",
+                        "quote cells that hold commas or line breaks",
+                    )  # fmt: skip
+                yield place, dict(zip(columns, cells, strict=True))
+
+    def _cells(self, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
+        """(number of the row's last line, cells); empty lines are skipped."""
+        csv.field_size_limit(_LARGEST_CELL)
+        reader = csv.reader(_lines(stream, self.path, self.field), strict=True)
+        try:
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, cells
+        except csv.Error as error:
+            place = f"{self.path}, line {reader.line_num}"
+            raise InputError(
+                place, f"not csv ({error})", "a row of comma-separated cells"
+            ) from None
+
+
+@dataclass(frozen=True)
+class HubRows:
+    """One split of a data set that the `datasets` library has loaded."""
+
+    name: str
+    split: Any
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self.split.column_names)
+
+    def __iter__(self) -> Iterator[tuple[str, Row]]:
+        for number, row in enumerate(self.split):
+            place = f"{self.name}, row {number}"
+            yield place, _texts(row)
+
+
+def open_rows(path: Path, field: str) -> Rows:
+    """The rows of a jsonl or csv file; `field` is the key that named it."""
+    kinds: dict[str, type[JsonLines] | type[Csv]] = {
+        ".jsonl": JsonLines, ".ndjson": JsonLines, ".csv": Csv,
+    }  # fmt: skip
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(field, str(path), "a .jsonl or .csv file", "convert the file")
+    rows = kind(path, field)
+    if not rows.columns:
+        raise InputError(field, f"{path} (an empty file)", "a file with rows")
+    return rows
+
+
+def _open(path: Path, field: str) -> TextIO:
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+        return path.open(encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise InputError(field, f"{path} ({error.strerror})", "a readable file") from None
+
+
+def _lines(stream: TextIO, path: Path, field: str) -> Iterator[str]:
+    """The lines of a file; bytes that are not UTF-8 are the user's mistake, not a crash."""
+    number = 0
+    try:
+        for line in stream:
+            number += 1
+            yield line
+    except UnicodeDecodeError:
+        raise InputError(
+            field, f"{path} (not UTF-8 after line {number})", "UTF-8 text", "convert the file"
+        ) from None
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        problem = f"not JSON ({error.msg}, column {error.colno})"
+        raise InputError(place, problem, "one JSON object a line") from None
+    if not isinstance(value, dict):
+        raise InputError(place, f"a JSON {type(value).__name__}", "one JSON object a line")
+    return value
+
+
+def _texts(values: dict[str, Any]) -> Row:
+    """Texts as they are, numbers as text; a column of anything else stays out of the row.
+
+    Other columns (lists, nested objects) may well be there unused; the column check reports one
+    that is needed.
+    """
+    texts = {}
+    for column, value in values.items():
+        if isinstance(value, str):
+            texts[column] = value
+        elif isinstance(value, int | float):
+            texts[column] = str(value)
+    return texts
+
+
+def _is_yahoo(cells: list[str]) -> bool:
+    """Whether a first row is data of Yahoo! Answers: a class number and three texts."""
+    return (
+        len(cells) == len(YAHOO_COLUMNS)
+        and cells[0].strip().isdigit()
+        and 1 <= int(cells[0]) <= len(YAHOO_CLASSES)
+    )

@@ -1,0 +1,245 @@
+"""From what a user names (`builtin`, a file, a folder, a hub data set) to examples."""
+
+import hashlib
+import heapq
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from airtune.data.builtin.draw import Draw
+from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
+from airtune.data.formats import FORMATS, Format, RowError, choose_format
+from airtune.data.rows import HubRows, Rows, open_rows
+from airtune.data.tasks import Example, Score
+from airtune.errors import InputError
+from airtune.seeds import generator
+
+TEST_SHARE = 0.1
+"""The share of prompts held out where a source has no test part of its own."""
+BUILTIN_COUNTS = {"train": 4096, "test": 256}
+_FILE_KINDS = (".jsonl", ".ndjson", ".csv")
+_STEMS = {
+    "train": ("train", "trainset", "training"),
+    "test": ("test", "testset", "dev", "devset", "validation", "valid", "val"),
+}
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The examples of an experiment.
+
+    `separator` stands between prompt and completion where the tokenizer has no chat template;
+    `score` judges answers beside their loss (None: the loss alone); `notice` is a sentence for the
+    user where a part was chosen for them, else empty.
+    """
+
+    format_name: str
+    train: tuple[Example, ...]
+    test: tuple[Example, ...]
+    score: Score | None
+    separator: str
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How to read sources: the `data` keys of an experiment that are not the sources themselves."""
+
+    format_name: str | None = None
+    prompt_column: str | None = None
+    completion_column: str | None = None
+    train_limit: int | None = None
+    test_limit: int | None = None
+
+
+def load_task_data(
+    train: str,
+    test: str | None = None,
+    options: SourceOptions = SourceOptions(),
+    seed: int = 0,
+) -> TaskData:
+    """Examples from `train`, and from `test` where it is given.
+
+    Each is `builtin`, `builtin:slots`, `builtin:arithmetic`, a jsonl or csv file, a folder with a
+    train and a test file, or a hub data set `owner/name[:configuration]`. Where a source has no
+    test part, a tenth of its prompts is held out (all rows of a prompt together, by a checksum, so
+    that the order of rows does not matter). A limit draws that many rows at random.
+
+    Raises InputError, which names the file, the line and the column.
+    """
+    _check_limits(options)
+    if train == "builtin" or train.startswith("builtin:"):
+        return _load_builtin(train, test, options, seed)
+    train_rows, own_test = _open_source(train, "data.train")
+    test_rows = own_test if test is None else _test_of(*_open_source(test, "data.test"))
+    chosen = _choose(train_rows, options)
+    if test_rows is not None:
+        if not set(chosen.columns) <= set(test_rows.columns):
+            _choose(test_rows, SourceOptions(chosen.name))
+        train_part: Iterator[Example] = _examples(train_rows, chosen)
+        test_part, notice = _examples(test_rows, chosen), ""
+    else:
+        held_out = _held_out_prompts(train_rows, chosen)
+        train_part = (e for e in _examples(train_rows, chosen) if _checksum(e) not in held_out)
+        test_part = (e for e in _examples(train_rows, chosen) if _checksum(e) in held_out)
+        notice = (
+            f"{train_rows.name} has no test part: a tenth of its prompts ({len(held_out)}) is "
+            "held out for testing and not trained on."
+        )
+    return TaskData(
+        chosen.name,
+        _limited(train_part, options.train_limit, seed, "train"),
+        _limited(test_part, options.test_limit, seed, "test"),
+        chosen.score,
+        chosen.separator,
+        notice,
+    )
+
+
+def _check_limits(options: SourceOptions) -> None:
+    for part, limit in (("train", options.train_limit), ("test", options.test_limit)):
+        if limit is not None and limit < 1:
+            raise InputError(f"data.{part}_limit", limit, "at least 1", "leave it out for all rows")
+
+
+def _load_builtin(train: str, test: str | None, options: SourceOptions, seed: int) -> TaskData:
+    task = train.partition(":")[2] or "slots"
+    if task not in BUILTIN_TASKS:
+        names = " or ".join(f"builtin:{name}" for name in BUILTIN_TASKS)
+        raise InputError("data.train", train, names)
+    if test not in (None, train, f"builtin:{task}"):
+        raise InputError(
+            "data.test", test, f"left out where data.train is {train}", "it has its own test part"
+        )
+    limits = {"train": options.train_limit, "test": options.test_limit}
+    parts = {
+        part: tuple(builtin_examples(task, part, limits[part] or count, seed))
+        for part, count in BUILTIN_COUNTS.items()
+    }
+    score = FORMATS["e2e" if task == "slots" else "gsm8k"].score
+    return TaskData(train, parts["train"], parts["test"], score, "\n")
+
+
+def _open_source(name: str, field: str) -> tuple[Rows, Rows | None]:
+    """The rows that a source names, and its own test part if it has one."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _open_folder(path, field)
+    looks_like_file = path.suffix.lower() in _FILE_KINDS or name.startswith((".", "/", "~"))
+    if path.exists() or looks_like_file:
+        return open_rows(path, field), None
+    if not _HUB_NAME.fullmatch(name):
+        raise InputError(
+            field, name, "`builtin`, a file, a folder or a hub data set `owner/name`",
+            "check the path",
+        )  # fmt: skip
+    return _open_hub(name, field)
+
+
+def _open_folder(folder: Path, field: str) -> tuple[Rows, Rows | None]:
+    parts = {part: _part_file(folder, part, field) for part in _STEMS}
+    if parts["train"] is None:
+        raise InputError(
+            field, str(folder), "a folder with a train.jsonl or train.csv", "name a file in it"
+        )
+    test = parts["test"]
+    return open_rows(parts["train"], field), None if test is None else open_rows(test, field)
+
+
+def _part_file(folder: Path, part: str, field: str) -> Path | None:
+    for stem in _STEMS[part]:
+        files = [folder / f"{stem}{kind}" for kind in _FILE_KINDS]
+        found = [path for path in files if path.is_file()]
+        if len(found) > 1:
+            names = " and ".join(path.name for path in found)
+            raise InputError(
+                field, f"{folder} (with {names})", "clear about its files", "name one file"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _open_hub(name: str, field: str) -> tuple[Rows, Rows | None]:
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(
+            field, f"{name} (no such file)", "a file that exists, or a hub data set",
+            "for the hub install its extra: pip install 'airtune[hub]'",
+        ) from None  # fmt: skip
+    repository, _, configuration = name.partition(":")
+    try:
+        splits: Any = datasets.load_dataset(repository, configuration or None)
+    except Exception as error:  # dozens of kinds, also of its network stack
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise InputError(
+            field, f"{name} ({reason})", "a hub data set that loads",
+            "check the name, and add :configuration if it has several",
+        ) from error  # fmt: skip
+    if "train" not in splits:
+        raise InputError(field, f"{name} (splits {', '.join(splits)})", "a data set with `train`")
+    test = next((split for split in _STEMS["test"] if split in splits), None)
+    rows = HubRows(f"{name} train", splits["train"])
+    return rows, None if test is None else HubRows(f"{name} {test}", splits[test])
+
+
+def _test_of(rows: Rows, own_test: Rows | None) -> Rows:
+    """Of a folder or hub data set named for testing, its test part; of a file, the file."""
+    return rows if own_test is None else own_test
+
+
+def _choose(rows: Rows, options: SourceOptions) -> Format:
+    return choose_format(
+        options.format_name,
+        rows.columns,
+        rows.name,
+        options.prompt_column,
+        options.completion_column,
+    )
+
+
+def _examples(rows: Rows, chosen: Format) -> Iterator[Example]:
+    """Every row as an example, with its other columns."""
+    for place, row in rows:
+        for column in chosen.columns:
+            if column not in row:
+                raise InputError(place, f"without a text in column {column!r}", "a full row")
+        try:
+            example = chosen.example(row)
+        except RowError as error:
+            where = f"{place}, column {error.column!r}"
+            raise InputError(where, error.value, error.allowed) from None
+        others = {column: text for column, text in row.items() if column not in chosen.columns}
+        yield replace(example, columns=others) if others else example
+
+
+def _checksum(example: Example) -> int:
+    return int.from_bytes(hashlib.blake2b(example.prompt.encode(), digest_size=8).digest(), "big")
+
+
+def _held_out_prompts(rows: Rows, chosen: Format) -> set[int]:
+    """The tenth of the different prompts with the least checksums, at least one."""
+    prompts = {_checksum(example) for example in _examples(rows, chosen)}
+    if len(prompts) < 2:
+        raise InputError(
+            "data.train", f"{rows.name} ({len(prompts)} different prompts)",
+            "a source with at least two prompts, one of them for testing", "give data.test",
+        )  # fmt: skip
+    return set(heapq.nsmallest(max(1, round(TEST_SHARE * len(prompts))), prompts))
+
+
+def _limited(
+    examples: Iterator[Example], limit: int | None, seed: int, part: str
+) -> tuple[Example, ...]:
+    """All examples, or `limit` of them drawn at random, in the order of the source."""
+    if limit is None:
+        return tuple(examples)
+    draw = Draw(generator(seed, f"data/limit/{part}"))
+    keyed = ((draw.uniform(), index, example) for index, example in enumerate(examples))
+    # A stream and a heap: the whole source is never in memory at once.
+    kept = heapq.nsmallest(limit, keyed, key=lambda entry: entry[:2])
+    return tuple(example for _, _, example in sorted(kept, key=lambda entry: entry[1]))
