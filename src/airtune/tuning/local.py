@@ -1,14 +1,17 @@
 """A client's local training: a few optimiser steps on its own shard, from the broadcast adapter."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, load_state, read_state
+
+Penalty: TypeAlias = Callable[[Mapping[str, Tensor]], Tensor]
+"""A term added to a step's mean loss, from the trained parameters by name."""
 
 
 class TokenBatch(Protocol):
@@ -79,14 +82,16 @@ def train_locally(
     settings: TrainingSettings,
     dropout_seed: tuple[int, int, int],
     carried: dict[str, Tensor] | None = None,
+    penalty: Penalty | None = None,
 ) -> LocalResult:
     """Run one optimiser step per batch, each on the mean loss over the batch's completion tokens.
 
     `dropout_seed` is (seed, round, client): LoRA dropout draws from that stream and leaves the
-    global generator as it was.
+    global generator as it was. `penalty` is trained on, but not part of the losses reported.
     """
     load_state(model, start)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = list(named.values())
     optimizer = make_optimizer(parameters, settings)
     if settings.keep_optimizer and carried:
         _restore(optimizer, parameters, carried)
@@ -98,7 +103,8 @@ def train_locally(
         for batch in batches:
             loss, count = completion_loss(model, batch)
             optimizer.zero_grad(set_to_none=True)
-            (loss / count).backward()  # type: ignore[no-untyped-call]
+            objective = loss / count if penalty is None else loss / count + penalty(named)
+            objective.backward()  # type: ignore[no-untyped-call]
             if settings.max_grad_norm > 0:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
