@@ -6,12 +6,13 @@ an InputError that names the key, the value and the remedy; an unknown key gets 
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
 
-from airtune.errors import InputError
+from airtune.errors import AirtuneError, InputError
 from airtune.files import parse_yaml, read_yaml_mapping
 from airtune.wireless.cell import CellSettings
 
@@ -27,6 +28,24 @@ class Section(BaseModel):
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str | Mapping) else value
+
+
+def _cell(value: object) -> object:
+    """CellSettings checks its own values; only unknown keys are found here."""
+    if not isinstance(value, Mapping):
+        return value
+    known = [field.name for field in fields(CellSettings)]
+    for key in value:
+        if key not in known:
+            raise unknown_key(f"cell.{key}", str(key), known)
+    return CellSettings(**value)
+
+
+def unknown_key(field: str, key: str, known: Sequence[str]) -> AirtuneError:
+    """A mistyped key, with the closest one there is."""
+    close = difflib.get_close_matches(key, known, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}."
+    return AirtuneError(f"{field} is not a key that airtune knows: {remedy}")
 
 
 class AdapterSection(Section):
@@ -56,6 +75,9 @@ class DataSection(Section):
     max_tokens: int = Field(256, ge=8, description="prompt and completion are cut to this length")
     train_limit: int | None = Field(None, ge=1, description="use only so many training rows")
     test_limit: int | None = Field(None, ge=1, description="evaluate on only so many test rows")
+    score_rows: int = Field(
+        32, ge=0, description="test prompts answered and scored at the end; 0: none"
+    )
     partition: PartitionSection = Field(default=PartitionSection(), description="who holds what")
 
 
@@ -111,7 +133,9 @@ class ExperimentConfig(Section):
     clients: ClientsSection = Field(default=ClientsSection(), description="who learns it")
     cohort: CohortSection = Field(default=CohortSection(), description="who is asked each round")
     training: TrainingSection = Field(default=TrainingSection(), description="local training")
-    cell: CellSettings = Field(default=CellSettings(), description="the radio cell")
+    cell: Annotated[InstanceOf[CellSettings], BeforeValidator(_cell)] = Field(
+        default=CellSettings(), description="the radio cell"
+    )
     method: str = Field("fedlora", description="the learning method")
     fedlora: FedloraSection = Field(default=FedloraSection(), description="options of fedlora")
     planner: Part | None = Field(None, description="replaces the method's planner")
@@ -142,7 +166,7 @@ def check(model: type[Checked], values: Mapping[str, Any]) -> Checked:
         raise _first_mistake(error, model) from None
 
 
-def _first_mistake(error: ValidationError, model: type[BaseModel]) -> InputError:
+def _first_mistake(error: ValidationError, model: type[BaseModel]) -> AirtuneError:
     details = error.errors(include_url=False)
     # An unknown key is the likelier cause when a mistyped one also leaves another missing.
     unknown = ("extra_forbidden", "unexpected_keyword_argument")
@@ -150,11 +174,8 @@ def _first_mistake(error: ValidationError, model: type[BaseModel]) -> InputError
     place = [str(part) for part in first["loc"] if not _is_type_tag(part)]
     field = ".".join(place)
     if first["type"] in unknown:
-        known = _known_keys(model, place[:-1])
-        close = difflib.get_close_matches(place[-1], known, n=1)
-        remedy = f"did you mean {close[0]!r}" if close else f"known here: {', '.join(known)}"
-        return InputError(field, "not a key that airtune knows", "spelled as documented", remedy)
-    return InputError(field, first["input"], _allowed(first), "correct the experiment or --set")
+        return unknown_key(field, place[-1], _known_keys(model, place[:-1]))
+    return InputError(field, first["input"], _allowed(first))
 
 
 def _is_type_tag(part: object) -> bool:
@@ -163,27 +184,37 @@ def _is_type_tag(part: object) -> bool:
 
 
 def _allowed(detail: Mapping[str, Any]) -> str:
-    message = str(detail["msg"])
+    """pydantic's complaint in the words of a person."""
     context = detail.get("ctx", {})
-    if detail["type"] == "literal_error":
+    kind = str(detail["type"])
+    limits = {
+        "greater_than": ("above", "gt"),
+        "greater_than_equal": ("at least", "ge"),
+        "less_than": ("below", "lt"),
+        "less_than_equal": ("at most", "le"),
+    }
+    if kind in limits:
+        words, key = limits[kind]
+        return f"{words} {context[key]:g}"
+    if kind == "literal_error":
         return f"one of {context['expected']}"
-    prefixes = ("Input should be ", "Value error, ")
-    for prefix in prefixes:
-        message = message.removeprefix(prefix)
-    return message
+    if kind.startswith("int_"):
+        return "a whole number"
+    if kind.startswith("float_") or kind == "finite_number":
+        return "a finite number"
+    plain = {"list_type": "a list", "model_type": "a mapping of keys to values",
+             "is_instance_of": "a mapping of keys to values", "string_type": "text"}  # fmt: skip
+    return plain.get(kind, str(detail["msg"]).removeprefix("Input should be "))
 
 
 def _known_keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:
-    current: Any = model
+    """The keys of the section at this place."""
     for part in place:
-        field = getattr(current, "model_fields", {}).get(part)
-        if field is None:
-            return []
-        options = [field.annotation, *get_args(field.annotation)]
-        current = next((o for o in options if hasattr(o, "__annotations__")), None)
-    if hasattr(current, "model_fields"):
-        return list(current.model_fields)
-    return list(getattr(current, "__dataclass_fields__", {}))
+        section = model.model_fields[part].annotation
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        model = section
+    return list(model.model_fields)
 
 
 def parse_setting(setting: str) -> tuple[list[str], Any]:
@@ -196,7 +227,7 @@ def parse_setting(setting: str) -> tuple[list[str], Any]:
 
 def with_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The mapping with `--set` values put in, sections created where needed."""
-    result = _copy(values)
+    result: dict[str, Any] = _copy(values)
     for setting in settings:
         path, value = parse_setting(setting)
         section = result

@@ -26,6 +26,7 @@ _ADAPTER, _CARRIED = "adapter/", "carried/"
 class ServerState:
     """All that the next round depends on. `rounds_done` is also the next round's index.
 
+    `start_loss` is the test loss before round 1, for the closing summary.
     Random draws come from (seed, purpose, round, client), so the round index IS the random state.
     """
 
@@ -34,6 +35,7 @@ class ServerState:
     clock: Clock = field(default_factory=Clock)
     planner: Mapping[str, Any] = field(default_factory=dict)
     carried: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    start_loss: float = 0.0
     stopped: str | None = None
 
 
@@ -69,6 +71,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             "time_s": state.clock.time_s,
             "energy_j": state.clock.energy_j,
             "planner": dict(state.planner),
+            "start_loss": state.start_loss,
             "stopped": state.stopped,
             "records_length": checkpoint.records_length,
         },
@@ -120,6 +123,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         clock=Clock(values["time_s"], values["energy_j"]),
         planner=values["planner"],
         carried=dict(sorted(carried.items())),
+        start_loss=values["start_loss"],
         stopped=values["stopped"],
     )
     return Checkpoint(state, values["records_length"])

@@ -4,7 +4,6 @@ FedAvg (McMahan et al., arXiv 1602.05629) on LoRA (Hu et al., arXiv 2106.09685).
 split of the band makes all clients finish together: `allocation/bandwidth.py`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -12,25 +11,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.allocation.bandwidth import equal_bandwidth, minmax_bandwidth
-from airtune.errors import InfeasibleError
-from airtune.federated.method import (
-    Planner,
-    PlannerState,
-    PlanningView,
-)
+from airtune.allocation.solve import Status
+from airtune.errors import InfeasibleError, InputError
+from airtune.federated.method import FullTuner, Method, Planner, PlannerState, PlanningView
 from airtune.plan import Plan
 from airtune.quantities import FloatArray
+from airtune.update.aggregate import FactorMean
+from airtune.update.codec import DenseCodec
 
-SOLVERS: dict[str, Callable[..., object]] = {
-    "equal": equal_bandwidth,
-    "minmax": minmax_bandwidth,
-}
+SOLVERS = {"equal": equal_bandwidth, "minmax": minmax_bandwidth}
+
+
+def fedlora(bandwidth: str, uplink_dtype: str, downlink_dtype: str) -> Method:
+    """The composition: divide the band, train all, send all, average."""
+    return Method(
+        "fedlora",
+        BandwidthPlanner(bandwidth),
+        FullTuner(),
+        DenseCodec(uplink_dtype),
+        FactorMean(),
+        DenseCodec(downlink_dtype),
+    )
 
 
 @final
 @dataclass(frozen=True)
 class BandwidthPlanner(Planner):
-    """Everybody trains everything; only the band is divided.
+    """Everybody trains everything; only the band is divided: `minmax` or `equal`.
 
     A client that cannot make the deadline even with the whole band to itself is left out and
     said so; without a deadline, a client without signal is an error.
@@ -38,18 +45,36 @@ class BandwidthPlanner(Planner):
 
     bandwidth: str = "minmax"
 
+    def __post_init__(self) -> None:
+        if self.bandwidth not in SOLVERS:
+            raise InputError("fedlora.bandwidth", self.bandwidth, f"one of {', '.join(SOLVERS)}")
+
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         plans = [view.full_plan(position) for position in range(len(view.cohort))]
         fixed_s = view.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
         bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
         skipped = out_of_reach(view, fixed_s, bits)
-        kept = np.array([i for i in range(len(plans)) if int(view.cohort[i]) not in skipped])
-        if kept.size == 0:
-            return Plan((), 0.0, None, "infeasible", "no client can be reached", skipped)
+        kept = [i for i, plan in enumerate(plans) if plan.client not in skipped]
+        if not kept:
+            return Plan((), 0.0, None, Status.INFEASIBLE, "no client can be reached", skipped)
         solution = SOLVERS[self.bandwidth](
-            view.uplink.select(kept), bits[kept], fixed_s[kept], view.bandwidth_hz
+            view.uplink.select(np.array(kept)),
+            bits[kept],
+            fixed_s[kept],
+            view.bandwidth_hz,
+            [view.names[i].removeprefix("client ") for i in kept],
         )
-        return _as_plan(view, kept, solution, skipped)
+        if solution.plan is None:
+            raise InfeasibleError(f"In round {view.round_index + 1}: {solution.message}")
+        shares = solution.plan.bandwidth_hz
+        return Plan(
+            tuple(view.full_plan(i, float(shares[k])) for k, i in enumerate(kept)),
+            solution.plan.latency_s,
+            solution.lower_bound,
+            str(solution.status),
+            solution.message,
+            skipped,
+        )
 
 
 def out_of_reach(view: PlanningView, fixed_s: FloatArray, bits: FloatArray) -> dict[int, str]:

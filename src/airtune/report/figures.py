@@ -69,7 +69,7 @@ def mean_stages(records: Records, names: Sequence[str]) -> Any:
 
 
 def _mean(records: Records, client: int, key: str) -> float:
-    values = [
+    values: list[float] = [
         entry[key] for record in records for entry in record["clients"] if entry["client"] == client
     ]
     return sum(values) / len(values)

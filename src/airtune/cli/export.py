@@ -1,0 +1,47 @@
+"""`airtune export` and `airtune model export`: standard Hugging Face folders out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from airtune.errors import InputError
+
+model_app = typer.Typer(help="The built-in model.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("DIR", str(folder), "a new or empty folder", "choose another name")
+
+
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of the run.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the whole model with the adapter merged in.")
+    ] = False,
+) -> None:
+    """Write a run's adapter (PEFT), or with --merge the tuned model, to a folder."""
+    from airtune.experiment import Run
+
+    _check_free(folder)
+    Run.open(run_dir).export(folder, merge=merge)
+    typer.echo(f"Wrote {'the merged model' if merge else 'the adapter'} to {folder}.")
+
+
+@model_app.command("export")
+def export_model(
+    name: Annotated[str, typer.Argument(help="Which model; only `builtin` ships with airtune.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],
+) -> None:
+    """Copy the built-in model to a folder that AutoModelForCausalLM loads."""
+    import shutil
+
+    from airtune.tuning.base_model import BUILTIN, model_location
+
+    if name != BUILTIN:
+        raise InputError("NAME", name, f"{BUILTIN!r}", "other models are on the hub already")
+    _check_free(folder)
+    shutil.copytree(model_location(BUILTIN), folder, dirs_exist_ok=True)
+    typer.echo(f"Wrote the built-in model to {folder}.")

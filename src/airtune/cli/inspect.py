@@ -1,0 +1,47 @@
+"""`airtune eval` and `airtune generate`: look at what a run has learned."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of the run.")]
+
+
+def evaluate(
+    run_dir: RunDir,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Test loss, perplexity and the task's own score of the tuned and of the base model."""
+    from airtune.experiment import Run
+
+    result = Run.open(run_dir).evaluate()
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(result, indent=2))
+        return
+    for name in ("base", "tuned"):
+        part = result[name]
+        scores = "".join(f", {key} {value:.1%}" for key, value in part["scores"].items())
+        typer.echo(
+            f"{name:>5}: test loss {part['test_loss']:.4f} nat a token, "
+            f"perplexity {part['perplexity']:.3f}{scores}"
+        )
+
+
+def generate(
+    run_dir: RunDir,
+    prompt: Annotated[
+        str | None, typer.Option(help="Continue this prompt; without it, test prompts.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many test prompts.")] = 3,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = 96,
+) -> None:
+    """Show what the base and the tuned model write."""
+    from airtune.experiment import Run
+
+    for sample in Run.open(run_dir).generate(prompt, count, max_new_tokens):
+        for key, text in sample.items():
+            typer.echo(f"{key:>9}  {' '.join(text.split()) or '(nothing)'}")
+        typer.echo()

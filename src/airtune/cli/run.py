@@ -1,0 +1,87 @@
+"""`airtune run`, `airtune resume` and `airtune init`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from airtune.errors import AirtuneError, InputError
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. cell.bandwidth_hz=5e6."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def run(
+    experiment: Annotated[
+        Path | None,
+        typer.Argument(metavar="[EXPERIMENT.yaml]", help="The experiment; without one, built in."),
+    ] = None,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; without it, the next free runs/NNN.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show cell, shards, memory and first plan; no run.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a language model over simulated wireless clients."""
+    from airtune.cli.session import dry_run as show_dry_run
+    from airtune.cli.session import run_experiment
+    from airtune.experiment import Experiment
+
+    job = Experiment.load(experiment, settings or ())
+    if dry_run:
+        show_dry_run(job, as_json=json)
+        return
+    run_experiment(job, out or next_free_folder(Path("runs")), as_json=json, quiet=quiet)
+
+
+def next_free_folder(parent: Path) -> Path:
+    """`runs/001`, `runs/002`, … the first that is not there."""
+    number = 1
+    while (parent / f"{number:03d}").exists():
+        number += 1
+    return parent / f"{number:03d}"
+
+
+def resume(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of the run.")],
+    rounds: Annotated[
+        str | None, typer.Option(metavar="+N", help="Run N rounds more than it was asked for.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Continue an interrupted run, or make a finished one longer."""
+    from airtune.cli.session import resume_run
+
+    resume_run(run_dir, parse_more(rounds), as_json=json, quiet=quiet)
+
+
+def parse_more(rounds: str | None) -> int:
+    """`+5` as 5."""
+    if rounds is None:
+        return 0
+    if not rounds.removeprefix("+").isdigit() or int(rounds) < 1:
+        raise InputError("--rounds", rounds, "a positive whole number such as +5")
+    return int(rounds)
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("experiment.yaml"),
+) -> None:
+    """Write a commented experiment file with every key at its default."""
+    from airtune.config_text import commented_defaults
+
+    if path.exists():
+        raise AirtuneError(f"{path} exists already: give another name, or remove it first.")
+    from airtune.files import write_text_atomic
+
+    write_text_atomic(path, commented_defaults())
+    typer.echo(f"Wrote {path}. Change what you like, then: airtune run {path}")

@@ -1,0 +1,84 @@
+"""What the model writes: answers to test prompts, and how the task scores them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from airtune.data.encoding import encode
+from airtune.data.tasks import Example, mean_score
+from airtune.experiment.world import World
+from airtune.tuning.adapter import initial_state, load_state
+from airtune.tuning.evaluate import generate
+
+LONGEST_ANSWER = 192
+ANSWER_ROWS = 32
+"""Prompts continued at once; more would only hold memory."""
+
+
+def write_answers(
+    world: World, adapter: Mapping[str, Tensor], rows: Sequence[int], max_new_tokens: int
+) -> list[str]:
+    """Greedy continuations of test prompts."""
+    load_state(world.model, dict(adapter))
+    test = world.shards.test
+    prompts = [test.row(row)[: test.prompt_length[row]].tolist() for row in rows]
+    answers: list[str] = []
+    for start in range(0, len(prompts), ANSWER_ROWS):
+        part = prompts[start : start + ANSWER_ROWS]
+        answers += generate(world.model, world.base.tokenizer, part, max_new_tokens)
+    return answers
+
+
+def score(world: World, adapter: Mapping[str, Tensor]) -> tuple[dict[str, float], int]:
+    """The task's own score on the first `data.score_rows` test rows, and how many those are."""
+    judge, test = world.shards.task.score, world.shards.test
+    rows = list(range(min(world.config.data.score_rows, len(test))))
+    if judge is None or not rows:
+        return {}, 0
+    longest = int(test.label_tokens[rows].max())
+    answers = write_answers(world, adapter, rows, min(longest + 8, LONGEST_ANSWER))
+    return {judge.name: mean_score(judge, [_example(world, row) for row in rows], answers)}, len(
+        rows
+    )
+
+
+def _example(world: World, row: int) -> Example:
+    return world.shards.task.test[world.shards.test.example[row]]
+
+
+def samples(
+    world: World, adapter: Mapping[str, Tensor], count: int, max_new_tokens: int
+) -> list[dict[str, str]]:
+    """Test prompts with what the base and the tuned model write, and the reference."""
+    rows = list(range(min(count, len(world.shards.test))))
+    start = initial_state(world.model, world.config.seed)
+    before = write_answers(world, start, rows, max_new_tokens)
+    after = write_answers(world, adapter, rows, max_new_tokens)
+    return [
+        {
+            "prompt": _example(world, row).prompt,
+            "before": old,
+            "after": new,
+            "reference": _example(world, row).completion,
+        }
+        for row, old, new in zip(rows, before, after, strict=True)
+    ]
+
+
+def continue_prompt(
+    world: World, adapter: Mapping[str, Tensor], prompt: str, max_new_tokens: int
+) -> dict[str, str]:
+    """A user's own prompt, in the form that the model was trained on, continued by both."""
+    example = Example(prompt, "x", "")
+    tokenizer: Any = world.base.tokenizer
+    row = encode(tokenizer, [example], world.config.data.max_tokens, world.shards.task.separator)
+    ids = row.row(0)[: row.prompt_length[0]].tolist()
+    answers = {"prompt": prompt}
+    for name, state in (
+        ("base", initial_state(world.model, world.config.seed)),
+        ("tuned", dict(adapter)),
+    ):
+        load_state(world.model, state)
+        answers[name] = generate(world.model, tokenizer, [ids], max_new_tokens)[0]
+    return answers

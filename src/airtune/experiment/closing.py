@@ -1,0 +1,81 @@
+"""The end of a run: the adapter as a PEFT folder, the summary, the report."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airtune.config_text import resolved_yaml
+from airtune.experiment.answers import samples, score
+from airtune.experiment.world import World
+from airtune.federated.checkpoint import ServerState
+from airtune.federated.record import RunFolder
+from airtune.files import write_json_atomic, write_text_atomic
+from airtune.report.page import render
+from airtune.tuning.adapter import initial_state, save_adapter
+
+SAMPLE_TOKENS = 96
+
+
+def finish(world: World, state: ServerState, folder: RunFolder) -> None:
+    """Write what a user takes away. Doing it twice gives the same files."""
+    adapter = dict(state.adapter)
+    save_adapter(world.model, adapter, folder.adapter)
+    records = folder.read_records()
+    summary = summarise(world, state, records)
+    write_json_atomic(folder.path / "summary.json", summary)
+    position_m = world.context.channel.observe(0).truth.position_m
+    page = render(
+        summary,
+        records,
+        world.context.names,
+        [[float(x) for x in place[:2]] for place in position_m],
+        resolved_yaml(world.config),
+    )
+    write_text_atomic(folder.path / "report.html", page)
+
+
+def summarise(
+    world: World, state: ServerState, records: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The run in numbers, each from the records or measured here on the test set."""
+    config = world.config
+    shown = samples(world, state.adapter, 1, SAMPLE_TOKENS)
+    return {
+        "model": config.model,
+        "method": config.method,
+        "charge_as": config.charge_as,
+        "rounds": len(records),
+        "stopped": state.stopped,
+        "start_test_loss": state.start_loss,
+        "final_test_loss": records[-1]["test_loss"],
+        "scores": _scores(world, state),
+        "virtual_time_s": state.clock.time_s,
+        "energy_j": state.clock.energy_j,
+        "uplink_bits": sum(record["uplink_bits"] for record in records),
+        "downlink_bits": sum(record["downlink_bits"] for record in records),
+        "straggler": _straggler(world, records),
+        "sample": shown[0] if shown else None,
+    }
+
+
+def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:
+    before, judged = score(world, initial_state(world.model, world.config.seed))
+    after, _ = score(world, state.adapter)
+    return {
+        name: {"before": before[name], "after": after[name], "examples": judged} for name in before
+    }
+
+
+def _straggler(world: World, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Who was last most often, and in which stage its time went then."""
+    counts = Counter(record["straggler"] for record in records)
+    # Ties go to the lower number, so that the summary does not depend on dictionary order.
+    client = min(counts, key=lambda c: (-counts[c], c))
+    stages = Counter(r["straggler_stage"] for r in records if r["straggler"] == client)
+    return {
+        "client": client,
+        "name": f"client {client}",
+        "device": world.devices[client].name,
+        "rounds": counts[client],
+        "stage": min(stages, key=lambda s: (-stages[s], s)),
+    }

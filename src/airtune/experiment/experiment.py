@@ -1,0 +1,205 @@
+"""An experiment: checked keys in, a run folder out."""
+
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from airtune import __version__
+from airtune.config import ExperimentConfig, StopSection, check, read_config
+from airtune.config_text import resolved_yaml
+from airtune.errors import AirtuneError, InputError
+from airtune.experiment.closing import finish
+from airtune.experiment.parts import make_importable
+from airtune.experiment.preview import preview
+from airtune.experiment.run import Run
+from airtune.experiment.world import World, build_world, refuse_used_folder
+from airtune.federated.checkpoint import ServerState, list_checkpoints, newest_checkpoint
+from airtune.federated.loop import StopRule, run_rounds
+from airtune.federated.record import RunFolder
+from airtune.files import write_json_atomic, write_text_atomic
+
+REPORTED_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "safetensors")
+
+
+class Listener(Protocol):
+    """What a run tells as it happens; the command line shows it."""
+
+    def notice(self, sentence: str) -> None: ...
+    def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
+    def round_done(self, record: dict[str, Any]) -> None: ...
+
+
+class Silent:
+    """Hears and says nothing."""
+
+    def notice(self, sentence: str) -> None: ...
+    def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
+    def round_done(self, record: dict[str, Any]) -> None: ...
+
+
+class Experiment:
+    """A checked experiment. Keys are those of the experiment file, nested ones as mappings.
+
+    >>> Experiment(rounds=3, cell={"bandwidth_hz": 5e6}).config.rounds
+    3
+
+    Raises InputError for anything wrong with a key; data, model and devices are checked by `run`.
+    """
+
+    def __init__(self, **keys: Any) -> None:
+        self.config = check(ExperimentConfig, keys)
+
+    @classmethod
+    def load(cls, path: Path | str | None = None, settings: Sequence[str] = ()) -> "Experiment":
+        """Read an experiment file (None: the built-in experiment), with `key=value` settings."""
+        experiment = cls.__new__(cls)
+        experiment.config = read_config(None if path is None else Path(path), settings)
+        # Parts of the user's own may live beside the experiment file, or where they run it.
+        for folder in (Path.cwd(), *([Path(path).resolve().parent] if path else [])):
+            make_importable(folder)
+        return experiment
+
+    def preview(self) -> dict[str, Any]:
+        """What the first round would look like, without training."""
+        return preview(build_world(self.config))
+
+    def run(self, folder: Path | str, listener: Listener | None = None) -> Run:
+        """Run every round into a new folder.
+
+        Raises InputError for a folder in use; nothing is written before everything is checked.
+        """
+        path, listener = Path(folder), listener or Silent()
+        refuse_used_folder(path)
+        world = build_world(self.config)
+        state = world.start()
+        run_folder = RunFolder(path)
+        _create(run_folder, world)
+        with _locked(run_folder):
+            run_folder.save(state)
+            return _run(world, state, run_folder, listener)
+
+    @classmethod
+    def resume(
+        cls, folder: Path | str, more_rounds: int = 0, listener: Listener | None = None
+    ) -> Run:
+        """Continue a run from its newest whole checkpoint, to the same bytes.
+
+        With `more_rounds` the run is made longer; a rule that stopped it is then lifted.
+        """
+        listener = listener or Silent()
+        make_importable(Path.cwd())
+        run = Run.open(folder)
+        with _locked(run.folder):
+            config = run.config
+            if more_rounds:
+                config = _extended(run, more_rounds)
+                write_text_atomic(run.folder.experiment, resolved_yaml(config))
+            world = build_world(config)
+            state = _restore(run.folder, world, listener)
+            if more_rounds:
+                state = replace(state, stopped=None)
+            return _run(world, state, run.folder, listener)
+
+
+def _extended(run: Run, more_rounds: int) -> ExperimentConfig:
+    """N rounds after those asked for or, after an early stop, after those done."""
+    stopped = bool(list_checkpoints(run.folder.checkpoints)) and run.state.stopped is not None
+    rounds = (run.state.rounds_done if stopped else run.config.rounds) + more_rounds
+    changes: dict[str, Any] = {"rounds": rounds}
+    if stopped:
+        changes["stop"] = StopSection()
+    return run.config.model_copy(update=changes)
+
+
+def _restore(folder: RunFolder, world: World, listener: Listener) -> ServerState:
+    """The newest usable state; a run killed before its first checkpoint begins again."""
+    if not list_checkpoints(folder.checkpoints) and folder.records_length() == 0:
+        state = world.start()
+        folder.save(state)
+        return state
+    checkpoint, notes = newest_checkpoint(folder.checkpoints, folder.records_length())
+    for note in notes:
+        listener.notice(note)
+    ahead = folder.records_length() - checkpoint.records_length
+    if ahead:
+        listener.notice(
+            f"Records after round {checkpoint.state.rounds_done} have no whole checkpoint; "
+            "those rounds are made again."
+        )
+    folder.truncate_records(checkpoint.records_length)
+    return checkpoint.state
+
+
+def _run(world: World, state: ServerState, folder: RunFolder, listener: Listener) -> Run:
+    config = world.config
+    for sentence in world.notices:
+        listener.notice(sentence)
+    listener.started(state.rounds_done, config.rounds, world.context.names)
+    stop = StopRule(config.stop.target_loss, config.stop.virtual_time_s, config.stop.energy_j)
+    state = run_rounds(world.context, state, folder, config.rounds, stop, listener.round_done)
+    finish(world, state, folder)
+    return Run(folder.path)
+
+
+def _create(folder: RunFolder, world: World) -> None:
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            "--out", f"{folder.path} ({error.strerror})", "a folder that can be made"
+        ) from None
+    write_json_atomic(
+        folder.path / "environment.json",
+        {
+            "airtune": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "seed": world.config.seed,
+            "engine": world.config.engine,
+            "threads": world.threads,
+            "packages": {name: version(name) for name in REPORTED_PACKAGES},
+            "command": sys.argv[1:],
+        },
+    )
+    write_text_atomic(folder.experiment, resolved_yaml(resolved(world)))
+
+
+def resolved(world: World) -> ExperimentConfig:
+    """The experiment with what was chosen for the user, and paths that hold in any folder."""
+    config = world.config
+    data = config.data.model_copy(
+        update={"train": _absolute(config.data.train), "test": _absolute(config.data.test)}
+    )
+    return config.model_copy(
+        update={
+            "model": _absolute(config.model),
+            "charge_as": _absolute(config.charge_as),
+            "data": data,
+            "threads": world.threads,
+        }
+    )
+
+
+def _absolute(name: str | None) -> str | None:
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
+
+
+@contextmanager
+def _locked(folder: RunFolder) -> Iterator[None]:
+    """One process a folder; the lock goes with the process, also when it is killed."""
+    import fcntl
+
+    path = folder.path / ".lock"
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AirtuneError(
+                f"{folder.path} is in use by another airtune process: wait for it, or end it."
+            ) from None
+        yield

@@ -1,0 +1,72 @@
+"""`--dry-run`: cell, shards, memory and the first plan, and how long the whole may take."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from airtune.experiment.world import World
+from airtune.federated.backend import ClientTask
+from airtune.federated.round import start_round
+
+
+def preview(world: World) -> dict[str, Any]:
+    """The first round as it would be charged, without training more than a step or two."""
+    state, context, config = world.unmeasured_start(), world.context, world.config
+    start = start_round(context, state)
+    clients = np.array([entry.client for entry in start.plan.clients])
+    bands = np.array([entry.bandwidth_hz for entry in start.plan.clients])
+    rates = start.truth.uplink(context.tx_power_w).select(clients).rate(bands)
+    places = np.hypot(*start.truth.position_m[:, :2].T)
+    rows = []
+    for plan, rate in zip(start.plan.clients, rates, strict=True):
+        bits = start.charges.payload_bits(plan)
+        rows.append(
+            {
+                "client": plan.client,
+                "name": f"client {plan.client}",
+                "device": world.devices[plan.client].name,
+                "distance_m": None if np.isnan(places[plan.client]) else float(places[plan.client]),
+                "rows": int(world.shards.parts.sizes[plan.client]),
+                "memory_bytes": world.memory_bytes(plan.client),
+                "device_memory_bytes": world.devices[plan.client].memory_bytes,
+                "bandwidth_hz": plan.bandwidth_hz,
+                "rate_bps": float(rate),
+                "compute_s": start.charges.compute_s(plan),
+                "upload_s": bits / float(rate),
+                "uplink_bits": bits,
+            }
+        )
+    return {
+        "model": config.model,
+        "charge_as": config.charge_as,
+        "parameters": world.work.of(1, 1).parameters,
+        "adapter_parameters": world.work.of(1, 1).adapter_parameters,
+        "train_rows": len(world.shards.train),
+        "test_rows": len(world.shards.test),
+        "uplink_bits": rows[0]["uplink_bits"],
+        "latency_s": start.plan.predicted_latency_s,
+        "lower_bound_s": start.plan.lower_bound_s,
+        "message": start.plan.message,
+        "rounds": config.rounds,
+        "virtual_time_s": start.plan.predicted_latency_s * config.rounds,
+        "real_s": _real_seconds(world, len(rows)),
+        "skipped": {str(client): reason for client, reason in start.plan.skipped.items()},
+        "clients": rows,
+        "notices": world.notices,
+    }
+
+
+def _real_seconds(world: World, cohort: int) -> float:
+    """Rounds x clients x steps at the pace of one client's first round, evaluation included."""
+    state, context = world.unmeasured_start(), world.context
+    plan = start_round(context, state).plan.clients[0]
+    broadcast = context.method.downlink.encode(state.adapter, plan)
+    began = time.perf_counter()
+    for _ in context.backend.run([ClientTask(0, plan.client, plan, broadcast)]):
+        pass
+    train_s = time.perf_counter() - began
+    began = time.perf_counter()
+    world.evaluate(state.adapter)
+    evaluate_s = time.perf_counter() - began
+    return world.config.rounds * (cohort * train_s + evaluate_s)

@@ -1,0 +1,250 @@
+"""From a checked experiment to a world that can run rounds. Nothing is written here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from airtune.config import ExperimentConfig
+from airtune.cost.device import DeviceProfile, find_device, load_devices
+from airtune.errors import InputError
+from airtune.experiment.composition import compose_method
+from airtune.experiment.shards import Shards, load_shards
+from airtune.federated.backend import ClientSide, InProcess
+from airtune.federated.charges import Charges
+from airtune.federated.checkpoint import ServerState
+from airtune.federated.cohort import CohortSettings
+from airtune.federated.method import Method
+from airtune.federated.round import RoundContext
+from airtune.plan import ClientPlan
+from airtune.quantities import FloatArray, dbm_to_watts
+from airtune.tuning.adapter import (
+    AdapterSettings,
+    AdapterState,
+    attach,
+    initial_state,
+    load_state,
+    read_adapter,
+)
+from airtune.tuning.base_model import BaseModel, load_base, use_threads
+from airtune.tuning.evaluate import Evaluation, evaluate
+from airtune.tuning.local import TrainingSettings
+from airtune.update.codec import shapes_of
+from airtune.wireless.channel import open_channel
+from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
+from airtune.workload.architecture import Architecture, load_architecture
+from airtune.workload.step import Step
+from airtune.workload.transformer import Precision, Workload, workload
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything an experiment needs, loaded and checked.
+
+    `architecture` is the trained model's; `work` is that of the model which time, bits, energy
+    and memory are charged for, another one only with `charge_as`.
+    """
+
+    config: ExperimentConfig
+    base: BaseModel
+    model: Any
+    architecture: Architecture
+    work: "TrainingWork"
+    shards: Shards
+    devices: tuple[DeviceProfile, ...]
+    context: RoundContext
+    threads: int
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences that the user should read before the run."""
+        said = self.shards.notices
+        if self.config.charge_as:
+            said.append(
+                f"Time, bits, energy and memory are charged as if {self.config.charge_as} were "
+                f"trained; the learning is that of {self.config.model}."
+            )
+        return said
+
+    def evaluate(self, adapter: Mapping[str, Tensor]) -> Evaluation:
+        """Test loss of an adapter."""
+        return self.context.evaluate(adapter)
+
+    def start(self) -> ServerState:
+        """The state before round 1, with the test loss that the run starts from."""
+        state = self.unmeasured_start()
+        return replace(state, start_loss=self.evaluate(state.adapter).loss)
+
+    def unmeasured_start(self) -> ServerState:
+        """The state before round 1, without its test loss."""
+        start = self.config.adapter.start
+        adapter = (
+            read_adapter(Path(start)) if start else initial_state(self.model, self.config.seed)
+        )
+        # Loading checks names and shapes of a warm start before anything is written.
+        load_state(self.model, adapter)
+        return ServerState(adapter, planner=self.context.method.planner.initial_state())
+
+    def memory_bytes(self, client: int) -> int:
+        """Peak memory of a client's training, at the longest row that it holds."""
+        return client_memory(self.work, self.shards, client)
+
+
+def build_world(config: ExperimentConfig) -> World:
+    """Load and check everything. The cheap checks come first: a typo should not cost a minute."""
+    cohort = CohortSettings(config.cohort.size, config.cohort.dropout)
+    cohort.check(config.clients.count)
+    method = compose_method(config)
+    devices = deal_devices(config)
+    adapter = AdapterShape(config.adapter.rank, _targets(config))
+    other = load_architecture(config.charge_as) if config.charge_as else None
+    threads = use_threads(config.threads)
+    base = load_base(config.model, config.dtype)
+    architecture = Architecture.from_config(base.config)
+    charged = other or architecture
+    adapter_tensors(architecture, adapter)
+    shards = load_shards(config, base.tokenizer, architecture.max_tokens)
+    model = attach(base, adapter_settings(config))
+    work = TrainingWork(charged, adapter, Precision(config.dtype, config.training.optimizer))
+    _refuse_small_memory(devices, work, shards)
+    charges = Charges(
+        devices=devices,
+        step_shapes=shards.step_shapes,
+        step_flops=work.flops,
+        codec=method.codec,
+        downlink=method.downlink,
+        shapes=adapter_tensors(charged, adapter),
+        as_other_model=other is not None,
+    )
+    context = _context(config, method, devices, model, shards, charges, cohort)
+    return World(config, base, model, architecture, work, shards, devices, context, threads)
+
+
+def _targets(config: ExperimentConfig) -> str | tuple[str, ...]:
+    targets = config.adapter.target_modules
+    return targets if isinstance(targets, str) else tuple(targets)
+
+
+def adapter_settings(config: ExperimentConfig) -> AdapterSettings:
+    """The adapter section in tuning's words."""
+    section = config.adapter
+    return AdapterSettings(section.rank, section.alpha, _targets(config), section.dropout)
+
+
+def deal_devices(config: ExperimentConfig) -> tuple[DeviceProfile, ...]:
+    """Profiles dealt out to the clients in turn."""
+    own = config.clients.device_file
+    known = load_devices(Path(own) if own else None)
+    kinds = [find_device(name, known, "clients.devices") for name in config.clients.devices]
+    return tuple(kinds[client % len(kinds)] for client in range(config.clients.count))
+
+
+def client_names(devices: tuple[DeviceProfile, ...]) -> tuple[str, ...]:
+    """`client 3 (pixel-7)`: a number for the records, a device for people."""
+    return tuple(f"client {client} ({device.name})" for client, device in enumerate(devices))
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """The charged model's work in one optimiser step, remembered by its shape."""
+
+    architecture: Architecture
+    adapter: AdapterShape
+    precision: Precision
+    known: dict[tuple[int, int, float], Workload] = field(default_factory=dict)
+
+    def of(self, rows: int, tokens: int, pruning_rate: float = 0.0) -> Workload:
+        """Parameters, FLOPs and memory of a batch of `rows` x `tokens`."""
+        key = (rows, tokens, pruning_rate)
+        if key not in self.known:
+            step = Step(rows, tokens)
+            self.known[key] = workload(
+                self.architecture, self.adapter, step, pruning_rate, self.precision
+            )
+        return self.known[key]
+
+    def flops(self, rows: int, tokens: int, plan: ClientPlan) -> float:
+        """Forward and backward operations [FLOP]."""
+        return float(self.of(rows, tokens, plan.pruning_rate).flops)
+
+
+def _context(
+    config: ExperimentConfig,
+    method: Method,
+    devices: tuple[DeviceProfile, ...],
+    model: Any,
+    shards: Shards,
+    charges: Charges,
+    cohort: CohortSettings,
+) -> RoundContext:
+    shapes = shapes_of(initial_state(model, config.seed))
+    section = config.training
+    training = TrainingSettings(
+        section.optimizer,
+        section.learning_rate,
+        section.batch_size,
+        section.local_steps,
+        section.max_grad_norm,
+        section.keep_optimizer,
+    )
+    side = ClientSide(method, model, shapes, shards.batches, training, config.seed)
+    return RoundContext(
+        method=method,
+        backend=InProcess(side),
+        channel=open_channel(config.cell, config.clients.count, config.seed),
+        charges=charges,
+        devices=devices,
+        names=client_names(devices),
+        weights=shards.parts.sizes.astype(np.float64),
+        tx_power_w=_tx_power(config, devices),
+        bandwidth_hz=config.cell.bandwidth_hz,
+        cohort=cohort,
+        rank=config.adapter.rank,
+        shapes=shapes,
+        deadline_s=config.deadline_s,
+        seed=config.seed,
+        evaluate=_evaluator(model, shards),
+    )
+
+
+def _tx_power(config: ExperimentConfig, devices: tuple[DeviceProfile, ...]) -> FloatArray:
+    """The cell's limit or the device's own power, whichever is less [W]."""
+    device_dbm = np.array([device.tx_power_dbm for device in devices])
+    return dbm_to_watts(np.minimum(device_dbm, config.cell.tx_power_dbm))
+
+
+def _evaluator(model: Any, shards: Shards) -> Any:
+    batches = list(shards.test_batches())
+
+    def measure(adapter: AdapterState) -> Evaluation:
+        load_state(model, adapter)
+        return evaluate(model, batches)
+
+    return measure
+
+
+def client_memory(work: TrainingWork, shards: Shards, client: int) -> int:
+    """Peak memory of a batch of the longest rows in a client's shard [byte]."""
+    longest = int(shards.train.length[shards.parts[client]].max())
+    return work.of(shards.batch_size, longest).memory_bytes
+
+
+def _refuse_small_memory(
+    devices: tuple[DeviceProfile, ...], work: TrainingWork, shards: Shards
+) -> None:
+    for client, device in enumerate(devices):
+        refuse_small_memory(f"client {client}", device, client_memory(work, shards, client))
+
+
+def refuse_used_folder(folder: Path) -> None:
+    """A run never writes over another one."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            "--out",
+            str(folder),
+            "a new or empty folder",
+            "choose another one, or `airtune resume` the run that is in it",
+        )

@@ -1,0 +1,122 @@
+"""A tiny world for rounds without a model: two numbers are the adapter, a script is the client."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from airtune.federated.backend import ClientReport, ClientTask, Scripted
+from airtune.federated.charges import Charges
+from airtune.federated.cohort import CohortSettings
+from airtune.federated.method import FullTuner, Method, Planner, PlanningView
+from airtune.federated.round import RoundContext
+from airtune.plan import Plan
+from airtune.tuning.evaluate import Evaluation
+from airtune.update.aggregate import FactorMean
+from airtune.update.codec import DenseCodec
+from airtune.wireless.rate import FixedEfficiencyLinks
+
+SHAPES = {"x": (2,)}
+
+
+@dataclass(frozen=True)
+class FakeState:
+    """Spectral efficiencies of uplink and downlink [bit/s/Hz], one a client."""
+
+    efficiency: np.ndarray
+
+    def uplink(self, tx_power_w: Any = None) -> FixedEfficiencyLinks:
+        return FixedEfficiencyLinks(self.efficiency)
+
+    def downlink(self) -> FixedEfficiencyLinks:
+        return FixedEfficiencyLinks(2.0 * self.efficiency)
+
+
+@dataclass(frozen=True)
+class FakeChannel:
+    """The planner sees `estimate`, the clock is charged with `truth`."""
+
+    truth: FakeState
+    estimate: FakeState
+
+    def observe(self, round_index: int) -> "FakeChannel":
+        return self
+
+
+@dataclass(frozen=True)
+class FakeDevice:
+    name: str = "fake"
+    training_flop_rate: float = 10.0
+    computing_power_w: float = 2.0
+
+
+@dataclass(frozen=True)
+class EqualPlanner(Planner):
+    """B/N each; remembers in its state how many rounds it saw."""
+
+    seen: list[PlanningView] = field(default_factory=list)
+
+    def initial_state(self) -> dict[str, Any]:
+        return {"rounds": 0}
+
+    def plan(self, view: PlanningView, state: Any) -> Plan:
+        self.seen.append(view)
+        share = view.bandwidth_hz / len(view.cohort)
+        clients = tuple(view.full_plan(i, share) for i in range(len(view.cohort)))
+        return Plan(clients, 1.0, None, "feasible", "equal shares")
+
+    def after_round(self, state: Any, record: Any) -> dict[str, Any]:
+        return {"rounds": state["rounds"] + 1}
+
+
+def add_client_number(task: ClientTask) -> ClientReport:
+    """Every client moves each coordinate by its own number."""
+    change = {"x": torch.full((2,), float(task.client))}
+    payload = DenseCodec().encode(change, task.plan)
+    return ClientReport(task.client, payload, train_loss=1.0 + task.client, label_tokens=3)
+
+
+def make_context(
+    efficiency: Sequence[float] = (1.0, 2.0, 4.0),
+    *,
+    truth: Sequence[float] | None = None,
+    script: Callable[[ClientTask], ClientReport] = add_client_number,
+    planner: Planner | None = None,
+    cohort: CohortSettings | None = None,
+    deadline_s: float | None = None,
+    **changes: Any,
+) -> RoundContext:
+    count = len(efficiency)
+    codec = DenseCodec()
+    devices = [FakeDevice() for _ in range(count)]
+    estimate = FakeState(np.asarray(efficiency, dtype=float))
+    actual = FakeState(np.asarray(truth if truth is not None else efficiency, dtype=float))
+    values: dict[str, Any] = {
+        "method": Method(
+            "fake", planner or EqualPlanner(), FullTuner(), codec, FactorMean(), codec
+        ),
+        "backend": Scripted(script),
+        "channel": FakeChannel(actual, estimate),
+        "charges": Charges(
+            devices=devices,
+            step_shapes=lambda client, round_index: [(1, 4), (1, 6)],
+            step_flops=lambda rows, tokens, plan: float(rows * tokens),
+            codec=codec,
+            downlink=codec,
+            shapes=SHAPES,
+        ),
+        "devices": devices,
+        "names": tuple(f"client {i}" for i in range(count)),
+        "weights": np.ones(count),
+        "tx_power_w": np.full(count, 0.5),
+        "bandwidth_hz": 300.0,
+        "cohort": cohort or CohortSettings(),
+        "rank": 1,
+        "shapes": SHAPES,
+        "deadline_s": deadline_s,
+        "seed": 3,
+        "evaluate": lambda adapter: Evaluation(float(adapter["x"].sum()), 2),
+    }
+    return RoundContext(**{**values, **changes})

@@ -1,0 +1,116 @@
+"""The loop: an interrupted run continues to the same bytes; stop rules stop."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from airtune.errors import AirtuneError
+from airtune.federated.backend import ClientReport, ClientTask
+from airtune.federated.checkpoint import ServerState, newest_checkpoint
+from airtune.federated.loop import StopRule, run_rounds
+from airtune.federated.record import RunFolder, record_line
+from tests.federated.fakes import add_client_number, make_context
+
+
+def begin() -> ServerState:
+    return ServerState({"x": torch.zeros(2)}, planner={"rounds": 0})
+
+
+def start(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path)
+    folder.save(begin())
+    return folder
+
+
+def content(folder: RunFolder) -> dict[str, bytes]:
+    return {
+        "records": folder.records.read_bytes(),
+        **{path.name: path.read_bytes() for path in folder.checkpoints.iterdir()},
+    }
+
+
+class Killed(BaseException):
+    """Stands for a process that is gone."""
+
+
+@pytest.mark.parametrize("die_at", ["train", "record", "half record", "checkpoint", "timing"])
+def test_killed_anywhere_and_resumed(tmp_path: Path, die_at: str, monkeypatch: Any) -> None:
+    whole = start(tmp_path / "whole")
+    run_rounds(make_context(), begin(), whole, 5, StopRule())
+    broken = start(tmp_path / "broken")
+
+    def dying(task: ClientTask) -> ClientReport:
+        if die_at == "train" and task.round_index == 3:
+            raise Killed
+        return add_client_number(task)
+
+    def die(self: Any, *arguments: Any) -> None:
+        if die_at == "half record":
+            with broken.records.open("ab") as stream:
+                stream.write(b'{"round": 4, "virt')
+        if die_at == "checkpoint":
+            (broken.checkpoints / ".round-00004.safetensors.1.partial").write_bytes(b"half")
+        raise Killed
+
+    name = {"record": "append_record", "half record": "append_record", "checkpoint": "save"}
+    run_rounds(make_context(), begin(), broken, 3, StopRule())
+    state = newest_checkpoint(broken.checkpoints, broken.records_length())[0].state
+    with monkeypatch.context() as patch:
+        if die_at != "train":
+            patch.setattr(RunFolder, name.get(die_at, "append_timing"), die)
+        with pytest.raises(Killed):
+            run_rounds(make_context(script=dying), state, broken, 5, StopRule())
+    checkpoint, _ = newest_checkpoint(broken.checkpoints, broken.records_length())
+    broken.truncate_records(checkpoint.records_length)
+    run_rounds(make_context(), checkpoint.state, broken, 5, StopRule())
+    ours = {name: data for name, data in content(broken).items() if not name.startswith(".")}
+    assert ours == content(whole)
+
+
+def test_stop_rules(tmp_path: Path) -> None:
+    # The fake adapter grows by one a round and the loss is its sum: a target above is met at once.
+    state = run_rounds(make_context(), begin(), start(tmp_path / "a"), 9, StopRule(target_loss=3.0))
+    assert state.rounds_done == 1
+    assert state.stopped == "the test loss 2.0000 reached the target 3"
+    latency_s = state.clock.time_s
+    rule = StopRule(virtual_time_s=2.5 * latency_s)
+    state = run_rounds(make_context(), begin(), start(tmp_path / "b"), 9, rule)
+    assert state.rounds_done == 3
+    assert "virtual clock" in str(state.stopped)
+    rule = StopRule(energy_j=0.5 * state.clock.energy_j)
+    state = run_rounds(make_context(), begin(), start(tmp_path / "c"), 9, rule)
+    assert state.rounds_done == 2
+    assert "J" in str(state.stopped)
+    # A stopped run stays stopped.
+    assert run_rounds(make_context(), state, start(tmp_path / "d"), 9, rule) is state
+
+
+def test_records_have_no_real_time_and_timings_do(tmp_path: Path) -> None:
+    folder = start(tmp_path)
+    run_rounds(make_context(), begin(), folder, 2, StopRule())
+    records = [json.loads(line) for line in folder.records.read_text().splitlines()]
+    assert records == folder.read_records()
+    assert not [key for record in records for key in record if "real" in key]
+    timing = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert [entry["round"] for entry in timing] == [1, 2]
+
+
+def test_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: Any) -> None:
+    folder = start(tmp_path)
+    folder.append_record({"round": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("airtune.federated.record.os.fsync", full)
+    with pytest.raises(AirtuneError, match="No space left on device"):
+        folder.append_record({"round": 2})
+    assert folder.records.read_bytes() == record_line({"round": 1})
+
+
+def test_records_refuse_what_json_cannot_say() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        record_line({"latency_s": float("inf")})

@@ -1,0 +1,150 @@
+"""One round by hand: who is charged what, who is late, what the planner may know."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from airtune.errors import InfeasibleError
+from airtune.federated.backend import ClientReport, ClientTask
+from airtune.federated.checkpoint import ServerState
+from airtune.federated.cohort import CohortSettings
+from airtune.federated.round import run_round, start_round
+from tests.federated.fakes import EqualPlanner, add_client_number, make_context
+
+BITS = 8 * (8 + 64 + 8)
+"""Two fp32 numbers in a safetensors frame: length, padded header, data."""
+
+
+def begin(planner: bool = True) -> ServerState:
+    return ServerState({"x": torch.zeros(2)}, planner={"rounds": 0} if planner else {})
+
+
+def test_charges_by_hand() -> None:
+    outcome = run_round(make_context(), begin())
+    record = outcome.record
+    # Downlink: 300 Hz at the worst client's 2 bit/s/Hz. Computing: 10 FLOP at 10 FLOP/s.
+    # Uplink: 100 Hz each at 1, 2, 4 bit/s/Hz.
+    broadcast_s = BITS / 600.0
+    for client, efficiency in enumerate((1.0, 2.0, 4.0)):
+        entry = record["clients"][client]
+        assert entry["uplink_bits"] == BITS
+        assert entry["rate_bps"] == pytest.approx(100.0 * efficiency)
+        assert entry["broadcast_s"] == pytest.approx(broadcast_s)
+        assert entry["compute_s"] == pytest.approx(1.0)
+        assert entry["upload_s"] == pytest.approx(BITS / (100.0 * efficiency))
+    assert record["latency_s"] == pytest.approx(broadcast_s + 1.0 + BITS / 100.0)
+    assert (record["straggler"], record["straggler_stage"]) == (0, "upload")
+    assert record["uplink_bits"] == 3 * BITS
+    assert record["downlink_bits"] == BITS
+    assert record["train_loss"] == pytest.approx(2.0)
+    # Equal weights: the adapter moves by the mean client number.
+    assert torch.equal(outcome.state.adapter["x"], torch.ones(2))
+    assert record["test_loss"] == 2.0
+    assert outcome.state.clock.time_s == pytest.approx(record["latency_s"])
+    assert outcome.state.planner == {"rounds": 1}
+
+
+def test_rounds_add_up() -> None:
+    context = make_context()
+    first = run_round(context, begin())
+    second = run_round(context, first.state)
+    assert second.record["round"] == 2
+    assert second.record["virtual_time_s"] == pytest.approx(2 * first.record["latency_s"])
+    assert second.state.clock.energy_j == pytest.approx(2 * first.record["energy_j"])
+
+
+def test_planner_sees_the_estimate_and_the_clock_the_truth() -> None:
+    planner = EqualPlanner()
+    context = make_context((8.0, 8.0), truth=(1.0, 2.0), planner=planner)
+    record = run_round(context, begin()).record
+    band = np.full(2, 100.0)
+    assert planner.seen[0].uplink.rate(band) == pytest.approx([800.0, 800.0])
+    assert [entry["rate_bps"] for entry in record["clients"]] == pytest.approx([150.0, 300.0])
+
+
+def test_late_update_is_discarded_and_its_time_charged() -> None:
+    whole = run_round(make_context(), begin()).record
+    deadline_s = whole["latency_s"] - 0.5
+    outcome = run_round(make_context(deadline_s=deadline_s), begin())
+    record = outcome.record
+    assert [entry["outcome"] for entry in record["clients"]] == ["late", "in_time", "in_time"]
+    assert record["latency_s"] == deadline_s
+    late = record["clients"][0]
+    assert late["broadcast_s"] + late["compute_s"] + late["upload_s"] == pytest.approx(deadline_s)
+    assert late["uplink_bits"] == pytest.approx(BITS - 50, abs=1)
+    assert late["energy_j"] < whole["clients"][0]["energy_j"]
+    assert torch.equal(outcome.state.adapter["x"], torch.full((2,), 1.5))
+
+
+def test_everybody_late_leaves_the_adapter() -> None:
+    outcome = run_round(make_context(deadline_s=1.2), begin())
+    assert torch.equal(outcome.state.adapter["x"], torch.zeros(2))
+    assert outcome.record["latency_s"] == 1.2
+
+
+def test_late_while_computing_charges_only_the_part_done() -> None:
+    record = run_round(make_context(deadline_s=BITS / 600.0 + 0.25), begin()).record
+    for entry in record["clients"]:
+        assert entry["compute_s"] == pytest.approx(0.25)
+        assert (entry["upload_s"], entry["uplink_bits"]) == (0.0, 0)
+        assert entry["flops"] == pytest.approx(2.5)
+
+
+def test_no_signal() -> None:
+    with pytest.raises(InfeasibleError, match="client 1 has no uplink signal"):
+        run_round(make_context((1.0, 1.0), truth=(1.0, 1e-320)), begin())
+    with pytest.raises(InfeasibleError, match="broadcast cannot reach"):
+        run_round(make_context((1.0, 1.0), truth=(1.0, 0.0)), begin())
+
+
+@pytest.mark.parametrize("deadline_s", [None, 60.0])
+def test_silent_clients(deadline_s: float | None) -> None:
+    cohort = CohortSettings(dropout=0.5)
+    context = make_context((1.0,) * 8, cohort=cohort, deadline_s=deadline_s)
+    start = start_round(context, begin())
+    assert 0 < len(start.silent) < 8
+    outcome = run_round(context, begin())
+    silent = {e["client"] for e in outcome.record["clients"] if e["outcome"] == "silent"}
+    assert silent == start.silent
+    answered = set(range(8)) - silent
+    assert outcome.state.adapter["x"][0] == pytest.approx(np.mean(list(answered)))
+    waited = max(
+        e["broadcast_s"] + e["compute_s"] + e["upload_s"] for e in outcome.record["clients"]
+    )
+    assert outcome.record["latency_s"] == pytest.approx(deadline_s or waited)
+
+
+def test_order_of_answers_does_not_matter() -> None:
+    class Backwards:
+        def run(self, tasks: Any) -> Any:
+            return (add_client_number(task) for task in reversed(tasks))
+
+    context = make_context()
+    plain = run_round(context, begin())
+    turned = run_round(replace(context, backend=Backwards()), begin())  # type: ignore[arg-type]
+    assert plain.record == turned.record
+    assert torch.equal(plain.state.adapter["x"], turned.state.adapter["x"])
+
+
+def test_what_a_client_carries_comes_back_next_round() -> None:
+    def count(task: ClientTask) -> ClientReport:
+        report = add_client_number(task)
+        seen = task.carried.get("seen", torch.zeros(1))
+        return ClientReport(
+            report.client, report.payload, 1.0, 3, {"seen": seen + 1 + task.client}
+        )
+
+    context = make_context(script=count)
+    state = run_round(context, run_round(context, begin()).state).state
+    assert [float(state.carried[c]["seen"]) for c in range(3)] == [2.0, 4.0, 6.0]
+
+
+def test_charging_as_another_model_replaces_the_bits() -> None:
+    context = make_context()
+    other = replace(context.charges, shapes={"x": (1000,)}, as_other_model=True)
+    record = run_round(replace(context, charges=other), begin()).record
+    assert record["clients"][0]["uplink_bits"] > 32 * 1000
+    assert record["downlink_bits"] > 32 * 1000

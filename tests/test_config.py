@@ -1,0 +1,101 @@
+"""The experiment file: what is wrong is said in one sentence; what is written reads back."""
+
+from pathlib import Path
+
+import pytest
+
+from airtune.config import ExperimentConfig, read_config, with_settings
+from airtune.config_text import commented_defaults, resolved_yaml
+from airtune.errors import AirtuneError
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("celll.bandwidth_hz=1", "celll is not a key that airtune knows: did you mean 'cell'?"),
+        (
+            "cell.bandwith_hz=1",
+            "cell.bandwith_hz is not a key that airtune knows: did you mean 'bandwidth_hz'?",
+        ),
+        ("adapter.rnk=3", "adapter.rnk is not a key that airtune knows: did you mean 'rank'?"),
+        ("cell.bandwidth_hz=-5", "cell.bandwidth_hz is -5, but it must be above 0."),
+        ("adapter.rank=0", "adapter.rank is 0, but it must be at least 1."),
+        ("adapter.dropout=1", "adapter.dropout is 1, but it must be below 1."),
+        ("rounds=many", "rounds is many, but it must be a whole number."),
+        ("rounds=2.5", "rounds is 2.5, but it must be a whole number."),
+        ("stop.target_loss=.nan", "stop.target_loss is nan, but it must be a finite number."),
+        ("clients.devices=3", "clients.devices is 3, but it must be a list."),
+        ("cell=3", "cell is 3, but it must be a mapping of keys to values."),
+        (
+            "data.partition.kind=foo",
+            "data.partition.kind is foo, but it must be one of 'iid', 'dirichlet', 'column' or "
+            "'size'.",
+        ),
+        ("rounds", "--set is rounds, but it must be of the form key.subkey=value."),
+        ("rounds.x.y=1", "rounds is {'x': {'y': 1}}, but it must be a whole number."),
+    ],
+)
+def test_one_sentence(setting: str, sentence: str) -> None:
+    with pytest.raises(AirtuneError) as error:
+        read_config(None, [setting])
+    assert str(error.value) == sentence
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["10.0e6", "1e7", "10_000_000", "1.0E+07", "10000000"])
+def test_numbers_are_yaml_1_2(text: str) -> None:
+    assert read_config(None, [f"cell.bandwidth_hz={text}"]).cell.bandwidth_hz == 1e7
+    assert read_config(None, ["training.learning_rate=1e-05"]).training.learning_rate == 1e-5
+
+
+def test_settings_go_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text("rounds: 3\ncell:\n  bandwidth_hz: 1e6\n  speed_m_s: 2\n")
+    config = read_config(path, ["cell.bandwidth_hz=2e6", "seed=5"])
+    assert (config.rounds, config.seed) == (3, 5)
+    assert (config.cell.bandwidth_hz, config.cell.speed_m_s) == (2e6, 2)
+
+
+def test_settings_leave_the_original_alone() -> None:
+    values = {"cell": {"bandwidth_hz": 1.0}}
+    assert with_settings(values, ["cell.bandwidth_hz=2"]) == {"cell": {"bandwidth_hz": 2}}
+    assert values == {"cell": {"bandwidth_hz": 1.0}}
+
+
+def test_commented_defaults_are_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(commented_defaults())
+    assert read_config(path) == ExperimentConfig()
+    uncommented = [
+        line for line in commented_defaults().splitlines()[2:] if "  # " not in line.rstrip("# ")
+    ]
+    assert uncommented == [], "every key says what it is"
+
+
+def test_resolved_experiment_reads_back(tmp_path: Path) -> None:
+    config = read_config(
+        None, ["cell.tx_power_dbm=17.5", "adapter.target_modules=[q_proj, v_proj]", "deadline_s=9"]
+    )
+    path = tmp_path / "experiment.yaml"
+    path.write_text(resolved_yaml(config))
+    assert read_config(path) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"rounds: [1", "is not YAML"),
+        (b"- 1\n- 2\n", "is a list, but it must be a mapping"),
+        (b"model: \xff\n", "is not UTF-8"),
+        (b"rounds: 1\nrounds: 2\n", "duplicate key"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, content: bytes, sentence: str) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_bytes(content)
+    with pytest.raises(AirtuneError, match=sentence):
+        read_config(path)
+    with pytest.raises(AirtuneError, match="a file that exists"):
+        read_config(tmp_path / "missing.yaml")
+    with pytest.raises(AirtuneError, match="a file, not a folder"):
+        read_config(tmp_path)
