@@ -1,6 +1,5 @@
 """Channels as a run meets them: reproducible, in both directions, as true and as known."""
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -8,11 +7,11 @@ import pytest
 
 from airtune.errors import InputError
 from airtune.wireless.cell import CellSettings
-from airtune.wireless.channel import Channel, ChannelState, Observation, open_channel
+from airtune.wireless.channel import Channel, open_channel
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import ShannonLinks
+from tests.wireless.states import MACRO, equal, same
 
-MACRO = {"path_loss": "log_distance", "carrier_hz": 2e9, "radius_m": 500.0}
 KINDS: dict[str, dict[str, Any]] = {
     "default": {},
     "uma": {"path_loss": "uma", "speed_m_s": 3.0},
@@ -24,23 +23,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "rician": {**MACRO, "fading": "rician", "shadowing_db": 4.0},
     "free space": {"path_loss": "free_space", "fading": "none"},
 }
-
-
-def same(one: ChannelState, other: ChannelState, clients: int | None = None) -> bool:
-    """Equality to the bit, of the first clients."""
-    for entry in fields(ChannelState):
-        first, second = getattr(one, entry.name), getattr(other, entry.name)
-        if isinstance(first, np.ndarray):
-            first, second = first[:clients], second[:clients]
-            if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
-                return False
-        elif first != second:
-            return False
-    return True
-
-
-def equal(one: Observation, other: Observation, clients: int | None = None) -> bool:
-    return same(one.truth, other.truth, clients) and same(one.estimate, other.estimate, clients)
 
 
 def make(clients: int = 4, seed: int = 7, **settings: Any) -> Channel:

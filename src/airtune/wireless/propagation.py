@@ -113,8 +113,10 @@ class ScenarioAttenuation:
 class RayFading:
     """TR 38.901 rays: drawn for each stretch of the walk, turned by Doppler along it.
 
-    A stretch is the renewal distance of the scenario. Clients that stand keep their rays for ever;
-    a correlation of 0 draws new rays every round, 1 keeps those of round 0.
+    A stretch is the renewal distance of the scenario; along it a client keeps the place, for the
+    rays' angles, and the velocity, for their Doppler shifts, that it had at the start. Clients that
+    stand keep their rays for ever; a correlation of 0 draws new rays every round, 1 keeps those of
+    round 0.
     """
 
     def __init__(

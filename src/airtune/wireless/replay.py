@@ -82,13 +82,15 @@ def read_recording(path: Path, clients: int) -> Recording:
     flat = _read_npz(path) if path.suffix == ".npz" else _read_csv(path)
     shape = tuple(len(np.unique(flat[label])) for label in ("round", "view", "client"))
     if np.prod(shape) != len(flat["round"]) or shape[1] != 2 or not len(flat["round"]):
-        raise _unusable(path, "every client's truth and estimate in every round")
+        raise _unusable(path, "every client's truth and estimate in every round, once")
     if shape[2] < clients:
         raise _unusable(path, f"at least {clients} clients, not {shape[2]}")
     order = np.lexsort((flat["client"], flat["view"] != VIEWS[0], flat["round"]))
     table = {column: values[order].reshape(shape) for column, values in flat.items()}
-    if not (table["round"] == table["round"][:, :1, :1]).all():
-        raise _unusable(path, "every client's truth and estimate in every round")
+    for axis, label in enumerate(("round", "view", "client")):
+        # Along the other two axes each label has to stand still.
+        if (table[label] != table[label].take([0], axis=axis - 1).take([0], axis=axis - 2)).any():
+            raise _unusable(path, "every client's truth and estimate in every round, once")
     observations = {
         int(label): Observation(*(_state(table, (row, view), clients) for view in range(2)))
         for row, label in enumerate(table["round"][:, 0, 0])

@@ -7,6 +7,7 @@ here: importing and drawing leave every global generator as it was.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -98,7 +99,7 @@ class Scenario:
         if name != "rma":
             link["o2i_model"] = "low"
         prefix = {"umi": "UMi", "uma": "UMa", "rma": "RMa"}[name]
-        self._new_large_scale = lambda: getattr(sionna, f"{prefix}Scenario")(**link)
+        self._new_large_scale = partial(getattr(sionna, f"{prefix}Scenario"), **link)
         self._rays = getattr(sionna, prefix)(
             enable_pathloss=False, enable_shadow_fading=False, **link
         )

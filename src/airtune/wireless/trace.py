@@ -56,7 +56,10 @@ def read_trace(
     chosen = _choose_column(path, names, column)
     unit = _UNIT.search(chosen)
     if unit is None:
-        raise InputError("cell.trace_column", chosen, "a column that ends in bps, kbps, mbps, gbps")
+        raise InputError(
+            "cell.trace_column", chosen, f"a column of {path.name} in bps, kbps, mbps or gbps",
+            "its name must end in the unit, like throughput_mbps",
+        )  # fmt: skip
     for key in where or {}:
         if key not in names:
             raise InputError(
