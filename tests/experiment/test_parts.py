@@ -1,0 +1,69 @@
+"""Parts by name and by import path."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from airtune.config import read_config
+from airtune.errors import InputError
+from airtune.experiment.composition import CODECS, compose_method
+from airtune.experiment.parts import make_importable, make_part
+from airtune.methods.fedlora import BandwidthPlanner
+from airtune.update.codec import Codec, DenseCodec
+
+OWN = """
+from airtune.update.codec import DenseCodec
+from airtune.federated.method import Planner
+
+class Mine(Planner):
+    def __init__(self, share=1.0):
+        self.share = share
+    def plan(self, view, state):
+        raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path: Path) -> None:
+    (tmp_path / "my_parts.py").write_text(OWN)
+    make_importable(tmp_path)
+    yield
+    sys.path.remove(str(tmp_path))
+    sys.modules.pop("my_parts", None)
+
+
+def test_names_and_options() -> None:
+    assert make_part("dense", CODECS, Codec, "codec") == DenseCodec("fp32")
+    assert make_part({"use": "dense", "dtype": "bf16"}, CODECS, Codec, "codec").dtype == "bf16"
+    path = "airtune.update.codec:DenseCodec"
+    assert make_part({"use": path, "dtype": "fp16"}, {}, Codec, "codec") == DenseCodec("fp16")
+
+
+@pytest.mark.usefixtures("own_module")
+def test_a_planner_of_ones_own() -> None:
+    method = compose_method(read_config(None, ["planner={use: my_parts:Mine, share: 0.5}"]))
+    assert type(method.planner).__name__ == "Mine"
+    assert method.planner.share == 0.5
+    assert isinstance(compose_method(read_config()).planner, BandwidthPlanner)
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ("dens", "codec is dens, but it must be one of dense, .*did you mean 'dense'"),
+        ("no_such_module:X", "importable: No module named 'no_such_module'"),
+        ("airtune.update.codec:Nothing", "a class in airtune.update.codec"),
+        ("airtune.federated.clock:Clock", "a subclass of airtune.update.codec.Codec"),
+        ({"use": "dense", "bits": 3}, "options that dense takes.*unexpected keyword.*bits"),
+        ({"dtype": "fp32"}, "a mapping with the key 'use'"),
+    ],
+)
+def test_refusals(spec: object, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        make_part(spec, CODECS, Codec, "codec")  # type: ignore[arg-type]
+
+
+def test_unknown_method() -> None:
+    with pytest.raises(InputError, match="method is fedlore, .*did you mean 'fedlora'"):
+        compose_method(read_config(None, ["method=fedlore"]))

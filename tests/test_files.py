@@ -1,0 +1,50 @@
+"""Files are written whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airtune.errors import AirtuneError, InputError
+from airtune.files import parse_yaml, write_bytes_atomic, write_json_atomic
+
+
+def test_replaces_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_bytes_atomic(path, b"old")
+    write_bytes_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failure_leaves_the_old_file_and_no_litter(
+    tmp_path: Path, monkeypatch: Any, step: str
+) -> None:
+    path = tmp_path / "x"
+    write_bytes_atomic(path, b"old")
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    if step == "fsync":
+        monkeypatch.setattr("airtune.files.os.fsync", full)
+    else:
+        monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(AirtuneError, match="x cannot be written .No space left on device"):
+        write_bytes_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_json_has_no_infinity(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json_atomic(tmp_path / "x", {"a": float("inf")})
+    assert os.listdir(tmp_path) == []
+
+
+def test_yaml_mistakes_name_the_line() -> None:
+    with pytest.raises(InputError, match="line 2"):
+        parse_yaml("a: 1\nb: [2", "file.yaml")
+    assert parse_yaml("[1e6, 10.0e6, 1e-05, 0o17]", "x") == [1e6, 1e7, 1e-5, 15]
