@@ -19,12 +19,18 @@ PRINTED = [
 ]  # fmt: skip
 
 
-def plain_rate(bandwidth: float, cn0: float) -> float:
-    """Walk down the table."""
+def sawtooth(bandwidth: float, cn0: float) -> float:
+    """The whole bandwidth in use: walk down the table."""
     for efficiency, snr_db in zip(PRINTED[::-1], CQI_SNR_DB[::-1], strict=True):
         if bandwidth > 0 and cn0 / bandwidth >= 10 ** (snr_db / 10) * (1 - 1e-9):
             return efficiency * bandwidth
     return 0.0
+
+
+def plain_rate(bandwidth: float, cn0: float) -> float:
+    """The best part of the bandwidth: all of it, or just up to one of the drops."""
+    drops = [cn0 / 10 ** (snr_db / 10) for snr_db in CQI_SNR_DB]
+    return max(sawtooth(part, cn0) for part in [bandwidth, *drops] if part <= bandwidth)
 
 
 def test_efficiencies_are_the_printed_ones() -> None:
@@ -76,15 +82,19 @@ def test_inverse_at_every_tooth() -> None:
     snr = 10 ** (CQI_SNR_DB / 10)
     links = CqiLinks(np.ones(15))
     at_peak = links.rate(1 / snr)
-    np.testing.assert_allclose(at_peak, CQI_EFFICIENCY / snr, rtol=1e-11)
-    assert (links.rate(1 / snr * (1 + 1e-9)) < at_peak).all()
+    best = np.maximum.accumulate((CQI_EFFICIENCY / snr)[::-1])[::-1]
+    np.testing.assert_allclose(at_peak, best, rtol=1e-11)
+    assert all(sawtooth(1 / x * (1 + 1e-6), 1.0) < sawtooth(1 / x, 1.0) for x in snr)
+    # At the highest tooth of all the rest of the bandwidth stays unused.
+    np.testing.assert_allclose(links.rate(np.full(15, 1e9)), max(at_peak), rtol=1e-11)
+    np.testing.assert_array_equal(links.slope(np.full(15, 1e9)), 0.0)
     np.testing.assert_allclose(links.rate(links.bandwidth_for(at_peak)), at_peak, rtol=1e-11)
 
 
 def test_limits() -> None:
     links = CqiLinks(np.array([5.0, 0.0]))
     np.testing.assert_array_equal(links.rate(np.zeros(2)), 0.0)
-    np.testing.assert_array_equal(links.rate(np.full(2, np.inf)), 0.0)
+    np.testing.assert_array_equal(links.rate(np.full(2, np.inf)), links.limit_bps())
     np.testing.assert_array_equal(links.bandwidth_for(np.zeros(2)), 0.0)
     np.testing.assert_array_equal(links.bandwidth_for(links.limit_bps() * 1.001 + 1e-9), np.inf)
     assert np.isfinite(links.bandwidth_for(links.limit_bps() * (1 - 1e-12))[0])

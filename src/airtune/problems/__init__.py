@@ -1,1 +1,168 @@
-"""Planning problems as files: explicit numbers in, a certified plan out."""
+"""Planning problems on explicit numbers: numbers in, plan out, no model and no torch.
+
+One module per method, imported when a problem names it. Such a module has
+
+    read(mapping) -> problem            refuses bad input with one sentence (InputError)
+    SOLVERS: {name: problem -> Solution}  the first is the default
+    answer(problem, solution) -> dict   what `airtune plan --json` prints
+    simulate(problem, rounds, trace) -> dict   optional: many rounds, for `--rounds`
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from airtune.allocation.solve import Solution
+from airtune.errors import InputError
+from airtune.files import read_yaml_mapping
+
+METHODS = {
+    "jcpba": "airtune.problems.jcpba",
+    "tsfa": "airtune.problems.tsfa",
+    "sflllm": "airtune.problems.sflllm",
+    "fedsllm": "airtune.problems.fedsllm",
+}
+"""Method name -> module; a method's own file is the only one that knows its mathematics."""
+CHANNEL_COLUMNS = ("gain", "gain_db", "spectral_efficiency_bps_hz")
+"""Columns of clients that may have a leading axis of channel draws, [draw, client]."""
+
+
+class Method(Protocol):
+    """What the module of a method offers."""
+
+    SOLVERS: Mapping[str, Callable[[Any], Solution[Any]]]
+
+    def read(self, mapping: Mapping[str, Any]) -> Any:
+        """The problem in SI units, validated."""
+        ...
+
+    def answer(self, problem: Any, solution: Solution[Any]) -> dict[str, Any]:
+        """The JSON answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A problem with its solution."""
+
+    method: str
+    problem: Any
+    solution: Solution[Any]
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The answer as plain data, what `airtune plan --json` prints."""
+        return find_method(self.method).answer(self.problem, self.solution)
+
+
+def plan(
+    problem: Mapping[str, Any] | str | Path,
+    solver: str | None = None,
+    explicit: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> Planned | list[Planned]:
+    """Solve a planning problem.
+
+    Args:
+        problem: the content of a problem file, or the path of one. `clients` is a list of mappings
+            or a mapping of columns: arrays [client], or [draw, client] for many channel draws.
+        solver: a name from the method's SOLVERS; its first one by default.
+        explicit: turns a problem that names a model and a cell into one of explicit numbers.
+
+    Returns:
+        The problem with its solution; a list with one per draw if any column has draws.
+
+    Raises:
+        InputError: bad input, in one sentence. An infeasible problem is no error: its status says
+            so.
+    """
+    mapping = load_problem(problem)
+    if names_a_model(mapping):
+        if explicit is None:
+            remedy = "write it out with `airtune plan --write-problem FILE`"
+            raise InputError("the problem", "one that names a model", "of explicit numbers", remedy)
+        mapping = explicit(mapping)
+    name, method = method_of(mapping)
+    solve = solver_of(method, name, solver)
+    if _drawn_columns(mapping):
+        return [_solved(name, method, solve, draw) for draw in _draws(mapping)]
+    return _solved(name, method, solve, mapping)
+
+
+def load_problem(problem: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
+    """The mapping itself, or that of the file."""
+    if isinstance(problem, Mapping):
+        return problem
+    return read_yaml_mapping(Path(problem), "problem")
+
+
+def names_a_model(mapping: Mapping[str, Any]) -> bool:
+    """Whether the numbers are still to be derived from a model and a cell."""
+    return "model" in mapping or "cell" in mapping
+
+
+def method_of(mapping: Mapping[str, Any]) -> tuple[str, Method]:
+    """The method that a problem names, and its module."""
+    name = mapping.get("method")
+    known = ", ".join(METHODS)
+    if name is None:
+        raise InputError("method", "missing", f"one of {known}")
+    if name not in METHODS:
+        near = difflib.get_close_matches(str(name), METHODS, n=1)
+        raise InputError(
+            "method", name, f"one of {known}", f"did you mean {near[0]}" if near else ""
+        )
+    return name, find_method(name)
+
+
+def find_method(name: str) -> Method:
+    """The module of a method, imported now."""
+    return cast(Method, import_module(METHODS[name]))
+
+
+def solver_of(method: Method, name: str, solver: str | None) -> Callable[[Any], Solution[Any]]:
+    """A solver by name, the method's first one by default."""
+    if solver is None:
+        return next(iter(method.SOLVERS.values()))
+    if solver not in method.SOLVERS:
+        near = difflib.get_close_matches(solver, method.SOLVERS, n=1)
+        remedy = f"did you mean {near[0]}" if near else ""
+        raise InputError(
+            f"solver for {name}", solver, f"one of {', '.join(method.SOLVERS)}", remedy
+        )
+    return method.SOLVERS[solver]
+
+
+def _solved(
+    name: str,
+    method: Method,
+    solve: Callable[[Any], Solution[Any]],
+    mapping: Mapping[str, Any],
+) -> Planned:
+    problem = method.read(mapping)
+    return Planned(name, problem, solve(problem))
+
+
+def _draws(mapping: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The problem of each draw: rows of the [draw, client] columns, the rest unchanged."""
+    clients = mapping["clients"]
+    drawn = _drawn_columns(mapping)
+    counts = {len(clients[key]) for key in drawn}
+    if len(counts) > 1:
+        shown = " and ".join(map(str, sorted(counts)))
+        raise InputError("draws", f"{shown} in different columns", "as many in every column")
+    return [
+        {**mapping, "clients": {**clients, **{key: clients[key][draw] for key in drawn}}}
+        for draw in range(counts.pop())
+    ]
+
+
+def _drawn_columns(mapping: Mapping[str, Any]) -> list[str]:
+    clients = mapping.get("clients")
+    if not isinstance(clients, Mapping):
+        return []
+    return [key for key in CHANNEL_COLUMNS if np.ndim(clients.get(key, 0)) == 2]

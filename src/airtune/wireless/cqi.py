@@ -23,14 +23,22 @@ to 0.7 dB above the 10 % points of Sionna 2.2's simulated NR LDPC tables (PDSCH 
 blocks of 500 bits), which a test recomputes for CQI 4..15.
 """
 
+_WIDTH = 1.0 / db_to_linear(CQI_SNR_DB)
+# Up to cn0 times this the band may grow before CQI k is lost.
+
 
 @dataclass(frozen=True)
 class CqiLinks:
-    """FDMA links with the discrete rates of a 3GPP CQI table: `r(b) = b eta[CQI(cn0/(margin b))]`.
+    """FDMA links with the discrete rates of a 3GPP CQI table.
 
-    More bandwidth dilutes the power, the SNR falls below a threshold and the rate drops: r(b) is a
-    sawtooth, and 0 once the SNR is below CQI 1. `bandwidth_for` returns the smallest bandwidth
-    that reaches the rate. A lower bound on a latency refers to `envelope()`, never to r itself.
+    Spread over the whole bandwidth the rate is `b eta[CQI(cn0 / (margin b))]`, a sawtooth: more
+    bandwidth dilutes the power, the SNR falls below a threshold and the rate drops, to 0 below
+    CQI 1. A client may leave bandwidth unused, so the rate counted is the best with at most b:
+
+        r(b) = max_k  eta_k min(b, cn0 / (margin snr_k))
+
+    which does not fall with b but is not concave: a bound on a joint optimum refers to
+    `envelope()`. `bandwidth_for` returns the smallest bandwidth that reaches a rate.
 
     Source: TS 38.214 clause 5.2.2.1; efficiencies `CQI_EFFICIENCY`, thresholds `CQI_SNR_DB`.
     Left out: overhead, retransmissions (HARQ), frequency selectivity.
@@ -45,51 +53,53 @@ class CqiLinks:
     def __post_init__(self) -> None:
         links = ShannonLinks(self.cn0_hz, self.margin)
         object.__setattr__(self, "cn0_hz", links.cn0_hz)
-        object.__setattr__(self, "_effective_hz", links._effective_hz)
+        object.__setattr__(self, "_effective_hz", links.effective_hz)
 
     def __len__(self) -> int:
         return len(self.cn0_hz)
 
     def rate(self, bandwidth_hz: FloatArray) -> FloatArray:
-        """`eta[CQI] b`; 0 below CQI 1 and at infinite bandwidth."""
-        b = np.asarray(bandwidth_hz, dtype=np.float64)
-        eta = self.slope(b)
-        with np.errstate(invalid="ignore"):
-            return np.where(eta > 0, eta * b, 0.0)
+        """The best tooth within the bandwidth."""
+        return self._best_tooth(bandwidth_hz)[0]
 
     def bandwidth_for(self, rate_bps: FloatArray) -> FloatArray:
-        """`R / eta` at the highest CQI whose peak rate `cn0 eta / SNR` reaches R; inf if none."""
+        """`R / eta` at the highest CQI whose peak rate `cn0 eta / snr` reaches R; inf if none."""
         rate = np.asarray(rate_bps, dtype=np.float64)
-        peak = CQI_EFFICIENCY / db_to_linear(CQI_SNR_DB)
         # The peaks do not fall strictly with the CQI: count against the best of it and higher.
-        best_above = np.maximum.accumulate(peak[::-1])
+        best_above = np.maximum.accumulate((CQI_EFFICIENCY * _WIDTH)[::-1])
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             level = np.searchsorted(best_above, rate / self._effective_hz, side="left")
             eta = np.append(CQI_EFFICIENCY[::-1], 0.0)[level]
             return np.where(rate > 0, rate / eta, 0.0)
 
     def slope(self, bandwidth_hz: FloatArray) -> FloatArray:
-        """`eta[CQI]`, the derivative between the drops."""
-        b = np.asarray(bandwidth_hz, dtype=np.float64)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            snr = np.where(self._effective_hz > 0, self._effective_hz / b, 0.0)
-        # The slack keeps a bandwidth computed as cn0 / SNR on its own side of the threshold.
-        threshold = db_to_linear(CQI_SNR_DB) * (1.0 - 1e-12)
-        level = np.searchsorted(threshold, snr, side="right")
-        return np.append(0.0, CQI_EFFICIENCY)[level]
+        """`eta_k` while the best tooth rises, 0 where the bandwidth is more than it can use."""
+        return self._best_tooth(bandwidth_hz)[1]
 
     def limit_bps(self) -> FloatArray:
         """The highest tooth of the saw."""
-        return self._effective_hz * float(np.max(CQI_EFFICIENCY / db_to_linear(CQI_SNR_DB)))
+        return self._effective_hz * float(np.max(CQI_EFFICIENCY * _WIDTH))
 
     def select(self, index: Index) -> "CqiLinks":
         """The links of some clients only."""
         return CqiLinks(self._effective_hz[index])
 
     def envelope(self) -> "ConcaveLinks":
-        """The least concave function above the sawtooth, for certificates."""
-        width = 1.0 / db_to_linear(CQI_SNR_DB[::-1])
-        return ConcaveLinks(self._effective_hz, *_concave_hull(width, CQI_EFFICIENCY[::-1] * width))
+        """The least concave function above the rate, for certificates."""
+        width, height = _concave_hull(_WIDTH[::-1], (CQI_EFFICIENCY * _WIDTH)[::-1])
+        return ConcaveLinks(self._effective_hz, width, height)
+
+    def _best_tooth(self, bandwidth_hz: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Rate and slope; a loop over 15 teeth, not a [client, tooth] array, for many clients."""
+        b = np.asarray(bandwidth_hz, dtype=np.float64)
+        shape = np.broadcast_shapes(b.shape, self._effective_hz.shape)
+        rate, slope = np.zeros(shape), np.zeros(shape)
+        for eta, width in zip(CQI_EFFICIENCY.tolist(), _WIDTH.tolist(), strict=True):
+            tooth = eta * np.minimum(b, self._effective_hz * width)
+            better = tooth > rate
+            rate = np.where(better, tooth, rate)
+            slope = np.where(better, np.where(b < self._effective_hz * width, eta, 0.0), slope)
+        return rate, slope
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,11 @@ class ShannonLinks:
     def __len__(self) -> int:
         return len(self.cn0_hz)
 
+    @property
+    def effective_hz(self) -> FloatArray:
+        """cn0 / margin [client], Hz."""
+        return self._effective_hz
+
     def rate(self, bandwidth_hz: FloatArray) -> FloatArray:
         """`b log2(1 + cn0/b)`; the limit `cn0 / ln 2` once cn0/b underflows."""
         b = np.asarray(bandwidth_hz, dtype=np.float64)

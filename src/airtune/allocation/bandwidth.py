@@ -1,0 +1,254 @@
+"""Bandwidth for fixed payloads: the split of a band that ends the round soonest, and equal shares.
+
+    min over b of  max_n (fixed_delay_n + payload_n / r_n(b_n))   s.t.  sum_n b_n <= B, b_n >= 0
+
+At deadline tau client n needs `r_n^-1(payload_n / (tau - fixed_delay_n))` at least; the sum of the
+needs falls with tau, and the smallest tau at which it fits the band is the global optimum. For
+sawtooth rates (a CQI table) this holds as well, with the smallest bandwidth that reaches a rate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from airtune.allocation.solve import (
+    OPTIMALITY,
+    Bracket,
+    Check,
+    Evaluation,
+    Solution,
+    Status,
+    Stopwatch,
+    checked,
+    smallest_deadline,
+)
+from airtune.errors import InputError
+from airtune.quantities import FloatArray, format_duration
+from airtune.wireless.rate import Links
+
+
+@dataclass(frozen=True)
+class BandwidthPlan:
+    """Bandwidth per client [client], Hz, and the round's latency, s."""
+
+    bandwidth_hz: FloatArray
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class Uploads:
+    """What shares a band: links, payloads and the delays before each upload.
+
+    Args:
+        links: rates [client].
+        payload_bits: [client], >= 0.
+        fixed_delay_s: time before the upload starts [client], >= 0.
+        bandwidth_hz: the whole band, > 0.
+        names: of the clients, for messages; "client 0", ... without.
+
+    Raises:
+        InputError: a value outside these ranges, named by client.
+    """
+
+    links: Links
+    payload_bits: FloatArray
+    fixed_delay_s: FloatArray
+    bandwidth_hz: float
+    names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.links)
+        require_band(self.bandwidth_hz)
+        for name in ("payload_bits", "fixed_delay_s"):
+            values = np.broadcast_to(np.asarray(getattr(self, name), dtype=np.float64), (count,))
+            require_each(name, values, np.isfinite(values) & (values >= 0), self.names)
+            object.__setattr__(self, name, values)
+
+    def name(self, client: int) -> str:
+        """What messages call a client."""
+        return client_name(self.names, client)
+
+    def finish_s(self, bandwidth_hz: FloatArray) -> FloatArray:
+        """When each client's upload ends [client]; inf where it never does."""
+        return self.fixed_delay_s + airtime_s(self.payload_bits, self.links.rate(bandwidth_hz))
+
+
+def client_name(names: Sequence[str], client: int) -> str:
+    """A client's name, or its number where clients have no names."""
+    return f"client {names[client]}" if len(names) else f"client {client}"
+
+
+def require_band(bandwidth_hz: float) -> None:
+    """Raise InputError unless the band is positive and finite."""
+    if not 0 < bandwidth_hz < np.inf:
+        raise InputError("bandwidth_hz", bandwidth_hz, "a positive number")
+
+
+def require_each(
+    name: str, values: FloatArray, good: ArrayLike, names: Sequence[str] = (), allowed: str = ""
+) -> None:
+    """Raise InputError for the first client whose value is not good."""
+    bad = np.flatnonzero(~np.asarray(good))
+    if len(bad):
+        first = int(bad[0])
+        where = f"{name} of {client_name(names, first)}"
+        raise InputError(where, float(values[first]), allowed or "a finite number >= 0")
+
+
+def airtime_s(bits: FloatArray, rate_bps: FloatArray) -> FloatArray:
+    """bits / rate, 0 for no bits and inf for bits without a rate."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.where(bits > 0, bits / rate_bps, 0.0)
+
+
+def minmax_bandwidth(
+    links: Links,
+    payload_bits: ArrayLike,
+    fixed_delay_s: ArrayLike,
+    bandwidth_hz: float,
+    names: Sequence[str] = (),
+    start_s: float | None = None,
+) -> Solution[BandwidthPlan]:
+    """The split of the band that ends the round soonest: the global optimum, with its proof.
+
+    At the returned `lower_bound` the clients' least bandwidths together exceed the band (or one
+    client would need more than its link can ever carry). Clients without a payload get none.
+
+    Arguments and errors as `Uploads`; any links whose rate does not fall with bandwidth.
+    `start_s` is a guess of the latency, such as the last round's.
+    """
+    uploads = Uploads(links, _array(payload_bits), _array(fixed_delay_s), bandwidth_hz, names)
+    watch = Stopwatch()
+    # Nobody can have more than the whole band, so nothing is faster than everyone alone in it.
+    alone = uploads.finish_s(np.full(len(links), bandwidth_hz))
+    if not np.isfinite(alone).all():
+        return no_signal("minmax", uploads.name(int(np.argmax(alone))))
+    together = uploads.finish_s(_equal_shares(uploads))
+    need = _Need(uploads)
+    bracket = smallest_deadline(
+        need, bandwidth_hz, float(alone.max()), float(together.max()), start_s
+    )
+    bandwidth = need.bandwidth_hz(bracket.high)
+    seconds = watch.seconds
+    return _solution("minmax", uploads, bandwidth, seconds, bracket)
+
+
+def equal_bandwidth(
+    links: Links,
+    payload_bits: ArrayLike,
+    fixed_delay_s: ArrayLike,
+    bandwidth_hz: float,
+    names: Sequence[str] = (),
+) -> Solution[BandwidthPlan]:
+    """The same bandwidth for every client, `b = B / N`; arguments and errors as `Uploads`.
+
+    The lower bound is that of `minmax_bandwidth`.
+    """
+    uploads = Uploads(links, _array(payload_bits), _array(fixed_delay_s), bandwidth_hz, names)
+    watch = Stopwatch()
+    bandwidth = _equal_shares(uploads)
+    finish = uploads.finish_s(bandwidth)
+    if not np.isfinite(finish).all():
+        return no_signal("equal", uploads.name(int(np.argmax(finish))))
+    seconds = watch.seconds
+    best = minmax_bandwidth(links, payload_bits, fixed_delay_s, bandwidth_hz, names)
+    assert best.lower_bound is not None
+    bound = Bracket(best.lower_bound, best.lower_bound, 0)
+    return _solution("equal", uploads, bandwidth, seconds, bound)
+
+
+def check_bandwidth(uploads: Uploads, plan: BandwidthPlan) -> Check:
+    """Recompute from the rates alone that the plan fits the band and keeps its latency."""
+    share = plan.bandwidth_hz
+    negative = float(np.max(-share, initial=0.0))
+    late = uploads.finish_s(share) - plan.latency_s
+    return Check(
+        {
+            "bandwidth": float(np.sum(share)) / uploads.bandwidth_hz - 1.0,
+            "bandwidth of each client": negative / uploads.bandwidth_hz,
+            "latency": float(np.max(late)) / plan.latency_s if np.max(late) > 0 else 0.0,
+        }
+    )
+
+
+def no_signal(solver: str, client: str) -> Solution[BandwidthPlan]:
+    """The answer where a client can never send what it must."""
+    message = f"{client} has a payload but no signal: its link carries nothing at any bandwidth."
+    return Solution(Status.INFEASIBLE, message, solver)
+
+
+class _Need:
+    """The least bandwidth that lets every client finish by a deadline."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+
+    def __call__(self, deadline_s: float) -> Evaluation:
+        """Sum over the clients [Hz] and its derivative [Hz/s], `-sum rate / time / r'(b)`."""
+        uploads = self._uploads
+        rate = self._rate(deadline_s)
+        bandwidth = uploads.links.bandwidth_for(rate)
+        busy = rate > 0
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            time_s = deadline_s - uploads.fixed_delay_s
+            fall = np.where(busy, rate / time_s / uploads.links.slope(bandwidth), 0.0)
+        return float(bandwidth.sum()), -float(fall.sum())
+
+    def bandwidth_hz(self, deadline_s: float) -> FloatArray:
+        """Per client [client]."""
+        return self._uploads.links.bandwidth_for(self._rate(deadline_s))
+
+    def _rate(self, deadline_s: float) -> FloatArray:
+        uploads = self._uploads
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            rate = uploads.payload_bits / (deadline_s - uploads.fixed_delay_s)
+        return np.where(uploads.payload_bits > 0, rate, 0.0)
+
+
+def _array(values: ArrayLike) -> FloatArray:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _equal_shares(uploads: Uploads) -> FloatArray:
+    return np.full(len(uploads.links), uploads.bandwidth_hz / len(uploads.links))
+
+
+def _solution(
+    solver: str, uploads: Uploads, bandwidth_hz: FloatArray, seconds: float, bracket: Bracket
+) -> Solution[BandwidthPlan]:
+    finish = uploads.finish_s(bandwidth_hz)
+    plan = BandwidthPlan(bandwidth_hz, float(finish.max()))
+    bound = min(bracket.low, plan.latency_s)
+    optimal = plan.latency_s - bound <= OPTIMALITY * plan.latency_s
+    solution = Solution(
+        status=Status.OPTIMAL if optimal else Status.FEASIBLE,
+        message=_message(uploads, finish, bandwidth_hz, optimal),
+        solver=solver,
+        plan=plan,
+        objective=plan.latency_s,
+        lower_bound=bound,
+        iterations=bracket.iterations,
+        solve_time_s=seconds,
+        trace=bracket.trace,
+    )
+    return checked(solution, lambda found: check_bandwidth(uploads, found))
+
+
+def _message(
+    uploads: Uploads, finish_s: FloatArray, bandwidth_hz: FloatArray, optimal: bool
+) -> str:
+    """One sentence: who ends last, and what would have to grow to change that."""
+    last = int(np.argmax(finish_s))
+    latency = float(finish_s[last])
+    together = int(np.count_nonzero(finish_s >= latency * (1.0 - 1e-9)))
+    who = uploads.name(last)
+    if together > 1:
+        who = f"{together} of {len(finish_s)} clients end together"
+    else:
+        who = f"{who} ends last"
+    band_is_full = float(bandwidth_hz.sum()) >= uploads.bandwidth_hz * (1.0 - 1e-6)
+    limit = "the band is the limit" if band_is_full else "not the band but its delay is the limit"
+    claim = "Optimal" if optimal else "Feasible"
+    return f"{claim}: {who}, after {format_duration(latency)}; {limit}."

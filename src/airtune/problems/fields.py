@@ -1,0 +1,80 @@
+"""Words and ranges for the fields of a problem: what a key may be called and what it may hold."""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from airtune.errors import InputError
+from airtune.quantities import FloatArray, db_to_linear, dbm_to_watts
+
+REQUIRED: Any = object()
+"""The default of a key that has none."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval of numbers, with the words for it."""
+
+    words: str
+    low: float = -np.inf
+    high: float = np.inf
+    open_low: bool = False
+
+    def holds(self, values: ArrayLike) -> Any:
+        """Elementwise; NaN is in no range."""
+        v = np.asarray(values, dtype=np.float64)
+        return ((v > self.low) if self.open_low else (v >= self.low)) & (v <= self.high)
+
+
+_LARGEST = float(np.finfo(np.float64).max)
+POSITIVE = Range("a number > 0", 0.0, _LARGEST, open_low=True)
+NOT_NEGATIVE = Range("a number >= 0", 0.0, _LARGEST)
+FINITE = Range("a finite number", -_LARGEST, _LARGEST)
+SHARE = Range("a number from 0 to 1", 0.0, 1.0)
+LEVEL = Range("a number of decibels (-.inf: nothing)", -np.inf, _LARGEST)
+
+
+def decibel_twin(key: str) -> tuple[str, Callable[[ArrayLike], FloatArray]]:
+    """The logarithmic form of a linear key, and its conversion.
+
+    >>> decibel_twin("tx_power_w")[0], decibel_twin("noise_psd_w_hz")[0], decibel_twin("gain")[0]
+    ('tx_power_dbm', 'noise_psd_dbm_hz', 'gain_db')
+    """
+    if key.endswith("_w_hz"):
+        return key.removesuffix("_w_hz") + "_dbm_hz", dbm_to_watts
+    if key.endswith("_w"):
+        return key.removesuffix("_w") + "_dbm", dbm_to_watts
+    return key + "_db", db_to_linear
+
+
+def refuse_unknown(mapping: Iterable[str], known: Sequence[str], where: str) -> None:
+    """Raise InputError for a key that is not known, with the nearest known one."""
+    for key in mapping:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            names = ", ".join(sorted(set(known)))
+            remedy = f"did you mean {near[0]}" if near else ""
+            field = f"{where}.{key}" if where else str(key)
+            raise InputError(field, "an unknown key", f"one of {names}", remedy)
+
+
+def is_number(value: Any) -> bool:
+    """A number as YAML or numpy gives it; True is none."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def number_list(value: Any, label: str, allowed: Range, length: int | None) -> FloatArray:
+    if is_number(value) and length is not None:
+        value = [value] * length
+    if not isinstance(value, list | tuple | np.ndarray) or not len(value):
+        raise InputError(label, value, "a list of numbers")
+    for entry in value:
+        if not is_number(entry) or not allowed.holds(entry):
+            raise InputError(label, entry, allowed.words)
+    if length is not None and len(value) != length:
+        raise InputError(label, f"a list of {len(value)}", f"one number or a list of {length}")
+    return np.array(value, dtype=np.float64)
