@@ -1,1 +1,1 @@
-"""What a training step costs: parameters, FLOPs, memory and payload of a transformer."""
+"""What fine-tuning computes, holds and sends, from a model config alone."""

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from airtune.errors import InputError
+from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
+from airtune.workload.architecture import Architecture
+from airtune.workload.pruning import pruned
 
 # The library's own order of the data: a lower entry here comes first in the file. The order
 # matters for the length of a frame, because offsets are written in decimal digits.
@@ -64,3 +67,43 @@ def flat_update_bits(coordinates: int, dtype: str = "fp32") -> int:
     """
     dtype_bits(dtype)
     return 8 * frame_bytes({"update": (WIRE_DTYPES[dtype], [coordinates])})
+
+
+def update_bits(
+    architecture: Architecture,
+    adapter: AdapterShape,
+    dtype: str = "fp32",
+    pruning_rate: float = 0.0,
+    blocks: range | None = None,
+) -> int:
+    """Bits of a client's dense update: the kept coordinates of its adapter, one flat tensor.
+
+    `blocks` limits it to some blocks (a split model's client half). The server derives the pruning
+    mask from the rate, so no mask travels.
+    """
+    adapter.adaptation(architecture)  # refuses a rank above the width
+    kept = pruned(architecture, pruning_rate)
+    return flat_update_bits(adapter_parameters(kept, adapter, blocks), dtype)
+
+
+def saved_adapter_bytes(architecture: Architecture, adapter: AdapterShape) -> int:
+    """Length of the `adapter_model.safetensors` of a saved fp32 PEFT adapter [byte]."""
+    tensors = adapter_tensors(architecture, adapter)
+    return frame_bytes({name: ("F32", shape) for name, shape in tensors.items()}, {"format": "pt"})
+
+
+def rank_bits(
+    architecture: Architecture, adapter: AdapterShape, dtype: str = "fp32"
+) -> dict[str, int]:
+    """Bits of ONE rank of each adapted matrix: a column of B and a row of A, in + out numbers.
+
+    Keys are module names as PEFT writes them; the sum is the payload of a rank that is kept
+    everywhere. Left out: masks (rank bits per matrix) and the frame, which the codec counts.
+    """
+    tensors = adapter_tensors(architecture, adapter)
+    bits: dict[str, int] = {}
+    for name, (rows, columns) in tensors.items():
+        matrix = name.rsplit(".", 2)[0]
+        per_rank = rows * columns // adapter.rank * dtype_bits(dtype)
+        bits[matrix] = bits.get(matrix, 0) + per_rank
+    return bits

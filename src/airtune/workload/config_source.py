@@ -1,0 +1,91 @@
+"""Where a model's config comes from: shipped with airtune, a local folder, or a hub."""
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from airtune.errors import InputError
+from airtune.files import read_text
+
+BUILTIN_MODEL = "builtin"
+"""The small language model that ships with airtune."""
+
+
+def bundled_names() -> list[str]:
+    """Names of the published models whose shapes ship with airtune, sorted."""
+    folder = files("airtune") / "workload" / "configs"
+    return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir())
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """The config of `builtin`, a bundled name, a local folder, or a hub repository, in this order.
+
+    Only a hub name that is not in the local hub cache touches the network, and only for its
+    config.json. Raises InputError when nothing has this name.
+    """
+    if name == BUILTIN_MODEL:
+        return _parse((files("airtune") / "builtin_model" / "config.json").read_text(), name)
+    if name in bundled_names():
+        bundled = files("airtune") / "workload" / "configs" / f"{name}.json"
+        return _parse(bundled.read_text(encoding="utf-8"), name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        path = path / "config.json"
+    if path.is_file():
+        return _parse(read_text(path, "model"), str(path))
+    if path.name == "config.json":
+        raise InputError("model", name, "a folder that holds config.json")
+    return _parse(read_text(_hub_config(name), "model"), name)
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(name, f"not JSON (line {error.lineno}: {error.msg})", "JSON") from None
+    if not isinstance(config, Mapping):
+        raise InputError(name, f"a {type(config).__name__}", "a JSON object of config keys")
+    return dict(config)
+
+
+def _hub_config(name: str) -> Path:
+    """The cached config.json of a hub repository, downloaded if need be."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+        _require_hub()
+        return Path(hf_hub_download(name, "config.json"))
+    except (OSError, HFValidationError) as error:
+        raise _unknown(name, str(error).strip().splitlines()[0][:160]) from None
+
+
+def _require_hub() -> None:
+    """Fail within seconds where there is no network; a download would retry for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5.0)
+    except Exception as error:
+        # The session's HTTP library is huggingface_hub's choice, and so are its error classes.
+        raise ConnectionError(f"no connection to {constants.ENDPOINT}") from error
+
+
+def _unknown(name: str, reason: str) -> InputError:
+    close = get_close_matches(name.split("/")[-1].lower(), bundled_names(), n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return InputError(
+        "model",
+        name,
+        f"'{BUILTIN_MODEL}', a bundled config ({', '.join(bundled_names())}), a folder with "
+        "config.json, or a hub name",
+        f"{meant}The hub says: {reason}",
+    )

@@ -1,0 +1,104 @@
+"""Floating point operations of a training step, counted as torch's FlopCounterMode counts them.
+
+A product of (m x k) and (k x n) is 2 m k n operations. Attention multiplies full score matrices,
+as eager attention does, without halving for causality. Backward with a frozen base: gradients of
+activations wherever something trainable lies below, gradients of weights for adapters only.
+Left out: norms, activation functions, rotary positions, softmax, the loss and the optimiser, which
+are elementwise and multiply no matrices.
+"""
+
+from dataclasses import dataclass
+
+from airtune.workload.architecture import Architecture
+from airtune.workload.block import Linear, Widths
+from airtune.workload.gradient_flow import Adaptation, GradientFlow, gradient_flow
+from airtune.workload.step import Step
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of one part; `output_needs_gradient` tells the part above what lies below it."""
+
+    forward: int
+    backward: int
+    output_needs_gradient: bool
+
+
+def linear_flops(
+    linear: Linear, widths: Widths, positions: int, rank: int, input_needs_gradient: bool
+) -> tuple[int, int]:
+    """Forward and backward operations of one matrix with its adapter, for P rows.
+
+    forward  = 2 P in out + 2 P r (in + out)
+    backward = 2 P r (in + 2 out)                       (of A, B and A x)
+             + 2 P in out + 2 P r in                    (of x, where x needs a gradient)
+    """
+    read, write = linear.input_width(widths), linear.output_width(widths)
+    forward = 2 * positions * (read * write + rank * (read + write))
+    backward = 2 * positions * rank * (read + 2 * write)
+    if input_needs_gradient:
+        backward += 2 * positions * (read * write + rank * read)
+    return forward, backward
+
+
+def attention_flops(widths: Widths, step: Step, flow: GradientFlow) -> tuple[int, int]:
+    """Scores q k^T and their product with v: 2 b t^2 d each, for b sequences, t tokens, d = query.
+
+    Backward has one such product for each operand that needs a gradient: q, k, scores and v.
+    """
+    product = 2 * step.batch_size * step.tokens**2 * widths.query
+    operands = (flow.query, flow.key, flow.scores, flow.value)
+    return 2 * product, sum(operands) * product
+
+
+def block_flops(
+    architecture: Architecture, adaptation: Adaptation, step: Step, input_needs_gradient: bool
+) -> Flops:
+    """One decoder block. `input_needs_gradient`: something trainable lies below it."""
+    flow = gradient_flow(architecture.structure, adaptation, input_needs_gradient)
+    forward, backward = attention_flops(architecture.widths, step, flow)
+    for linear in architecture.structure.linears:
+        ahead, back = linear_flops(
+            linear,
+            architecture.widths,
+            step.positions,
+            adaptation.of(linear),
+            flow.input_of(linear.role),
+        )
+        forward, backward = forward + ahead, backward + back
+    return Flops(forward, backward, flow.output)
+
+
+def embedding_flops(architecture: Architecture, adaptation: Adaptation, step: Step) -> Flops:
+    """Looking up tokens multiplies nothing; the projection that OPT-350m puts after it does."""
+    linears = architecture.structure.input_linears
+    return _chain(architecture, linears, adaptation, step, input_needs_gradient=False)
+
+
+def head_flops(
+    architecture: Architecture, adaptation: Adaptation, step: Step, input_needs_gradient: bool
+) -> Flops:
+    """The projection before the LM head, if any, and the LM head: 2 rows width vocabulary."""
+    linears = architecture.structure.output_linears
+    before = _chain(architecture, linears, adaptation, step, input_needs_gradient)
+    logits = 2 * step.logit_rows * architecture.widths.embedding * architecture.vocab_size
+    backward = before.backward + logits * before.output_needs_gradient
+    return Flops(before.forward + logits, backward, before.output_needs_gradient)
+
+
+def _chain(
+    architecture: Architecture,
+    linears: tuple[Linear, ...],
+    adaptation: Adaptation,
+    step: Step,
+    input_needs_gradient: bool,
+) -> Flops:
+    """Matrices one after another."""
+    forward = backward = 0
+    needs = input_needs_gradient
+    for linear in linears:
+        rank = adaptation.of(linear)
+        ahead, back = linear_flops(linear, architecture.widths, step.positions, rank, needs)
+        forward, backward = forward + ahead, backward + back
+        needs = needs or rank > 0
+    return Flops(forward, backward, needs)

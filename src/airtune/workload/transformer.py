@@ -1,0 +1,273 @@
+"""The work of one training step, part by part: embedding, every block, LM head.
+
+A function of architecture, adapter shape, batch, pruning rate and split point; nothing is loaded
+or timed, so a 70 B model costs as little as a small one.
+"""
+
+from dataclasses import dataclass, replace
+
+from airtune.errors import InputError
+from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.architecture import Architecture
+from airtune.workload.block import Linear
+from airtune.workload.flops import Flops, block_flops, embedding_flops, head_flops
+from airtune.workload.gradient_flow import Adaptation
+from airtune.workload.memory import (
+    ADAPTER_BYTES,
+    OPTIMIZER_MOMENTS,
+    Attention,
+    block_stored_bytes,
+    chain_stored_bytes,
+    final_norm_bytes,
+    loss_bytes,
+)
+from airtune.workload.payload import dtype_bits
+from airtune.workload.pruning import pruned
+from airtune.workload.step import Step
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the model in one training step.
+
+    `activation_bits` is the size of its output, which is what a cut after it sends;
+    `stored_bytes` is what it keeps for the backward pass; `memory_bytes` adds its weights, its
+    adapter, the adapter's gradient and the optimiser's moments.
+    """
+
+    name: str
+    parameters: int
+    adapter_parameters: int
+    forward_flops: int
+    backward_flops: int
+    activation_bits: int
+    stored_bytes: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """All parts of a model, or of one half of a split one; totals are sums over them.
+
+    `working_bytes` is what no part owns: the arrays around the loss, or the cut tensor and its
+    gradient on the client half.
+    """
+
+    parts: tuple[Part, ...]
+    working_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        """Frozen parameters held."""
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Trained parameters."""
+        return sum(part.adapter_parameters for part in self.parts)
+
+    @property
+    def forward_flops(self) -> int:
+        """Operations of the forward pass of one step."""
+        return sum(part.forward_flops for part in self.parts)
+
+    @property
+    def backward_flops(self) -> int:
+        """Operations of the backward pass of one step."""
+        return sum(part.backward_flops for part in self.parts)
+
+    @property
+    def flops(self) -> int:
+        """Operations of one step, forward and backward."""
+        return self.forward_flops + self.backward_flops
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak memory: weights, adapter, gradients, optimiser, kept activations, the loss.
+
+        Left out: the runtime itself (Python and PyTorch, 0.3 to 0.5 GB), temporaries inside one
+        operation, the allocator's fragmentation, tokenised data, and a second copy of the adapter.
+        """
+        return sum(part.memory_bytes for part in self.parts) + self.working_bytes
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What fixes bytes: the base's dtype, the optimiser, and the kind of attention."""
+
+    dtype: str = "fp32"
+    optimizer: str = "adamw"
+    attention: Attention = "sdpa"
+
+    def __post_init__(self) -> None:
+        dtype_bits(self.dtype)
+        if self.optimizer not in OPTIMIZER_MOMENTS:
+            allowed = f"one of {', '.join(OPTIMIZER_MOMENTS)}"
+            raise InputError("training.optimizer", self.optimizer, allowed)
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of one number of the base model."""
+        return dtype_bits(self.dtype) // 8
+
+    def memory_bytes(self, parameters: int, trained: int, stored: int) -> int:
+        """Weights + adapter (value, gradient, moments) + kept activations."""
+        per_trained = ADAPTER_BYTES * (2 + OPTIMIZER_MOMENTS[self.optimizer])
+        return parameters * self.dtype_bytes + trained * per_trained + stored
+
+
+DEFAULT_PRECISION = Precision()
+
+
+def workload(
+    architecture: Architecture,
+    adapter: AdapterShape,
+    step: Step,
+    pruning_rate: float = 0.0,
+    precision: Precision = DEFAULT_PRECISION,
+) -> Workload:
+    """The whole model's work in one step, with every block pruned at `pruning_rate`.
+
+    Raises InputError for target modules, ranks, rates and lengths that the model does not allow.
+    """
+    builder = _builder(architecture, adapter, step, pruning_rate, precision)
+    parts = builder.parts(range(architecture.block_count))
+    return Workload(parts, loss_bytes(architecture, step))
+
+
+def split_workload(
+    architecture: Architecture,
+    adapter: AdapterShape,
+    step: Step,
+    split_point: int,
+    pruning_rate: float = 0.0,
+    precision: Precision = DEFAULT_PRECISION,
+) -> tuple[Workload, Workload]:
+    """The client half (embedding and `split_point` blocks) and the server half (the rest, LM head).
+
+    FLOPs of the halves add up to the whole model's. Both halves hold the token table of a tied
+    model, so parameters add up to more. Raises InputError unless 1 <= split_point < blocks.
+    """
+    last = architecture.block_count - 1
+    if not 1 <= split_point <= last:
+        raise InputError(
+            "split_point", split_point, f"from 1 to {last} (of {architecture.block_count} blocks)"
+        )
+    builder = _builder(architecture, adapter, step, pruning_rate, precision)
+    parts = builder.parts(range(architecture.block_count))
+    client, (*blocks, head) = parts[: split_point + 1], parts[split_point + 1 :]
+    if architecture.tied:
+        table = architecture.vocab_size * architecture.widths.embedding
+        head = replace(
+            head,
+            parameters=head.parameters + table,
+            memory_bytes=head.memory_bytes + table * precision.dtype_bytes,
+        )
+    cut_bytes = 2 * step.positions * architecture.hidden_size * precision.dtype_bytes
+    return Workload(client, cut_bytes), Workload((*blocks, head), loss_bytes(architecture, step))
+
+
+def total_flops(architecture: Architecture, adaptation: Adaptation, step: Step) -> int:
+    """Forward and backward operations of one step, without the bookkeeping per part."""
+    flops = embedding_flops(architecture, adaptation, step)
+    total = flops.forward + flops.backward
+    for _ in range(architecture.block_count):
+        flops = block_flops(architecture, adaptation, step, flops.output_needs_gradient)
+        total += flops.forward + flops.backward
+    head = head_flops(architecture, adaptation, step, flops.output_needs_gradient)
+    return total + head.forward + head.backward
+
+
+def activation_bits(architecture: Architecture, tokens: int, dtype: str = "fp32") -> int:
+    """Bits of the activations of `tokens` real tokens at any cut between two blocks.
+
+    tokens x hidden width x bits per number: in a decoder the cut's place does not matter. Left out:
+    the frame around them, masks, positions and labels, which the codec at the cut counts.
+    """
+    return tokens * architecture.hidden_size * dtype_bits(dtype)
+
+
+def _builder(
+    architecture: Architecture,
+    adapter: AdapterShape,
+    step: Step,
+    pruning_rate: float,
+    precision: Precision,
+) -> "_Builder":
+    if step.tokens > architecture.max_tokens:
+        allowed = f"at most {architecture.max_tokens} for this model"
+        raise InputError("tokens", step.tokens, allowed)
+    adaptation = adapter.adaptation(architecture)
+    return _Builder(pruned(architecture, pruning_rate), adaptation, step, precision)
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Makes the parts in forward order, handing on whether something trainable lies below."""
+
+    architecture: Architecture
+    adaptation: Adaptation
+    step: Step
+    precision: Precision
+
+    def parts(self, blocks: range) -> tuple[Part, ...]:
+        flops = embedding_flops(self.architecture, self.adaptation, self.step)
+        parts = [self._embedding(flops)]
+        needs = flops.output_needs_gradient
+        for block in blocks:
+            flops = block_flops(self.architecture, self.adaptation, self.step, needs)
+            parts.append(self._block(block, flops, needs))
+            needs = flops.output_needs_gradient
+        flops = head_flops(self.architecture, self.adaptation, self.step, needs)
+        return (*parts, self._head(flops, needs))
+
+    def _part(
+        self,
+        name: str,
+        linears: tuple[Linear, ...],
+        other_parameters: int,
+        flops: Flops,
+        stored: int,
+        output_numbers: int,
+    ) -> Part:
+        widths = self.architecture.widths
+        parameters = other_parameters + sum(linear.parameters(widths) for linear in linears)
+        trained = sum(
+            self.adaptation.of(linear) * (linear.input_width(widths) + linear.output_width(widths))
+            for linear in linears
+        )
+        return Part(
+            name=name,
+            parameters=parameters,
+            adapter_parameters=trained,
+            forward_flops=flops.forward,
+            backward_flops=flops.backward,
+            activation_bits=output_numbers * dtype_bits(self.precision.dtype),
+            stored_bytes=stored,
+            memory_bytes=self.precision.memory_bytes(parameters, trained, stored),
+        )
+
+    def _embedding(self, flops: Flops) -> Part:
+        model = self.architecture
+        linears = model.structure.input_linears
+        tables = model.vocab_size * model.widths.embedding + model.position_rows * model.hidden_size
+        stored = chain_stored_bytes(model, linears, self.adaptation, self.step)
+        outputs = self.step.positions * model.hidden_size
+        return self._part("embedding", linears, tables, flops, stored, outputs)
+
+    def _block(self, index: int, flops: Flops, needs: bool) -> Part:
+        model, precision = self.architecture, self.precision
+        stored = block_stored_bytes(
+            model, self.adaptation, self.step, needs, precision.dtype_bytes, precision.attention
+        )
+        linears = model.structure.linears
+        outputs = self.step.positions * model.hidden_size
+        return self._part(f"block {index}", linears, model.norm_parameters, flops, stored, outputs)
+
+    def _head(self, flops: Flops, needs: bool) -> Part:
+        model = self.architecture
+        linears = model.structure.output_linears
+        stored = chain_stored_bytes(model, linears, self.adaptation, self.step)
+        stored += needs * final_norm_bytes(model, self.step, self.precision.dtype_bytes)
+        outputs = self.step.logit_rows * model.vocab_size
+        return self._part("head", linears, model.head_parameters, flops, stored, outputs)

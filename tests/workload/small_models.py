@@ -1,0 +1,129 @@
+"""Small random models of every family, made from transformers' own configs."""
+
+import warnings
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PhiConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.architecture import Architecture
+from airtune.workload.step import Step
+
+# Wide enough for rank 64, unequal where widths could be confused, head_dim not hidden / heads where
+# a family allows it, and special tokens inside the small vocabulary.
+_TOKENS: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_LLAMA: dict[str, Any] = {
+    "vocab_size": 211,
+    "hidden_size": 96,
+    "intermediate_size": 224,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 80,
+    **_TOKENS,
+}
+# Key and value width of 64, so that rank 64 fits everywhere.
+_WIDE_HEADS = {**_LLAMA, "head_dim": 16}
+_OPT: dict[str, Any] = {
+    "vocab_size": 211,
+    "hidden_size": 96,
+    "ffn_dim": 224,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 80,
+    "dropout": 0.0,
+    **_TOKENS,
+}
+_GPT2: dict[str, Any] = {
+    "vocab_size": 211, "n_embd": 96, "n_layer": 3, "n_head": 8, "n_inner": 224, "n_positions": 80,
+    "loss_type": "ForCausalLM", **_TOKENS,
+}  # fmt: skip
+
+CONFIGS: dict[str, Any] = {
+    "gpt2": lambda: GPT2Config(**_GPT2),
+    "opt": lambda: OPTConfig(word_embed_proj_dim=96, **_OPT),
+    "opt-350m": lambda: OPTConfig(word_embed_proj_dim=72, do_layer_norm_before=False, **_OPT),
+    "llama": lambda: LlamaConfig(**_WIDE_HEADS),
+    "llama-biased": lambda: LlamaConfig(attention_bias=True, mlp_bias=True, **_WIDE_HEADS),
+    "mistral": lambda: MistralConfig(**_WIDE_HEADS),
+    "qwen2": lambda: Qwen2Config(**{**_LLAMA, "num_attention_heads": 6, "num_key_value_heads": 6}),
+    "qwen3": lambda: Qwen3Config(**_WIDE_HEADS),
+    "gemma": lambda: GemmaConfig(**{**_WIDE_HEADS, "head_dim": 64, "num_key_value_heads": 1}),
+    "phi": lambda: PhiConfig(**{**_LLAMA, "num_key_value_heads": 8}),
+    "phi-normed": lambda: PhiConfig(
+        qk_layernorm=True, **{**_LLAMA, "num_attention_heads": 6, "num_key_value_heads": 6}
+    ),
+}
+"""One config per family, and the variants that change what is counted."""
+
+
+def architecture(name: str) -> Architecture:
+    """What airtune reads from the config alone."""
+    return Architecture.from_config(CONFIGS[name]().to_dict())
+
+
+@cache
+def base_model(name: str, attention: str = "eager", dtype: str = "float32") -> Any:
+    """A random model in evaluation mode; shared by tests, so never trained."""
+    torch.manual_seed(0)
+    config = CONFIGS[name]()
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation=attention, dtype=getattr(torch, dtype)
+    )
+    return model.eval().requires_grad_(False)
+
+
+def with_adapter(
+    name: str, adapter: AdapterShape, attention: str = "eager", dtype: str = "float32"
+) -> Any:
+    """A fresh copy of the model under an fp32 PEFT adapter."""
+    from copy import deepcopy
+
+    from peft import LoraConfig, get_peft_model
+
+    targets = adapter.target_modules
+    config = LoraConfig(
+        r=adapter.rank,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        # peft corrects fan_in_fan_out for GPT-2's Conv1D by itself, and warns that it did.
+        warnings.simplefilter("ignore")
+        model = get_peft_model(deepcopy(base_model(name, attention, dtype)), config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model.eval()
+
+
+def batch(name: str, step: Step) -> torch.Tensor:
+    """Random token ids [sequence, token]."""
+    draws = torch.Generator().manual_seed(1)
+    shape = (step.batch_size, step.tokens)
+    return torch.randint(3, base_model(name).config.vocab_size, shape, generator=draws)
+
+
+def measured_flops(name: str, adapter: AdapterShape, step: Step) -> tuple[int, int]:
+    """Forward and backward operations as FlopCounterMode sees them, eager attention."""
+    model, ids = with_adapter(name, adapter), batch(name, step)
+    with FlopCounterMode(display=False) as forward:
+        logits = model(
+            input_ids=ids, use_cache=False, logits_to_keep=step.logit_positions or 0
+        ).logits
+    with FlopCounterMode(display=False) as backward:
+        logits.float().logsumexp(-1).sum().backward()
+    return forward.get_total_flops(), backward.get_total_flops()
