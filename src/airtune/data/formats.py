@@ -115,19 +115,27 @@ def _e2e_slot(name: str, value: str) -> Slot:
 
 
 def yahoo_example(row: Row) -> Example:
-    """A question and its best answer; the completion is the name of the topic.
+    """A question and its best answer; the completion is the name of the topic (class 1 to 10)."""
+    texts = (row["title"], row["content"], row["best_answer"])
+    return _topic_example(row["class"], 1, *texts)
 
-    The answer comes before the question, because a prompt that is too long is cut from the left:
-    the question, which tells more about the topic, stays.
-    """
-    number = row["class"].strip()
-    if not number.isdigit() or not 1 <= int(number) <= len(YAHOO_CLASSES):
-        raise RowError("class", number, f"a class number from 1 to {len(YAHOO_CLASSES)}")
-    parts = [row["best_answer"], row["title"], row["content"]]
-    # The original file writes a line break inside a cell as the two characters \n.
-    texts = [part.replace("\\n", "\n").strip() for part in parts]
-    topic = YAHOO_CLASSES[int(number) - 1]
-    return Example("\n".join(text for text in texts if text), topic, topic)
+
+def yahoo_topics_example(row: Row) -> Example:
+    """The same in the hub's columns, where topics are counted from 0."""
+    texts = (row["question_title"], row["question_content"], row["best_answer"])
+    return _topic_example(row["topic"], 0, *texts)
+
+
+def _topic_example(number: str, first: int, title: str, content: str, answer: str) -> Example:
+    last = first + len(YAHOO_CLASSES) - 1
+    if not number.strip().isdigit() or not first <= int(number) <= last:
+        column = "class" if first else "topic"
+        raise RowError(column, number, f"a class number from {first} to {last}")
+    # The answer comes first, because a prompt that is too long is cut from the left: the question
+    # tells more about the topic. The original writes a line break in a cell as backslash and n.
+    parts = [part.replace("\\n", "\n").strip() for part in (answer, title, content)]
+    topic = YAHOO_CLASSES[int(number) - first]
+    return Example("\n".join(part for part in parts if part), topic, topic)
 
 
 FORMATS = {
@@ -136,6 +144,13 @@ FORMATS = {
         Format("gsm8k", ("question", "answer"), gsm8k_example, FINAL_NUMBER),
         Format("e2e", ("mr", "ref"), e2e_example, SLOTS_REALISED),
         Format("yahoo", YAHOO_COLUMNS, yahoo_example, LABEL_ACCURACY, "\nTopic: "),
+        Format(
+            "yahoo_topics",
+            ("topic", "question_title", "question_content", "best_answer"),
+            yahoo_topics_example,
+            LABEL_ACCURACY,
+            "\nTopic: ",
+        ),
     )
 }
 

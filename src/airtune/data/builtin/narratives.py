@@ -2,26 +2,17 @@
 
 from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.words import (
-    AREAS,
     COLOURS,
     CONTAINERS,
     DAYS,
-    EXHIBITS,
     FEELINGS,
     FOODS,
-    GOODS,
     HOBBIES,
     LANDMARKS,
-    NAME_ADJECTIVES,
-    NAME_NOUNS,
     PEOPLE,
-    PLAYS,
-    SIGHTS,
     SIZES,
     THINGS,
-    VIEWS,
     WEATHER,
-    Person,
 )
 
 _PLACES = ("in the garden", "in the kitchen", "at school", "at home", "under the table")
@@ -75,34 +66,48 @@ def story(draw: Draw) -> str:
 
 
 def counting_story(draw: Draw) -> str:
-    """A story in the past tense in which the number of things is right after each change."""
+    """Things come and go; the count is worked out after each change, in words or as a sum."""
     person, (one, many) = draw.pick(PEOPLE), draw.pick(THINGS)
     total = draw.integer(1, 40)
     sentences = [f"{person.name} had {total} {one if total == 1 else many}."]
+    if draw.chance(0.3):
+        count, each = draw.integer(2, 9), draw.integer(2, 9)
+        box, boxes = draw.pick(CONTAINERS)
+        total = count * each
+        sentences = [
+            f"{person.name} had {count} {boxes}, and every {box} held {each} {many}. "
+            f"That makes {count} * {each} = {total} {many}."
+        ]
     for _ in range(draw.integer(1, 3)):
-        if total > 2 and draw.chance(0.5):
-            change = draw.integer(1, min(30, total - 1))
-            total -= change
-            what = draw.pick((f"dropped {change}", f"ate {change}", f"gave {change} to a friend"))
-        else:
-            change = draw.integer(1, 30)
-            total += change
-            what = draw.pick((f"picked {change} more", f"was given {change}", f"found {change}"))
-        told = draw.pick(
+        before, told, sign, change = total, *_change(draw, total)
+        total = {"+": total + change, "-": total - change, "*": total * 2, "/": total // 2}[sign]
+        counted = draw.pick(
             (
-                f"{_upper(person.subject)} {what}, so there were {total}.",
-                f"{_upper(person.subject)} {what}, and {total} was the new count.",
+                f"so there were {total}",
+                f"which makes {before} {sign} {change} = {total}",
+                f"and {total} was the new count",
+                f"and had {total} {one if total == 1 else many} then",
             )
         )
-        sentences.append(told)
+        sentences.append(f"{_upper(person.subject)} {told}, {counted}.")
     if draw.chance(0.3):
-        box, boxes = draw.pick(CONTAINERS)
-        count, each = draw.integer(2, 9), draw.integer(2, 9)
-        sentences.append(
-            f"There were also {count} {boxes}, every {box} held {each} {many}, "
-            f"which makes {count * each} together."
-        )
+        sentences.append(f"How many {many} were there in the end? {total}.")
     return " ".join(sentences)
+
+
+def _change(draw: Draw, total: int) -> tuple[str, str, int]:
+    """What happens to a count: told, its sign, and by how much."""
+    if total % 2 == 0 and draw.chance(0.2):
+        return draw.pick(("shared half of them", "was left with half")), "/", 2
+    if total < 50 and draw.chance(0.2):
+        return draw.pick(("doubled them", "got as many again")), "*", 2
+    if total > 2 and (total > 70 or draw.chance(0.5)):
+        change = draw.integer(1, min(30, total - 1))
+        told = ("dropped {}", "ate {}", "gave {} to a friend", "lost {}", "sold {} of them")
+        return draw.pick(told).format(change), "-", change
+    change = draw.integer(1, 30)
+    told = ("picked {} more", "was given {}", "found {}", "bought {} new ones", "got {} back")
+    return draw.pick(told).format(change), "+", change
 
 
 def dialogue(draw: Draw) -> str:
@@ -127,57 +132,6 @@ def dialogue(draw: Draw) -> str:
     for question, answer in exchanges:
         lines += [f"{first.name}: {question}", f"{second.name}: {answer}"]
     return "\n".join(lines)
-
-
-def town_note(draw: Draw) -> str:
-    """A visit to a place in town, told by a guest; it shares words with the slots task only."""
-    guest: Person = draw.pick(PEOPLE)
-    name = f"The {draw.pick(NAME_ADJECTIVES)} {draw.pick(NAME_NOUNS)}"
-    area, landmark = draw.pick(AREAS), draw.pick(LANDMARKS)
-    kind, seen = draw.pick(
-        (
-            ("cafe", f"ate {draw.pick(FOODS)}"),
-            ("hotel", f"looked out at {draw.pick(VIEWS)}"),
-            ("museum", f"looked at {draw.pick(EXHIBITS)}"),
-            ("shop", f"wanted to buy {draw.pick(GOODS)}"),
-            ("park", f"sat by {draw.pick(SIGHTS)}"),
-            ("theatre", f"saw one of the {draw.pick(PLAYS)}"),
-        )
-    )
-    sentences = [
-        draw.pick(
-            (
-                f"Last {draw.pick(DAYS)} {guest.name} went to {name}.",
-                f"{guest.name} has been at {name}, a {draw.pick(SIZES)} {kind}.",
-                f"My friend {guest.name} told me about the {kind} {name}.",
-            )
-        ),
-        draw.pick(
-            (
-                f"To get there {guest.subject} walked from {landmark} to the {area}.",
-                f"From {landmark} it is a short way to the {area}.",
-                f"You pass {landmark} on the way through the {area}.",
-            )
-        ),
-        f"{_upper(guest.subject)} {seen}.",
-        draw.pick(
-            (
-                "It was expensive, and the families with children had gone home.",
-                "It was cheap, so many families with children were there.",
-                "Prices were fair.",
-                "There was no place for visitors to sit.",
-                f"{draw.integer(2, 60)} visitors were there, adults and children.",
-            )
-        ),
-        draw.pick(
-            (
-                f"{guest.name} gave it {draw.integer(1, 5)} stars of 5.",
-                f"{_upper(guest.subject)} felt {draw.pick(FEELINGS)}.",
-                f"{guest.name} will go to {name} again.",
-            )
-        ),
-    ]
-    return " ".join(sentences)
 
 
 def _upper(text: str) -> str:

@@ -43,6 +43,25 @@ def sums(draw: Draw) -> str:
     return ("\n" if form in (0, 3) else " ").join(lines)
 
 
+def chained_sums(draw: Draw) -> str:
+    """Sums each of which begins with the result before."""
+    first, sign, second, result = _sum(draw)
+    parts = [f"{first} {sign} {second} = {result}"]
+    for _ in range(draw.integer(1, 4)):
+        if result > 1 and draw.chance(0.5):
+            change = draw.integer(1, min(30, result - 1))
+            parts.append(f"{result} - {change} = {result - change}")
+            result -= change
+        elif result < LARGEST:
+            change = draw.integer(1, min(30, LARGEST - result))
+            parts.append(f"{result} + {change} = {result + change}")
+            result += change
+        elif result % 2 == 0:
+            parts.append(f"{result} / 2 = {result // 2}")
+            result //= 2
+    return draw.pick(("; ", ", then ", " | ")).join(parts)
+
+
 def running_total(draw: Draw) -> str:
     """A number that is changed again and again."""
     total = draw.integer(1, 60)

@@ -36,12 +36,12 @@ PEOPLE = tuple(
 THINGS = tuple(
     pair.split("/")
     for pair in _words(
-        "apple/apples pear/pears plum/plums lemon/lemons egg/eggs cookie/cookies muffin/muffins "
-        "button/buttons shell/shells stone/stones coin/coins stamp/stamps card/cards "
-        "pencil/pencils pen/pens book/books marble/marbles bead/beads ribbon/ribbons candle/candles "
-        "cup/cups spoon/spoons plate/plates ticket/tickets flower/flowers seed/seeds carrot/carrots "
-        "onion/onions nut/nuts brick/bricks nail/nails key/keys letter/letters photo/photos "
-        "sticker/stickers balloon/balloons"
+        "apple/apples pear/pears plum/plums lemon/lemons egg/eggs cookie/cookies "
+        "muffin/muffins button/buttons shell/shells stone/stones coin/coins stamp/stamps "
+        "card/cards pencil/pencils pen/pens book/books marble/marbles bead/beads "
+        "ribbon/ribbons candle/candles cup/cups spoon/spoons plate/plates ticket/tickets "
+        "flower/flowers seed/seeds carrot/carrots onion/onions nut/nuts brick/bricks "
+        "nail/nails key/keys letter/letters photo/photos sticker/stickers balloon/balloons"
     )
 )
 """Countable things, (singular, plural)."""

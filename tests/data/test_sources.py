@@ -1,0 +1,325 @@
+"""Sources by path, folder and hub name: what they become, and how they refuse."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airtune.data.partition import column_values
+from airtune.data.sources import SourceOptions, load_task_data
+from airtune.data.tasks import FINAL_NUMBER, LABEL_ACCURACY, SLOTS_REALISED
+from airtune.errors import InputError
+
+
+def _jsonl(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def _csv(path: Path, rows: list[list[str]]) -> str:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    return str(path)
+
+
+def _gsm8k(count: int) -> list[dict[str, str]]:
+    return [
+        {"question": f"What is {n} + 1?", "answer": f"{n} + 1 = {n + 1}\n" * (n % 9) + f"#### {n}"}
+        for n in range(count)
+    ]
+
+
+def test_gsm8k_labels_are_answer_lines_from_one_to_eight(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "train.jsonl", _gsm8k(10))
+    data = load_task_data(path, path)
+    assert data.format_name == "gsm8k"
+    assert data.score is FINAL_NUMBER
+    assert [example.label for example in data.train] == list("1123456781")
+    assert data.train[3].completion == "3 + 1 = 4\n3 + 1 = 4\n3 + 1 = 4\n#### 3"
+    assert data.notice == ""
+
+
+def test_e2e_slots_and_label(tmp_path: Path) -> None:
+    mr = "name[The Vaults], eatType[pub], food[Fast food], customer rating[5 out of 5], "
+    mr += "priceRange[more than £ 30], familyFriendly[yes], near[Café Adriatic]"
+    path = _csv(tmp_path / "train.csv", [["mr", "ref"], [mr, "a"], ["name[X]", "b"]])
+    data = load_task_data(path, path)
+    first, second = data.train
+    assert data.score is SLOTS_REALISED
+    assert (first.label, second.label) == ("Fast food", "none")
+    assert [slot.name for slot in first.slots] == [
+        "name", "eatType", "food", "customer rating", "priceRange", "familyFriendly", "near",
+    ]  # fmt: skip
+    said = "The Vaults , a pub near Café Adriatic , serves fast food for more than £30 . "
+    said += "It is kid friendly with 5 stars ."
+    assert SLOTS_REALISED.of(first, said) == 1
+    assert SLOTS_REALISED.of(first, said.replace("kid", "not kid")) == pytest.approx(6 / 7)
+    assert column_values(data.train, "near") == ["Café Adriatic", ""]
+
+
+def _yahoo_rows(count: int) -> list[list[str]]:
+    return [[str(n % 10 + 1), f"title {n}", "a\\nb", f'an "answer", {n}'] for n in range(count)]
+
+
+def test_yahoo_has_no_header_and_the_class_name_is_the_answer(tmp_path: Path) -> None:
+    path = _csv(tmp_path / "train.csv", _yahoo_rows(20))
+    data = load_task_data(path, path)
+    assert len(data.train) == 20
+    assert data.score is LABEL_ACCURACY
+    assert data.train[5].completion == data.train[5].label == "Sports"
+    # What is cut from the left is the answer; the question stays.
+    assert data.train[0].prompt == 'an "answer", 0\ntitle 0\na\nb'
+    assert data.separator == "\nTopic: "
+
+
+def test_yahoo_with_a_header_and_from_the_hub(tmp_path: Path) -> None:
+    header = ["class", "title", "content", "best_answer"]
+    path = _csv(tmp_path / "train.csv", [header, *_yahoo_rows(3)])
+    named = load_task_data(path, path).train
+    hub = [
+        {"topic": n, "question_title": f"title {n}", "question_content": "a\\nb",
+         "best_answer": f'an "answer", {n}'}
+        for n in range(3)
+    ]  # fmt: skip
+    other = load_task_data(*[_jsonl(tmp_path / "hub.jsonl", hub)] * 2).train
+    assert [e.prompt for e in named] == [e.prompt for e in other]
+    assert [e.label for e in named] == [e.label for e in other]
+
+
+def test_any_two_columns(tmp_path: Path) -> None:
+    rows = [{"ask": f"q{n}", "say": n, "label": f"l{n % 2}", "user": f"u{n}"} for n in range(4)]
+    path = _jsonl(tmp_path / "rows.jsonl", rows)
+    options = SourceOptions(prompt_column="ask", completion_column="say")
+    data = load_task_data(path, path, options)
+    assert [(e.prompt, e.completion, e.label) for e in data.train[:2]] == [
+        ("q0", "0", "l0"), ("q1", "1", "l1"),
+    ]  # fmt: skip
+    assert column_values(data.train, "user") == ["u0", "u1", "u2", "u3"]
+    assert data.score is None
+
+
+def test_prompt_and_completion_need_no_names(tmp_path: Path) -> None:
+    path = _csv(tmp_path / "x.csv", [["prompt", "completion"], ["p", "c"]])
+    assert load_task_data(path, path).train[0].completion == "c"
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("train.jsonl", "test.jsonl"), ("trainset.csv", "devset.csv")]
+)
+def test_a_folder_with_both_parts(tmp_path: Path, train: str, test: str) -> None:
+    for name, prompt in ((train, "train"), (test, "test")):
+        rows = [{"prompt": prompt, "completion": "c"}]
+        if name.endswith("jsonl"):
+            _jsonl(tmp_path / name, rows)
+        else:
+            _csv(tmp_path / name, [["prompt", "completion"], [prompt, "c"]])
+    data = load_task_data(str(tmp_path))
+    assert [e.prompt for e in data.train] == ["train"]
+    assert [e.prompt for e in data.test] == ["test"]
+    named = load_task_data(str(tmp_path), str(tmp_path))
+    assert named == data
+
+
+def test_a_tenth_is_held_out_by_prompt_whatever_the_order(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{n // 3}", "completion": f"c{n}"} for n in range(300)]
+    data = load_task_data(_jsonl(tmp_path / "a.jsonl", rows))
+    held_out = {example.prompt for example in data.test}
+    assert len(held_out) == 10
+    assert len(data.test) == 30
+    assert len(data.train) == 270
+    assert not held_out & {example.prompt for example in data.train}
+    assert "10" in data.notice
+    reverse = load_task_data(_jsonl(tmp_path / "b.jsonl", rows[::-1]))
+    assert {example.prompt for example in reverse.test} == held_out
+
+
+def test_a_tiny_source_still_has_a_test_row(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{n}", "completion": "c"} for n in range(3)]
+    data = load_task_data(_jsonl(tmp_path / "a.jsonl", rows))
+    assert (len(data.train), len(data.test)) == (2, 1)
+
+
+def test_limits_draw_rows_at_random_and_keep_their_order(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n:04}", "completion": "c"} for n in range(1000)]
+    path = _jsonl(tmp_path / "a.jsonl", rows)
+    options = SourceOptions(train_limit=100, test_limit=7)
+    data = load_task_data(path, path, options, seed=1)
+    prompts = [example.prompt for example in data.train]
+    assert len(prompts) == 100
+    assert len(data.test) == 7
+    assert prompts == sorted(prompts)
+    assert prompts[50] != "0050"
+    assert load_task_data(path, path, options, seed=1) == data
+    assert load_task_data(path, path, options, seed=2) != data
+    generous = SourceOptions(train_limit=5000)
+    assert len(load_task_data(path, path, generous).train) == 1000
+
+
+def test_a_byte_order_mark_and_empty_lines_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeffprompt,completion\n\np,c\n", encoding="utf-8")
+    assert load_task_data(str(path), str(path)).train[0].prompt == "p"
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('\n{"prompt": "p", "completion": "c"}\n\n')
+    assert len(load_task_data(str(lines), str(lines)).train) == 1
+
+
+REFUSALS = [
+    ("a.jsonl", '{"prompt": "p", "completion": "c"}\n{"prompt": \n', ["a.jsonl, line 2", "column"]),
+    ("a.jsonl", "[1, 2]\n", ["a.jsonl, line 1", "JSON list"]),
+    ("a.jsonl", '{"prompt": "p", "completion": "c"}\n{"prompt": "p"}', ["line 2", "'completion'"]),
+    ("a.jsonl", '{"prompt": "p", "completion": null}', ["'a.jsonl", "data.format"]),
+    ("a.jsonl", '{"question": "q", "answer": "12"}', ["line 1", "'answer'", "####"]),
+    ("a.jsonl", '{"x": "q", "y": "12"}', ["x, y", "data.prompt_column"]),
+    ("a.jsonl", '{"mr": "a[b]", "ref": "r", "prompt": "p", "completion": "c"}', ["e2e, columns"]),
+    ("a.jsonl", "", ["empty file"]),
+    ("a.csv", "", ["empty file"]),
+    ("a.csv", "prompt,completion\np,c\np,c,d\n", ["a.csv, line 3", "3 cells", "2 cells"]),
+    ("a.csv", 'prompt,completion\np,"c\n', ["a.csv, line", "not csv"]),
+    ("a.csv", "mr,ref\nno slots,r\n", ["line 2", "'mr'", "name[value]"]),
+    ("a.csv", "1,t,c,a\n11,t,c,a\n", ["line 2", "'class'", "1 to 10"]),
+    ("a.txt", "prompt", [".jsonl or .csv"]),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "words"), REFUSALS)
+def test_refusals_name_file_line_and_column(
+    tmp_path: Path, name: str, text: str, words: list[str]
+) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_task_data(str(path), str(path))
+    message = str(caught.value)
+    assert "\n" not in message.strip()
+    for word in words:
+        assert word.replace("'a.jsonl", "a.jsonl") in message
+
+
+def test_bytes_that_are_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"prompt,completion\np,\xff\xfe\n")
+    with pytest.raises(InputError, match="UTF-8"):
+        load_task_data(str(path), str(path))
+
+
+@pytest.mark.parametrize(
+    ("train", "options", "words"),
+    [
+        ("nowhere.jsonl", SourceOptions(), "nowhere.jsonl"),
+        ("./nowhere", SourceOptions(), "nowhere"),
+        ("what is this?", SourceOptions(), "owner/name"),
+        ("builtin:poems", SourceOptions(), "builtin:slots or builtin:arithmetic"),
+        ("builtin", SourceOptions(train_limit=0), "data.train_limit"),
+        ("builtin", SourceOptions(test_limit=-1), "data.test_limit"),
+    ],
+)
+def test_names_that_are_refused(train: str, options: SourceOptions, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_task_data(train, None, options)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (SourceOptions("gsm9k"), "gsm8k, e2e, yahoo"),
+        (SourceOptions("e2e"), "'mr'"),
+        (SourceOptions(prompt_column="prompt"), "data.completion_column"),
+        (SourceOptions(completion_column="completion"), "data.prompt_column"),
+        (SourceOptions("e2e", "prompt", "completion"), "data.format"),
+        (SourceOptions("columns", "prompt", "reply"), "'reply'"),
+    ],
+)
+def test_formats_that_do_not_fit(tmp_path: Path, options: SourceOptions, words: str) -> None:
+    path = _csv(tmp_path / "x.csv", [["prompt", "completion"], ["p", "c"]])
+    with pytest.raises(InputError) as caught:
+        load_task_data(path, path, options)
+    assert words in str(caught.value)
+
+
+def test_an_explicit_format_settles_what_is_ambiguous(tmp_path: Path) -> None:
+    row = {"mr": "a[b]", "ref": "r", "prompt": "p", "completion": "c"}
+    path = _jsonl(tmp_path / "a.jsonl", [row])
+    assert load_task_data(path, path, SourceOptions("e2e")).train[0].completion == "r"
+    assert load_task_data(path, path, SourceOptions("columns")).train[0].completion == "c"
+
+
+def test_train_and_test_must_agree(tmp_path: Path) -> None:
+    train = _jsonl(tmp_path / "a.jsonl", _gsm8k(2))
+    test = _csv(tmp_path / "b.csv", [["mr", "ref"], ["a[b]", "r"]])
+    with pytest.raises(InputError, match=r"b\.csv"):
+        load_task_data(train, test)
+
+
+def test_folders_that_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.jsonl"):
+        load_task_data(str(tmp_path))
+    _jsonl(tmp_path / "train.jsonl", _gsm8k(2))
+    _csv(tmp_path / "train.csv", [["prompt", "completion"]])
+    with pytest.raises(InputError, match="name one file"):
+        load_task_data(str(tmp_path))
+
+
+def test_one_prompt_cannot_be_split(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "a.jsonl", [{"prompt": "p", "completion": "c"}] * 5)
+    with pytest.raises(InputError, match=r"give data\.test"):
+        load_task_data(path)
+
+
+def test_builtin_takes_no_other_test_part() -> None:
+    with pytest.raises(InputError, match=r"data\.test"):
+        load_task_data("builtin:slots", "builtin:arithmetic")
+
+
+class _Split(list[dict[str, Any]]):
+    """What airtune uses of a split of the `datasets` library."""
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self[0])
+
+
+def _fake_hub(monkeypatch: pytest.MonkeyPatch, splits: dict[str, _Split]) -> list[tuple[Any, ...]]:
+    calls: list[tuple[Any, ...]] = []
+
+    def load_dataset(*arguments: Any) -> dict[str, _Split]:
+        calls.append(arguments)
+        if not splits:
+            raise FileNotFoundError("Dataset 'x/y' doesn't exist on the Hub")
+        return splits
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    return calls
+
+
+def test_a_hub_name_goes_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = _Split(_gsm8k(4)), _Split(_gsm8k(2))
+    calls = _fake_hub(monkeypatch, {"train": train, "test": test})
+    data = load_task_data("openai/gsm8k:main")
+    assert calls == [("openai/gsm8k", "main")]
+    assert (len(data.train), len(data.test)) == (4, 2)
+    assert data.format_name == "gsm8k"
+
+
+def test_a_hub_data_set_without_a_test_part_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    _fake_hub(monkeypatch, {"train": _Split(_gsm8k(40))})
+    data = load_task_data("some/set")
+    assert (len(data.train), len(data.test)) == (36, 4)
+    assert "some/set" in data.notice
+
+
+def test_hub_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    _fake_hub(monkeypatch, {})
+    with pytest.raises(InputError, match="doesn't exist"):
+        load_task_data("x/y")
+    _fake_hub(monkeypatch, {"all": _Split(_gsm8k(2))})
+    with pytest.raises(InputError, match="splits all"):
+        load_task_data("x/y")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"airtune\[hub\]"):
+        load_task_data("x/y")
