@@ -11,11 +11,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Update:
-    """One client's decoded change of the adapter and its weight (its number of examples)."""
+    """One client's decoded change of the adapter and its weight (its number of examples).
+
+    `kept` is True where the client trained a coordinate, in the change's shapes (None: everywhere).
+    """
 
     client: int
     weight: float
     change: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor] | None = None
 
 
 class Aggregator(ABC):

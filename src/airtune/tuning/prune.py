@@ -1,0 +1,150 @@
+"""JCPBA's client: fine-tunes LoRA on a copy of the model that is really smaller.
+
+In the manner of Pang et al., arXiv 2602.01024: less computing and less upload at once. Which units
+stay follows from the pruning rate, the base and the broadcast adapter, so no mask travels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor
+
+from airtune.plan import ClientPlan
+from airtune.tuning.adapter import AdapterState
+from airtune.tuning.importance import Importance, fingerprint
+from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings, train_locally
+from airtune.tuning.slice import (
+    BlockScores,
+    Cuts,
+    Slice,
+    adapter_cuts,
+    choose_slice,
+    gather,
+    kept_coordinates,
+    masks,
+    scatter,
+    take,
+    whole_slice,
+)
+from airtune.tuning.sliced_model import sliced_model
+from airtune.workload.architecture import Architecture
+
+
+class ClientContext(Protocol):
+    """What a pruned client reads of `federated.method.TuningContext`."""
+
+    @property
+    def model(self) -> Any: ...
+    @property
+    def batches(self) -> Sequence[TokenBatch]: ...
+    @property
+    def training(self) -> TrainingSettings: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def round_index(self) -> int: ...
+    @property
+    def carried(self) -> Mapping[str, Tensor]: ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Slicer:
+    """Derives the slice from the broadcast adapter and a rate; client and server each have one.
+
+    The scores of the latest adapter are kept, so a round computes them once for all its clients.
+    """
+
+    model: Any
+    importance: Importance
+    _latest: dict[str, tuple[BlockScores, ...]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The whole model's architecture."""
+        return Architecture.from_config(self.model.get_base_model().config.to_dict())
+
+    def slice(self, broadcast: Mapping[str, Tensor], pruning_rate: float) -> Slice:
+        """The units that a client with this rate keeps in the round of this broadcast.
+
+        Rate 0 keeps everything, so it asks no importance.
+        """
+        if pruning_rate == 0:
+            return whole_slice(self.architecture)
+        state = dict(broadcast)
+        key = fingerprint(state)
+        if key not in self._latest:
+            scores = self.importance.scores(self.model, self.architecture, state)
+            self._latest.clear()
+            self._latest[key] = scores
+        return choose_slice(self.architecture, self._latest[key], pruning_rate)
+
+    def kept(self, broadcast: Mapping[str, Tensor], pruning_rate: float) -> dict[str, Tensor]:
+        """True where an adapter coordinate is trained and sent, in whole shapes."""
+        cuts = adapter_cuts(self.slice(broadcast, pruning_rate), broadcast)
+        return masks({name: tuple(x.shape) for name, x in broadcast.items()}, cuts)
+
+    def kept_coordinates(self, shapes: Mapping[str, tuple[int, ...]], pruning_rate: float) -> int:
+        """How many of them there are, known before round 1."""
+        return kept_coordinates(self.architecture, shapes, pruning_rate)
+
+
+@final
+@dataclass(frozen=True)
+class PrunedTuner:
+    """Trains the planned slice; coordinates outside it come back exactly as they started."""
+
+    slicer: Slicer
+
+    def tune(self, start: AdapterState, plan: ClientPlan, context: ClientContext) -> LocalResult:
+        """Train as planned; the result's state has the start's names and shapes."""
+        part = self.slicer.slice(start, plan.pruning_rate)
+        cuts = adapter_cuts(part, start)
+        carried = dict(context.carried)
+        result = train_locally(
+            sliced_model(context.model, part),
+            gather(start, cuts),
+            context.batches,
+            context.training,
+            dropout_seed=(context.seed, context.round_index, plan.client),
+            carried=_cut_moments(carried, start, cuts),
+        )
+        return replace(
+            result,
+            state=scatter(start, cuts, result.state),
+            carried=_whole_moments(carried, result.carried, start, cuts),
+        )
+
+
+def _cut_moments(
+    carried: Mapping[str, Tensor], start: AdapterState, cuts: Cuts
+) -> dict[str, Tensor]:
+    """The kept part of optimiser moments, named `<index of the adapter tensor>.<entry>`."""
+    names = list(start)
+    return {
+        key: value if value.dim() == 0 else take(value, cuts[names[_index(key)]])
+        for key, value in carried.items()
+    }
+
+
+def _whole_moments(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], start: AdapterState, cuts: Cuts
+) -> dict[str, Tensor]:
+    """Moments in whole shapes: a coordinate outside the slice keeps what it had, at first 0.
+
+    Adam's step count is one for a whole tensor, so a coordinate that sat out counts those steps.
+    """
+    names = list(start)
+    merged: dict[str, Tensor] = {}
+    for key, value in after.items():
+        name = names[_index(key)]
+        old = before.get(key, torch.zeros_like(start[name]))
+        merged[key] = value if value.dim() == 0 else scatter({name: old}, cuts, {name: value})[name]
+    return merged
+
+
+def _index(key: str) -> int:
+    return int(key.partition(".")[0])

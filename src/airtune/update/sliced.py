@@ -1,0 +1,83 @@
+"""The codec of a pruned client: its kept coordinates, as one flat tensor, without a mask.
+
+Which coordinates those are follows from the pruning rate and the broadcast adapter, which client
+and server both know. So a codec is bound to a round: `codec.in_round(broadcast)`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, final
+
+import torch
+from torch import Tensor
+
+from airtune.errors import InputError
+from airtune.plan import ClientPlan
+from airtune.update.codec import WIRE_DTYPES, Codec, Shapes, TensorMap, pack, unpack
+from airtune.workload.payload import flat_update_bits
+
+
+class Slices(Protocol):
+    """Who knows the slice (`tuning.prune.Slicer` does)."""
+
+    def kept(self, broadcast: TensorMap, pruning_rate: float) -> Mapping[str, Tensor]:
+        """True where a coordinate is kept, in whole shapes."""
+        ...
+
+    def kept_coordinates(self, shapes: Shapes, pruning_rate: float) -> int:
+        """How many coordinates are kept, whatever the broadcast."""
+        ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SlicedCodec(Codec):
+    """Kept coordinates in the adapter's order, row by row, as fp32, fp16 or bf16.
+
+    The broadcast must be the adapter AS DECODED by the clients: a lossy downlink would otherwise
+    give the two ends different masks. Both ends must also rank alike, which weight norms in fp64
+    do on any machine and forward passes (activation-weighted importance) only on like machines;
+    a mask of the wrong form is refused, one of the wrong content cannot be noticed.
+    """
+
+    slices: Slices
+    dtype: str = "fp32"
+    broadcast: TensorMap | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in WIRE_DTYPES:
+            raise InputError("codec.dtype", self.dtype, f"one of {', '.join(WIRE_DTYPES)}")
+
+    def in_round(self, broadcast: TensorMap) -> "SlicedCodec":
+        """This codec for the round that began with this adapter."""
+        return replace(self, broadcast=broadcast)
+
+    def kept(self, plan: ClientPlan) -> Mapping[str, Tensor]:
+        """True where a client with this plan trains and sends a coordinate; for `Update.kept`."""
+        if self.broadcast is None:
+            raise ValueError("a sliced codec must be bound first: codec.in_round(broadcast)")
+        return self.slices.kept(self.broadcast, plan.pruning_rate)
+
+    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
+        kept = self.kept(plan)
+        vector = torch.cat([tensor[kept[name]] for name, tensor in change.items()])
+        return pack({"update": vector.to(WIRE_DTYPES[self.dtype])})
+
+    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
+        vector = unpack(payload)["update"].to(torch.float32)
+        expected = self.slices.kept_coordinates(template, plan.pruning_rate)
+        if vector.numel() != expected:
+            raise InputError(
+                "payload", f"{vector.numel()} numbers", f"{expected} numbers for this slice"
+            )
+        kept, start = self.kept(plan), 0
+        change: dict[str, Tensor] = {}
+        for name, shape in template.items():
+            change[name] = torch.zeros(shape)
+            count = int(kept[name].sum())
+            change[name][kept[name]] = vector[start : start + count]
+            start += count
+        return change
+
+    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        return flat_update_bits(self.slices.kept_coordinates(shapes, plan.pruning_rate), self.dtype)

@@ -1,0 +1,126 @@
+"""The sliced codec: exact bits before training, kept coordinates and nothing else."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from airtune.errors import InputError
+from airtune.plan import ClientPlan
+from airtune.tuning.importance import WeightImportance
+from airtune.tuning.prune import PrunedTuner, Slicer
+from airtune.tuning.slice import kept_coordinates
+from airtune.update.aggregate import Update
+from airtune.update.codec import DenseCodec, Shapes, TensorMap, shapes_of
+from airtune.update.overlap import OverlapMean
+from airtune.update.sliced import SlicedCodec
+from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
+from airtune.workload.architecture import Architecture, load_architecture
+from airtune.workload.payload import flat_update_bits
+from airtune.workload.pruning import pruned
+from tests.tuning.test_prune import MODELS, Context, adapted, make_batch, random_state
+
+FAMILIES = ["gpt2", "opt with projections", "llama, query heads", "qwen3, groups", "phi"]
+DTYPES = ["fp32", "fp16", "bf16"]
+
+
+def a_plan(rate: float, client: int = 1) -> ClientPlan:
+    return ClientPlan(client, bandwidth_hz=1e6, tx_power_w=0.1, rank=3, pruning_rate=rate)
+
+
+def slicer_of(name: str) -> tuple[Slicer, dict[str, Tensor]]:
+    model = adapted(*MODELS[name])
+    return Slicer(model, WeightImportance()), random_state(model, seed=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 0.75])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_contract(name: str, rate: float, dtype: str) -> None:
+    slicer, start = slicer_of(name)
+    plan, unbound = a_plan(rate), SlicedCodec(slicer, dtype)
+    codec = unbound.in_round(start)
+    kept = codec.kept(plan)
+    change = {x: t * kept[x] for x, t in random_state(slicer.model, seed=3).items()}
+    payload = codec.encode(change, plan)
+    assert 8 * len(payload) == unbound.payload_bits(shapes_of(change), plan)
+    decoded = codec.decode(payload, shapes_of(change), plan)
+    assert shapes_of(decoded) == shapes_of(change)
+    assert all(tensor.dtype == torch.float32 for tensor in decoded.values())
+    assert codec.encode(decoded, plan) == payload
+    error = {"fp32": 0.0, "fp16": 2**-11, "bf16": 2**-8}[dtype]
+    for key, value in change.items():
+        assert ((decoded[key] - value).abs() <= error * value.abs() + 1e-7 * (error > 0)).all()
+
+
+def test_one_flat_tensor_and_rate_zero_is_dense() -> None:
+    slicer, start = slicer_of("gpt2")
+    codec = SlicedCodec(slicer).in_round(start)
+    change = random_state(slicer.model, seed=3)
+    assert list(load(codec.encode(change, a_plan(0.5)))) == ["update"]
+    assert codec.encode(change, a_plan(0.0)) == DenseCodec().encode(change, a_plan(0.0))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("name", ["gpt2", "llama-3.2-1b", "qwen3-0.6b", "gemma-2b", "opt-350m"])
+def test_bits_of_published_shapes_are_the_workloads(name: str, rate: float) -> None:
+    architecture, adapter = load_architecture(name), AdapterShape(rank=8)
+    shapes = adapter_tensors(architecture, adapter)
+    expected = adapter_parameters(pruned(architecture, rate), adapter)
+    bits = SlicedCodec(_Counting(architecture), "bf16").payload_bits(shapes, a_plan(rate))
+    assert bits == flat_update_bits(expected, "bf16")
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """Slices of an architecture without a model: they can be counted, and nothing else."""
+
+    architecture: Architecture
+
+    def kept(self, broadcast: TensorMap, pruning_rate: float) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def kept_coordinates(self, shapes: Shapes, pruning_rate: float) -> int:
+        return kept_coordinates(self.architecture, shapes, pruning_rate)
+
+
+def test_client_and_server_round_trip() -> None:
+    """Two clients, two processes' worth of slicers: every coordinate arrives where it was made."""
+    slicer, start = slicer_of("llama, groups")
+    server_slicer, _ = slicer_of("llama, groups")
+    server = SlicedCodec(server_slicer).in_round(start)
+    updates, changes = [], []
+    for client, rate in ((1, 0.25), (2, 0.75)):
+        plan = a_plan(rate, client)
+        context = Context(slicer.model, [make_batch(client)] * 2)
+        state = PrunedTuner(slicer).tune(start, plan, context).state
+        change = {name: state[name] - value for name, value in start.items()}
+        payload = SlicedCodec(slicer).in_round(start).encode(change, plan)
+        decoded = server.decode(payload, shapes_of(start), plan)
+        assert all(torch.equal(decoded[name], change[name]) for name in change)
+        updates.append(Update(client, 1.0, decoded, server.kept(plan)))
+        changes.append(change)
+    merged = OverlapMean().aggregate(start, updates)
+    wide, narrow = (server.kept(a_plan(rate)) for rate in (0.25, 0.75))
+    for name, value in start.items():
+        both, one = wide[name] & narrow[name], wide[name] & ~narrow[name]
+        assert torch.equal(merged[name][~wide[name]], value[~wide[name]])
+        torch.testing.assert_close(merged[name][one], (value + changes[0][name])[one])
+        mean = value + (changes[0][name] + changes[1][name]) / 2
+        torch.testing.assert_close(merged[name][both], mean[both])
+
+
+def test_refusals() -> None:
+    slicer, start = slicer_of("gpt2")
+    with pytest.raises(InputError, match=r"codec\.dtype is int3, but it must be one of fp32"):
+        SlicedCodec(slicer, "int3")
+    codec = SlicedCodec(slicer).in_round(start)
+    payload = codec.encode(start, a_plan(0.5))
+    with pytest.raises(InputError, match="numbers for this slice"):
+        codec.decode(payload, shapes_of(start), a_plan(0.25))
+    with pytest.raises(InputError, match="payload is damaged"):
+        codec.decode(payload[:-3], shapes_of(start), a_plan(0.5))
+    with pytest.raises(ValueError, match="must be bound first"):
+        SlicedCodec(slicer).encode(start, a_plan(0.5))
