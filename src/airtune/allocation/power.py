@@ -63,6 +63,11 @@ class Uplink:
     def subchannels(self) -> int:
         return len(self.bandwidth_hz)
 
+    def select(self, clients: NDArray[np.intp]) -> "Uplink":
+        """The link without the other clients."""
+        noise, caps = self.noise_to_gain[clients], self.power_max_w[clients]
+        return Uplink(self.bandwidth_hz, noise, caps, self.power_total_w)
+
     def is_flat(self) -> bool:
         """Whether subchannels are interchangeable: equal widths, and equal gains per client."""
         first = self.noise_to_gain[:, :1]
@@ -88,6 +93,10 @@ class Demand:
         for name in ("payload_bits", "fixed_delay_s"):
             values = getattr(self, name)
             _refuse(name, values, np.isfinite(values) & (values >= 0), "finite and >= 0")
+
+    def select(self, clients: NDArray[np.intp]) -> "Demand":
+        """The demand of some clients only."""
+        return Demand(self.payload_bits[clients], self.fixed_delay_s[clients])
 
     @property
     def sends(self) -> NDArray[np.bool_]:
