@@ -1,0 +1,255 @@
+"""Lower bounds on the sparsity problem over a whole interval of deadlines.
+
+For a price p >= 0 on bandwidth, every plan that meets the deadline t within the band B costs at
+least `sum_n min_k [gain_n dropped_nk + p b_nk(t)] - p B + Q t`, where `b_nk(t)` is the bandwidth
+that client n needs for its option k. As a function of t this is neither convex nor unimodal.
+But `b_nk` is convex in t, so its tangent at the right end t2 of an interval lies below it; with
+tangents, each bracket is a minimum of linear functions, hence concave, and so is the sum: over
+[t1, t2] it is least at one of the two ends. The bound is exact at t2, and its error over the
+interval is of second order in `(t2 - t1) / (t2 - start)`.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from airtune.allocation.common_deadline import common_headroom, needed_bandwidth
+from airtune.allocation.rank_options import IntArray, RankOptions
+from airtune.quantities import FloatArray
+from airtune.wireless.rate import Links
+
+TABLE_ENTRIES = 60_000
+"""Up to this many (client, option) pairs every option is costed; beyond, a window of them."""
+WINDOW = 7
+_PRICE_STEPS = 80
+
+
+@dataclass(frozen=True)
+class RankTrade:
+    """Energy against latency: `min sum_n gain_n dropped_n(k_n) + queue (start + headroom)`.
+
+    Attributes:
+        links: concave rates [client].
+        options: what each client may keep.
+        gain: objective per unit of dropped energy [client], >= 0.
+        queue: objective per second of latency, > 0.
+        slack_s: how long before `start_s` each client starts to send [client]; 0 for the last.
+        start_s: when the last client starts to send.
+        tangents: whether `R / r'(b(R))` is convex in R, which the window search needs for the
+            tangents: true of Shannon's formula and of fixed efficiencies. Without it the bound
+            over an interval takes the cost of bandwidth at its right end (first order).
+    """
+
+    links: Links
+    options: RankOptions
+    gain: FloatArray
+    queue: float
+    slack_s: FloatArray
+    start_s: float
+    bandwidth_hz: float
+    tangents: bool
+    columns: IntArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", np.arange(len(self.gain)))
+
+    def __len__(self) -> int:
+        return len(self.gain)
+
+    def headroom(self, option: IntArray) -> FloatArray:
+        """Least headroom for these options [..., client] -> [...]."""
+        bits = self.options.bits(self.columns, option)
+        return common_headroom(self.links, bits, self.slack_s, self.bandwidth_hz)
+
+    def loss(self, option: IntArray) -> FloatArray:
+        """Weighted dropped energy of these options [..., client] -> [...]."""
+        loss: FloatArray = (self.gain * self.options.dropped[self.columns, option]).sum(axis=-1)
+        return loss
+
+    def latency_cost(self, headroom_s: float) -> float:
+        """`queue x latency`."""
+        return self.queue * (self.start_s + headroom_s)
+
+
+class CostTable:
+    """Energy and bandwidth of the options around the best, for a deadline and just before it.
+
+    Rows are options, columns clients. The cost is convex along the options, so the best is
+    inside the window or at an end of the list; columns move along until it is.
+    """
+
+    def __init__(self, trade: RankTrade, headroom_s: float, near: IntArray) -> None:
+        self.trade, self.time_s = trade, headroom_s + trade.slack_s
+        options = trade.options.dropped.shape[1]
+        self.whole = trade.options.dropped.size <= TABLE_ENTRIES
+        self.rows = options if self.whole else min(WINDOW, options)
+        self.last_first = np.maximum(trade.options.count - self.rows, 0)
+        self.first = np.clip(near - self.rows // 2, 0, self.last_first)
+        self.loss = np.empty((self.rows, len(trade)))
+        self.band, self.fall = np.empty_like(self.loss), np.empty_like(self.loss)
+        self._fill(trade.columns)
+
+    def _fill(self, clients: IntArray) -> None:
+        trade, options = self.trade, self.trade.options
+        last = options.dropped.shape[1] - 1
+        option = np.minimum(self.first[clients] + np.arange(self.rows)[:, None], last)
+        everyone = len(clients) == len(trade)
+        links = trade.links if everyone else trade.links.select(clients)
+        band, fall = needed_bandwidth(links, options.bits(clients, option), self.time_s[clients])
+        loss = trade.gain[clients] * options.dropped[clients, option]
+        if options.floor_dropped is not None:
+            floor = trade.gain[clients] * options.floor_dropped[clients]
+            loss = np.where(option == 0, floor, loss)
+        if everyone:
+            self.loss, self.band, self.fall = loss, band, fall
+        else:
+            self.loss[:, clients], self.band[:, clients] = loss, band
+            self.fall[:, clients] = fall
+
+    def taken(self, earlier_s: float) -> FloatArray:
+        """Bandwidth by the tangent, this much before the deadline [row, client]."""
+        return self.band + earlier_s * self.fall if earlier_s else self.band
+
+    def cheapest(self, price: float, earlier_s: float = 0.0) -> tuple[float, float, IntArray]:
+        """`sum_n min_k [loss + price band]`, the band it takes, and the options [client]."""
+        step = max(self.rows - 2, 1)
+        while True:
+            band = self.taken(earlier_s)
+            cost = self.loss + price * band
+            row = np.argmin(cost, axis=0)
+            outside = self._open_edge(row)
+            if not len(outside):
+                break
+            move = np.where(row[outside] == 0, -step, step)
+            self.first[outside] = np.clip(self.first[outside] + move, 0, self.last_first[outside])
+            self._fill(outside)
+        value = cost[row, self.trade.columns]
+        if not self.trade.options.complete:
+            value = np.minimum(value, self._between_options(price, band, row))
+        return float(value.sum()), float(band[row, self.trade.columns].sum()), self.first + row
+
+    def _open_edge(self, row: IntArray) -> IntArray:
+        """The clients whose best row is at an edge of the window with more options beyond."""
+        if self.whole:
+            return np.empty(0, dtype=np.intp)
+        low = (row == 0) & (self.first > 0)
+        high = (row == self.rows - 1) & (self.first < self.last_first)
+        return np.flatnonzero(low | high)
+
+    def _between_options(self, price: float, band: FloatArray, row: IntArray) -> FloatArray:
+        """A lower bound on `loss + price band` over all numbers of bits beside the best option.
+
+        Between two options the loss is linear in the bits, and the band, convex in the bits, lies
+        above the continuation of its chords from either side.
+        """
+        options, columns = self.trade.options, self.trade.columns
+        last = options.dropped.shape[1] - 1
+        option = np.minimum(self.first + np.arange(self.rows)[:, None], last)
+        bits = options.bits(columns, option)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            length = np.diff(bits, axis=0)
+            chord = np.where(length > 0, np.diff(band, axis=0) / length, 0.0)
+            loss_slope = np.where(length > 0, np.diff(self.loss, axis=0) / length, 0.0)
+        edge = np.zeros((1, len(columns)))
+        before = np.concatenate([edge, chord[:-1]])
+        after = np.concatenate([chord[1:], edge + np.inf])
+        bound = np.full(len(columns), np.inf)
+        for segment in (row - 1, row):
+            there = (segment >= 0) & (self.first + segment + 1 < options.count)
+            at = np.clip(segment, 0, self.rows - 2), columns
+            with np.errstate(invalid="ignore", divide="ignore"):
+                meets = (chord[at] - after[at]) * length[at] / (before[at] - after[at])
+                meets = np.where(np.isfinite(meets), np.clip(meets, 0.0, length[at]), length[at])
+                lowest = self.loss[at] + loss_slope[at] * meets
+                lowest += price * (band[at] + before[at] * meets)
+            bound = np.where(there, np.minimum(bound, lowest), bound)
+        return bound
+
+
+def options_at_price(trade: RankTrade, headroom_s: float, price: float) -> IntArray:
+    """Each client's best option of a convex cost, by bisection on the last one worth its price."""
+    options, columns = trade.options, trade.columns
+    low, high = np.zeros(len(trade), dtype=np.intp), options.count - 1
+    while (low < high).any():
+        middle = np.maximum((low + high + 1) // 2, 1)
+        saved = options.dropped[columns, middle - 1] - options.dropped[columns, middle]
+        pair = options.bits(columns, np.stack([middle - 1, middle]))
+        band, _ = needed_bandwidth(trade.links, pair, headroom_s + trade.slack_s)
+        with np.errstate(invalid="ignore"):
+            worth = trade.gain * saved > price * (band[1] - band[0])
+        low, high = (
+            np.where(worth, np.minimum(middle, high), low),
+            np.where(worth, high, middle - 1),
+        )
+        high = np.maximum(high, low)
+    return low
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An interval of headrooms with a proven bound on the objective of every plan inside it."""
+
+    low_s: float
+    high_s: float
+    bound: float
+    price: float
+    options: tuple[IntArray, ...] = ()
+
+
+def bound_cell(
+    trade: RankTrade, cell: Cell, enough: float, tolerance: float, near: IntArray | None = None
+) -> tuple[Cell, CostTable]:
+    """The same interval with the best bound of this kind, from the cell's price onwards.
+
+    The bound is the lesser of two concave functions of the price; tangents from either side close
+    in on its maximum. The search ends as soon as the bound exceeds `enough`, or what is left to
+    gain is below `tolerance`.
+    """
+    if near is None:
+        near = options_at_price(trade, cell.high_s, cell.price)
+    table = CostTable(trade, cell.high_s, near)
+    rise: tuple[float, float, float] | None = None
+    fall: tuple[float, float, float] | None = None
+    best, price = Cell(cell.low_s, cell.high_s, -np.inf, cell.price), cell.price
+    for _ in range(_PRICE_STEPS):
+        value, slope, picked = _at_price(trade, table, cell, price)
+        if value > best.bound:
+            best = Cell(cell.low_s, cell.high_s, value, price, picked)
+        if best.bound >= enough or slope == 0.0:
+            break
+        if slope > 0:
+            rise = (price, value, slope)
+        else:
+            fall = (price, value, slope)
+        if rise and fall:
+            price, ceiling = _crossing(rise, fall)
+            if ceiling - best.bound <= tolerance:
+                break
+        else:
+            price *= 2.0 if rise else 0.5
+    return best, table
+
+
+def _at_price(
+    trade: RankTrade, table: CostTable, cell: Cell, price: float
+) -> tuple[float, float, tuple[IntArray, ...]]:
+    """The bound at this price, its derivative, and the options at both ends."""
+    width = cell.high_s - cell.low_s
+    results = []
+    for end in (cell.low_s, cell.high_s):
+        earlier = width if trade.tangents and end == cell.low_s else 0.0
+        value, band, option = table.cheapest(price, earlier)
+        value += trade.latency_cost(end) - price * trade.bandwidth_hz
+        results.append((value, band - trade.bandwidth_hz, option))
+    value, slope, _ = min(results, key=lambda result: result[:2])
+    return value, slope, tuple(result[2] for result in results)
+
+
+def _crossing(
+    rise: tuple[float, float, float], fall: tuple[float, float, float]
+) -> tuple[float, float]:
+    """Where two tangents of a concave function meet, kept off the ends, and their height there."""
+    gap = fall[0] - rise[0]
+    at = (fall[1] - rise[1] - fall[2] * gap) / (rise[2] - fall[2])
+    ceiling = rise[1] + rise[2] * at
+    return rise[0] + float(np.clip(at, 0.05 * gap, 0.95 * gap)), ceiling

@@ -1,0 +1,242 @@
+"""Global search over the deadline: energy kept against latency, with a proven gap.
+
+Best first over intervals of deadlines: the interval with the least bound is halved, and every
+interval that is looked at proposes plans. What the price leaves open, the integrality of ranks, is
+closed for few clients by listing all plans within the gap, and narrowed by moves and swaps.
+"""
+
+import heapq
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from airtune.allocation.deadline_cells import (
+    Cell,
+    CostTable,
+    RankTrade,
+    bound_cell,
+    options_at_price,
+)
+from airtune.allocation.rank_moves import answer_to_price, neighbours, plans_within
+from airtune.allocation.rank_options import IntArray
+from airtune.quantities import FloatArray
+
+MAX_CELLS = 2_000
+LISTED_PLANS = 4_000
+"""Plans within the gap of one cell are listed up to this many."""
+SAMPLE_FROM = 8_000
+"""From so many clients on, the intervals and prices come from a sample of the clients."""
+_SAMPLE = 2_000
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The plan, its objective, a lower bound on the objective of every plan, and the intervals."""
+
+    option: IntArray
+    headroom_s: float
+    objective: float
+    bound: float
+    trace: tuple[float, ...]
+    cells: tuple[Cell, ...]
+    examined: int
+
+
+@dataclass
+class _Search:
+    """The best plan so far, and how many intervals it took."""
+
+    trade: RankTrade
+    gap: float
+    option: IntArray
+    headroom_s: float = np.inf
+    objective: float = np.inf
+    examined: int = 0
+    trace: list[float] = field(default_factory=list)
+
+    def offer(self, plans: IntArray) -> FloatArray:
+        """Take the best of these plans [plan, client] if it beats the one at hand.
+
+        Returns their headrooms [plan].
+        """
+        headroom = self.trade.headroom(plans)
+        objective = self.trade.loss(plans) + self.trade.queue * (self.trade.start_s + headroom)
+        at = int(np.argmin(objective))
+        if objective[at] < self.objective:
+            self.option, self.headroom_s = plans[at], float(headroom[at])
+            self.objective = float(objective[at])
+            self.trace.append(self.objective)
+        return headroom
+
+    def gains(self, plans: IntArray) -> bool:
+        """Whether one of these plans lowered the objective by more than a tenth of the gap."""
+        before = self.objective
+        self.offer(plans)
+        return self.objective < before * (1.0 - 0.1 * self.gap)
+
+    @property
+    def enough(self) -> float:
+        """A bound that leaves nothing to look for in an interval."""
+        return self.objective * (1.0 - self.gap)
+
+    def shortfall(self, cell: Cell) -> float:
+        """How far the bound is below the objective, relative to it."""
+        return 1.0 - cell.bound / self.objective
+
+
+def search_deadlines(trade: RankTrade, gap: float) -> SearchResult:
+    """Minimise the trade over all plans, to the relative gap where that is possible.
+
+    The result is optimal to `gap` unless more than `LISTED_PLANS` plans lie within a cell's gap;
+    then the search ends where halving the intervals no longer helps.
+
+    Args:
+        trade: `queue` > 0 and at least one positive gain.
+        gap: an interval is left alone once `bound >= objective (1 - gap)`.
+    """
+    search = _Search(trade, gap, np.zeros(len(trade), dtype=np.intp))
+    low, high = search.offer(np.stack([search.option, trade.options.count - 1]))
+    # Beyond, everything is kept already, or the latency alone costs more than the best plan.
+    high = min(high, search.objective / trade.queue - trade.start_s)
+    closed: list[Cell] = []
+    if high > low:
+        cells = [Cell(low, high, -np.inf, 0.3 * search.objective / trade.bandwidth_hz)]
+        if len(trade) >= SAMPLE_FROM:
+            cells = _cells_of_sample(search, cells[0])
+        closed = _close(search, cells)
+    return SearchResult(
+        search.option,
+        search.headroom_s,
+        search.objective,
+        min([search.objective, *(cell.bound for cell in closed)]),
+        tuple(search.trace),
+        tuple(closed),
+        search.examined,
+    )
+
+
+def _close(search: _Search, cells: Iterable[Cell]) -> list[Cell]:
+    """Halve the interval with the least bound until all are closed or cannot be."""
+    number = itertools.count()
+    near: IntArray | None = None
+    heap: list[tuple[float, int, Cell]] = []
+    finished = []
+    for cell in cells:
+        cell = _examine(search, cell, near)
+        near = cell.options[-1]
+        heapq.heappush(heap, (cell.bound, next(number), cell))
+    while heap and heap[0][0] < search.enough and search.examined < MAX_CELLS:
+        _, _, cell = heapq.heappop(heap)
+        if _exhausted(search, cell):
+            finished.append(cell)
+            while search.gains(neighbours(search.trade, search.option, search.headroom_s)):
+                pass
+            continue
+        for half in _halves(search.trade, cell):
+            half = _examine(search, half, cell.options[-1])
+            heapq.heappush(heap, (half.bound, next(number), half))
+    return finished + [cell for _, _, cell in heap]
+
+
+def _examine(search: _Search, cell: Cell, near: IntArray | None) -> Cell:
+    """Bound an interval; unless that closes it, try the plans that it suggests."""
+    search.examined += 1
+    tolerance = 0.05 * search.gap * search.objective
+    found, table = bound_cell(search.trade, cell, search.enough, tolerance, near)
+    found = replace(found, bound=max(found.bound, cell.bound))
+    if found.bound >= search.enough:
+        return found
+    search.offer(np.stack(found.options))
+    if table.whole and search.trade.options.complete and _is_narrow(search, found, 1.0):
+        listed = _list_plans(search, found, table)
+        if listed is not None:
+            search.offer(listed)
+            return replace(found, bound=np.inf)
+    return found
+
+
+def _list_plans(search: _Search, cell: Cell, table: CostTable) -> IntArray | None:
+    """Every plan of this interval that could beat the best one; None if there are too many.
+
+    The cost of a plan is at least a function linear in the deadline, so that it is at least the
+    objective if it is so at both ends.
+    """
+    trade = search.trade
+    lists = []
+    for end in (cell.low_s, cell.high_s):
+        earlier = cell.high_s - end if trade.tangents else 0.0
+        cost = table.loss + cell.price * table.taken(earlier)
+        base = float(cost.min(axis=0).sum()) - cell.price * trade.bandwidth_hz
+        budget = search.objective * (1.0 + 1e-12) - base - trade.latency_cost(end)
+        plans = plans_within(cost, budget, LISTED_PLANS)
+        if plans is None:
+            return None
+        lists.append(plans)
+    return np.unique(np.concatenate(lists), axis=0)
+
+
+def _is_narrow(search: _Search, cell: Cell, share: float) -> bool:
+    """Whether the tangents' error, the square of the width, is within this share of the rest."""
+    width = (cell.high_s - cell.low_s) / (cell.high_s + _shortest_slack(search.trade))
+    error = width * width if search.trade.tangents else width
+    return error <= share * search.shortfall(cell)
+
+
+def _exhausted(search: _Search, cell: Cell) -> bool:
+    middle = 0.5 * (cell.low_s + cell.high_s)
+    return _is_narrow(search, cell, 0.02) or not cell.low_s < middle < cell.high_s
+
+
+def _shortest_slack(trade: RankTrade) -> float:
+    """The head start of the last client that has anything to send."""
+    busy = trade.options.bits(trade.columns, trade.columns * 0) > 0
+    return float(trade.slack_s[busy].min()) if busy.any() else 0.0
+
+
+def _halves(trade: RankTrade, cell: Cell) -> tuple[Cell, Cell]:
+    """Both halves in the logarithm of the time to send, since bandwidth goes as one over it."""
+    slack = _shortest_slack(trade)
+    middle = float(np.sqrt((cell.low_s + slack) * (cell.high_s + slack)) - slack)
+    if not cell.low_s < middle < cell.high_s:
+        middle = 0.5 * (cell.low_s + cell.high_s)
+    return replace(cell, high_s=middle), replace(cell, low_s=middle)
+
+
+def _cells_of_sample(search: _Search, whole: Cell) -> list[Cell]:
+    """Intervals and prices that suit a sample of the clients with its share of band and queue.
+
+    Its best deadline and price also give a first plan, improved by each client's own answer.
+    """
+    trade = search.trade
+    chosen = trade.columns[:: max(len(trade) // _SAMPLE, 1)]
+    share = len(chosen) / len(trade)
+    earlier = float(trade.slack_s[chosen].min())
+    sample = RankTrade(
+        trade.links.select(chosen),
+        trade.options.select(chosen),
+        trade.gain[chosen],
+        trade.queue * share,
+        trade.slack_s[chosen] - earlier,
+        trade.start_s - earlier,
+        trade.bandwidth_hz * share,
+        trade.tangents,
+    )
+    result = search_deadlines(sample, 0.5 * search.gap)
+    cells = sorted(result.cells, key=lambda cell: cell.low_s)
+    if not cells:
+        return [whole]
+    highs = np.array([cell.high_s for cell in cells]) - earlier
+    prices = np.array([cell.price for cell in cells])
+    best = float(np.clip(result.headroom_s - earlier, whole.low_s, whole.high_s))
+    price = float(np.interp(best, highs, prices))
+    search.offer(options_at_price(trade, best, price)[None])
+    while search.gains(answer_to_price(trade, search.option, search.headroom_s)[None]):
+        pass
+    inner = highs[(highs > whole.low_s) & (highs < whole.high_s)]
+    ends = [whole.low_s, *inner.tolist(), whole.high_s]
+    return [
+        Cell(low, high, -np.inf, float(np.interp(high, highs, prices)))
+        for low, high in itertools.pairwise(ends)
+    ]

@@ -1,0 +1,218 @@
+"""Solvers of one round of TSFA: exact with a proven gap, a fixed sparsity, and dense.
+
+Given the ranks that everyone keeps, the best bandwidths are those of the min-max problem; so a
+plan is a choice of ranks, and its latency follows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.allocation.bandwidth import minmax_bandwidth
+from airtune.allocation.deadline_cells import RankTrade
+from airtune.allocation.deadline_search import SAMPLE_FROM, search_deadlines
+from airtune.allocation.rank_options import IntArray, RankOptions, rank_options
+from airtune.allocation.solve import Solution, Status, Stopwatch, checked
+from airtune.allocation.sparsity_problem import (
+    SparsityPlan,
+    SparsityProblem,
+    check_plan,
+    dropped_energy,
+)
+from airtune.errors import InputError
+from airtune.quantities import format_duration
+from airtune.wireless.cqi import CqiLinks
+from airtune.wireless.rate import FixedEfficiencyLinks, Links, MixedLinks, ShannonLinks
+
+PROVEN_GAP = 1e-6
+"""A plan is called optimal below this gap between its objective and the proven lower bound."""
+GAP = 1e-9
+"""Where the search stops by default."""
+GAP_OF_MANY = 9e-5
+"""Where it stops by default with so many clients that it starts from a sample of them."""
+
+
+def exact(problem: SparsityProblem, gap: float | None = None) -> Solution[SparsityPlan]:
+    """The best ranks and bandwidths of a round, with a lower bound that holds for every plan.
+
+    A search over intervals of the deadline, see `deadline_search`. Payloads that differ by rank
+    are taken by energy per bit once there are too many subsets to list; then, and for rates from a
+    table (whose bound refers to their concave envelope), the gap tells what the bound leaves open.
+
+    Args:
+        gap: stop at this relative gap; by default `GAP`, and `GAP_OF_MANY` from 8,000 clients on.
+    """
+    watch = Stopwatch()
+    active = np.flatnonzero(~problem.in_outage())
+    reason = why_no_plan(problem, active)
+    if reason:
+        return Solution(Status.INFEASIBLE, reason, "exact")
+    options = rank_options(
+        problem.rank_energy[active],
+        problem.rank_payload_bits[active],
+        problem.fixed_payload_bits[active],
+    )
+    gain = problem.v * problem.weight[active]
+    if problem.virtual_queue == 0:
+        # Latency is free; of all plans that lose nothing, the one with the least latency.
+        option = np.argmax(gain[:, None] * options.dropped == 0, axis=1)
+        work = _Work(0.0, 1, ())
+    else:
+        gap = gap if gap is not None else GAP if len(active) < SAMPLE_FROM else GAP_OF_MANY
+        found = search_deadlines(_trade(problem, active, options, gain), gap)
+        option = found.option
+        work = _Work(found.bound, found.examined, found.trace)
+    return _solution(problem, active, options.kept(option), "exact", watch, work)
+
+
+def fixed_sparsity(problem: SparsityProblem, sparsity: float = 0.5) -> Solution[SparsityPlan]:
+    """Every client drops the same share of its ranks, the weakest ones, but never all of them.
+
+    The bandwidths are optimal for that. No lower bound is proven.
+
+    Args:
+        sparsity: share of the ranks removed, in [0, 1]; `R - round(sparsity R)` are kept of R.
+    """
+    if not 0 <= sparsity <= 1:
+        raise InputError("sparsity", sparsity, "a share from 0 to 1")
+    return _same_share(problem, sparsity, "fixed-sparsity")
+
+
+def dense(problem: SparsityProblem) -> Solution[SparsityPlan]:
+    """Every client keeps all its ranks, with the best bandwidths for that; no lower bound."""
+    return _same_share(problem, 0.0, "dense")
+
+
+def why_no_plan(problem: SparsityProblem, active: IntArray) -> str:
+    """The sentence that says why a round cannot be held; empty if it can."""
+    if not len(active):
+        limit = format_duration(problem.outage_latency_s)
+        if len(problem.links) == 1:
+            return (
+                f"{problem.name(0)} is in outage: with one rank and the whole band it would end "
+                f"later than outage_latency_s = {limit}."
+            )
+        return (
+            f"All {len(problem.links)} clients are in outage: with one rank and the whole band "
+            f"each would end later than outage_latency_s = {limit}."
+        )
+    silent = (problem.links.limit_bps()[active] == 0) & (problem.least_bits[active] > 0)
+    if silent.any():
+        client = problem.name(int(active[np.argmax(silent)]))
+        return (
+            f"{client} has ranks to send but no signal, and without a finite outage_latency_s "
+            "nobody may be skipped."
+        )
+    return ""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a search proves about the clients that are not skipped, and what it took."""
+
+    bound: float | None
+    iterations: int
+    trace: tuple[float, ...]
+
+
+def _trade(
+    problem: SparsityProblem, active: IntArray, options: RankOptions, gain: NDArray[np.float64]
+) -> RankTrade:
+    links: Links = problem.links.select(active)
+    if isinstance(links, CqiLinks):
+        links = links.envelope()
+    delay = problem.compute_delay_s[active]
+    start = float(delay.max())
+    tangents = isinstance(links, ShannonLinks | FixedEfficiencyLinks | MixedLinks)
+    return RankTrade(
+        links,
+        options,
+        gain,
+        problem.virtual_queue,
+        start - delay,
+        start,
+        problem.bandwidth_hz,
+        tangents,
+    )
+
+
+def _same_share(problem: SparsityProblem, sparsity: float, solver: str) -> Solution[SparsityPlan]:
+    watch = Stopwatch()
+    active = np.flatnonzero(~problem.in_outage())
+    reason = why_no_plan(problem, active)
+    if reason:
+        return Solution(Status.INFEASIBLE, reason, solver)
+    energy = problem.rank_energy[active]
+    owned = ~np.isnan(energy)
+    ranks = owned.sum(axis=1)
+    count = np.maximum(ranks - np.round(sparsity * ranks).astype(int), 1)
+    order = np.argsort(-energy, axis=1, kind="stable")
+    kept = np.zeros(energy.shape, dtype=bool)
+    np.put_along_axis(kept, order, np.arange(energy.shape[1]) < count[:, None], axis=1)
+    return _solution(problem, active, kept, solver, watch, _Work(None, 1, ()))
+
+
+def _solution(
+    problem: SparsityProblem,
+    active: IntArray,
+    kept_active: NDArray[np.bool_],
+    solver: str,
+    watch: Stopwatch,
+    work: _Work,
+) -> Solution[SparsityPlan]:
+    """The plan with these ranks and the best bandwidths for them, checked."""
+    kept = np.zeros(problem.rank_energy.shape, dtype=bool)
+    kept[active] = kept_active
+    payload = np.where(kept_active, problem.rank_payload_bits[active], 0.0).sum(axis=1)
+    split = minmax_bandwidth(
+        problem.links.select(active),
+        problem.fixed_payload_bits[active] + payload,
+        problem.compute_delay_s[active],
+        problem.bandwidth_hz,
+    ).plan
+    assert split is not None  # nobody is without signal: `why_no_plan` came first
+    bandwidth = np.zeros(len(problem.links))
+    bandwidth[active] = split.bandwidth_hz
+    latency = split.latency_s
+    queue = max(problem.virtual_queue + latency - problem.latency_target_s, 0.0)
+    plan = SparsityPlan(kept, bandwidth, latency, queue)
+    lost = problem.weight * dropped_energy(problem, kept)
+    objective = problem.v * float(lost.sum()) + problem.virtual_queue * latency
+    bound = work.bound
+    if bound is not None:
+        # Skipped clients drop everything in every plan.
+        bound = min(bound + problem.v * float(lost[plan.skipped].sum()), objective)
+    proven = bound is not None and objective - bound <= PROVEN_GAP * bound
+    solution = Solution(
+        Status.OPTIMAL if proven else Status.FEASIBLE,
+        _message(problem, plan, objective, bound),
+        solver,
+        plan,
+        objective,
+        bound,
+        work.iterations,
+        watch.seconds,
+        work.trace,
+    )
+    return checked(solution, lambda found: check_plan(problem, found, objective))
+
+
+def _message(
+    problem: SparsityProblem, plan: SparsityPlan, objective: float, bound: float | None
+) -> str:
+    """One sentence: how much is sent, how long it takes, who is left out, how good that is."""
+    total = np.nan_to_num(problem.rank_energy).sum(axis=1)
+    energy = float(problem.weight @ total)
+    share = float(problem.weight @ dropped_energy(problem, plan.kept)) / energy if energy else 0.0
+    skipped = int(plan.skipped.sum())
+    out = f", {skipped} of {len(plan.kept)} clients in outage" if skipped else ""
+    claim = "no bound is proven"
+    if bound is not None:
+        gap = objective / bound - 1.0 if bound > 0 else 0.0
+        claim = "optimal" if gap <= PROVEN_GAP else f"at most {gap:.1e} above the optimum"
+    ranks = int(plan.kept.sum())
+    return (
+        f"{ranks} ranks sent in {format_duration(plan.latency_s)}, "
+        f"{share:.1%} of the energy dropped{out}; {claim}."
+    )
