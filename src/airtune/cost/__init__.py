@@ -1,1 +1,1 @@
-"""Devices, delays and energy."""
+"""What a round costs a client: devices, delays and energy."""

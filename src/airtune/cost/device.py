@@ -1,0 +1,170 @@
+"""What a client device can do, as a data file in which every figure names its source."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from airtune.errors import InputError
+from airtune.files import parse_yaml, read_yaml_mapping
+from airtune.quantities import dbm_to_watts
+
+KINDS = ("phone", "board", "laptop", "other")
+FIGURES = ("training_flop_rate", "memory_bytes", "computing_power_w", "tx_power_dbm")
+"""The figures of a profile, each of which needs a source."""
+
+USABLE_MEMORY_SHARE = 0.65
+"""Share of the RAM that training may use: 5.2 of 8 GB are free on a Jetson Orin Nano once its
+system runs (ericxliu.me, "Benchmarking LLMs on Jetson Orin Nano"); other devices are assumed to be
+alike."""
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """One kind of device.
+
+    `training_flop_rate` is sustained during a LoRA step [FLOP/s], `memory_bytes` all of the RAM,
+    `computing_power_w` what the device draws while it trains (None: not known, so no energy can be
+    charged), `tx_power_dbm` the most that its modem radiates.
+    """
+
+    name: str
+    title: str
+    kind: str
+    training_flop_rate: float
+    memory_bytes: int
+    computing_power_w: float | None
+    tx_power_dbm: float
+    sources: Mapping[str, str]
+
+    @property
+    def tx_power_w(self) -> float:
+        """Maximum transmit power [W]."""
+        return float(dbm_to_watts(self.tx_power_dbm))
+
+    @property
+    def usable_memory_bytes(self) -> int:
+        """What the system leaves to training."""
+        return int(USABLE_MEMORY_SHARE * self.memory_bytes)
+
+    def mapping(self) -> dict[str, Any]:
+        """The profile as the data file writes it, under its name."""
+        return {
+            "title": self.title,
+            "kind": self.kind,
+            **{figure: getattr(self, figure) for figure in FIGURES},
+            "sources": dict(self.sources),
+        }
+
+
+def load_devices(own: Path | None = None) -> dict[str, DeviceProfile]:
+    """The profiles that ship with airtune and, over them, those of the user's own file.
+
+    Raises InputError that names the file, the device and the figure.
+    """
+    devices = dict(_bundled())
+    if own is not None:
+        devices |= _read_profiles(read_yaml_mapping(own, "clients.device_file"), str(own))
+    return devices
+
+
+def find_device(
+    name: str, devices: Mapping[str, DeviceProfile], field: str = "clients.devices"
+) -> DeviceProfile:
+    """The profile of this name, or an InputError with the closest name there is."""
+    if name in devices:
+        return devices[name]
+    close = get_close_matches(name, devices, n=1)
+    raise InputError(
+        field,
+        name,
+        f"one of {', '.join(devices)}",
+        f"did you mean {close[0]}?" if close else "`airtune device list` shows them",
+    )
+
+
+def refuse_small_memory(client: str, device: DeviceProfile, needed_bytes: float) -> None:
+    """Refuse a client whose device cannot hold its training, by name.
+
+    Compared is the peak memory with the usable share of the RAM. Raises InputError.
+    """
+    usable = device.usable_memory_bytes
+    if needed_bytes > usable:
+        raise InputError(
+            f"memory of {client}",
+            f"{usable / 1e9:.3g} GB usable (of {device.memory_bytes / 1e9:.3g} GB) on "
+            f"{device.name}",
+            f"at least {needed_bytes / 1e9:.3g} GB for this model, batch and length",
+            "lower training.batch_size or data.max_tokens, prune or split the model, or give the "
+            "client a larger device",
+        )
+
+
+@cache
+def _bundled() -> Mapping[str, DeviceProfile]:
+    text = (files("airtune") / "cost" / "devices.yaml").read_text(encoding="utf-8")
+    return MappingProxyType(_read_profiles(parse_yaml(text, "devices.yaml"), "devices.yaml"))
+
+
+def _read_profiles(content: Mapping[str, Any], file: str) -> dict[str, DeviceProfile]:
+    return {str(name): _profile(str(name), value, file) for name, value in content.items()}
+
+
+def _profile(name: str, value: object, file: str) -> DeviceProfile:
+    where = f"{name} in {file}"
+    if not isinstance(value, Mapping):
+        raise InputError(where, repr(value), "a mapping of figures")
+    _refuse_unknown_keys(value, where)
+    sources = value.get("sources", {})
+    if not isinstance(sources, Mapping):
+        raise InputError(f"sources of {where}", repr(sources), "a mapping from figure to source")
+    kind = str(value.get("kind", "other"))
+    if kind not in KINDS:
+        raise InputError(f"kind of {where}", kind, f"one of {', '.join(KINDS)}")
+    power = value.get("computing_power_w")
+    profile = DeviceProfile(
+        name=name,
+        title=str(value.get("title", name)),
+        kind=kind,
+        training_flop_rate=_number(value, "training_flop_rate", where),
+        memory_bytes=int(_number(value, "memory_bytes", where)),
+        computing_power_w=None if power is None else _number(value, "computing_power_w", where),
+        tx_power_dbm=_number(value, "tx_power_dbm", where, positive=False),
+        sources=MappingProxyType({str(key): str(text) for key, text in sources.items()}),
+    )
+    missing = [figure for figure in FIGURES if not profile.sources.get(figure)]
+    if missing:
+        raise InputError(
+            f"sources of {where}",
+            f"without {', '.join(missing)}",
+            "a source for every figure",
+            "say where the figure comes from, if only 'assumed'",
+        )
+    return profile
+
+
+def _refuse_unknown_keys(value: Mapping[str, Any], where: str) -> None:
+    known = ("title", "kind", *FIGURES, "sources")
+    for key in value:
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else ""
+            raise InputError(where, f"a profile with {key}", f"made of {', '.join(known)}", hint)
+
+
+def _number(value: Mapping[str, Any], figure: str, where: str, *, positive: bool = True) -> float:
+    """A finite figure of a profile; every figure but decibels is positive."""
+    number = value.get(figure)
+    allowed = "a positive number" if positive else "a number"
+    if number is None:
+        raise InputError(f"{figure} of {where}", "missing", allowed)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise InputError(f"{figure} of {where}", number, allowed)
+    if not math.isfinite(number) or (positive and number <= 0):
+        raise InputError(f"{figure} of {where}", number, allowed)
+    return float(number)

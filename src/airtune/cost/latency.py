@@ -1,0 +1,114 @@
+"""Stage delays of a round: who is slow, and which stage makes them slow.
+
+A client receives the broadcast, computes, and uploads, one after another; a round lasts until its
+last client is done. Left out: propagation, scheduling and retransmission delays, the server's own
+computing, and decoding.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.errors import InfeasibleError, InputError
+from airtune.quantities import FloatArray
+
+STAGES = ("broadcast", "compute", "upload")
+"""The stages in the order in which a client goes through them."""
+
+
+@dataclass(frozen=True)
+class StageDelays:
+    """Delays of every client in every stage; arrays have the axis [client]."""
+
+    broadcast_s: FloatArray
+    compute_s: FloatArray
+    upload_s: FloatArray
+
+    @property
+    def finish_s(self) -> FloatArray:
+        """When each client is done, from the start of the round [client]."""
+        return self.broadcast_s + self.compute_s + self.upload_s
+
+    def by_stage(self) -> FloatArray:
+        """The delays as one array [stage, client], in the order of STAGES."""
+        return np.stack([self.broadcast_s, self.compute_s, self.upload_s])
+
+    def until(self, deadline_s: float) -> "StageDelays":
+        """What was spent in each stage by the deadline, at which a late client stops working."""
+        ends = np.minimum(np.cumsum(self.by_stage(), axis=0), deadline_s)
+        spent = np.diff(ends, axis=0, prepend=0.0)
+        return StageDelays(*spent)
+
+
+@dataclass(frozen=True)
+class RoundLatency:
+    """How long a round lasts and why.
+
+    `straggler` is the client that finishes last, as an index; `stage` the stage in which it is
+    furthest behind the median client. `late` [client] marks the updates that are discarded.
+    """
+
+    latency_s: float
+    straggler: int
+    stage: str
+    late: NDArray[np.bool_]
+
+
+def transfer_delay(bits: FloatArray, rate_bps: FloatArray) -> FloatArray:
+    """bits / rate [s], elementwise: nothing to send takes no time, a rate of 0 takes for ever."""
+    bits, rate_bps = np.broadcast_arrays(_checked(bits, "bits"), _checked(rate_bps, "rate_bps"))
+    delay = np.full(bits.shape, np.inf)
+    np.divide(bits, rate_bps, out=delay, where=rate_bps > 0)
+    return np.where(bits == 0, 0.0, delay)
+
+
+def multicast_delay(bits: float, rate_bps: FloatArray) -> FloatArray:
+    """One broadcast to all, at the worst scheduled client's rate: bits / min(rate) [client]."""
+    rates = np.asarray(rate_bps, dtype=np.float64)
+    slowest = rates.min() if rates.size else np.inf
+    return np.broadcast_to(transfer_delay(np.asarray(bits), np.asarray(slowest)), rates.shape)
+
+
+def compute_delay(flops: FloatArray, flop_rate: FloatArray) -> FloatArray:
+    """Operations over sustained operations per second [s], elementwise."""
+    return transfer_delay(flops, flop_rate)
+
+
+def round_latency(delays: StageDelays, deadline_s: float | None = None) -> RoundLatency:
+    """The end of the round: its last client, or the deadline where somebody misses it.
+
+    A late client's update is discarded and the time still charged. Raises InfeasibleError where a
+    client would never finish and there is no deadline, InputError for a round without clients.
+    """
+    finish_s = delays.finish_s
+    if finish_s.size == 0:
+        raise InputError("cohort", "empty", "at least one client")
+    limit_s = np.inf if deadline_s is None else deadline_s
+    late = finish_s > limit_s
+    straggler = int(np.argmax(finish_s))
+    latency_s = limit_s if late.any() else float(finish_s.max())
+    if not np.isfinite(latency_s):
+        raise InfeasibleError(
+            f"The client at position {straggler} would never finish the round: give a deadline, "
+            "or leave it out."
+        )
+    return RoundLatency(float(latency_s), straggler, _slow_stage(delays, straggler), late)
+
+
+def _slow_stage(delays: StageDelays, straggler: int) -> str:
+    by_stage = delays.by_stage()
+    if by_stage.shape[1] > 1:
+        # Infinite medians cancel an infinite delay; such a stage delays everybody alike.
+        usual = np.median(by_stage, axis=1)
+        behind = by_stage[:, straggler] - np.where(np.isfinite(usual), usual, 0.0)
+    else:
+        behind = by_stage[:, straggler]
+    return STAGES[int(np.argmax(behind))]
+
+
+def _checked(values: FloatArray, name: str) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if np.isnan(array).any() or (array < 0).any():
+        raise InputError(name, str(array.tolist())[:80], "numbers of at least 0")
+    return array

@@ -1,0 +1,149 @@
+"""Device profiles: every figure sourced, derived figures re-derived, refusals by name."""
+
+from pathlib import Path
+
+import pytest
+
+from airtune.cost.device import (
+    FIGURES,
+    DeviceProfile,
+    find_device,
+    load_devices,
+    refuse_small_memory,
+)
+from airtune.errors import InputError
+from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.architecture import load_architecture
+from airtune.workload.step import Step
+from airtune.workload.transformer import workload
+
+PROFILE = """
+my-board:
+  title: My board
+  kind: board
+  training_flop_rate: 1.0e10
+  memory_bytes: 4e9
+  computing_power_w: 5
+  tx_power_dbm: 20
+  sources: {training_flop_rate: a, memory_bytes: b, computing_power_w: c, tx_power_dbm: d}
+"""
+
+
+@pytest.mark.parametrize("name", load_devices())
+def test_every_figure_has_a_source_and_a_sane_size(name: str) -> None:
+    device = load_devices()[name]
+    assert set(device.sources) == set(FIGURES)
+    assert all(len(text) > 20 for text in device.sources.values())
+    assert 1e9 < device.training_flop_rate < 1e14
+    assert 2**32 <= device.memory_bytes <= 2**36
+    assert device.computing_power_w is not None
+    assert 1 < device.computing_power_w < 200
+    assert device.tx_power_w == pytest.approx(0.2, rel=0.01)
+
+
+def test_there_are_phones_boards_and_laptops() -> None:
+    kinds = [device.kind for device in load_devices().values()]
+    assert min(kinds.count(kind) for kind in ("phone", "board", "laptop")) >= 3
+
+
+# Seconds of one LoRA step of Qwen3-1.7B on 128 tokens, as the cited benchmark gives them.
+@pytest.mark.parametrize(
+    ("name", "step_s"), [("galaxy-s25", 21), ("pixel-9", 100), ("macbook-pro-m3-pro", 7.3)]
+)
+def test_rates_derived_from_measured_steps(name: str, step_s: float) -> None:
+    step = workload(load_architecture("qwen3-1.7b"), AdapterShape(8), Step(1, 128))
+    assert load_devices()[name].training_flop_rate == pytest.approx(step.flops / step_s, rel=3e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "hpl_gflops"),
+    [("raspberry-pi-4", 11.889), ("raspberry-pi-5", 30.249), ("orange-pi-5", 53.333),
+     ("laptop-cpu", 72.472)],
+)  # fmt: skip
+def test_rates_derived_from_linpack(name: str, hpl_gflops: float) -> None:
+    derived = 0.7 * 2 * hpl_gflops * 1e9
+    assert load_devices()[name].training_flop_rate == pytest.approx(derived, rel=5e-3)
+
+
+def test_rate_derived_from_partial_fine_tuning() -> None:
+    """Adapters on q and v of the last 4 of 32 blocks: backward stops there."""
+    model = load_architecture("mistral-7b")
+    step = workload(model, AdapterShape(8, ("q_proj", "v_proj")), Step(1, 100))
+    backward = step.parts[-1].backward_flops + 4 * step.parts[-2].backward_flops
+    rate = 250 * (step.forward_flops + backward) / 100
+    assert load_devices()["macbook-pro-m1-max"].training_flop_rate == pytest.approx(rate, rel=5e-3)
+
+
+def test_own_profiles_come_on_top(tmp_path: Path) -> None:
+    path = tmp_path / "devices.yaml"
+    path.write_text(PROFILE + PROFILE.replace("my-board", "pixel-9"))
+    devices = load_devices(path)
+    assert devices["my-board"].memory_bytes == 4_000_000_000
+    assert devices["pixel-9"].title == "My board"
+    assert load_devices()["pixel-9"].title != "My board"
+
+
+def test_profiles_survive_a_round_trip(tmp_path: Path) -> None:
+    import json
+
+    device = load_devices()["jetson-nano"]
+    path = tmp_path / "own.yaml"
+    # JSON is YAML.
+    path.write_text(json.dumps({"copy": device.mapping()}))
+    assert load_devices(path)["copy"].mapping() == device.mapping()
+
+
+def test_power_may_be_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(PROFILE.replace("computing_power_w: 5", "computing_power_w: null"))
+    assert load_devices(path)["my-board"].computing_power_w is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("1.0e10", "-1", "training_flop_rate of my-board in .* is -1"),
+        ("1.0e10", "fast", "training_flop_rate of my-board .* is fast"),
+        ("1.0e10", ".inf", "a positive number"),
+        ("4e9", "true", "memory_bytes of my-board .* is True"),
+        ("tx_power_dbm: 20", "tx_power: 20", "did you mean tx_power_dbm"),
+        ("tx_power_dbm: 20\n", "title: x\n", "not YAML"),
+        ("memory_bytes: b, ", "", "without memory_bytes"),
+        ("kind: board", "kind: toaster", "one of phone, board, laptop, other"),
+        ("sources: {", "sources: [{", "not YAML"),
+    ],
+)
+def test_bad_profiles_are_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "devices.yaml"
+    assert old in PROFILE
+    path.write_text(PROFILE.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        load_devices(path)
+
+
+def test_profiles_that_are_no_mappings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "devices.yaml"
+    path.write_text("my-board: 3")
+    with pytest.raises(InputError, match="a mapping of figures"):
+        load_devices(path)
+    with pytest.raises(InputError, match=r"clients\.device_file"):
+        load_devices(tmp_path / "missing.yaml")
+
+
+def test_unknown_names_get_a_suggestion() -> None:
+    assert find_device("pixel-9", load_devices()).name == "pixel-9"
+    with pytest.raises(InputError, match=r"did you mean raspberry-pi-5\?"):
+        find_device("rasberry-pi-5", load_devices())
+    with pytest.raises(InputError, match="airtune device list"):
+        find_device("zx81", load_devices())
+
+
+def test_memory_that_does_not_suffice_is_refused_by_name() -> None:
+    device: DeviceProfile = load_devices()["jetson-nano"]
+    usable = device.usable_memory_bytes
+    assert usable == pytest.approx(0.65 * 2**32, abs=1)
+    refuse_small_memory("client 3", device, usable)
+    with pytest.raises(InputError) as caught:
+        refuse_small_memory("client 3", device, 6e9)
+    for part in ("client 3", "jetson-nano", "2.79 GB", "4.29 GB", "6 GB", "batch_size"):
+        assert part in str(caught.value)
