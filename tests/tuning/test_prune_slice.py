@@ -125,7 +125,7 @@ def test_most_important_units_stay_and_ties_go_to_the_lower_index() -> None:
     neurons = torch.zeros(48)
     neurons[[7, 20]] = 1.0
     # Equal as fp32, unlike as fp64: such noise may differ between machines and must not count.
-    scores = BlockScores(torch.tensor([[1.0, 1.0 + 1e-12, 2.0, 1.0]]).double(), neurons)
+    scores = BlockScores(torch.tensor([[1.0, 1.0 + 1e-12, 2.0, 1.0]], dtype=torch.float64), neurons)
     part = choose_slice(architecture, [scores] * 2, 0.5)
     assert part.blocks[0].key_value_heads == (0, 2)
     assert part.blocks[0].query_heads == (0, 1, 4, 5)

@@ -99,6 +99,13 @@ def test_only_relative_weights_count(scale: float) -> None:
         torch.testing.assert_close(one[name], two[name], rtol=1e-6, atol=0)
 
 
+def test_a_change_outside_the_mask_does_not_count() -> None:
+    state, kept = {"a": torch.ones(1, 2)}, {"a": torch.tensor([[True, False]])}
+    stray = Update(0, 1.0, {"a": torch.tensor([[1.0, 8.0]])}, kept)
+    merged = OverlapMean().aggregate(state, [stray])["a"]
+    assert torch.equal(merged, torch.tensor([[2.0, 1.0]]))
+
+
 def test_no_updates_no_change() -> None:
     state = make_state(6)
     merged = OverlapMean().aggregate(state, [])
