@@ -84,7 +84,7 @@ class DataSection(Section):
 class ClientsSection(Section):
     count: int = Field(8, ge=1, description="number of registered clients")
     devices: Annotated[list[str], BeforeValidator(_as_list)] = Field(
-        ["pixel-7", "raspberry-pi-5", "laptop-cpu"],
+        ["galaxy-s25", "raspberry-pi-5", "pixel-9", "laptop-cpu"],
         min_length=1,
         description="device profiles, dealt out to the clients in turn (airtune device list)",
     )
@@ -151,7 +151,9 @@ class ExperimentConfig(Section):
         None, description="charge time and energy as if this model were trained"
     )
     engine: Literal["sequential"] = Field("sequential", description="how clients are trained here")
-    threads: int | None = Field(None, ge=1, description="torch threads; null: one per core")
+    threads: int | None = Field(
+        None, ge=1, description="torch threads; null: one for a small model, else one per core"
+    )
     seed: int = Field(0, ge=0, description="every random draw comes from it")
 
 

@@ -26,12 +26,13 @@ class FakeState:
     """Spectral efficiencies of uplink and downlink [bit/s/Hz], one a client."""
 
     efficiency: np.ndarray
+    least_downlink: float = 0.0
 
     def uplink(self, tx_power_w: Any = None) -> FixedEfficiencyLinks:
         return FixedEfficiencyLinks(self.efficiency)
 
     def downlink(self) -> FixedEfficiencyLinks:
-        return FixedEfficiencyLinks(2.0 * self.efficiency)
+        return FixedEfficiencyLinks(np.maximum(2.0 * self.efficiency, self.least_downlink))
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,15 @@ def make_context(
     planner: Planner | None = None,
     cohort: CohortSettings | None = None,
     deadline_s: float | None = None,
+    least_downlink: float = 0.0,
     **changes: Any,
 ) -> RoundContext:
     count = len(efficiency)
     codec = DenseCodec()
     devices = [FakeDevice() for _ in range(count)]
     estimate = FakeState(np.asarray(efficiency, dtype=float))
-    actual = FakeState(np.asarray(truth if truth is not None else efficiency, dtype=float))
+    real = np.asarray(truth if truth is not None else efficiency, dtype=float)
+    actual = FakeState(real, least_downlink)
     values: dict[str, Any] = {
         "method": Method(
             "fake", planner or EqualPlanner(), FullTuner(), codec, FactorMean(), codec

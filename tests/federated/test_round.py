@@ -95,7 +95,7 @@ def test_late_while_computing_charges_only_the_part_done() -> None:
 
 def test_no_signal() -> None:
     with pytest.raises(InfeasibleError, match="client 1 has no uplink signal"):
-        run_round(make_context((1.0, 1.0), truth=(1.0, 1e-320)), begin())
+        run_round(make_context((1.0, 1.0), truth=(1.0, 0.0), least_downlink=1.0), begin())
     with pytest.raises(InfeasibleError, match="broadcast cannot reach"):
         run_round(make_context((1.0, 1.0), truth=(1.0, 0.0)), begin())
 

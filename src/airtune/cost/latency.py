@@ -59,7 +59,8 @@ def transfer_delay(bits: FloatArray, rate_bps: FloatArray) -> FloatArray:
     """bits / rate [s], elementwise: nothing to send takes no time, a rate of 0 takes for ever."""
     bits, rate_bps = np.broadcast_arrays(_checked(bits, "bits"), _checked(rate_bps, "rate_bps"))
     delay = np.full(bits.shape, np.inf)
-    np.divide(bits, rate_bps, out=delay, where=rate_bps > 0)
+    with np.errstate(over="ignore"):
+        np.divide(bits, rate_bps, out=delay, where=rate_bps > 0)
     return np.where(bits == 0, 0.0, delay)
 
 

@@ -44,7 +44,7 @@ def score(world: World, adapter: Mapping[str, Tensor]) -> tuple[dict[str, float]
 
 
 def _example(world: World, row: int) -> Example:
-    return world.shards.task.test[world.shards.test.example[row]]
+    return world.shards.task.test[int(world.shards.test.example[row])]
 
 
 def samples(

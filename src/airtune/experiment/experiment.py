@@ -118,6 +118,7 @@ def _extended(run: Run, more_rounds: int) -> ExperimentConfig:
 
 def _restore(folder: RunFolder, world: World, listener: Listener) -> ServerState:
     """The newest usable state; a run killed before its first checkpoint begins again."""
+    folder.clean()
     if not list_checkpoints(folder.checkpoints) and folder.records_length() == 0:
         state = world.start()
         folder.save(state)

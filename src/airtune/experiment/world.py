@@ -9,7 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from airtune.config import ExperimentConfig
-from airtune.cost.device import DeviceProfile, find_device, load_devices
+from airtune.cost.device import (
+    DeviceProfile,
+    find_device,
+    load_devices,
+    refuse_small_memory,
+)
 from airtune.errors import InputError
 from airtune.experiment.composition import compose_method
 from airtune.experiment.shards import Shards, load_shards
@@ -38,6 +43,10 @@ from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 from airtune.workload.architecture import Architecture, load_architecture
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, Workload, workload
+
+
+SMALL_MODEL_WIDTH = 512
+"""Below this width a second thread waits more than it computes, above all on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +110,10 @@ def build_world(config: ExperimentConfig) -> World:
     devices = deal_devices(config)
     adapter = AdapterShape(config.adapter.rank, _targets(config))
     other = load_architecture(config.charge_as) if config.charge_as else None
-    threads = use_threads(config.threads)
     base = load_base(config.model, config.dtype)
     architecture = Architecture.from_config(base.config)
+    small = architecture.hidden_size < SMALL_MODEL_WIDTH
+    threads = use_threads(config.threads or (1 if small else None))
     charged = other or architecture
     adapter_tensors(architecture, adapter)
     shards = load_shards(config, base.tokenizer, architecture.max_tokens)

@@ -83,21 +83,6 @@ class ClientCharge:
     energy_j: float
     outcome: str
 
-    @property
-    def finish_s(self) -> float:
-        """When the last bit of this client arrived, from the start of the round [s]."""
-        return self.broadcast_s + self.compute_s + self.upload_s
-
-    @property
-    def slowest_stage(self) -> str:
-        """Which stage took longest."""
-        stages = {
-            "broadcast": self.broadcast_s,
-            "compute": self.compute_s,
-            "upload": self.upload_s,
-        }
-        return max(stages, key=lambda stage: stages[stage])
-
     def record(self) -> dict[str, Any]:
         """The client's entry in `rounds.jsonl`."""
         return {

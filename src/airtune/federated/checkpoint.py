@@ -20,6 +20,7 @@ from airtune.files import write_bytes_atomic
 
 KEPT = 2
 _ADAPTER, _CARRIED = "adapter/", "carried/"
+_DIGEST_LENGTH = 64
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         tensors |= {
             f"{_CARRIED}{client}/{name}": tensor.contiguous() for name, tensor in entries.items()
         }
-    metadata = {"state": header, "digest": _digest(header, tensors)}
+    # One metadata entry: safetensors writes several in an order that changes from run to run.
+    metadata = {"state": _digest(header, tensors) + header}
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(checkpoint_path(folder, state.rounds_done), save(tensors, metadata=metadata))
     for old in list_checkpoints(folder)[KEPT:]:
@@ -104,8 +106,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise AirtuneError(f"checkpoint {path.name} cannot be read ({error}).") from None
-    header = metadata.get("state", "")
-    if metadata.get("digest") != _digest(header, tensors):
+    signed = metadata.get("state", "")
+    digest, header = signed[:_DIGEST_LENGTH], signed[_DIGEST_LENGTH:]
+    if digest != _digest(header, tensors):
         raise AirtuneError(f"checkpoint {path.name} is damaged (its digest does not match).")
     values = json.loads(header)
     carried: dict[int, dict[str, Tensor]] = {}

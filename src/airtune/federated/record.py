@@ -48,6 +48,11 @@ class RunFolder:
         """Bytes of `rounds.jsonl`, 0 before round 1."""
         return self.records.stat().st_size if self.records.exists() else 0
 
+    def clean(self) -> None:
+        """Remove files that a killed process left half-written."""
+        for litter in [*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")]:
+            litter.unlink()
+
     def truncate_records(self, length: int) -> None:
         """Drop rounds after a checkpoint; they will be made again, to the same bytes."""
         if self.records_length() > length:

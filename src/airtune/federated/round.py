@@ -14,6 +14,13 @@ from torch import Tensor
 
 from airtune.cost.device import DeviceProfile
 from airtune.cost.energy import client_energy
+from airtune.cost.latency import (
+    RoundLatency,
+    StageDelays,
+    compute_delay,
+    round_latency,
+    transfer_delay,
+)
 from airtune.errors import InfeasibleError
 from airtune.federated.backend import Backend, ClientReport, ClientTask
 from airtune.federated.charges import Charges, ClientCharge, RoundCharges
@@ -127,7 +134,7 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
         if client not in start.silent
     ]
     reports = {report.client: report for report in context.backend.run(tasks)}
-    charged = charge_clients(context, start, reports, start.charges.downlink_bits(whole))
+    charged, latency = charge_clients(context, start, reports, start.charges.downlink_bits(whole))
     in_time = [charge.plan.client for charge in charged if charge.outcome == IN_TIME]
     updates = [
         Update(
@@ -143,14 +150,13 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
         else dict(state.adapter)
     )
     evaluation = context.evaluate(adapter)
-    latency_s = round_latency(charged, context.deadline_s)
-    record = _record(context, state, start, charged, reports, latency_s, evaluation)
+    record = _record(context, state, start, charged, reports, latency, evaluation)
     carried = {**state.carried, **{r.client: r.carried for r in reports.values() if r.carried}}
     following = replace(
         state,
         adapter=adapter,
         rounds_done=state.rounds_done + 1,
-        clock=state.clock.charge(latency_s, record["energy_j"]),
+        clock=state.clock.charge(latency.latency_s, record["energy_j"]),
         planner=context.method.planner.after_round(state.planner, record),
         carried=dict(sorted(carried.items())),
     )
@@ -162,64 +168,91 @@ def charge_clients(
     start: RoundStart,
     reports: Mapping[int, ClientReport],
     downlink_bits: int,
-) -> list[ClientCharge]:
-    """Charge every scheduled client with the TRUE channel and the bytes really encoded."""
-    clients = np.array([entry.client for entry in start.plan.clients], dtype=np.int64)
-    broadcast_s = multicast_delay(start.truth, clients, downlink_bits, context.bandwidth_hz)
-    uplink = start.truth.uplink(context.tx_power_w).select(clients)
-    rates = uplink.rate(np.array([entry.bandwidth_hz for entry in start.plan.clients]))
-    return [
-        _charge(context, start, plan, float(rate), broadcast_s, reports.get(plan.client))
-        for plan, rate in zip(start.plan.clients, rates, strict=True)
-    ]
+) -> tuple[list[ClientCharge], RoundLatency]:
+    """Charge every scheduled client with the TRUE channel and the bytes really encoded.
 
-
-def _charge(
-    context: RoundContext,
-    start: RoundStart,
-    plan: ClientPlan,
-    rate_bps: float,
-    broadcast_s: float,
-    report: ClientReport | None,
-) -> ClientCharge:
-    if not np.isfinite(broadcast_s):
-        raise InfeasibleError(
-            f"In round {start.charges.round_index + 1} the broadcast cannot reach every client "
-            "(one of them has no signal): raise cell.bs_tx_power_dbm or leave it out."
-        )
-    deadline_s = np.inf if context.deadline_s is None else context.deadline_s
-    if report is None:
-        return ClientCharge(plan, rate_bps, broadcast_s, 0.0, 0.0, 0, 0.0, 0.0, SILENT)
-    flops = start.charges.compute_flops(plan)
-    bits = start.charges.charged_bits(plan, report.payload)
-    compute_s = flops / context.devices[plan.client].training_flop_rate
-    upload_s = bits / rate_bps if rate_bps > 0 else np.inf
-    outcome = IN_TIME if broadcast_s + compute_s + upload_s <= deadline_s else LATE
-    if outcome == LATE:
-        # Work stops at the deadline: charged are the seconds spent and the bits put on the air.
-        done = min(1.0, max(deadline_s - broadcast_s, 0.0) / compute_s)
-        compute_s, flops = compute_s * done, flops * done
-        upload_s = max(deadline_s - broadcast_s - compute_s, 0.0)
-        bits = min(bits, int(rate_bps * upload_s))
-    elif not np.isfinite(upload_s):
-        raise InfeasibleError(
-            f"In round {start.charges.round_index + 1} {context.names[plan.client]} has no uplink "
-            "signal and would never finish: set deadline_s, so that the round can end without it."
-        )
-    energy = client_energy(context.devices[plan.client], compute_s, upload_s, plan.tx_power_w)
-    return ClientCharge(
-        plan, rate_bps, broadcast_s, compute_s, upload_s, bits, flops, energy, outcome
-    )
-
-
-def round_latency(charged: Sequence[ClientCharge], deadline_s: float | None) -> float:
-    """The last arrival; the deadline, if the server waited for somebody in vain.
-
-    Without a deadline a silent client is noticed when its link goes down, and nobody waits.
+    At a deadline work stops: charged are the seconds spent and the bits on the air by then. A
+    silent client has received the broadcast and does nothing more.
     """
-    if deadline_s is not None and any(charge.outcome != IN_TIME for charge in charged):
-        return deadline_s
-    return max(charge.finish_s for charge in charged)
+    plans = start.plan.clients
+    clients = np.array([plan.client for plan in plans], dtype=np.int64)
+    answers = [reports.get(plan.client) for plan in plans]
+    bands = np.array([plan.bandwidth_hz for plan in plans])
+    rate_bps = start.truth.uplink(context.tx_power_w).select(clients).rate(bands)
+    flops = np.array(
+        [start.charges.compute_flops(p) if r else 0.0 for p, r in zip(plans, answers, strict=True)]
+    )
+    bits = np.array(
+        [
+            start.charges.charged_bits(p, r.payload) if r else 0
+            for p, r in zip(plans, answers, strict=True)
+        ]
+    )
+    speeds = np.array([context.devices[client].training_flop_rate for client in clients])
+    broadcast_s = multicast_delay(start.truth, clients, downlink_bits, context.bandwidth_hz)
+    whole = StageDelays(
+        np.full(len(plans), broadcast_s),
+        compute_delay(flops, speeds),
+        transfer_delay(bits, rate_bps),
+    )
+    _refuse_endless(context, start, whole)
+    silent = np.array([answer is None for answer in answers])
+    latency = _round_latency(whole, context.deadline_s, silent)
+    spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
+    computed = np.divide(spent.compute_s, whole.compute_s, out=np.ones(len(plans)),
+                         where=whole.compute_s > 0)  # fmt: skip
+    sent = np.where(latency.late, np.floor(rate_bps * spent.upload_s), bits)
+    charged = [
+        ClientCharge(
+            plan=plan,
+            rate_bps=float(rate_bps[k]),
+            broadcast_s=float(spent.broadcast_s[k]),
+            compute_s=float(spent.compute_s[k]),
+            upload_s=float(spent.upload_s[k]),
+            uplink_bits=int(min(sent[k], bits[k])),
+            flops=float(flops[k] * computed[k]),
+            energy_j=client_energy(
+                context.devices[plan.client],
+                float(spent.compute_s[k]),
+                float(spent.upload_s[k]),
+                plan.tx_power_w,
+            ),
+            outcome=SILENT if silent[k] else LATE if latency.late[k] else IN_TIME,
+        )
+        for k, plan in enumerate(plans)
+    ]
+    return charged, latency
+
+
+def _refuse_endless(context: RoundContext, start: RoundStart, delays: StageDelays) -> None:
+    """Without a deadline, a client without signal would stop the clock for ever."""
+    if context.deadline_s is not None:
+        return
+    number = start.charges.round_index + 1
+    if not np.isfinite(delays.broadcast_s).all():
+        raise InfeasibleError(
+            f"In round {number} the broadcast cannot reach every client (one of them has no "
+            "signal): set deadline_s, so that the round can end without it."
+        )
+    for plan, upload_s in zip(start.plan.clients, delays.upload_s, strict=True):
+        if not np.isfinite(upload_s):
+            raise InfeasibleError(
+                f"In round {number} {context.names[plan.client]} has no uplink signal and would "
+                "never finish: set deadline_s, so that the round can end without it."
+            )
+
+
+def _round_latency(
+    delays: StageDelays, deadline_s: float | None, silent: NDArray[np.bool_]
+) -> RoundLatency:
+    """With a deadline the server waits until then for whoever fell silent.
+
+    Without one, a silent client is noticed when its link goes down, and nobody waits.
+    """
+    latency = round_latency(delays, deadline_s)
+    if deadline_s is not None and silent.any():
+        return replace(latency, latency_s=deadline_s)
+    return latency
 
 
 def _record(
@@ -228,19 +261,18 @@ def _record(
     start: RoundStart,
     charged: Sequence[ClientCharge],
     reports: Mapping[int, ClientReport],
-    latency_s: float,
+    latency: RoundLatency,
     evaluation: Evaluation,
 ) -> dict[str, Any]:
-    straggler = max(charged, key=lambda charge: charge.finish_s)
     losses = [(context.weights[r.client], r.train_loss) for r in reports.values()]
     total = sum(weight for weight, _ in losses)
     return {
         "round": state.rounds_done + 1,
-        "virtual_time_s": state.clock.time_s + latency_s,
-        "latency_s": latency_s,
+        "virtual_time_s": state.clock.time_s + latency.latency_s,
+        "latency_s": latency.latency_s,
         "planned_latency_s": start.plan.predicted_latency_s,
-        "straggler": straggler.plan.client,
-        "straggler_stage": straggler.slowest_stage,
+        "straggler": charged[latency.straggler].plan.client,
+        "straggler_stage": latency.stage,
         "train_loss": float(sum(w * x for w, x in losses) / total) if losses else None,
         "test_loss": evaluation.loss,
         "uplink_bits": sum(charge.uplink_bits for charge in charged),
