@@ -2,6 +2,8 @@
 
 import math
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -215,6 +217,16 @@ def test_global_generators_are_left_alone(scenarios: dict[str, Scenario]) -> Non
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert random.getstate() == before[2]
+
+
+def test_importing_sionna_leaves_torchs_generator_alone() -> None:
+    """Its import seeds torch's default generator, and only the first import in a process does."""
+    code = (
+        "import sys, torch; torch.manual_seed(3); before = torch.get_rng_state();"
+        "from airtune.wireless.tr38901 import Scenario; Scenario('umi', 3.5e9, 10.0, 1.5);"
+        "assert 'sionna' in sys.modules; assert torch.equal(torch.get_rng_state(), before)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_sionnas_own_generator_is_given_back(scenarios: dict[str, Scenario]) -> None:

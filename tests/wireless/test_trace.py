@@ -59,7 +59,7 @@ def test_transmit_power_does_not_change_a_measurement(walk: Path) -> None:
 def test_a_link_that_is_down_is_said(walk: Path) -> None:
     truth = traced(str(walk)).observe(1).truth
     assert truth.out_of_reach() == {
-        0: "client 0 is out of reach in round 1: its trace shows no throughput"
+        0: "client 0 is out of reach: its trace shows no throughput in this round"
     }
     assert truth.uplink().bandwidth_for(np.array([1.0]))[0] == np.inf
     assert traced(str(walk)).observe(0).truth.out_of_reach() == {}

@@ -80,9 +80,9 @@ class ChannelState:
     def out_of_reach(self) -> dict[int, str]:
         """Clients whose link carries nothing this round at any bandwidth, each with a sentence."""
         value = self.spectral_efficiency if self.is_measured else self.gain
-        what = "its trace shows no throughput" if self.is_measured else "its channel gain is zero"
+        what = "trace shows no throughput" if self.is_measured else "channel gain is zero"
         return {
-            int(client): f"client {client} is out of reach in round {self.round_index}: {what}"
+            int(client): f"client {client} is out of reach: its {what} in this round"
             for client in np.flatnonzero(value == 0)
         }
 
