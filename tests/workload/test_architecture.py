@@ -175,6 +175,6 @@ def test_offline_hub_names_fail_in_one_sentence() -> None:
         text=True,
         check=True,
     )
-    assert "did you mean gpt2-medium?" in run.stdout
+    assert "the closest bundled name is gpt2-medium" in run.stdout
     assert "HF_HUB_OFFLINE is set" in run.stdout
     assert run.stdout.count("\n") == 1

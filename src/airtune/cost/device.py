@@ -84,7 +84,7 @@ def find_device(
         field,
         name,
         f"one of {', '.join(devices)}",
-        f"did you mean {close[0]}?" if close else "`airtune device list` shows them",
+        f"the closest is {close[0]}" if close else "`airtune device list` shows them",
     )
 
 
@@ -153,7 +153,7 @@ def _refuse_unknown_keys(value: Mapping[str, Any], where: str) -> None:
     for key in value:
         if key not in known:
             close = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else ""
+            hint = f"the closest is {close[0]}" if close else ""
             raise InputError(where, f"a profile with {key}", f"made of {', '.join(known)}", hint)
 
 

@@ -88,7 +88,7 @@ def _refuse_unknown(targets: str | tuple[str, ...], linears: tuple[Linear, ...])
                 "adapter.target_modules",
                 target,
                 f"among {', '.join(names)} (embedding and LM head cannot be adapted)",
-                f"did you mean {close[0]}?" if close else "",
+                f"the closest is {close[0]}" if close else "",
             )
 
 

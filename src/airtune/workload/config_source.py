@@ -81,11 +81,11 @@ def _require_hub() -> None:
 
 def _unknown(name: str, reason: str) -> InputError:
     close = get_close_matches(name.split("/")[-1].lower(), bundled_names(), n=1)
-    meant = f"did you mean {close[0]}? " if close else ""
+    closest = f"the closest bundled name is {close[0]}; " if close else ""
     return InputError(
         "model",
         name,
         f"'{BUILTIN_MODEL}', a bundled config ({', '.join(bundled_names())}), a folder with "
         "config.json, or a hub name",
-        f"{meant}The hub says: {reason}",
+        f"{closest}the hub says: {reason}",
     )

@@ -1,0 +1,149 @@
+"""`airtune device list` and `airtune device measure`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from airtune.cost.device import DeviceProfile
+
+app = typer.Typer(help="Device profiles: what clients compute, hold and radiate.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_devices(
+    file: Annotated[
+        Path | None, typer.Option(help="A YAML file with profiles of your own, listed too.")
+    ] = None,
+    sources: Annotated[bool, typer.Option(help="Also print where each figure comes from.")] = False,
+    json: Json = False,
+) -> None:
+    """Show every known device profile."""
+    from airtune.cost.device import load_devices
+
+    devices = load_devices(file)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps({name: device.mapping() for name, device in devices.items()}, indent=2))
+        return
+    _print_table(list(devices.values()))
+    if not sources:
+        typer.echo("\n--sources says what each device is and where its figures come from.")
+    else:
+        for device in devices.values():
+            typer.echo(f"\n{device.name}: {device.title}")
+            for figure, source in device.sources.items():
+                typer.echo(f"  {figure}: {source}")
+
+
+def _print_table(devices: "list[DeviceProfile]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from airtune.quantities import format_quantity
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("device", no_wrap=True)
+    table.add_column("kind")
+    for heading in ("training", "memory", "power", "radio"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for device in devices:
+        power = device.computing_power_w
+        table.add_row(
+            device.name,
+            device.kind,
+            format_quantity(device.training_flop_rate, "FLOP/s"),
+            format_quantity(device.memory_bytes, "B"),
+            "unknown" if power is None else format_quantity(power, "W"),
+            f"{device.tx_power_dbm:g} dBm",
+        )
+    Console().print(table)
+
+
+@app.command()
+def measure(
+    name: Annotated[str, typer.Option(help="The new profile's name.")] = "this-machine",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add the profile to this YAML file; without it, print."),
+    ] = None,
+    computing_power_w: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="What the machine draws while it trains [W], from a meter."),
+    ] = None,
+    tx_power_dbm: Annotated[float, typer.Option(help="Most that its modem radiates [dBm].")] = 23.0,
+    dtype: Annotated[str, typer.Option(help="Type of the base model: fp32, fp16, bf16.")] = "fp32",
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long to time.")] = 5.0,
+    json: Json = False,
+) -> None:
+    """Time LoRA training on this machine and write a profile for `clients.devices`."""
+    content = _own_profiles(out, name)
+    from airtune.cost.measure import measure_training, measured_profile
+
+    measurement = measure_training(seconds, dtype)
+    profile = measured_profile(name, measurement, computing_power_w, tx_power_dbm)
+    content[name] = profile.mapping()
+    if out is not None:
+        _write_yaml(out, content)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps({name: profile.mapping()}, indent=2))
+        return
+    _print_table([profile])
+    if out is None:
+        typer.echo("\n" + _yaml({name: profile.mapping()}).rstrip())
+    else:
+        typer.echo(f"\nAdded to {out}; name it in `clients.device_file`.")
+    if computing_power_w is None:
+        typer.echo(
+            "Power is not known, and energy cannot be charged without it: read a meter and give "
+            "--computing-power-w.",
+            err=True,
+        )
+    if measurement.spread > 0.25:
+        typer.echo(
+            f"The slowest step took {measurement.spread:.0%} longer than the fastest: other work "
+            "runs on this machine, or it throttles.",
+            err=True,
+        )
+
+
+def _own_profiles(out: Path | None, name: str) -> dict[str, Any]:
+    """What the file holds already, refused before anything is timed if it has this name."""
+    from airtune.cost.device import load_devices
+    from airtune.errors import InputError
+    from airtune.files import read_yaml_mapping
+
+    if out is not None and not out.parent.is_dir():
+        raise InputError("--out", str(out), "in a folder that exists")
+    if out is None or not out.exists():
+        return {}
+    load_devices(out)
+    content = read_yaml_mapping(out, "--out")
+    if name in content:
+        raise InputError("--name", name, f"a name that {out} does not have", "choose another")
+    return content
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    from airtune.files import write_text_atomic
+
+    write_text_atomic(path, _yaml(content))
+
+
+def _yaml(content: dict[str, Any]) -> str:
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    text = StringIO()
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    writer.dump(content, text)
+    return text.getvalue()

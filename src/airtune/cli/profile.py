@@ -1,0 +1,177 @@
+"""`airtune profile`: what a training step of a model computes, holds and sends."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from airtune.workload.architecture import Architecture
+    from airtune.workload.transformer import Part, Workload
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="builtin, a bundled config, a folder with config.json, or a hub name."
+    ),
+]
+
+
+def profile(
+    model: ModelName,
+    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
+    target_modules: Annotated[
+        str, typer.Option(help="all-linear, or module names separated by commas.")
+    ] = "all-linear",
+    tokens: Annotated[int, typer.Option(help="Tokens in a sequence, padding included.")] = 256,
+    batch: Annotated[int, typer.Option(help="Sequences in a step.")] = 8,
+    pruning_rate: Annotated[float, typer.Option(help="Share of every block removed.")] = 0.0,
+    split_point: Annotated[
+        int | None, typer.Option(help="Blocks on the client; without it, all.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Type of the base model: fp32, fp16, bf16.")] = "fp32",
+    update_dtype: Annotated[str, typer.Option(help="Type of what is sent.")] = "fp32",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Parameters, FLOPs, bits and memory of one LoRA training step, part by part.
+
+    From the model's config alone: nothing is loaded, so a 70 B model takes no longer than GPT-2.
+    """
+    from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape
+    from airtune.workload.architecture import load_architecture
+    from airtune.workload.payload import update_bits
+    from airtune.workload.step import Step
+    from airtune.workload.transformer import Precision, split_workload, workload
+
+    architecture = load_architecture(model)
+    names = tuple(name.strip() for name in target_modules.split(",") if name.strip())
+    adapter = AdapterShape(rank, ALL_LINEAR if names == (ALL_LINEAR,) else names)
+    step, precision = Step(batch, tokens), Precision(dtype)
+    halves = {"whole": workload(architecture, adapter, step, pruning_rate, precision)}
+    blocks = None
+    if split_point is not None:
+        client, server = split_workload(
+            architecture, adapter, step, split_point, pruning_rate, precision
+        )
+        halves, blocks = {"client": client, "server": server}, range(split_point)
+    payload = update_bits(architecture, adapter, update_dtype, pruning_rate, blocks)
+    settings = {
+        "model": model,
+        "family": architecture.family,
+        "rank": rank,
+        "target_modules": target_modules,
+        "tokens": tokens,
+        "batch": batch,
+        "pruning_rate": pruning_rate,
+        "split_point": split_point,
+        "dtype": dtype,
+        "update_dtype": update_dtype,
+        "update_bits": payload,
+    }
+    if json:
+        _print_json(settings, halves)
+    else:
+        _print_tables(architecture, settings, halves)
+
+
+def _print_json(settings: dict[str, Any], halves: "dict[str, Workload]") -> None:
+    from json import dumps
+
+    answer = dict(settings)
+    for name, half in halves.items():
+        answer[name] = {
+            "parameters": half.parameters,
+            "adapter_parameters": half.adapter_parameters,
+            "forward_flops": half.forward_flops,
+            "backward_flops": half.backward_flops,
+            "memory_bytes": half.memory_bytes,
+            "working_bytes": half.working_bytes,
+            "parts": [asdict(part) for part in half.parts],
+        }
+    typer.echo(dumps(answer, indent=2))
+
+
+def _print_tables(
+    architecture: "Architecture", settings: dict[str, Any], halves: "dict[str, Workload]"
+) -> None:
+    from rich.console import Console
+
+    from airtune.quantities import format_quantity
+
+    console = Console()
+    pruned = f", pruned by {settings['pruning_rate']:.0%}" if settings["pruning_rate"] else ""
+    console.print(
+        f"{settings['model']} ({architecture.family}, {architecture.block_count} blocks of width "
+        f"{architecture.hidden_size}{pruned}), LoRA rank {settings['rank']} on "
+        f"{settings['target_modules']}; one step of {settings['batch']} x {settings['tokens']} "
+        f"tokens, {settings['dtype']}",
+        highlight=False,
+    )
+    for name, half in halves.items():
+        console.print()
+        console.print(_table(name, half, settings["update_dtype"]), highlight=False)
+    console.print(
+        f"\nThe client's update is {format_quantity(settings['update_bits'], 'bit')} in "
+        f"{settings['update_dtype']}, as one safetensors frame.",
+        highlight=False,
+    )
+
+
+def _table(name: str, half: "Workload", update_dtype: str) -> Any:
+    from rich.table import Table
+
+    from airtune.workload.payload import dtype_bits
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column(name, no_wrap=True)
+    # Units stand in the heading, so that the table fits a terminal of 80 columns.
+    for heading in ("parameters", "adapter bit", "forward FLOP", "backward FLOP", "output bit"):
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
+    table.add_column("memory\nB", justify="right", no_wrap=True)
+    sent = dtype_bits(update_dtype)
+    for label, part in _grouped(half.parts):
+        figures = (
+            part.parameters,
+            sent * part.adapter_parameters,
+            part.forward_flops,
+            part.backward_flops,
+            part.activation_bits,
+            part.memory_bytes,
+        )
+        table.add_row(label, *(_short(figure) for figure in figures))
+    table.add_row("loss or cut", "", "", "", "", "", _short(half.working_bytes))
+    table.add_row(
+        "total",
+        _short(half.parameters),
+        _short(sent * half.adapter_parameters),
+        _short(half.forward_flops),
+        _short(half.backward_flops),
+        "",
+        _short(half.memory_bytes),
+    )
+    return table
+
+
+def _short(figure: float) -> str:
+    from airtune.quantities import format_quantity
+
+    return format_quantity(figure, "").strip()
+
+
+def _grouped(parts: "tuple[Part, ...]") -> "list[tuple[str, Part]]":
+    """Equal neighbours as one row, `blocks 1-31, each`: a table of 80 equal rows tells nothing."""
+    rows: list[tuple[str, Part]] = []
+    start = 0
+    for end in range(1, len(parts) + 1):
+        if end < len(parts) and _figures(parts[end]) == _figures(parts[start]):
+            continue
+        first, last = parts[start].name, parts[end - 1].name
+        kind, _, number = first.partition(" ")
+        label = first if first == last else f"{kind}s {number}-{last.split()[-1]}, each"
+        rows.append((label, parts[start]))
+        start = end
+    return rows
+
+
+def _figures(part: "Part") -> dict[str, Any]:
+    return {key: value for key, value in asdict(part).items() if key != "name"}
