@@ -62,7 +62,7 @@ def greedy_owners(link: Uplink, demand: Demand) -> Owners:
     over what it owns. A client that another subchannel would not help leaves the queue.
     """
     owner = np.full(link.subchannels, NOBODY, dtype=np.intp)
-    budget = _fair_power(link)
+    budget = fair_power(link)
     with np.errstate(divide="ignore"):
         mean_gain = np.mean(1.0 / link.noise_to_gain, axis=1)
         band = float(np.sum(link.bandwidth_hz)) / link.clients
@@ -77,10 +77,37 @@ def greedy_owners(link: Uplink, demand: Demand) -> Owners:
     return owner
 
 
-def _fair_power(link: Uplink) -> FloatArray:
-    """Each client's cap, scaled down so that all together keep the total [client]."""
+def random_owners(link: Uplink, demand: Demand, draw: np.random.Generator) -> Owners:
+    """Subchannels to random clients that hear them, at least one to each client that sends."""
+    owner = np.full(link.subchannels, NOBODY, dtype=np.intp)
+    for client in draw.permutation(np.flatnonzero(demand.sends)):
+        if not _match(link, owner, int(client), draw.permutation(link.subchannels), set()):
+            break
+    for index in np.flatnonzero(owner == NOBODY):
+        hears = np.flatnonzero(np.isfinite(link.noise_to_gain[:, index]) & demand.sends)
+        if len(hears):
+            owner[index] = draw.choice(hears)
+    return owner
+
+
+def fair_power(link: Uplink) -> FloatArray:
+    """Each client's cap, scaled down so that all together keep the total [client], W."""
     caps = float(np.sum(link.power_max_w))
     return link.power_max_w * (min(link.power_total_w / caps, 1.0) if caps > 0 else 0.0)
+
+
+def even_density(link: Uplink, owner: Owners) -> FloatArray:
+    """Each client's fair power, spread evenly over its band [subchannel], W/Hz."""
+    return spread_power(link, owner, link.bandwidth_hz)
+
+
+def spread_power(link: Uplink, owner: Owners, share: FloatArray) -> FloatArray:
+    """Densities that give each client its fair power in these shares [subchannel], W/Hz."""
+    used = owner != NOBODY
+    who = np.where(used, owner, 0)
+    whole = np.bincount(owner[used], share[used], minlength=link.clients)
+    power = fair_power(link)[who] * share / np.where(used, whole[who], 1.0)
+    return np.where(used, power / link.bandwidth_hz, 0.0)
 
 
 def _serve_slowest(link: Uplink, demand: Demand, owner: Owners, budget: FloatArray) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from airtune.allocation.power import LN2, Demand, Uplink
+from airtune.allocation.power import LN2, Demand, Uplink, WaterFilling
 from airtune.quantities import FloatArray
 
 _HOTTEST, _COOLING, _COLDEST = 3.0, 0.3, 5e-4
@@ -132,6 +132,15 @@ def energy_cut(link: Uplink) -> Cut:
     Follows from `ln(1 + x) <= x`; tight where signals are weak, whatever the widths.
     """
     return Cut(LN2 * np.min(link.noise_to_gain, axis=1), link.power_total_w)
+
+
+def lone_window(link: Uplink, demand: Demand) -> float:
+    """No window is shorter: the slowest client, if it had every subchannel to itself."""
+    whole = WaterFilling.of_slots(
+        np.broadcast_to(link.bandwidth_hz, link.noise_to_gain.shape), link.noise_to_gain
+    )
+    rate = whole.rate_at(np.minimum(link.power_max_w, link.power_total_w))
+    return max(float(np.max(demand.windows(rate))), 0.0)
 
 
 class _SmoothDual:

@@ -1,0 +1,102 @@
+"""The published iteration for split training: block by block, until the total settles.
+
+In the manner of SflLLM (arXiv 2504.14667, its iterative algorithm): subchannels by a greedy
+heuristic, powers by a convex program, split point and rank by exhaustive search. The paper's code
+and parameter tables are not public, so this is its manner, not its figures.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from airtune.allocation.power import Demand, Owners, Uplink, control_power
+from airtune.allocation.solve import Solution, Status, Stopwatch
+from airtune.allocation.split_rank import NoPlanError, finished, require_reachable, solve_joint
+from airtune.allocation.split_training import LinkPlan, SplitPlan, SplitTraining, plan_delay_s
+from airtune.allocation.subchannel import even_density, even_owners, greedy_owners
+
+SETTLED = 1e-9
+"""The iteration ends when a pass lowers the total by less than this share."""
+
+
+def solve_greedy(training: SplitTraining) -> Solution[SplitPlan]:
+    """The published iteration; a block is accepted only if the total does not rise.
+
+    Blocks, in turn: greedy subchannels (with exact powers) of the main link and of the federated
+    link, powers, split point, rank. The start is the first candidate, subchannels dealt in turn,
+    powers spread evenly. The trace holds the total after every block.
+    """
+    watch = Stopwatch()
+    try:
+        require_reachable(training)
+    except NoPlanError as error:
+        return Solution(Status.INFEASIBLE, str(error), "greedy", solve_time_s=watch.seconds)
+    descent = _Descent(training)
+    before = np.inf
+    while before == np.inf or descent.total < before * (1 - SETTLED):
+        before = descent.total
+        descent.one_pass()
+    seconds = watch.seconds
+    bound = solve_joint(training).lower_bound
+    trace = tuple(total for total in descent.trace if np.isfinite(total))
+    return finished(training, descent.plan, "greedy", seconds, bound, trace)
+
+
+class _Descent:
+    """The state of the iteration: a plan that only ever gets better."""
+
+    def __init__(self, training: SplitTraining) -> None:
+        self._training = training
+        first = training.candidates[0]
+        main = even_owners(training.main, training.main_demand(first))
+        federated = even_owners(training.federated, training.federated_demand(first))
+        self.plan = SplitPlan(
+            0,
+            LinkPlan(main, even_density(training.main, main)),
+            LinkPlan(federated, even_density(training.federated, federated)),
+        )
+        self.total = plan_delay_s(training, self.plan)
+        self.trace = [self.total]
+
+    def one_pass(self) -> None:
+        """Every block once."""
+        demands = self._demands()
+        for name, (link, demand) in demands.items():
+            self._allocate(name, link, greedy_owners(link, demand), demand)
+        for name, (link, demand) in demands.items():
+            self._allocate(name, link, getattr(self.plan, name).owner, demand)
+        self._search(fixed="rank")
+        self._search(fixed="split_point")
+
+    def _demands(self) -> dict[str, tuple[Uplink, Demand]]:
+        training = self._training
+        candidate = training.candidates[self.plan.candidate]
+        return {
+            "main": (training.main, training.main_demand(candidate)),
+            "federated": (training.federated, training.federated_demand(candidate)),
+        }
+
+    def _allocate(self, name: str, link: Uplink, owner: Owners, demand: Demand) -> None:
+        """These owners with exact powers on one link."""
+        psd = control_power(link, owner, demand).psd_w_per_hz
+        change: dict[str, Any] = {name: LinkPlan(owner, psd)}
+        self._try(replace(self.plan, **change))
+
+    def _search(self, fixed: str) -> None:
+        """Exhaustive search of one of split point and rank; the other and the links stay."""
+        candidates = self._training.candidates
+        now = getattr(candidates[self.plan.candidate], fixed)
+        plans = [
+            replace(self.plan, candidate=index)
+            for index, candidate in enumerate(candidates)
+            if getattr(candidate, fixed) == now
+        ]
+        self._try(min(plans, key=lambda plan: plan_delay_s(self._training, plan)))
+
+    def _try(self, plan: SplitPlan) -> None:
+        """Accept a plan if it is no slower."""
+        total = plan_delay_s(self._training, plan)
+        if total <= self.total:
+            self.plan, self.total = plan, total
+        self.trace.append(self.total)

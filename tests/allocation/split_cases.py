@@ -1,0 +1,86 @@
+"""Random problems of split training, brute force over them, and the total by plain loops."""
+
+import numpy as np
+
+from airtune.allocation.power import Uplink
+from airtune.allocation.split_training import SplitCandidate, SplitPlan, SplitTraining
+from tests.allocation.subchannel_cases import random_link, windows_of_all
+
+
+def random_candidates(rng: np.random.Generator, count: int) -> tuple[SplitCandidate, ...]:
+    """Split points 1.., ranks 2, 4, ...: more blocks cost the client more, as in a real model."""
+    return tuple(
+        SplitCandidate(
+            split_point=1 + index // 2,
+            rank=2 ** (1 + index % 2),
+            rounds=float(rng.integers(10, 60)),
+            client_forward_flops=float(rng.uniform(1, 3) * 1e9 * (1 + index // 2)),
+            client_backward_flops=float(rng.uniform(1, 3) * 1e9),
+            server_forward_flops=float(rng.uniform(1, 9) * 1e9),
+            server_backward_flops=float(rng.uniform(1, 9) * 1e9),
+            activation_bits=float(10 ** rng.uniform(4, 5.5)),
+            gradient_bits=float(rng.integers(0, 2) * 1e4),
+            adapter_bits=float(10 ** rng.uniform(4, 6) * (1 + index % 2)),
+        )
+        for index in range(count)
+    )
+
+
+def random_training(
+    seed: int, clients: int, subchannels: int, flat: bool = False, candidates: int = 4
+) -> SplitTraining:
+    rng = np.random.default_rng(seed)
+    return SplitTraining(
+        local_steps=5,
+        batch_size=4,
+        server_flop_rate=1e12,
+        client_flop_rate=rng.uniform(1, 3, clients) * 1e11,
+        main=random_link(rng, clients, subchannels, flat),
+        federated=random_link(rng, clients, subchannels, flat),
+        candidates=random_candidates(rng, candidates),
+        downlink_rate_bps=rng.uniform(1e6, 1e8, clients),
+        names=tuple("abcdefghijklmnopqrstuvwxyz"[:clients]),
+    )
+
+
+def brute_force_total_s(training: SplitTraining) -> float:
+    """The optimum over all candidates and all assignments of both links, powers exact."""
+    best = np.inf
+    for candidate in training.candidates:
+        main, federated = training.main_demand(candidate), training.federated_demand(candidate)
+        step = main.deadline(float(windows_of_all(training.main, main).min()))
+        upload = federated.deadline(float(windows_of_all(training.federated, federated).min()))
+        best = min(best, training.total_s(candidate, step, upload))
+    return best
+
+
+def plain_total_s(training: SplitTraining, plan: SplitPlan) -> float:
+    """The published formula, client by client, from the plan's densities."""
+    c, b = training.candidates[plan.candidate], training.batch_size
+    clients = range(training.clients)
+    assert training.downlink_rate_bps is not None
+
+    def rate(link: Uplink, owner: np.ndarray, psd: np.ndarray, k: int) -> float:
+        return sum(
+            link.bandwidth_hz[i] * np.log2(1 + psd[i] / link.noise_to_gain[k, i])
+            for i in range(link.subchannels)
+            if owner[i] == k
+        )
+
+    main = [rate(training.main, plan.main.owner, plan.main.psd_w_per_hz, k) for k in clients]
+    other = [
+        rate(training.federated, plan.federated.owner, plan.federated.psd_w_per_hz, k)
+        for k in clients
+    ]
+    speed, down = training.client_flop_rate, training.downlink_rate_bps
+    first = max(
+        b * c.client_forward_flops / speed[k] + b * c.activation_bits / main[k] for k in clients
+    )
+    server = len(clients) * b * (c.server_forward_flops + c.server_backward_flops)
+    last = max(
+        b * c.gradient_bits / down[k] + b * c.client_backward_flops / speed[k] for k in clients
+    )
+    step = first + server / training.server_flop_rate + last
+    upload = max(c.adapter_bits / other[k] for k in clients)
+    download = max(c.adapter_bits / down[k] for k in clients)
+    return c.rounds * (training.local_steps * step + upload + download)
