@@ -121,18 +121,26 @@ def minmax_bandwidth(
     """
     uploads = Uploads(links, _array(payload_bits), _array(fixed_delay_s), bandwidth_hz, names)
     watch = Stopwatch()
-    # Nobody can have more than the whole band, so nothing is faster than everyone alone in it.
     alone = uploads.finish_s(np.full(len(links), bandwidth_hz))
     if not np.isfinite(alone).all():
         return no_signal("minmax", uploads.name(int(np.argmax(alone))))
+    bandwidth, bracket = minmax_shares(uploads, start_s)
+    return _solution("minmax", uploads, bandwidth, watch.seconds, bracket)
+
+
+def minmax_shares(uploads: Uploads, start_s: float | None = None) -> tuple[FloatArray, Bracket]:
+    """The bandwidths of `minmax_bandwidth` [client], and the bracket of its latency.
+
+    Every client with a payload must have a signal.
+    """
+    # Nobody can have more than the whole band, so nothing is faster than everyone alone in it.
+    alone = uploads.finish_s(np.full(len(uploads.links), uploads.bandwidth_hz))
     together = uploads.finish_s(_equal_shares(uploads))
     need = _Need(uploads)
     bracket = smallest_deadline(
-        need, bandwidth_hz, float(alone.max()), float(together.max()), start_s
+        need, uploads.bandwidth_hz, float(alone.max()), float(together.max()), start_s
     )
-    bandwidth = need.bandwidth_hz(bracket.high)
-    seconds = watch.seconds
-    return _solution("minmax", uploads, bandwidth, seconds, bracket)
+    return need.bandwidth_for(bracket.high), bracket
 
 
 def equal_bandwidth(
@@ -196,7 +204,7 @@ class _Need:
             fall = np.where(busy, rate / time_s / uploads.links.slope(bandwidth), 0.0)
         return float(bandwidth.sum()), -float(fall.sum())
 
-    def bandwidth_hz(self, deadline_s: float) -> FloatArray:
+    def bandwidth_for(self, deadline_s: float) -> FloatArray:
         """Per client [client]."""
         return self._uploads.links.bandwidth_for(self._rate(deadline_s))
 

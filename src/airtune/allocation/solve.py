@@ -141,6 +141,9 @@ class Bracket:
 Evaluation = tuple[float, float]
 """A value and its derivative; NaN for a derivative that is not known."""
 
+PRICE_STEP = 1e-4
+"""Newton's last step in ln(price); what is left is its square, and a cost at the clearing price
+errs by the square of that."""
 _MAX_STEPS = 200
 # Bisection alone needs about 50; the bound only stops a defect from looping for ever.
 
@@ -190,31 +193,41 @@ def smallest_deadline(
     return Bracket(low, high, len(trace), tuple(trace))
 
 
+@dataclass(frozen=True)
+class Price:
+    """The logarithm of a clearing price, and a bracket of it.
+
+    `point` is accurate to second order in the last step; demand and supply cross in the bracket.
+    """
+
+    point: float
+    low: float
+    high: float
+    iterations: int
+
+
 def clearing_price(
-    excess: Callable[[float], Evaluation],
-    low: float,
-    high: float,
-    start: float,
-    tolerance: float = 1e-7,
-) -> Bracket:
-    """Bracket the logarithm of the price at which demand meets supply.
+    excess: Callable[[float], Evaluation], low: float, high: float, start: float
+) -> Price:
+    """The logarithm of the price at which demand meets supply.
 
     `excess` falls with the log price: positive at `low`, not positive at `high`. Newton's
-    iteration inside the bracket; where it converges (a step below `tolerance`, hence an error of
-    the order of its square) the bracket is `tolerance^1.25` wide on each side. Where the demand
-    jumps, bisection closes the bracket around the jump to rounding, so that a mixture of the
-    answers at both ends clears the market.
+    iteration inside the bracket. Where demand jumps, bisection closes the bracket around the jump
+    to rounding, so that a mixture of the answers at both ends clears the market.
     """
     price = min(max(start, low), high)
+    distance = math.inf
     steps = 0
     while high - low > 4e-16 * max(1.0, abs(low), abs(high)) and steps < _MAX_STEPS:
         steps += 1
         value, slope = excess(price)
         low, high = (price, high) if value > 0 else (low, price)
         proposal = price - value / slope if slope < 0 else math.nan
-        if abs(proposal - price) < tolerance:
-            margin = tolerance**1.25
-            return Bracket(max(low, proposal - margin), min(high, proposal + margin), steps)
-        # A step to the very end of the bracket is Newton leaving it: bisect.
-        price = proposal if low < proposal < high else low + 0.5 * (high - low)
-    return Bracket(low, high, steps)
+        if abs(proposal - price) < PRICE_STEP:
+            margin = 10.0 * PRICE_STEP**2
+            around = max(low, proposal - margin), min(high, proposal + margin)
+            return Price(min(max(proposal, around[0]), around[1]), *around, steps)
+        before, distance = distance, abs(value)
+        newton_works = low < proposal < high and distance <= 0.5 * before
+        price = proposal if newton_works else low + 0.5 * (high - low)
+    return Price(high, low, high, steps)

@@ -84,10 +84,10 @@ class CqiLinks:
         """The links of some clients only."""
         return CqiLinks(self._effective_hz[index])
 
-    def envelope(self) -> "ConcaveLinks":
+    def envelope(self) -> "EnvelopeLinks":
         """The least concave function above the rate, for certificates."""
         width, height = _concave_hull(_WIDTH[::-1], (CQI_EFFICIENCY * _WIDTH)[::-1])
-        return ConcaveLinks(self._effective_hz, width, height)
+        return EnvelopeLinks(self._effective_hz, width, height)
 
     def _best_tooth(self, bandwidth_hz: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Rate and slope; a loop over 15 teeth, not a [client, tooth] array, for many clients."""
@@ -103,7 +103,7 @@ class CqiLinks:
 
 
 @dataclass(frozen=True)
-class ConcaveLinks:
+class EnvelopeLinks:
     """Links whose rate is concave and piecewise linear: `r(b) = cn0 f(b / cn0)`, f flat at the end.
 
     Args:
@@ -135,13 +135,18 @@ class ConcaveLinks:
         piece = np.searchsorted(self.width, self._per_cn0(bandwidth_hz), side="right") - 1
         return np.where(self.cn0_hz > 0, pieces[piece], 0.0)
 
+    def derivatives(self, bandwidth_hz: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Rate, slope, and 0 between the knots."""
+        slope = self.slope(bandwidth_hz)
+        return self.rate(bandwidth_hz), slope, np.zeros_like(slope)
+
     def limit_bps(self) -> FloatArray:
         """`cn0 f(inf)`."""
         return self.cn0_hz * float(self.height[-1])
 
-    def select(self, index: Index) -> "ConcaveLinks":
+    def select(self, index: Index) -> "EnvelopeLinks":
         """The links of some clients only."""
-        return ConcaveLinks(self.cn0_hz[index], self.width, self.height)
+        return EnvelopeLinks(self.cn0_hz[index], self.width, self.height)
 
     def _per_cn0(self, values: FloatArray) -> FloatArray:
         """values / cn0 with 0 / 0 = 0."""

@@ -45,6 +45,14 @@ class Links(Protocol):
         ...
 
 
+class ConcaveLinks(Links, Protocol):
+    """Links whose rate is concave in the bandwidth, which joint planning needs."""
+
+    def derivatives(self, bandwidth_hz: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Rate, slope, and the slope's derivative (<= 0) at b > 0, in one pass."""
+        ...
+
+
 def exponent_for(theta: FloatArray) -> FloatArray:
     """Solve `u / (e^u - 1) = theta` for u >= 0, elementwise, for theta in (0, 1).
 
@@ -128,12 +136,17 @@ class ShannonLinks:
         """`log2(1 + x) - x / ((1 + x) ln 2)` with x = cn0/b; inf at b = 0 if there is a signal."""
         b = np.asarray(bandwidth_hz, dtype=np.float64)
         x = self._snr(b)
-        nats = np.log1p(x) - x / (1.0 + x)
-        # The difference cancels for small x: its series is x^2/2 - 2x^3/3 + 3x^4/4 - ...
-        series = x * x * (0.5 - x * (2.0 / 3.0 - x * 0.75))
-        nats = np.where(x < 1e-4, series, nats)
         at_zero = np.where(self._effective_hz > 0, np.inf, 0.0)
-        return np.where(b > 0, nats, at_zero) / LN2
+        return np.where(b > 0, _slope_nats(x, np.log1p(x), x / (1.0 + x)), at_zero) / LN2
+
+    def derivatives(self, bandwidth_hz: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """`r`, `r'`, and `r'' = -(x / (1 + x))^2 / (b ln 2)` at b > 0."""
+        x = self._effective_hz / bandwidth_hz
+        nats = np.log1p(x)
+        share = x / (1.0 + x)
+        rate = bandwidth_hz * nats / LN2
+        curvature = -share * share / (bandwidth_hz * LN2)
+        return rate, _slope_nats(x, nats, share) / LN2, curvature
 
     def limit_bps(self) -> FloatArray:
         """`cn0 / ln 2`."""
@@ -148,6 +161,15 @@ class ShannonLinks:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = np.minimum(self._effective_hz / bandwidth_hz, _HUGE)
         return np.where(bandwidth_hz > 0, ratio, 0.0)
+
+
+def _slope_nats(x: FloatArray, nats: FloatArray, share: FloatArray) -> FloatArray:
+    """`ln(1 + x) - x / (1 + x)`, by its series where the difference would cancel."""
+    closed = nats - share
+    small = x < 1e-4
+    if not small.any():
+        return closed
+    return np.where(small, x * x * (0.5 - x * (2.0 / 3.0 - x * 0.75)), closed)
 
 
 @dataclass(frozen=True)
@@ -190,6 +212,11 @@ class FixedEfficiencyLinks:
         shape = np.broadcast_shapes(np.shape(bandwidth_hz), self.spectral_efficiency_bps_hz.shape)
         return np.broadcast_to(self.spectral_efficiency_bps_hz, shape).copy()
 
+    def derivatives(self, bandwidth_hz: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """`eta b`, `eta` and 0."""
+        slope = self.slope(bandwidth_hz)
+        return slope * bandwidth_hz, slope, np.zeros_like(slope)
+
     def limit_bps(self) -> FloatArray:
         """inf for a link that carries anything at all."""
         return np.where(self.spectral_efficiency_bps_hz > 0, np.inf, 0.0)
@@ -227,6 +254,16 @@ class MixedLinks:
     def slope(self, bandwidth_hz: FloatArray) -> FloatArray:
         """Each client by its own model."""
         return self._each(self.fixed.slope(bandwidth_hz), self.shannon.slope(bandwidth_hz))
+
+    def derivatives(self, bandwidth_hz: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Each client by its own model."""
+        pairs = zip(
+            self.fixed.derivatives(bandwidth_hz),
+            self.shannon.derivatives(bandwidth_hz),
+            strict=True,
+        )
+        rate, slope, curvature = (self._each(fixed, shannon) for fixed, shannon in pairs)
+        return rate, slope, curvature
 
     def limit_bps(self) -> FloatArray:
         """Each client by its own model."""

@@ -1,0 +1,195 @@
+"""What every client answers, at a fixed deadline, to a price on pruning.
+
+At deadline tau client n has `T_n = tau - f_n - a0_n` for what pruning shortens. With rate r it
+can keep
+
+    1 - rho = (r T - s0) / (s1 + r a1)       (so rho = (s0 + s1 - r (T - a1)) / (s1 + r a1))
+
+of its model, which is concave and increasing in r, hence in the bandwidth b. If a unit of
+weighted pruning costs lambda hertz, the client chooses the b that minimises `b + lambda w rho(b)`:
+
+    lambda w C r'(b) = (s1 + r(b) a1)^2,       C = s1 T + a1 s0,
+
+or an end of its range: `rho_max`, or the least rho, which its floor or the whole band sets.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from airtune.allocation.bandwidth import airtime_s
+from airtune.allocation.pruning import PruningProblem
+from airtune.quantities import FloatArray
+from airtune.wireless.rate import ConcaveLinks, Index
+
+_LEAST_SHARE = 1e-24
+# Of the band: where a client may send nothing, Newton in ln b still needs a finite lower end.
+_MAX_PASSES = 200
+_STEP = 1e-4
+# Newton's last step in ln b; what is left is its square, and the cost errs by the square of that.
+_LEAST_WIDTH = 1e-14
+_BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class Response:
+    """The clients' choices at one price.
+
+    Attributes:
+        pruning_rate, bandwidth_hz: [client].
+        bandwidth_slope_hz: how the sum of the bandwidths grows with ln(price).
+    """
+
+    pruning_rate: FloatArray
+    bandwidth_hz: FloatArray
+    bandwidth_slope_hz: float
+
+
+class AtDeadline:
+    """The clients of a problem at one deadline, for any price.
+
+    Args:
+        whole_band_bps: each client's rate if it had the whole band [client].
+        guess_hz: bandwidths near the answer [client]; updated in place by `respond`.
+
+    Attributes:
+        least, most: range of each client's pruning rate [client]; equal where keeping costs
+            nothing.
+        floor_hz, full_hz: bandwidths at `most` and at `least` [client].
+        leave_log_price: ln(price) above which a client is pruned less than `most` [client].
+        full_log_price: ln(price) from which it is pruned as little as it can be [client].
+    """
+
+    def __init__(
+        self,
+        problem: PruningProblem,
+        deadline_s: float,
+        whole_band_bps: FloatArray,
+        guess_hz: FloatArray,
+    ) -> None:
+        self.problem = problem
+        self._guess_hz = guess_hz
+        self._time_s = deadline_s - problem.earliest_start_s
+        stake = (
+            problem.prunable_bits * self._time_s + problem.prunable_compute_s * problem.fixed_bits
+        )
+        ceiling = problem.pruning_rate_max
+        reachable = np.fmax(self._pruning_rate(whole_band_bps), problem.pruning_rate_min)
+        self.least = np.minimum(reachable, ceiling)
+        self.most = np.where(stake > 0, ceiling, self.least)
+        self.floor_hz = self.bandwidth_for(self.most)
+        self.full_hz = self.bandwidth_for(self.least)
+        with np.errstate(divide="ignore"):
+            self._log_stake = np.log(stake * problem.weight)
+        self.leave_log_price = self._log_price(self.floor_hz)
+        self.full_log_price = self._log_price(self.full_hz)
+
+    def respond(self, log_price: float) -> Response:
+        """Every client's choice at this price."""
+        full = log_price >= self.full_log_price
+        pruning_rate = np.where(full, self.least, self.most)
+        bandwidth = np.where(full, self.full_hz, self.floor_hz)
+        inner = np.flatnonzero(~full & (log_price > self.leave_log_price))
+        slope = 0.0
+        # In blocks that fit the processor's cache, each with as many passes as it needs.
+        for start in range(0, len(inner), _BLOCK):
+            block = inner[start : start + _BLOCK]
+            bandwidth[block], added = self._choose(block, log_price)
+            pruning_rate[block] = self.choose(bandwidth, block)
+            slope += added
+        return Response(pruning_rate, bandwidth, slope)
+
+    def choose(self, bandwidth_hz: FloatArray, which: Index = slice(None)) -> FloatArray:
+        """The least pruning rates that keep the deadline with these bandwidths [client]."""
+        rate = self.problem.links.select(which).rate(bandwidth_hz[which])
+        least, most = self.least[which], self.most[which]
+        return np.clip(np.fmax(self._pruning_rate(rate, which), least), least, most)
+
+    def bandwidth_for(self, pruning_rate: FloatArray) -> FloatArray:
+        """The least bandwidths that keep the deadline at these pruning rates [client]."""
+        return self.problem.links.bandwidth_for(self._rate_bps(pruning_rate))
+
+    def _choose(self, block: Index, log_price: float) -> tuple[FloatArray, float]:
+        """Bandwidths of the clients between their ends, and how their sum grows with ln(price)."""
+        low = np.maximum(self.floor_hz[block], _LEAST_SHARE * self.problem.bandwidth_hz)
+        chosen, slope = _stationary(
+            self.problem.links.select(block),
+            log_price + self._log_stake[block],
+            self.problem.prunable_bits[block],
+            self.problem.prunable_compute_s[block],
+            (low, self.full_hz[block]),
+            self._guess_hz[block],
+        )
+        self._guess_hz[block] = chosen
+        return chosen, float(slope.sum())
+
+    def fall_hz_s(self, response: Response) -> float:
+        """How fast the sum of bandwidths falls with the deadline at fixed pruning rates, Hz/s."""
+        problem = self.problem
+        rate = self._rate_bps(response.pruning_rate)
+        air_s = self._time_s - (1.0 - response.pruning_rate) * problem.prunable_compute_s
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            fall = rate / air_s / problem.links.slope(response.bandwidth_hz)
+        return float(np.where(rate > 0, fall, 0.0).sum())
+
+    def _rate_bps(self, pruning_rate: FloatArray) -> FloatArray:
+        """The rate that a client needs to be done in time [client]; inf if it cannot be."""
+        air_s = self._time_s - (1.0 - pruning_rate) * self.problem.prunable_compute_s
+        return airtime_s(self.problem.payload_bits(pruning_rate), np.maximum(air_s, 0.0))
+
+    def _pruning_rate(self, rate_bps: FloatArray, which: Index = slice(None)) -> FloatArray:
+        """`(s0 + s1 - r (T - a1)) / (s1 + r a1)`; without a payload `(a1 - T) / a1` or NaN."""
+        delay_s = self.problem.prunable_compute_s[which]
+        prunable = self.problem.prunable_bits[which]
+        bits = self.problem.fixed_bits[which] + prunable
+        spare_s = self._time_s[which] - delay_s
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sending = (bits - rate_bps * spare_s) / (prunable + rate_bps * delay_s)
+            return np.where(bits > 0, sending, -spare_s / delay_s)
+
+    def _log_price(self, bandwidth_hz: FloatArray) -> FloatArray:
+        """ln(price) at which this bandwidth is the client's choice [client]."""
+        problem = self.problem
+        band = problem.bandwidth_hz
+        rate, slope, _ = problem.links.derivatives(np.clip(bandwidth_hz, _LEAST_SHARE * band, band))
+        pull = problem.prunable_bits + problem.prunable_compute_s * rate
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_price = 2.0 * np.log(pull) - np.log(slope) - self._log_stake
+        return np.where(np.isfinite(self._log_stake) & (slope > 0), log_price, np.inf)
+
+
+def _stationary(
+    links: ConcaveLinks,
+    log_gain: FloatArray,
+    prunable_bits: FloatArray,
+    prunable_compute_s: FloatArray,
+    ends_hz: tuple[FloatArray, FloatArray],
+    guess_hz: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Solve `gain r'(b) = (s1 + a1 r(b))^2` for b between the ends, and db / d ln(gain).
+
+    Both sides meet once, since r' falls and r grows. Newton's iteration on the logarithm of their
+    ratio as a function of ln b, kept in a bracket of its own for each client; where the slope has
+    a jump (a piecewise linear rate), bisection finds it.
+    """
+    low, high = np.log(ends_hz[0]), np.log(ends_hz[1])
+    point = np.clip(np.log(guess_hz), low, high)
+    sensitivity = np.zeros_like(low)
+    for _ in range(_MAX_PASSES):
+        bandwidth = np.exp(point)
+        rate, slope, curvature = links.derivatives(bandwidth)
+        pull = prunable_bits + prunable_compute_s * rate
+        value = log_gain + np.log(slope / (pull * pull))
+        steepness = bandwidth * (2.0 * prunable_compute_s * slope / pull - curvature / slope)
+        above = value > 0
+        low, high = np.where(above, point, low), np.where(above, high, point)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            sensitivity = bandwidth / steepness
+            step = value / steepness
+        proposal = point + step
+        arrived = np.abs(step) <= _STEP
+        inside = arrived | ((proposal > low) & (proposal < high))
+        point = np.where(inside, proposal, 0.5 * (low + high))
+        if (arrived | (high - low <= _LEAST_WIDTH)).all():
+            break
+    return np.exp(point), np.where(np.isfinite(sensitivity), sensitivity, 0.0)

@@ -1,0 +1,223 @@
+"""`airtune plan`: solve a planning problem and show the plan, or how it changes with a key."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from airtune.errors import InputError
+
+if TYPE_CHECKING:
+    from airtune.problems import Planned
+
+_INFEASIBLE = 3
+_MOST_ROWS = 40
+
+Problem = Annotated[Path, typer.Argument(metavar="PROBLEM", help="A problem file (YAML).")]
+
+
+def plan(
+    problem: Problem,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    solver: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A solver of the method.")
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=A,B,C", help="Solve once for each value of a key."),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Simulate many rounds (methods with a queue).")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the simulated rounds there.")
+    ] = None,
+    write_problem: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the problem with all its numbers, and stop."),
+    ] = None,
+) -> None:
+    """Plan pruning, sparsity, split or rank together with radio resources, and prove how good.
+
+    Exits with 3 if no plan exists, and with 2 for bad input.
+    """
+    from airtune.problems import load_problem, names_a_model
+
+    mapping = load_problem(problem)
+    if names_a_model(mapping):
+        mapping = _explicit(mapping)
+    if write_problem is not None:
+        _write(write_problem, mapping)
+        return
+    if rounds is not None or trace is not None:
+        _simulate(mapping, rounds, trace, json)
+        return
+    if sweep is None:
+        _show(_solve(mapping, solver), json)
+    else:
+        _show_sweep(mapping, sweep, solver, json)
+
+
+def _explicit(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A problem of explicit numbers from one that names a model and a cell."""
+    named = next(key for key in ("model", "cell") if key in mapping)
+    remedy = "give the delays, payloads and gains of every client"
+    raise InputError(named, mapping[named], "left out of a problem file", remedy)
+
+
+def _solve(mapping: Mapping[str, Any], solver: str | None) -> "Planned":
+    from airtune.problems import plan as solve
+
+    planned = solve(mapping, solver)
+    assert not isinstance(planned, list), "a file has no channel draws"
+    return planned
+
+
+def _show(planned: "Planned", json: bool) -> None:
+    answer = planned.answer
+    if json:
+        _print_json(answer)
+    else:
+        _print_table(planned, answer)
+    if planned.solution.plan is None:
+        raise typer.Exit(_INFEASIBLE)
+
+
+def _print_json(value: Any) -> None:
+    from json import dumps
+
+    typer.echo(dumps(value, indent=2, allow_nan=False))
+
+
+def _print_table(planned: "Planned", answer: dict[str, Any]) -> None:
+    """The status sentence, one row per client, and what is proven."""
+    from rich.console import Console
+    from rich.table import Table
+
+    solution = planned.solution
+    console = Console()
+    console.print(solution.message, highlight=False)
+    rows = answer.get("clients")
+    if not rows:
+        return
+    console.print(_client_table(rows))
+    facts = Table.grid(padding=(0, 2))
+    for key, value in answer.items():
+        if key not in ("status", "message", "clients"):
+            facts.add_row(_title(key), _shown(key, value))
+    facts.add_row("iterations", str(solution.iterations))
+    if solution.check is not None:
+        name, excess = solution.check.worst
+        facts.add_row("check", f"every constraint holds (closest: {name}, {excess:+.0e})")
+    console.print(facts)
+
+
+def _client_table(rows: list[dict[str, Any]]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    more = len(rows) - _MOST_ROWS
+    caption = f"and {more} more clients (--json has all)" if more > 0 else None
+    table = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for key in rows[0]:
+        is_name = key == "name"
+        table.add_column(_title(key), justify="left" if is_name else "right", no_wrap=is_name)
+    for row in rows[:_MOST_ROWS]:
+        table.add_row(*(_shown(key, value) for key, value in row.items()))
+    return table
+
+
+def _show_sweep(mapping: Mapping[str, Any], sweep: str, solver: str | None, json: bool) -> None:
+    """One row per value of the swept key; exits with 3 if no value has a plan."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    key, values = _parse_sweep(sweep)
+    answers = [_solve(_with_value(mapping, key, value), solver).answer for value in values]
+    if json:
+        _print_json([{key: value, **answer} for value, answer in zip(values, answers, strict=True)])
+    else:
+        columns = [name for name in answers[0] if name not in ("message", "clients")]
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column(key, justify="right", no_wrap=True)
+        for name in columns:
+            table.add_column(_title(name), justify="left" if name == "status" else "right")
+        for value, answer in zip(values, answers, strict=True):
+            table.add_row(str(value), *(_shown(name, answer[name]) for name in columns))
+        Console().print(table)
+        for value, answer in zip(values, answers, strict=True):
+            if answer["status"] == "infeasible":
+                typer.echo(f"{key} = {value}: {answer['message']}")
+    if all(answer["status"] == "infeasible" for answer in answers):
+        raise typer.Exit(_INFEASIBLE)
+
+
+def _parse_sweep(sweep: str) -> tuple[str, list[Any]]:
+    """`bandwidth_hz=5e6,10e6` as a key and its values."""
+    from airtune.files import parse_yaml
+
+    key, equals, values = sweep.partition("=")
+    if not equals or not key or not values:
+        raise InputError("--sweep", sweep, "KEY=A,B,C", "for example bandwidth_hz=5e6,10e6")
+    return key.strip(), [parse_yaml(value, "--sweep") for value in values.split(",")]
+
+
+def _with_value(content: Any, path: str, value: Any) -> Any:
+    """A copy of the problem with one key changed; a path into a list changes every entry."""
+    if isinstance(content, list):
+        return [_with_value(entry, path, value) for entry in content]
+    if not isinstance(content, Mapping):
+        raise InputError("--sweep", path, "a key of the problem")
+    key, dot, rest = path.partition(".")
+    return {**content, key: _with_value(content.get(key, {}), rest, value) if dot else value}
+
+
+def _simulate(
+    mapping: Mapping[str, Any], rounds: int | None, trace: Path | None, json: bool
+) -> None:
+    """Many rounds of a method that carries state from round to round."""
+    from airtune.problems import method_of
+
+    name, method = method_of(mapping)
+    simulate = getattr(method, "simulate", None)
+    if simulate is None:
+        raise InputError("--rounds", name, "for a method that keeps a queue, such as tsfa")
+    if rounds is None:
+        raise InputError("--trace", str(trace), "given together with --rounds")
+    summary = simulate(method.read(mapping), rounds, trace)
+    if json:
+        _print_json(summary)
+        return
+    for key, value in summary.items():
+        typer.echo(f"{_title(key)}: {_shown(key, value)}")
+
+
+def _write(path: Path, mapping: Mapping[str, Any]) -> None:
+    """The problem as YAML, so that it can be kept, edited and solved elsewhere."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    from airtune.files import write_text_atomic
+
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    text = StringIO()
+    writer.dump(dict(mapping), text)
+    write_text_atomic(path, text.getvalue())
+
+
+def _title(key: str) -> str:
+    """A key without its unit, which the value shows."""
+    from airtune.cli.quantity_text import split_unit
+
+    return split_unit(key)[0]
+
+
+def _shown(key: str, value: Any) -> str:
+    from airtune.cli.quantity_text import show_value
+
+    return show_value(key, value)
