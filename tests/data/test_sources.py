@@ -175,7 +175,7 @@ REFUSALS = [
     ("a.jsonl", '{"prompt": "p", "completion": null}', ["'a.jsonl", "data.format"]),
     ("a.jsonl", '{"question": "q", "answer": "12"}', ["line 1", "'answer'", "####"]),
     ("a.jsonl", '{"x": "q", "y": "12"}', ["x, y", "data.prompt_column"]),
-    ("a.jsonl", '{"mr": "a[b]", "ref": "r", "prompt": "p", "completion": "c"}', ["e2e, columns"]),
+    ("a.jsonl", '{"mr": "a[b]", "ref": "r", "prompt": "p", "completion": "c"}', ["e2e, table"]),
     ("a.jsonl", "", ["empty file"]),
     ("a.csv", "", ["empty file"]),
     ("a.csv", "prompt,completion\np,c\np,c,d\n", ["a.csv, line 3", "3 cells", "2 cells"]),
@@ -232,7 +232,7 @@ def test_names_that_are_refused(train: str, options: SourceOptions, words: str) 
         (SourceOptions(prompt_column="prompt"), "data.completion_column"),
         (SourceOptions(completion_column="completion"), "data.prompt_column"),
         (SourceOptions("e2e", "prompt", "completion"), "data.format"),
-        (SourceOptions("columns", "prompt", "reply"), "'reply'"),
+        (SourceOptions("table", "prompt", "reply"), "'reply'"),
     ],
 )
 def test_formats_that_do_not_fit(tmp_path: Path, options: SourceOptions, words: str) -> None:
@@ -246,7 +246,7 @@ def test_an_explicit_format_settles_what_is_ambiguous(tmp_path: Path) -> None:
     row = {"mr": "a[b]", "ref": "r", "prompt": "p", "completion": "c"}
     path = _jsonl(tmp_path / "a.jsonl", [row])
     assert load_task_data(path, path, SourceOptions("e2e")).train[0].completion == "r"
-    assert load_task_data(path, path, SourceOptions("columns")).train[0].completion == "c"
+    assert load_task_data(path, path, SourceOptions("table")).train[0].completion == "c"
 
 
 def test_train_and_test_must_agree(tmp_path: Path) -> None:

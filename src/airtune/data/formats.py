@@ -110,8 +110,7 @@ def _e2e_slot(name: str, value: str) -> Slot:
         if value == "yes":
             return Slot(name, value, _FAMILY_YES, _FAMILY_NO)
         return Slot(name, value, _FAMILY_NO)
-    amount = re.sub(r"£\s+", "£", value)
-    return Slot(name, value, (value, amount, *_E2E_WORDS.get(value, ())))
+    return Slot(name, value, (value, *_E2E_WORDS.get(value, ())))
 
 
 def yahoo_example(row: Row) -> Example:
@@ -161,7 +160,7 @@ def columns_format(prompt_column: str, completion_column: str) -> Format:
     def example(row: Row) -> Example:
         return Example(row[prompt_column], row[completion_column], row.get("label", ""))
 
-    return Format("columns", (prompt_column, completion_column), example, None)
+    return Format("table", (prompt_column, completion_column), example, None)
 
 
 def detect_format(columns: Iterable[str], source: str) -> Format:
@@ -202,14 +201,14 @@ def choose_format(
             f"data.{missing}", None, "given together with its twin", "name both columns"
         )
     if prompt_column is not None and completion_column is not None:
-        if name not in (None, "columns"):
+        if name not in (None, "table"):
             raise InputError(
-                "data.format", name, "`columns` where columns are named", "drop one of the two"
+                "data.format", name, "`table` where columns are named", "drop one of the two"
             )
         chosen = columns_format(prompt_column, completion_column)
     elif name is None:
         return detect_format(found, source)
-    elif name == "columns":
+    elif name == "table":
         chosen = columns_format("prompt", "completion")
     elif name in FORMATS:
         chosen = FORMATS[name]

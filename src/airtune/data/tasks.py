@@ -76,9 +76,12 @@ def slots_realised(example: Example, generated: str) -> float:
     return sum(said) / len(said) if said else 1.0
 
 
+_GLUED = re.compile(r"\s*(-)\s*|(£)\s+|\s+([.,!?'])")
+
+
 def _plain(text: str) -> str:
-    """Lower case, single spaces, none before punctuation, no full stop at the end."""
-    text = re.sub(r"\s+([.,!?])", r"\1", re.sub(r"\s+", " ", text.casefold()))
+    """Lower case and single spaces; tokenised text ("family - friendly .") as it is written."""
+    text = _GLUED.sub(r"\1\2\3", re.sub(r"\s+", " ", text.casefold()))
     return text.strip().rstrip(".")
 
 

@@ -17,25 +17,28 @@ from airtune.data.builtin.cards import (
 from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.narratives import counting_story, dialogue, story
 from airtune.data.builtin.records import copied_line, facts, shopping_list
+from airtune.data.builtin.sentences import counted_things, sentences
 from airtune.data.builtin.sums import chained_sums, counting, running_total, sums
 from airtune.data.builtin.venues import town_note
 
 MIX: dict[Callable[[Draw], str], float] = {
-    story: 0.08,
-    dialogue: 0.05,
-    facts: 0.03,
-    shopping_list: 0.03,
-    town_note: 0.04,
-    card_with_questions: 0.09,
-    card_rewritten: 0.09,
-    card_of_a_person_told: 0.06,
-    card_of_a_venue_told: 0.13,
-    copied_line: 0.08,
-    counting_story: 0.12,
-    sums: 0.09,
-    chained_sums: 0.05,
-    running_total: 0.04,
-    counting: 0.02,
+    sentences: 0.11,
+    counted_things: 0.05,
+    story: 0.05,
+    dialogue: 0.04,
+    facts: 0.02,
+    shopping_list: 0.02,
+    town_note: 0.05,
+    card_with_questions: 0.07,
+    card_rewritten: 0.08,
+    card_of_a_person_told: 0.05,
+    card_of_a_venue_told: 0.14,
+    copied_line: 0.07,
+    counting_story: 0.11,
+    sums: 0.07,
+    chained_sums: 0.04,
+    running_total: 0.02,
+    counting: 0.01,
 }
 """The share of documents of each kind."""
 

@@ -17,52 +17,51 @@ from airtune.data.builtin.words import (
 
 _PLACES = ("in the garden", "in the kitchen", "at school", "at home", "under the table")
 
+_STORY = (
+    (
+        "On {day} it was {weather}.",
+        "It was a {weather} day.",
+        "One {weather} {day} {hero.name} went out.",
+    ),
+    (
+        "{hero.name} had a {looks}, and {hero.subject} liked it very much.",
+        "{hero.name} looked for {hero.possessive} {looks}.",
+        "{hero.name} wanted to show {friend.name} {hero.possessive} {looks}.",
+    ),
+    (
+        "But the {thing} was gone, and {hero.subject} felt {feeling}.",
+        '"Where is my {thing}?" asked {hero.name}, and {hero.subject} was {feeling}.',
+    ),
+    (
+        "{friend.name} found the {thing} {place}.",
+        "Then {friend.name} saw it {place} and gave it to {hero.object}.",
+        '"It is {place}," said {friend.name}.',
+    ),
+    (
+        "{hero.name} thanked {friend.name}, and they ate {food}.",
+        "So {hero.name} had the {looks} again.",
+        "In the end {hero.name} was {later} and {friend.name} was {feeling}.",
+    ),
+)
+
 
 def story(draw: Draw) -> str:
     """Somebody loses a thing, looks for it and is helped; what was said once stays true."""
     hero, friend = draw.sample(PEOPLE, 2)
     thing = draw.pick(THINGS)[0]
-    looks = f"{draw.pick(SIZES)} {draw.pick(COLOURS)} {thing}"
-    place = draw.pick((*_PLACES, *(f"near {landmark}" for landmark in LANDMARKS)))
-    feeling = draw.pick(FEELINGS)
-    sentences = [
-        draw.pick(
-            (
-                f"On {draw.pick(DAYS)} it was {draw.pick(WEATHER)}.",
-                f"It was a {draw.pick(WEATHER)} day.",
-                f"One {draw.pick(WEATHER)} {draw.pick(DAYS)} {hero.name} went out.",
-            )
-        ),
-        draw.pick(
-            (
-                f"{hero.name} had a {looks}, and {hero.subject} liked it very much.",
-                f"{hero.name} looked for {hero.possessive} {looks}.",
-                f"{hero.name} wanted to show {friend.name} {hero.possessive} {looks}.",
-            )
-        ),
-        draw.pick(
-            (
-                f"But the {thing} was gone, and {hero.subject} felt {feeling}.",
-                f'"Where is my {thing}?" asked {hero.name}. {_upper(hero.subject)} was {feeling}.',
-            )
-        ),
-        draw.pick(
-            (
-                f"{friend.name} found the {thing} {place}.",
-                f"Then {friend.name} saw it {place} and gave it to {hero.object}.",
-                f'"It is {place}," said {friend.name}.',
-            )
-        ),
-        draw.pick(
-            (
-                f"{hero.name} thanked {friend.name}, and they ate {draw.pick(FOODS)}.",
-                f"So {hero.name} had the {looks} again.",
-                f"In the end {hero.name} was {draw.pick(FEELINGS)} and {friend.name} was "
-                f"{draw.pick(FEELINGS)}.",
-            )
-        ),
-    ]
-    return " ".join(sentences)
+    told = {
+        "hero": hero,
+        "friend": friend,
+        "thing": thing,
+        "looks": f"{draw.pick(SIZES)} {draw.pick(COLOURS)} {thing}",
+        "place": draw.pick((*_PLACES, *(f"near {landmark}" for landmark in LANDMARKS))),
+        "day": draw.pick(DAYS),
+        "weather": draw.pick(WEATHER),
+        "food": draw.pick(FOODS),
+        "feeling": draw.pick(FEELINGS),
+        "later": draw.pick(FEELINGS),
+    }
+    return " ".join(draw.pick(sentences).format(**told) for sentences in _STORY)
 
 
 def counting_story(draw: Draw) -> str:

@@ -74,13 +74,9 @@ def shopping_list(draw: Draw) -> str:
 
 def copied_line(draw: Draw) -> str:
     """A line of random words or characters that comes twice, or with its middle asked for."""
-    if draw.chance(0.3):
-        words = ["".join(draw.pick(_CHARACTERS) for _ in range(draw.integer(2, 6)))]
-        words += ["".join(draw.pick(_CHARACTERS) for _ in range(draw.integer(1, 6)))]
-    else:
-        pool = (*COLOURS, *ANIMALS, *SIZES, *JOBS, *NAME_NOUNS, *NAME_ADJECTIVES, *FOODS,
-                *LANDMARKS, "12", "7", "35", "90")  # fmt: skip
-        words = draw.sample(pool, draw.integer(3, 8))
+    pool = (*COLOURS, *ANIMALS, *SIZES, *JOBS, *NAME_NOUNS, *NAME_ADJECTIVES, *FOODS, *LANDMARKS)
+    words = [_scrap(draw, pool) if draw.chance(0.4) else draw.pick(pool) for _ in range(5)]
+    words = words[: draw.integer(2, 5)]
     line = draw.pick((" ", " ", ", ", "; ")).join(words)
     last = draw.integer(1, len(words) - 1)
     return draw.pick(
@@ -91,3 +87,14 @@ def copied_line(draw: Draw) -> str:
             f"{line}\nAfter {words[last - 1]} comes {words[last]}",
         )
     )
+
+
+def _scrap(draw: Draw, pool: tuple[str, ...]) -> str:
+    """A number, characters of chance, or a piece of a word: so no token stays unseen."""
+    if draw.chance(0.2):
+        return str(draw.integer(0, 999))
+    if draw.chance(0.4):
+        return "".join(draw.pick(_CHARACTERS) for _ in range(draw.integer(1, 6)))
+    word = draw.pick((*pool, *(many for _, many in THINGS), *DAYS))
+    start = draw.integer(0, len(word) - 2)
+    return word[start : draw.integer(start + 2, len(word))]
