@@ -32,7 +32,7 @@ def test_failure_leaves_the_old_file_and_no_litter(
         monkeypatch.setattr("airtune.files.os.fsync", full)
     else:
         monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(AirtuneError, match="x cannot be written .No space left on device"):
+    with pytest.raises(AirtuneError, match=r"x cannot be written .No space left on device"):
         write_bytes_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x"]

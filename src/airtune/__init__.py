@@ -1,3 +1,26 @@
-"""airtune: plan, simulate and really run federated fine-tuning over wireless links."""
+"""airtune: plan, simulate and really run federated fine-tuning over wireless links.
+
+    from airtune import Experiment
+
+    run = Experiment(rounds=5).run("runs/five")
+    print(run.to_frame())
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airtune.experiment import Experiment, Run
 
 __version__ = "0.1.0"
+__all__ = ["Experiment", "Run", "__version__"]
+
+_HOME = {"Experiment": "airtune.experiment", "Run": "airtune.experiment"}
+
+
+def __getattr__(name: str) -> Any:
+    # Resolved on first use, so that `import airtune` costs nothing.
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'airtune' has no attribute {name!r}")

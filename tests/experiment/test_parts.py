@@ -65,5 +65,5 @@ def test_refusals(spec: object, sentence: str) -> None:
 
 
 def test_unknown_method() -> None:
-    with pytest.raises(InputError, match="method is fedlore, .*did you mean 'fedlora'"):
+    with pytest.raises(InputError, match=r"method is fedlore, .*did you mean 'fedlora'"):
         compose_method(read_config(None, ["method=fedlore"]))

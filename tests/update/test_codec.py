@@ -57,6 +57,15 @@ def test_flatten_and_back(extents: list[tuple[int, int]]) -> None:
     assert DenseCodec().payload_bits(shapes, PLAN) == 8 * len(DenseCodec().encode(change, PLAN))
 
 
+def test_order_of_a_mapping_does_not_matter() -> None:
+    change = _change(6)
+    turned = dict(reversed(change.items()))
+    payload = DenseCodec().encode(change, PLAN)
+    assert DenseCodec().encode(turned, PLAN) == payload
+    decoded = DenseCodec().decode(payload, shapes_of(turned), PLAN)
+    assert all(torch.equal(decoded[name], change[name]) for name in change)
+
+
 def test_refusals() -> None:
     with pytest.raises(InputError, match=r"codec\.dtype is int3, but it must be one of fp32"):
         DenseCodec("int3")

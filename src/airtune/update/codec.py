@@ -80,8 +80,11 @@ def unpack(payload: bytes) -> dict[str, Tensor]:
 
 
 def flatten(tensors: TensorMap) -> Tensor:
-    """All coordinates in the mapping's order, as one vector."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+    """All coordinates as one vector, tensors in the order of their names.
+
+    Both ends must agree on the order, and a mapping's own order changes on its way through a file.
+    """
+    return torch.cat([tensors[name].reshape(-1) for name in sorted(tensors)])
 
 
 def unflatten(vector: Tensor, shapes: Shapes) -> dict[str, Tensor]:
@@ -92,12 +95,10 @@ def unflatten(vector: Tensor, shapes: Shapes) -> dict[str, Tensor]:
             f"{vector.numel()} numbers",
             f"{coordinates(shapes)} numbers for this adapter",
         )
-    sizes = [_size(shape) for shape in shapes.values()]
-    pieces = torch.split(vector, sizes)
-    return {
-        name: piece.reshape(shape)
-        for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
-    }
+    names = sorted(shapes)
+    pieces = torch.split(vector, [_size(shapes[name]) for name in names])
+    parts = {name: piece.reshape(shapes[name]) for name, piece in zip(names, pieces, strict=True)}
+    return {name: parts[name] for name in shapes}
 
 
 @final

@@ -1,0 +1,271 @@
+"""`airtune run` and what follows from its folder."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from airtune import Experiment
+from airtune.config import read_config
+from tests.cli.conftest import quick
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """What two runs of one seed must share: everything but real seconds and the report."""
+    parts = ["rounds.jsonl", "summary.json", "report.html", "adapter/adapter_config.json",
+             "adapter/adapter_model.safetensors", "experiment.yaml"]  # fmt: skip
+    parts += [f"checkpoints/{path.name}" for path in (folder / "checkpoints").iterdir()]
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in parts}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One quick run that several tests look at."""
+    folder = tmp_path_factory.mktemp("runs") / "quick"
+    settings = quick()[1::2]
+    Experiment.load(None, settings).run(folder)
+    return folder
+
+
+def test_run_folder(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        ".lock", "adapter", "checkpoints", "environment.json", "experiment.yaml", "report.html",
+        "rounds.jsonl", "summary.json", "timing.jsonl",
+    }  # fmt: skip
+    records = [json.loads(line) for line in (finished / "rounds.jsonl").read_text().splitlines()]
+    assert [record["round"] for record in records] == [1, 2]
+    for record in records:
+        assert record["latency_s"] == pytest.approx(record["planned_latency_s"], rel=1e-9)
+        ends = [e["broadcast_s"] + e["compute_s"] + e["upload_s"] for e in record["clients"]]
+        assert max(ends) == record["latency_s"]
+        # The optimal split lets everybody finish together.
+        assert min(ends) == pytest.approx(max(ends), rel=1e-6)
+        assert sum(e["bandwidth_hz"] for e in record["clients"]) <= 20e6 * (1 + 1e-12)
+    config = read_config(finished / "experiment.yaml")
+    assert config.rounds == 2
+    assert config.threads == 1
+
+
+def test_same_seed_same_bytes_and_another_seed_not(finished: Path, tmp_path: Path) -> None:
+    Experiment.load(None, quick()[1::2]).run(tmp_path / "again")
+    assert fingerprint(tmp_path / "again") == fingerprint(finished)
+    Experiment.load(None, quick("seed=1")[1::2]).run(tmp_path / "other")
+    assert (tmp_path / "other/rounds.jsonl").read_bytes() != (
+        finished / "rounds.jsonl"
+    ).read_bytes()
+
+
+def test_more_threads_change_no_draw(finished: Path, tmp_path: Path) -> None:
+    Experiment.load(None, quick("threads=2")[1::2]).run(tmp_path / "two")
+    for one, two in zip(
+        *(map(json.loads, (f / "rounds.jsonl").open()) for f in (finished, tmp_path / "two")),
+        strict=True,
+    ):
+        assert one["test_loss"] == pytest.approx(two["test_loss"], abs=1e-5)
+        for a, b in zip(one["clients"], two["clients"], strict=True):
+            assert {k: a[k] for k in a} == {k: b[k] for k in b}
+
+
+def test_longer_by_resuming_equals_longer_at_once(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "longer")
+    Experiment.resume(tmp_path / "longer", more_rounds=1)
+    Experiment.load(None, quick("rounds=3")[1::2]).run(tmp_path / "once")
+    assert fingerprint(tmp_path / "longer") == fingerprint(tmp_path / "once")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_damaged_newest_checkpoint(
+    finished: Path, tmp_path: Path, damage: str, airtune: Call
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished, folder)
+    newest = folder / "checkpoints" / "round-00002.safetensors"
+    if damage == "truncated":
+        newest.write_bytes(newest.read_bytes()[:100])
+    else:
+        newest.unlink()
+    code, out, _ = airtune("resume", folder)
+    assert code == 0
+    assert "Records after round 1 have no whole checkpoint; those rounds are made again." in out
+    assert ("round-00002.safetensors cannot be read" in out) == (damage == "truncated")
+    assert fingerprint(folder) == fingerprint(finished)
+
+
+def test_adapter_in_plain_peft_gives_the_reported_loss(finished: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from airtune.experiment.world import build_world
+    from airtune.tuning.base_model import model_location
+    from airtune.tuning.evaluate import evaluate
+
+    base = AutoModelForCausalLM.from_pretrained(model_location("builtin"))
+    tuned = PeftModel.from_pretrained(base, finished / "adapter").eval()
+    world = build_world(read_config(finished / "experiment.yaml"))
+    reported = json.loads((finished / "summary.json").read_text())["final_test_loss"]
+    assert evaluate(tuned, world.shards.test_batches()).loss == pytest.approx(reported, abs=1e-5)
+
+
+def test_merged_model_gives_the_reported_loss(
+    finished: Path, airtune: Call, tmp_path: Path
+) -> None:
+    from airtune.experiment.world import build_world
+    from airtune.tuning.base_model import load_base
+    from airtune.tuning.evaluate import evaluate
+
+    code, out, _ = airtune("export", finished, tmp_path / "merged", "--merge")
+    assert (code, out) == (0, f"Wrote the merged model to {tmp_path / 'merged'}.\n")
+    merged = load_base(str(tmp_path / "merged"))
+    world = build_world(read_config(finished / "experiment.yaml"))
+    reported = json.loads((finished / "summary.json").read_text())["final_test_loss"]
+    assert evaluate(merged.model, world.shards.test_batches()).loss == pytest.approx(
+        reported, abs=1e-4
+    )
+
+
+def test_what_a_person_sees(airtune: Call, tmp_path: Path) -> None:
+    code, out, err = airtune("run", "--out", "here", *quick())
+    assert (code, err) == (0, "")
+    for words in (
+        "virtual time", "slowest client", "The test loss", "less", "was last in",
+        "One test prompt", "reference", "Everything is in here (open report.html).",
+    ):  # fmt: skip
+        assert words in out
+    page = (tmp_path / "here" / "report.html").read_text()
+    assert "http" not in page.split("<body>")[0].replace("http-equiv", "")
+    assert "Shares of the uplink band" in page
+
+
+def test_json_is_json_and_quiet_is_quiet(airtune: Call, tmp_path: Path) -> None:
+    code, out, _ = airtune("run", "--out", "a", "--json", *quick("rounds=1"))
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "a/summary.json").read_text())
+    assert airtune("run", "--out", "b", "--quiet", *quick("rounds=1")) == (0, "", "")
+
+
+def test_folders_are_numbered(airtune: Call, tmp_path: Path) -> None:
+    for name in ("001", "002"):
+        assert airtune("run", "--quiet", *quick("rounds=1"))[0] == 0
+        assert (tmp_path / "runs" / name / "summary.json").is_file()
+
+
+def test_dry_run_writes_nothing(airtune: Call, tmp_path: Path) -> None:
+    code, out, _ = airtune("run", "--dry-run", *quick())
+    assert code == 0
+    assert "First round as planned" in out
+    assert "expected virtual time" in out
+    assert list(tmp_path.iterdir()) == []
+    code, out, _ = airtune("run", "--dry-run", "--json", *quick())
+    assert json.loads(out)["clients"][2]["device"] == "pixel-9"
+
+
+def test_planned_first_round_is_the_charged_one(finished: Path) -> None:
+    preview = Experiment.load(None, quick()[1::2]).preview()
+    record = json.loads((finished / "rounds.jsonl").read_text().splitlines()[0])
+    assert preview["latency_s"] == record["latency_s"]
+    for planned, charged in zip(preview["clients"], record["clients"], strict=True):
+        for key in ("bandwidth_hz", "rate_bps", "compute_s", "upload_s", "uplink_bits"):
+            assert planned[key] == charged[key]
+
+
+def test_eval_and_generate(finished: Path, airtune: Call) -> None:
+    code, out, _ = airtune("eval", finished, "--json")
+    result = json.loads(out)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert code == 0
+    assert result["tuned"]["test_loss"] == summary["final_test_loss"]
+    assert result["base"]["test_loss"] == summary["start_test_loss"]
+    code, out, _ = airtune("generate", finished, "--count", 2, "--max-new-tokens", 4)
+    assert (code, out.count("prompt  "), out.count("after  ")) == (0, 2, 2)
+    code, out, _ = airtune("generate", finished, "--prompt", "name[The Mill]")
+    assert (code, out.count("tuned  ")) == (0, 1)
+
+
+def test_warm_start_begins_where_the_other_ended(finished: Path, tmp_path: Path) -> None:
+    setting = f"adapter.start={finished / 'adapter'}"
+    run = Experiment.load(None, quick(setting, "rounds=1")[1::2]).run(tmp_path / "warm")
+    before = json.loads((finished / "summary.json").read_text())["final_test_loss"]
+    assert run.summary["start_test_loss"] == pytest.approx(before, abs=1e-6)
+
+
+def test_charging_as_another_model_says_so(airtune: Call, tmp_path: Path) -> None:
+    devices = "clients.devices=[macbook-pro-m3-pro]"
+    settings = quick("charge_as=gpt2", "rounds=1", devices)
+    code, out, _ = airtune("run", "--out", "other", *settings)
+    assert code == 0
+    assert "charged as if gpt2 were trained; the learning is that of builtin" in " ".join(
+        out.split()
+    )
+    assert "charged as if gpt2 were trained" in (tmp_path / "other/report.html").read_text()
+    record = json.loads((tmp_path / "other/rounds.jsonl").read_text())
+    assert record["clients"][0]["uplink_bits"] == 32 * 294_912 + 8 * 80
+    assert record["clients"][0]["flops"] > 2e10
+
+
+def test_frame_and_five_lines(finished: Path) -> None:
+    from airtune import Run
+
+    run = Run.open(finished)
+    frame = run.to_frame()
+    assert list(frame["round"]) == [1, 2]
+    clients = run.to_frame(clients=True)
+    assert len(clients) == 6
+    assert set(clients.columns) >= {"round", "client", "bandwidth_hz", "upload_s", "energy_j"}
+
+
+def test_stop_at_target_and_go_on(airtune: Call, tmp_path: Path) -> None:
+    code, out, _ = airtune("run", "--out", "s", *quick("stop={target_loss: 99}"))
+    assert code == 0
+    assert "It stopped early: the test loss" in out
+    assert len((tmp_path / "s/rounds.jsonl").read_text().splitlines()) == 1
+    assert airtune("resume", "s", "--rounds", "+2")[0] == 0
+    assert len((tmp_path / "s/rounds.jsonl").read_text().splitlines()) == 3
+
+
+def test_help_is_quick_to_import() -> None:
+    code = (
+        "import sys, airtune.cli.main; "
+        "heavy = {'torch', 'transformers', 'scipy', 'pydantic', 'plotly', 'pandas', 'numpy'}; "
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_killed_ten_times_and_resumed(tmp_path: Path) -> None:
+    """`kill -9` at ten moments spread over a run; the end is byte-identical."""
+    settings = quick("rounds=5", "training.local_steps=3")
+    command = [sys.executable, "-c", "from airtune.cli.main import entry; entry()"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    whole = tmp_path / "whole"
+    began = time.monotonic()
+    subprocess.run(
+        [*command, "run", "--out", whole, "--quiet", *settings], env=environment, check=True
+    )
+    seconds = time.monotonic() - began
+    for attempt in range(10):
+        folder = tmp_path / f"killed-{attempt}"
+        process = subprocess.Popen(
+            [*command, "run", "--out", folder, "--quiet", *settings], env=environment
+        )
+        time.sleep(seconds * (0.25 + 0.075 * attempt))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if not (folder / "experiment.yaml").exists():
+            # Killed before anything was written: the same command simply works.
+            arguments = ["run", "--out", folder, "--quiet", *settings]
+        else:
+            arguments = ["resume", folder, "--quiet"]
+        subprocess.run([*command, *arguments], env=environment, check=True)
+        assert fingerprint(folder) == fingerprint(whole), f"killed at moment {attempt}"
