@@ -143,6 +143,30 @@ def test_uplink_and_downlink_by_hand() -> None:
     )
 
 
+def test_fading_settings_choose_the_distribution() -> None:
+    from scipy import stats
+
+    def gains(**settings: Any) -> np.ndarray:
+        return make(4000, **MACRO, **settings).observe(3).truth.fading_gain
+
+    assert stats.kstest(gains(fading="rayleigh"), "expon").pvalue > 1e-3
+    rician = stats.ncx2(2, 2 * 10**0.9)
+    scale = 2 * (10**0.9 + 1)
+    assert stats.kstest(gains(fading="rician", rician_k_db=9.0) * scale, rician.cdf).pvalue > 1e-3
+    assert np.array_equal(gains(fading="none"), np.ones(4000))
+
+
+def test_fading_correlation_follows_speed_carrier_and_interval() -> None:
+    from scipy.special import j0
+
+    channel = make(4000, **{**MACRO, "carrier_hz": 6e9}, speed_m_s=0.5, round_interval_s=0.02)
+    first, second = (channel.observe(index).truth.fading_gain for index in (3, 4))
+    # A way of 1 cm against a wavelength of 5 cm; power correlates by the square.
+    expected = j0(2 * np.pi * 0.5 * 0.02 * 6e9 / 299792458.0) ** 2
+    assert 0.3 < expected < 0.5
+    assert np.corrcoef(first, second)[0, 1] == pytest.approx(expected, abs=0.05)
+
+
 def test_rate_model_chooses_the_links() -> None:
     shannon, cqi = (make(rate_model=name, **MACRO).observe(0).truth for name in ("shannon", "cqi"))
     assert isinstance(shannon.uplink(), ShannonLinks)

@@ -8,6 +8,7 @@ import pytest
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.path_loss import free_space_db, log_distance_db
 from airtune.wireless.propagation import DistanceAttenuation, ScenarioAttenuation
+from airtune.wireless.shadowing import SpatialField
 from airtune.wireless.tr38901 import SHADOWING_DISTANCE_M, LargeScale, Scenario
 
 PLACES = np.array([[30.0, 40.0], [-200.0, 0.0], [0.0, -77.0]])
@@ -88,6 +89,12 @@ def test_every_client_has_the_path_loss_and_the_spread_of_its_state(umi: Scenari
     assert 0.02 < sight.mean() < 0.5
     assert np.array_equal(loss.path_loss_db[sight], both.path_loss_db[1][sight])
     assert np.array_equal(loss.path_loss_db[~sight], both.path_loss_db[0][~sight])
+    blocked, sighted = (
+        SpatialField(3, f"shadowing {state} sight", distance).at(places)
+        for state, distance in (("without", 13.0), ("with", 10.0))
+    )
+    expected = np.where(sight, 4.0 * sighted, 7.82 * blocked)
+    assert loss.shadowing_db == pytest.approx(expected, abs=1e-9)
     assert loss.shadowing_db[~sight].std() == pytest.approx(7.82, rel=0.1)
     assert loss.shadowing_db[sight].std() == pytest.approx(4.0, rel=0.25)
 
