@@ -35,8 +35,8 @@ def _choice(default: str | None, about: str, choices: tuple[str, ...]) -> Any:
     return field(default=default, metadata={"help": about, "choices": choices})
 
 
-def _other(default: Any, about: str) -> Any:
-    return field(default=default, metadata={"help": about})
+def _text(about: str, *, several: bool = False) -> Any:
+    return field(default=None, metadata={"help": about, "several": several})
 
 
 @dataclass(frozen=True)
@@ -134,19 +134,21 @@ class CellSettings:
         0, "age of the channel that the planner sees, rounds", least=0, most=1e6
     )
 
-    trace: str | Sequence[str] | None = _other(
-        None, "csv file, or one per client, of measured throughput that replaces propagation"
+    trace: str | Sequence[str] | None = _text(
+        "csv file, or one per client, of measured throughput that replaces propagation",
+        several=True,
     )
-    trace_column: str | Sequence[str] | None = _other(
-        None, "throughput column, or several, one per client; empty: the only one in the file"
+    trace_column: str | Sequence[str] | None = _text(
+        "throughput column, or several, one per client; empty: the only one in the file",
+        several=True,
     )
-    trace_where: Mapping[str, str] | None = _other(
-        None, "rows of the trace to use, as column: value"
+    trace_where: Mapping[str, str] | None = field(
+        default=None, metadata={"help": "rows of the trace to use, as column: value"}
     )
     trace_bandwidth_hz: float | None = _number(
         None, "width of the carrier that the trace was measured on, Hz", above=0
     )
-    replay: str | None = _other(None, "exported channel (csv or npz) that replaces everything else")
+    replay: str | None = _text("exported channel (csv or npz) that replaces everything else")
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -210,6 +212,8 @@ class CellSettings:
             raise InputError("cell.fading_correlation", self.fading_correlation, allowed)
 
     def _check_sources(self) -> None:
+        if self.trace_where is not None and not isinstance(self.trace_where, Mapping):
+            raise InputError("cell.trace_where", self.trace_where, "a mapping of column to value")
         if self.csi_delay_rounds != int(self.csi_delay_rounds):
             raise InputError("cell.csi_delay_rounds", self.csi_delay_rounds, "a whole number")
         if self.trace is not None and self.trace_bandwidth_hz is None:
@@ -259,6 +263,8 @@ def _check(name: str, value: Any, rule: dict[str, Any], default: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise InputError(f"cell.{name}", value, "a finite number")
         _check_limits(name, value, rule)
+    elif "several" in rule:
+        _check_text(name, value, rule["several"])
 
 
 def _check_limits(name: str, value: float, rule: dict[str, Any]) -> None:
@@ -269,3 +275,11 @@ def _check_limits(name: str, value: float, rule: dict[str, Any]) -> None:
         raise InputError(f"cell.{name}", value, f"at least {least:g}")
     if most is not None and value > most:
         raise InputError(f"cell.{name}", value, f"at most {most:g}")
+
+
+def _check_text(name: str, value: Any, several: bool) -> None:
+    if isinstance(value, str) and value:
+        return
+    listed = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+    if not (several and listed and all(isinstance(each, str) and each for each in value)):
+        raise InputError(f"cell.{name}", value, "a string" + (" or a list of strings" * several))
