@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from airtune import __version__
 from airtune.config import ExperimentConfig, StopSection, check, read_config
 from airtune.config_text import resolved_yaml
-from airtune.errors import AirtuneError, InputError
+from airtune.errors import AirtuneError, InfeasibleError, InputError
 from airtune.experiment.closing import finish
 from airtune.experiment.parts import make_importable
 from airtune.experiment.preview import preview
@@ -21,6 +21,7 @@ from airtune.experiment.world import World, build_world, refuse_used_folder
 from airtune.federated.checkpoint import ServerState, list_checkpoints, newest_checkpoint
 from airtune.federated.loop import StopRule, run_rounds
 from airtune.federated.record import RunFolder
+from airtune.federated.round import start_round
 from airtune.files import write_json_atomic, write_text_atomic
 
 REPORTED_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "safetensors")
@@ -77,6 +78,7 @@ class Experiment:
         refuse_used_folder(path)
         world = build_world(self.config)
         state = world.start()
+        _refuse_hopeless(world, state)
         run_folder = RunFolder(path)
         _create(run_folder, world)
         with _locked(run_folder):
@@ -104,6 +106,14 @@ class Experiment:
             if more_rounds:
                 state = replace(state, stopped=None)
             return _run(world, state, run.folder, listener)
+
+
+def _refuse_hopeless(world: World, state: ServerState) -> None:
+    """Plan round 1 before anything is written: a cell that serves nobody is wrong input."""
+    try:
+        start_round(world.context, state)
+    except InfeasibleError as error:
+        raise AirtuneError(str(error)) from None
 
 
 def _extended(run: Run, more_rounds: int) -> ExperimentConfig:

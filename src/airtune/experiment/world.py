@@ -15,7 +15,7 @@ from airtune.cost.device import (
     load_devices,
     refuse_small_memory,
 )
-from airtune.errors import InputError
+from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import compose_method
 from airtune.experiment.shards import Shards, load_shards
 from airtune.federated.backend import ClientSide, InProcess
@@ -109,7 +109,7 @@ def build_world(config: ExperimentConfig) -> World:
     method = compose_method(config)
     devices = deal_devices(config)
     adapter = AdapterShape(config.adapter.rank, _targets(config))
-    other = load_architecture(config.charge_as) if config.charge_as else None
+    other = _charged_architecture(config.charge_as) if config.charge_as else None
     base = load_base(config.model, config.dtype)
     architecture = Architecture.from_config(base.config)
     small = architecture.hidden_size < SMALL_MODEL_WIDTH
@@ -131,6 +131,13 @@ def build_world(config: ExperimentConfig) -> World:
     )
     context = _context(config, method, devices, model, shards, charges, cohort)
     return World(config, base, model, architecture, work, shards, devices, context, threads)
+
+
+def _charged_architecture(name: str) -> Architecture:
+    try:
+        return load_architecture(name)
+    except InputError as error:
+        raise AirtuneError(str(error).replace("model is", "charge_as is", 1)) from None
 
 
 def _targets(config: ExperimentConfig) -> str | tuple[str, ...]:

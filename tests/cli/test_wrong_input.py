@@ -1,0 +1,145 @@
+"""Wrong input: one sentence that names field, value and remedy, exit code 2, nothing written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import quick
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("cell.bandwith_hz=1", "did you mean 'bandwidth_hz'?"),
+        ("cell.bandwidth_hz=-5e6", "cell.bandwidth_hz is -5000000.0, but it must be above 0."),
+        ("adapter.rank=4096", "adapter.rank is 4096, but it must be at most "),
+        ("adapter.target_modules=[q_prj]", "the closest is q_proj"),
+        ("model=no/such-model", "model is no/such-model, but it must be 'builtin', a folder"),
+        ("data.train=missing.jsonl", "data.train is missing.jsonl"),
+        ("data.train=broken.csv", "broken.csv"),
+        ("data.train=table.csv", "completion"),
+        ("clients.count=100000", "clients.count is 100000, but it must be at most 60"),
+        ("data.partition={kind: column}", "name a column of the training data"),
+        ("clients.devices=[galaxy-s52]", "the closest is galaxy-s25"),
+        ("cohort.size=9", "cohort.size is 9, but it must be between 1 and the 3 clients"),
+        ("method=fedlore", "did you mean 'fedlora'"),
+        ("planner=nowhere:Mine", "No module named 'nowhere'"),
+        ("data.max_tokens=100000", "data.max_tokens is 100000, but it must be at most "),
+        ("adapter.start=nowhere", "adapter.start is nowhere, but it must be a PEFT adapter folder"),
+        ("charge_as=llama-3.1-70b", "memory of client 0 is "),
+        ("charge_as=lama-3.1-70b", "charge_as is lama-3.1-70b"),
+        ("cell={trace: none.csv, trace_bandwidth_hz: 1e7}", "none.csv"),
+        ("cell={path_loss: log_distance, tx_power_dbm: 99}", "cell.tx_power_dbm is 99"),
+    ],
+)
+def test_wrong_settings(airtune: Call, tmp_path: Path, setting: str, sentence: str) -> None:
+    (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00broken")
+    (tmp_path / "table.csv").write_text("question,reply\na,b\nc,d\n")
+    before = sorted(tmp_path.iterdir())
+    code, out, err = airtune("run", "--out", "run", *quick(setting))
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.startswith("airtune: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_client_out_of_reach_at_any_bandwidth(airtune: Call, tmp_path: Path) -> None:
+    settings = quick("deadline_s=5", "cell.tx_power_dbm=-80", "clients.count=1")
+    code, _, err = airtune("run", "--out", "run", *settings)
+    assert code == 2
+    assert "cannot finish within 5 s at any share of the band" in err
+    assert "more transmit power or a later deadline" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_empty_shard(airtune: Call, tmp_path: Path) -> None:
+    settings = quick("clients.count=40", "data.partition={kind: dirichlet, concentration: 0.01}")
+    code, _, err = airtune("run", "--out", "run", *settings)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "without a training row" in err
+    assert "raise data.partition.concentration" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_folder_in_use(airtune: Call, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    code, _, err = airtune("run", "--out", "full", *quick())
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--out is full, but it must be a new or empty folder" in err
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
+
+
+def test_two_processes_in_one_folder(airtune: Call, tmp_path: Path) -> None:
+    import fcntl
+
+    assert airtune("run", "--out", "run", "--quiet", *quick("rounds=1"))[0] == 0
+    with (tmp_path / "run" / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        code, _, err = airtune("resume", "run")
+    assert code == 2
+    assert "run is in use by another airtune process" in err
+
+
+def test_full_disk(airtune: Call, tmp_path: Path, monkeypatch: Any) -> None:
+    from airtune.federated import checkpoint
+
+    written = []
+    real = checkpoint.write_bytes_atomic
+
+    def full_at_the_third(path: Path, data: bytes) -> None:
+        from airtune.errors import AirtuneError
+
+        written.append(path)
+        if len(written) == 3:
+            raise AirtuneError(f"{path} cannot be written (No space left on device).")
+        real(path, data)
+
+    monkeypatch.setattr(checkpoint, "write_bytes_atomic", full_at_the_third)
+    code, _, err = airtune("run", "--out", "run", *quick("rounds=3"))
+    assert code == 2
+    assert "No space left on device" in err
+    monkeypatch.setattr(checkpoint, "write_bytes_atomic", real)
+    assert airtune("resume", "run", "--quiet")[0] == 0
+    assert len((tmp_path / "run" / "rounds.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["resume", "nowhere"], "RUN_DIR is nowhere, but it must be the folder of a run"),
+        (["resume", "nowhere", "--rounds", "-3"], "--rounds is -3, but it must be a positive"),
+        (["eval", "nowhere"], "the folder of a run"),
+        (["export", "nowhere", "x"], "the folder of a run"),
+        (["model", "export", "gpt5", "x"], "NAME is gpt5, but it must be 'builtin'"),
+        (["run", "nowhere.yaml"], "EXPERIMENT.yaml is nowhere.yaml, but it must be a file"),
+    ],
+)
+def test_wrong_arguments(airtune: Call, arguments: list[str], sentence: str) -> None:
+    code, out, err = airtune(*arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_init_never_overwrites(airtune: Call, tmp_path: Path) -> None:
+    assert airtune("init")[0] == 0
+    (tmp_path / "experiment.yaml").write_text("rounds: 3\n")
+    code, _, err = airtune("init")
+    assert code == 2
+    assert "experiment.yaml exists already" in err
+    assert (tmp_path / "experiment.yaml").read_text() == "rounds: 3\n"
+
+
+def test_model_export_loads(airtune: Call, tmp_path: Path) -> None:
+    from airtune.tuning.base_model import load_base
+
+    assert airtune("model", "export", "builtin", "copy")[0] == 0
+    copy = load_base(str(tmp_path / "copy"))
+    assert copy.config["model_type"] == "llama"
