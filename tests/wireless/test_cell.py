@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +83,15 @@ def test_every_field_is_documented_with_its_unit() -> None:
         for suffix, unit in [("_hz", "Hz"), ("_m", "m"), ("_db", "dB"), ("_dbm", "dBm")]:
             if entry.name.endswith(suffix):
                 assert unit in re.split(r"[ ,;/]", text), entry.name
+
+
+def test_the_page_of_keys_knows_every_key_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "wireless.md").read_text()
+    table = page.split("## The keys")[1].split("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == {
+        entry.name for entry in fields(CellSettings)
+    }
 
 
 def test_fading_follows_the_path_loss_unless_given() -> None:
