@@ -62,7 +62,7 @@ def outage(problem: SparsityProblem, client: int) -> bool:
     bits = problem.fixed_payload_bits[client] + payload.min()
     rate = float(problem.links.rate(np.full(len(problem.links), problem.bandwidth_hz))[client])
     time_s = bits / rate if bits > 0 and rate > 0 else (np.inf if bits > 0 else 0.0)
-    return bool(problem.compute_delay_s[client] + time_s > problem.outage_latency_s)
+    return bool(problem.compute_delay_s[client] + time_s > 5.0 * problem.latency_target_s)
 
 
 def subsets(problem: SparsityProblem, client: int) -> list[tuple[float, float]]:

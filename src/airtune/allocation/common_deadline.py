@@ -42,7 +42,11 @@ def _needed(links: Links, bits: FloatArray, time_s: FloatArray) -> tuple[FloatAr
 
 
 def common_headroom(
-    links: Links, bits: FloatArray, slack_s: FloatArray, bandwidth_hz: float
+    links: Links,
+    bits: FloatArray,
+    slack_s: FloatArray,
+    bandwidth_hz: float,
+    guess_s: float = 0.0,
 ) -> FloatArray:
     """Least h >= 0 with `sum_n r_n^-1(bits_n / (h + slack_n)) <= bandwidth`  [s], [...].
 
@@ -56,13 +60,15 @@ def common_headroom(
         bits: payloads [..., client]; leading axes are candidate plans.
         slack_s: [client], >= 0, at least one of them 0.
         bandwidth_hz: the whole band, > 0.
+        guess_s: where to look first.
     """
     bits = np.asarray(bits, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         alone = np.where(bits > 0, bits / links.rate(np.full(len(links), bandwidth_hz)), 0.0)
     low = np.maximum(alone - slack_s, 0.0).max(axis=-1)
     high = np.full_like(low, np.inf)
-    headroom: FloatArray = low
+    # One client alone fills its lower bound exactly; a guess would only be in the way.
+    headroom: FloatArray = np.maximum(low, guess_s) if len(links) > 1 else low
     for _ in range(_MAX_STEPS):
         use, fall = needed_bandwidth(links, bits, headroom[..., None] + slack_s)
         used, falling = use.sum(axis=-1), fall.sum(axis=-1)

@@ -56,10 +56,10 @@ class RankTrade:
     def __len__(self) -> int:
         return len(self.gain)
 
-    def headroom(self, option: IntArray) -> FloatArray:
+    def headroom(self, option: IntArray, guess_s: float = 0.0) -> FloatArray:
         """Least headroom for these options [..., client] -> [...]."""
         bits = self.options.bits(self.columns, option)
-        return common_headroom(self.links, bits, self.slack_s, self.bandwidth_hz)
+        return common_headroom(self.links, bits, self.slack_s, self.bandwidth_hz, guess_s)
 
     def loss(self, option: IntArray) -> FloatArray:
         """Weighted dropped energy of these options [..., client] -> [...]."""

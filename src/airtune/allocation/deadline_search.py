@@ -56,12 +56,12 @@ class _Search:
     examined: int = 0
     trace: list[float] = field(default_factory=list)
 
-    def offer(self, plans: IntArray) -> FloatArray:
+    def offer(self, plans: IntArray, guess_s: float = 0.0) -> FloatArray:
         """Take the best of these plans [plan, client] if it beats the one at hand.
 
-        Returns their headrooms [plan].
+        Returns their headrooms [plan]; `guess_s` is what these are expected to be.
         """
-        headroom = self.trade.headroom(plans)
+        headroom = self.trade.headroom(plans, guess_s)
         objective = self.trade.loss(plans) + self.trade.queue * (self.trade.start_s + headroom)
         at = int(np.argmin(objective))
         if objective[at] < self.objective:
@@ -73,7 +73,7 @@ class _Search:
     def gains(self, plans: IntArray) -> bool:
         """Whether one of these plans lowered the objective by more than a tenth of the gap."""
         before = self.objective
-        self.offer(plans)
+        self.offer(plans, self.headroom_s)
         return self.objective < before * (1.0 - 0.1 * self.gap)
 
     @property
@@ -148,11 +148,11 @@ def _examine(search: _Search, cell: Cell, near: IntArray | None) -> Cell:
     found = replace(found, bound=max(found.bound, cell.bound))
     if found.bound >= search.enough:
         return found
-    search.offer(np.stack(found.options))
+    search.offer(np.stack(found.options), cell.high_s)
     if table.whole and search.trade.options.complete and _is_narrow(search, found, 1.0):
         listed = _list_plans(search, found, table)
         if listed is not None:
-            search.offer(listed)
+            search.offer(listed, cell.high_s)
             return replace(found, bound=np.inf)
     return found
 

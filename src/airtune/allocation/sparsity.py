@@ -54,40 +54,47 @@ def exact(problem: SparsityProblem, gap: float | None = None) -> Solution[Sparsi
         problem.fixed_payload_bits[active],
     )
     gain = problem.v * problem.weight[active]
+    # Skipped clients drop everything in every plan.
+    skipped = np.setdiff1d(np.arange(len(problem.links)), active)
+    base = float(problem.weight[skipped] @ np.nansum(problem.rank_energy[skipped], axis=1))
     if problem.virtual_queue == 0:
         # Latency is free; of all plans that lose nothing, the one with the least latency.
         option = np.argmax(gain[:, None] * options.dropped == 0, axis=1)
-        work = _Work(0.0, 1, ())
+        work = _Work(problem.v * base, 1)
     else:
         gap = gap if gap is not None else GAP if len(active) < SAMPLE_FROM else GAP_OF_MANY
         found = search_deadlines(_trade(problem, active, options, gain), gap)
         option = found.option
-        work = _Work(found.bound, found.examined, found.trace)
-    return _solution(problem, active, options.kept(option), "exact", watch, work)
+        work = _Work(problem.v * base + found.bound, found.examined, found.trace)
+    plan = _with_bandwidth(problem, active, options.kept(option))
+    return _solution(problem, plan, "exact", watch.seconds, work)
 
 
-def fixed_sparsity(problem: SparsityProblem, sparsity: float = 0.5) -> Solution[SparsityPlan]:
+def fixed_sparsity(
+    problem: SparsityProblem, sparsity: float = 0.5, prove: bool = True
+) -> Solution[SparsityPlan]:
     """Every client drops the same share of its ranks, the weakest ones, but never all of them.
 
-    The bandwidths are optimal for that. No lower bound is proven.
+    The bandwidths are optimal for that. The lower bound is that of `exact`.
 
     Args:
         sparsity: share of the ranks removed, in [0, 1]; `R - round(sparsity R)` are kept of R.
+        prove: whether to compute the lower bound, which takes longer than the plan.
     """
     if not 0 <= sparsity <= 1:
         raise InputError("sparsity", sparsity, "a share from 0 to 1")
-    return _same_share(problem, sparsity, "fixed-sparsity")
+    return _same_share(problem, sparsity, "fixed-sparsity", prove)
 
 
-def dense(problem: SparsityProblem) -> Solution[SparsityPlan]:
-    """Every client keeps all its ranks, with the best bandwidths for that; no lower bound."""
-    return _same_share(problem, 0.0, "dense")
+def dense(problem: SparsityProblem, prove: bool = True) -> Solution[SparsityPlan]:
+    """Every client keeps all its ranks, with the best bandwidths; the bound is that of `exact`."""
+    return _same_share(problem, 0.0, "dense", prove)
 
 
 def why_no_plan(problem: SparsityProblem, active: IntArray) -> str:
     """The sentence that says why a round cannot be held; empty if it can."""
     if not len(active):
-        limit = format_duration(problem.outage_latency_s)
+        limit = format_duration(problem.outage_limit_s)
         if len(problem.links) == 1:
             return (
                 f"{problem.name(0)} is in outage: with one rank and the whole band it would end "
@@ -107,21 +114,24 @@ def why_no_plan(problem: SparsityProblem, active: IntArray) -> str:
     return ""
 
 
+def concave(links: Links) -> Links:
+    """The links, or their concave envelope where the rate is a sawtooth."""
+    return links.envelope() if isinstance(links, CqiLinks) else links
+
+
 @dataclass(frozen=True)
 class _Work:
-    """What a search proves about the clients that are not skipped, and what it took."""
+    """A lower bound on the objective of every plan, and what it took."""
 
     bound: float | None
     iterations: int
-    trace: tuple[float, ...]
+    trace: tuple[float, ...] = ()
 
 
 def _trade(
     problem: SparsityProblem, active: IntArray, options: RankOptions, gain: NDArray[np.float64]
 ) -> RankTrade:
-    links: Links = problem.links.select(active)
-    if isinstance(links, CqiLinks):
-        links = links.envelope()
+    links = concave(problem.links.select(active))
     delay = problem.compute_delay_s[active]
     start = float(delay.max())
     tangents = isinstance(links, ShannonLinks | FixedEfficiencyLinks | MixedLinks)
@@ -137,7 +147,9 @@ def _trade(
     )
 
 
-def _same_share(problem: SparsityProblem, sparsity: float, solver: str) -> Solution[SparsityPlan]:
+def _same_share(
+    problem: SparsityProblem, sparsity: float, solver: str, prove: bool
+) -> Solution[SparsityPlan]:
     watch = Stopwatch()
     active = np.flatnonzero(~problem.in_outage())
     reason = why_no_plan(problem, active)
@@ -150,18 +162,16 @@ def _same_share(problem: SparsityProblem, sparsity: float, solver: str) -> Solut
     order = np.argsort(-energy, axis=1, kind="stable")
     kept = np.zeros(energy.shape, dtype=bool)
     np.put_along_axis(kept, order, np.arange(energy.shape[1]) < count[:, None], axis=1)
-    return _solution(problem, active, kept, solver, watch, _Work(None, 1, ()))
+    plan = _with_bandwidth(problem, active, kept)
+    seconds = watch.seconds
+    bound = exact(problem).lower_bound if prove else None
+    return _solution(problem, plan, solver, seconds, _Work(bound, 1))
 
 
-def _solution(
-    problem: SparsityProblem,
-    active: IntArray,
-    kept_active: NDArray[np.bool_],
-    solver: str,
-    watch: Stopwatch,
-    work: _Work,
-) -> Solution[SparsityPlan]:
-    """The plan with these ranks and the best bandwidths for them, checked."""
+def _with_bandwidth(
+    problem: SparsityProblem, active: IntArray, kept_active: NDArray[np.bool_]
+) -> SparsityPlan:
+    """The plan with these ranks of the active clients and the best bandwidths for them."""
     kept = np.zeros(problem.rank_energy.shape, dtype=bool)
     kept[active] = kept_active
     payload = np.where(kept_active, problem.rank_payload_bits[active], 0.0).sum(axis=1)
@@ -174,15 +184,17 @@ def _solution(
     assert split is not None  # nobody is without signal: `why_no_plan` came first
     bandwidth = np.zeros(len(problem.links))
     bandwidth[active] = split.bandwidth_hz
-    latency = split.latency_s
-    queue = max(problem.virtual_queue + latency - problem.latency_target_s, 0.0)
-    plan = SparsityPlan(kept, bandwidth, latency, queue)
-    lost = problem.weight * dropped_energy(problem, kept)
-    objective = problem.v * float(lost.sum()) + problem.virtual_queue * latency
-    bound = work.bound
-    if bound is not None:
-        # Skipped clients drop everything in every plan.
-        bound = min(bound + problem.v * float(lost[plan.skipped].sum()), objective)
+    queue = problem.virtual_queue + split.latency_s - problem.latency_target_s
+    return SparsityPlan(kept, bandwidth, split.latency_s, max(queue, 0.0))
+
+
+def _solution(
+    problem: SparsityProblem, plan: SparsityPlan, solver: str, seconds: float, work: _Work
+) -> Solution[SparsityPlan]:
+    """The plan with what it costs, what is proven about that, and the independent check."""
+    lost = problem.v * float(problem.weight @ dropped_energy(problem, plan.kept))
+    objective = lost + problem.virtual_queue * plan.latency_s
+    bound = None if work.bound is None else min(work.bound, objective)
     proven = bound is not None and objective - bound <= PROVEN_GAP * bound
     solution = Solution(
         Status.OPTIMAL if proven else Status.FEASIBLE,
@@ -192,7 +204,7 @@ def _solution(
         objective,
         bound,
         work.iterations,
-        watch.seconds,
+        seconds,
         work.trace,
     )
     return checked(solution, lambda found: check_plan(problem, found, objective))

@@ -67,9 +67,7 @@ class SparsityProblem:
         for name in ("v", "virtual_queue"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise InputError(name, getattr(self, name), "a finite number >= 0")
-        if np.isnan(self.outage_latency_s):
-            object.__setattr__(self, "outage_latency_s", OUTAGE_FACTOR * self.latency_target_s)
-        if not self.outage_latency_s > 0:
+        if self.outage_latency_s <= 0:
             raise InputError("outage_latency_s", self.outage_latency_s, "a number > 0, or .inf")
         for name in ("compute_delay_s", "fixed_payload_bits", "weight"):
             self._settle(name, np.broadcast_to(_floats(getattr(self, name)), (len(self.links),)))
@@ -121,9 +119,16 @@ class SparsityProblem:
         bits: FloatArray = self.fixed_payload_bits + payload.min(axis=1)
         return bits
 
+    @property
+    def outage_limit_s(self) -> float:
+        """The latency beyond which one rank is not waited for."""
+        if np.isnan(self.outage_latency_s):
+            return OUTAGE_FACTOR * self.latency_target_s
+        return self.outage_latency_s
+
     def in_outage(self) -> NDArray[np.bool_]:
-        """Whom one rank over the whole band would keep beyond `outage_latency_s` [client]."""
-        time_s = self.outage_latency_s - self.compute_delay_s
+        """Whom one rank over the whole band would keep beyond `outage_limit_s` [client]."""
+        time_s = self.outage_limit_s - self.compute_delay_s
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = np.where(self.least_bits > 0, self.least_bits / time_s, 0.0)
         need = self.links.bandwidth_for(np.maximum(rate, 0.0))
@@ -171,28 +176,37 @@ def upload_delay_s(problem: SparsityProblem, plan: SparsityPlan) -> FloatArray:
     return airtime_s(bits, problem.links.rate(plan.bandwidth_hz))
 
 
+def finish_s(problem: SparsityProblem, plan: SparsityPlan) -> FloatArray:
+    """When each client has sent everything [client]; 0 for a skipped one."""
+    finish = problem.compute_delay_s + upload_delay_s(problem, plan)
+    return np.where(plan.skipped, 0.0, finish)
+
+
 def check_plan(problem: SparsityProblem, plan: SparsityPlan, objective: float) -> Check:
     """Recompute everything that a plan promises from its ranks and bandwidths alone."""
-    busy = ~plan.skipped
-    finish = np.where(busy, problem.compute_delay_s + upload_delay_s(problem, plan), 0.0)
-    latency = float(finish.max())
     lost = problem.v * float(problem.weight @ dropped_energy(problem, plan.kept))
-    queue = problem.virtual_queue
+    latency = float(finish_s(problem, plan).max())
+    actual = lost + problem.virtual_queue * latency
+    excess = constraint_excess(problem, plan)
+    return Check({**excess, "objective": relative_excess(actual, objective)})
+
+
+def constraint_excess(problem: SparsityProblem, plan: SparsityPlan) -> dict[str, float]:
+    """By how much a plan breaks each constraint, relative to its limit."""
+    outage = problem.in_outage()
     strangers = plan.kept & np.isnan(problem.rank_energy)
-    return Check(
-        {
-            "bandwidth": float(plan.bandwidth_hz.sum()) / problem.bandwidth_hz - 1.0,
-            "bandwidth of each client": -float(plan.bandwidth_hz.min()) / problem.bandwidth_hz,
-            "latency": _relative(latency, plan.latency_s),
-            "objective": _relative(lost + queue * latency, objective),
-            "ranks that a client does not have": float(strangers.any()),
-            "clients skipped without outage": float((~busy & ~problem.in_outage()).any()),
-            "clients in outage that are not skipped": float((busy & problem.in_outage()).any()),
-        }
-    )
+    return {
+        "bandwidth": float(plan.bandwidth_hz.sum()) / problem.bandwidth_hz - 1.0,
+        "bandwidth of each client": -float(plan.bandwidth_hz.min()) / problem.bandwidth_hz,
+        "latency": relative_excess(float(finish_s(problem, plan).max()), plan.latency_s),
+        "ranks that a client does not have": float(strangers.any()),
+        "clients skipped without outage": float((plan.skipped & ~outage).any()),
+        "clients in outage that are not skipped": float((outage & ~plan.skipped).any()),
+    }
 
 
-def _relative(actual: float, promised: float) -> float:
+def relative_excess(actual: float, promised: float) -> float:
+    """actual / promised - 1; 0 where both are 0."""
     if actual == promised:
         return 0.0
     return actual / promised - 1.0 if promised > 0 else np.inf
