@@ -1,6 +1,8 @@
 """Small random models of every family, made from transformers' own configs."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -86,6 +88,14 @@ def base_model(name: str, attention: str = "eager", dtype: str = "float32") -> A
     return model.eval().requires_grad_(False)
 
 
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """peft corrects fan_in_fan_out for GPT-2's Conv1D by itself, and warns that it did."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def with_adapter(
     name: str, adapter: AdapterShape, attention: str = "eager", dtype: str = "float32"
 ) -> Any:
@@ -100,9 +110,7 @@ def with_adapter(
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        # peft corrects fan_in_fan_out for GPT-2's Conv1D by itself, and warns that it did.
-        warnings.simplefilter("ignore")
+    with quiet_peft():
         model = get_peft_model(deepcopy(base_model(name, attention, dtype)), config)
     for parameter in model.parameters():
         if parameter.requires_grad:

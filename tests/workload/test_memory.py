@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_iter
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.architecture import Architecture
 from airtune.workload.memory import Attention
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, workload
@@ -37,6 +38,15 @@ def saved_bytes(name: str, adapter: AdapterShape, attention: str, dtype: str) ->
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model(input_ids=ids, labels=ids, use_cache=False)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def predicted_bytes(
+    model: Architecture, adapter: AdapterShape, dtype: str, attention: Attention
+) -> int:
+    """What every part keeps, and the log-probabilities at the loss."""
+    counted = workload(model, adapter, STEP, precision=Precision(dtype, attention=attention))
+    log_probabilities = 4 * STEP.logit_rows * model.vocab_size
+    return sum(part.stored_bytes for part in counted.parts) + log_probabilities
 
 
 class LiveBytes(TorchDispatchMode):
@@ -79,10 +89,7 @@ class LiveBytes(TorchDispatchMode):
 def test_kept_activations(name: str, targets: str, dtype: str, attention: Attention) -> None:
     some = ("c_attn",) if name == "gpt2" else ("q_proj", "v_proj")
     adapter = AdapterShape(4, "all-linear" if targets == "all-linear" else some)
-    precision = Precision(dtype, attention=attention)
-    counted = workload(architecture(name), adapter, STEP, precision=precision)
-    log_probabilities = 4 * STEP.logit_rows * architecture(name).vocab_size
-    predicted = sum(part.stored_bytes for part in counted.parts) + log_probabilities
+    predicted = predicted_bytes(architecture(name), adapter, dtype, attention)
     real = saved_bytes(name, adapter, attention, DTYPES[dtype])
     # What is missing: cosines and sines of rotary positions, and Gemma's 1 + weight.
     assert 0.99 * real < predicted <= real

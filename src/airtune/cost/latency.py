@@ -94,17 +94,18 @@ def round_latency(delays: StageDelays, deadline_s: float | None = None) -> Round
             f"The client at position {straggler} would never finish the round: give a deadline, "
             "or leave it out."
         )
-    return RoundLatency(float(latency_s), straggler, _slow_stage(delays, straggler), late)
+    return RoundLatency(float(latency_s), straggler, slow_stage(delays, straggler), late)
 
 
-def _slow_stage(delays: StageDelays, straggler: int) -> str:
+def slow_stage(delays: StageDelays, client: int) -> str:
+    """The stage in which a client is furthest behind the median client; alone, its longest."""
     by_stage = delays.by_stage()
     if by_stage.shape[1] > 1:
         # Infinite medians cancel an infinite delay; such a stage delays everybody alike.
         usual = np.median(by_stage, axis=1)
-        behind = by_stage[:, straggler] - np.where(np.isfinite(usual), usual, 0.0)
+        behind = by_stage[:, client] - np.where(np.isfinite(usual), usual, 0.0)
     else:
-        behind = by_stage[:, straggler]
+        behind = by_stage[:, client]
     return STAGES[int(np.argmax(behind))]
 
 
