@@ -13,17 +13,17 @@ ROOT = Path(airtune.__file__).parent
 LEVEL = {
     "errors": 0, "quantities": 0, "seeds": 0, "files": 0,
     "wireless": 1, "workload": 1, "data": 1,
-    "plan": 2,
+    "round_plan": 2,
     "cost": 3, "tuning": 3, "update": 3,
     "allocation": 4,
     "problems": 5, "federated": 5,
     "methods": 6,
-    "config": 7, "experiment": 7,
+    "config": 7, "config_text": 7, "experiment": 7,
     "report": 8, "deploy": 8,
     "cli": 9,
 }  # fmt: skip
 TORCH_FREE = [
-    "quantities", "seeds", "files", "wireless", "workload", "plan", "cost", "allocation", "data",
+    "quantities", "seeds", "files", "wireless", "workload", "round_plan", "cost", "allocation", "data",
     "problems",
 ]  # fmt: skip
 BANNED_NAMES = {"utils", "helpers", "manager", "common", "core", "misc"}

@@ -4,17 +4,24 @@
 
     run = Experiment(rounds=5).run("runs/five")
     print(run.to_frame())
+
+`plan` solves a planning problem on explicit numbers.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airtune.experiment import Experiment, Run
+    from airtune.problems import plan
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Run", "__version__"]
+__all__ = ["Experiment", "Run", "__version__", "plan"]
 
-_HOME = {"Experiment": "airtune.experiment", "Run": "airtune.experiment"}
+_HOME = {
+    "Experiment": "airtune.experiment",
+    "Run": "airtune.experiment",
+    "plan": "airtune.problems",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from airtune import __version__
+from airtune.cli.device import app as device_app
 from airtune.cli.export import export, model_app
 from airtune.cli.inspect import evaluate, generate
+from airtune.cli.plan import plan
+from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run
 from airtune.errors import AirtuneError
 
@@ -24,9 +27,12 @@ app = typer.Typer(
 app.command()(run)
 app.command()(resume)
 app.command()(init)
+app.command()(plan)
+app.command()(profile)
 app.command("eval")(evaluate)
 app.command()(generate)
 app.command()(export)
+app.add_typer(device_app, name="device")
 app.add_typer(model_app, name="model")
 
 

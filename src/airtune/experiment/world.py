@@ -24,7 +24,7 @@ from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.method import Method
 from airtune.federated.round import RoundContext
-from airtune.plan import ClientPlan
+from airtune.round_plan import ClientPlan
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import (
     AdapterSettings,
@@ -43,7 +43,6 @@ from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 from airtune.workload.architecture import Architecture, load_architecture
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, Workload, workload
-
 
 SMALL_MODEL_WIDTH = 512
 """Below this width a second thread waits more than it computes, above all on a busy machine."""

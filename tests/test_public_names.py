@@ -1,0 +1,20 @@
+"""What `import airtune` offers is listed once, there, and costs nothing."""
+
+import subprocess
+import sys
+
+import airtune
+
+
+def test_public_names() -> None:
+    assert sorted(airtune.__all__) == ["Experiment", "Run", "__version__", "plan"]
+    for name in airtune.__all__:
+        assert getattr(airtune, name) is not None
+    assert callable(airtune.plan)
+
+
+def test_the_front_door_is_light() -> None:
+    code = "import sys, airtune; sys.exit('numpy' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "import sys, airtune; airtune.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
