@@ -17,9 +17,9 @@ LEVEL = {
     "cost": 3, "tuning": 3, "update": 3,
     "allocation": 4,
     "problems": 5, "federated": 5,
-    "methods": 6,
+    "methods": 6, "report": 6,
     "config": 7, "config_text": 7, "experiment": 7,
-    "report": 8, "deploy": 8,
+    "deploy": 8,
     "cli": 9,
 }  # fmt: skip
 TORCH_FREE = [

@@ -12,7 +12,7 @@ from airtune.federated.charges import Charges
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.method import FullTuner, Method, Planner, PlanningView
 from airtune.federated.round import RoundContext
-from airtune.plan import Plan
+from airtune.round_plan import Plan
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import FactorMean
 from airtune.update.codec import DenseCodec

@@ -46,7 +46,7 @@ def plain_penalty(state: dict[str, Tensor], relative: bool) -> float:
         for i, j in itertools.permutations(range(rank), 2):
             for u, v in ((a[i], a[j]), (b[:, i], b[:, j])):
                 norms = float(u.norm() * v.norm()) if relative else 1.0
-                total += (float(u @ v) / norms) ** 2
+                total += float(u @ v) ** 2 / norms
     return total
 
 
@@ -65,7 +65,7 @@ def test_only_angles_count() -> None:
         rows = torch.linalg.qr(torch.randn(width, rank)).Q.T
         state[pair.lora_a] = rows * torch.tensor([3.0, 0.01, 700.0, 1.0])[:rank, None]
         state[pair.lora_b] = torch.eye(state[pair.lora_b].shape[0])[:, :rank] * 5.0
-    assert float(OrthogonalityPenalty(1.0, relative=True)(state)) < 1e-10
+    assert float(OrthogonalityPenalty(1.0, relative=True)(state)) < 1e-6
     assert mean_cosine(state).lora_a < 1e-6
     assert mean_cosine(state).lora_b == 0.0
 
@@ -82,7 +82,7 @@ def test_gradient(relative: bool) -> None:
         ):
             fixed = vectors.detach()
             norms = fixed.norm(dim=1) if relative else torch.ones(len(fixed), dtype=torch.float64)
-            gram = fixed @ fixed.T / torch.outer(norms, norms) ** 2
+            gram = fixed @ fixed.T / torch.outer(norms, norms)
             gram.fill_diagonal_(0.0)
             expected = 4 * 1.5 * gram @ fixed
             gradient = state[name].grad
@@ -157,7 +157,7 @@ def test_penalty_is_trained_on_but_not_reported() -> None:
         start[pair.lora_b].normal_(generator=source).mul_(0.1)
     sgd = TrainingSettings("sgd", learning_rate=0.01, max_grad_norm=0.0)
     without = train_locally(model, start, [batch], sgd, (0, 0, 0))
-    penalty = OrthogonalityPenalty(50.0)
+    penalty = OrthogonalityPenalty(50.0, relative=False)
     having = train_locally(model, start, [batch], sgd, (0, 0, 0), penalty=penalty)
     leaves = {name: value.clone().requires_grad_() for name, value in start.items()}
     penalty(leaves).backward()
@@ -171,17 +171,17 @@ def test_penalty_is_trained_on_but_not_reported() -> None:
     assert all(torch.equal(zero.state[name], without.state[name]) for name in start)
 
 
-def test_penalty_makes_factors_orthogonal() -> None:
+@pytest.mark.parametrize("penalty", [OrthogonalityPenalty(), OrthogonalityPenalty(100.0, False)])
+def test_penalty_makes_factors_orthogonal(penalty: OrthogonalityPenalty) -> None:
     model = adapted("llama", rank=4)
-    start: dict[str, Any] = orthonormal_state(model, seed=5)
-    batches = [make_batch(seed) for seed in range(30)]
+    start = orthonormal_state(model, seed=5)
+    batches = [make_batch(seed) for seed in range(40)]
     settings = TrainingSettings(learning_rate=5e-3)
-    loose = train_locally(model, start, batches, settings, (0, 0, 0))
-    tight = train_locally(
-        model, start, batches, settings, (0, 0, 0), penalty=OrthogonalityPenalty(100.0)
-    )
-    assert mean_cosine(tight.state).lora_b < 0.5 * mean_cosine(loose.state).lora_b
-    assert mean_cosine(tight.state).lora_a < 0.05
+    loose = mean_cosine(train_locally(model, start, batches, settings, (0, 0, 0)).state)
+    trained = train_locally(model, start, batches, settings, (0, 0, 0), penalty=penalty)
+    tight = mean_cosine(trained.state)
+    assert tight.lora_b < 0.4 * loose.lora_b
+    assert tight.lora_a < 0.4 * loose.lora_a
 
 
 @pytest.mark.parametrize("strength", [-1.0, math.inf, math.nan])

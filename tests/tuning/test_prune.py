@@ -1,5 +1,7 @@
 """A pruned client computes what the whole model computes with the same units silenced."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,18 +11,23 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from airtune.data.batches import Batch
 from airtune.errors import InputError
-from airtune.plan import ClientPlan
+from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterSettings, AdapterState, attach, load_state, read_state
 from airtune.tuning.base_model import BaseModel
+from airtune.tuning.block_matrix import base_layer, block_matrix
 from airtune.tuning.importance import WeightImportance
 from airtune.tuning.local import TrainingSettings, completion_loss, train_locally
 from airtune.tuning.prune import PrunedTuner, Slicer
 from airtune.tuning.slice import Slice, adapter_cuts, gather, scatter, whole_slice
 from airtune.tuning.sliced_model import sliced_model
+from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.pruning import pruned_widths
+from airtune.workload.step import Step
+from airtune.workload.transformer import workload
 from tests.models import small_model
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -176,6 +183,37 @@ def test_the_model_is_really_smaller(name: str) -> None:
             layer = getattr(matrix, "base_layer", matrix)
             held += sum(p.numel() for p in layer.parameters())
         assert held == expected
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt", "llama, groups", "phi"])
+def test_the_whole_model_can_be_let_go(name: str) -> None:
+    """A device keeps the slice only, so nothing in it may hold the matrices it was cut from."""
+    model = adapted(*MODELS[name])
+    slicer = Slicer(model, WeightImportance())
+    part = slicer.slice(read_state(model), 0.5)
+    small = sliced_model(model, part)
+    linears = part.architecture.structure.linears
+    whole = [
+        weakref.ref(base_layer(block_matrix(model, part.architecture, 0, linear)))
+        for linear in linears
+    ]
+    del model, slicer
+    gc.collect()
+    assert not any(reference() for reference in whole)
+    loss_and_gradients(small, make_batch(1))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_operations_are_those_planned(name: str) -> None:
+    model = adapted(*MODELS[name])
+    slicer, batch = Slicer(model, WeightImportance()), make_batch(1)
+    rows, tokens = batch.token_ids.shape
+    for rate in (0.25, 0.75):
+        small = sliced_model(model, slicer.slice(read_state(model), rate))
+        with FlopCounterMode(display=False) as counter:
+            loss_and_gradients(small, batch)
+        plan = workload(slicer.architecture, AdapterShape(3), Step(rows, tokens), rate)
+        assert counter.get_total_flops() == plan.flops
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama, query heads", "phi"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load
 
 from airtune.errors import InputError
-from airtune.plan import ClientPlan
+from airtune.round_plan import ClientPlan
 from airtune.update.codec import Codec, DenseCodec, flatten, shapes_of, unflatten
 
 PLAN = ClientPlan(client=3, bandwidth_hz=1e6, tx_power_w=0.2, rank=2)

@@ -8,7 +8,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.plan import ClientPlan
+from airtune.round_plan import ClientPlan
 from airtune.tuning.importance import WeightImportance
 from airtune.tuning.prune import PrunedTuner, Slicer
 from airtune.tuning.slice import kept_coordinates

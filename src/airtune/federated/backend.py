@@ -11,7 +11,7 @@ from typing import Any, final
 from torch import Tensor
 
 from airtune.federated.method import Method, TuningContext
-from airtune.plan import ClientPlan
+from airtune.round_plan import ClientPlan
 from airtune.tuning.local import TokenBatch, TrainingSettings
 from airtune.update.codec import Shapes
 

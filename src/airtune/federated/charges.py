@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from airtune.cost.device import DeviceProfile
-from airtune.plan import ClientPlan
+from airtune.round_plan import ClientPlan
 from airtune.update.codec import Codec, Shapes
 
 StepShape = tuple[int, int]

@@ -27,7 +27,7 @@ from airtune.federated.charges import Charges, ClientCharge, RoundCharges
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings, draw_cohort, draw_dropouts
 from airtune.federated.method import Method, PlanningView
-from airtune.plan import ClientPlan, Plan
+from airtune.round_plan import ClientPlan, Plan
 from airtune.quantities import FloatArray
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import Update

@@ -27,14 +27,16 @@ _SMALLEST_NORM = 1e-12
 class OrthogonalityPenalty:
     """`strength * sum over matrices of ||offdiag(B^T B)||_F^2 + ||offdiag(A A^T)||_F^2`.
 
-    Added to the mean loss of a step. B starts at 0, so its raw term is of fourth order in small
-    norms and asks for a strength of order 10 to 1000. `relative` divides each column by its
-    detached norm, so that the sum is over cos^2 and does not depend on the factors' scale.
+    Added to the mean loss of a step. That is the paper's form; B starts at 0, so its term is of
+    fourth order in small norms and wants a strength of 1 to 1000 that depends on learning rate and
+    time. `relative` divides each squared inner product by both vectors' norms, held constant:
+    `(b_i . b_j)^2 / (||b_i|| ||b_j||)`, second order like the energy itself, so that one strength
+    serves small and large factors (0.1 to 3 all do on small models).
     Factors may have leading axes (clients trained together); the penalty is the sum over them.
     """
 
-    strength: float = 100.0
-    relative: bool = False
+    strength: float = 0.3
+    relative: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.strength < float("inf"):
@@ -53,7 +55,7 @@ class OrthogonalityPenalty:
         """Squared inner products of different ranks, summed; `vectors` is [..., rank, entry]."""
         if self.relative:
             norms = torch.linalg.vector_norm(vectors.detach(), dim=-1, keepdim=True)
-            vectors = vectors / norms.clamp_min(_SMALLEST_NORM)
+            vectors = vectors / norms.clamp_min(_SMALLEST_NORM).sqrt()
         gram = vectors @ vectors.mT
         return torch.triu(gram, diagonal=1).square().sum() * 2.0
 

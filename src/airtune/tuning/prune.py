@@ -12,7 +12,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
-from airtune.plan import ClientPlan
+from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.importance import Importance, fingerprint
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings, train_locally

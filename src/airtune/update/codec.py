@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.plan import ClientPlan
+from airtune.round_plan import ClientPlan
 from airtune.workload.payload import flat_update_bits
 
 TensorMap = Mapping[str, Tensor]

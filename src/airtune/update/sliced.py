@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.plan import ClientPlan
+from airtune.round_plan import ClientPlan
 from airtune.update.codec import WIRE_DTYPES, Codec, Shapes, TensorMap, pack, unpack
 from airtune.workload.payload import flat_update_bits
 
