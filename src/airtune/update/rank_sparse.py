@@ -1,0 +1,193 @@
+"""A mask of ranks and the factors of the ranks in it: what a SOFT client sends.
+
+The frame holds `mask`, one bit per rank of every adapted matrix, packed to bytes in the adapter's
+order; `update`, the changes of the kept ranks as one flat tensor, matrix by matrix, first the rows
+of A, then the columns of B; and, where asked for, `energy`, the report that the next plan is made
+from. A rank that was not sent did not change. The plan fixes how many ranks of each matrix are
+kept, so the length is known before training; which ones, the client decides by fresh importance.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from airtune.errors import InputError
+from airtune.round_plan import ClientPlan
+from airtune.tuning.factors import FactorPair, factor_pairs
+from airtune.update.codec import Codec, Shapes, TensorMap, pack, unpack
+from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
+from airtune.update.sparsify import (
+    RankValues,
+    change_importance,
+    changed_ranks,
+    counts_per_layer,
+    largest_ranks,
+    norm_importance,
+)
+from airtune.workload.payload import frame_bytes
+
+IMPORTANCES = ("change", "norm", "random")
+
+KeptCounts: TypeAlias = Callable[[Sequence[int], ClientPlan], Sequence[int]]
+"""(rank of each matrix, plan) -> how many ranks of each matrix travel."""
+
+
+def counts_by_sparsity(ranks: Sequence[int], plan: ClientPlan) -> Sequence[int]:
+    """The plan's sparsity in every matrix alike."""
+    return counts_per_layer(ranks, plan.sparsity)
+
+
+@final
+@dataclass(frozen=True)
+class RankSparseCodec(Codec):
+    """The most important ranks of each matrix: by the norm of their `change`, by their `norm` in
+    the trained adapter (the paper's), or at `random` (a baseline).
+
+    Ranks that changed come before ranks that did not, whatever their importance. `report` adds
+    every rank's importance, over the root of the sum of squares, in fp16: squared, its share of
+    the update's energy.
+    """
+
+    importance: str = "change"
+    dtype: str = "fp32"
+    report: bool = False
+    seed: int = 0
+    kept: KeptCounts = counts_by_sparsity
+
+    def __post_init__(self) -> None:
+        check_format(self.dtype)
+        if self.importance not in IMPORTANCES:
+            raise InputError(
+                "codec.importance", self.importance, f"one of {', '.join(IMPORTANCES)}"
+            )
+
+    def encode(self, change: TensorMap, plan: ClientPlan, start: TensorMap | None = None) -> bytes:
+        """`start` is the adapter that the change refers to; only `random` does without it."""
+        pairs = factor_pairs(change)
+        importance = self._importance(change, plan, start)
+        ranks = [len(values) for values in importance.values()]
+        masks = largest_ranks(_changed_first(importance, change), self.kept(ranks, plan))
+        vector = torch.cat([_kept(change, pair, masks[pair.matrix]) for pair in pairs])
+        draws = content_draws(self.seed, "stochastic rounding", plan.client, vector)
+        frame = to_wire("update", vector, self.dtype, draws)
+        frame["mask"] = torch.from_numpy(np.packbits(torch.cat(list(masks.values())).numpy()))
+        if self.report:
+            values = torch.cat(list(importance.values()))
+            length = torch.linalg.vector_norm(values).clamp_min(torch.finfo(values.dtype).tiny)
+            frame["energy"] = (values / length).to(torch.float16)
+        return pack(frame)
+
+    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
+        frame = unpack(payload)
+        vector = from_wire(frame, "update", self.dtype)
+        pairs, ranks = factor_pairs(template), matrix_ranks(template)
+        masks = _split(_unpack_bits(frame["mask"], sum(ranks)), pairs, ranks)
+        counts = [int(masks[pair.matrix].sum()) for pair in pairs]
+        if counts != list(self.kept(ranks, plan)):
+            raise InputError("payload", f"a mask of {counts} ranks", "as many ranks as planned")
+        if len(vector) != _numbers(template, counts):
+            raise InputError(
+                "payload", f"{len(vector)} numbers", f"{_numbers(template, counts)} for its mask"
+            )
+        return _scatter(vector, masks, template)
+
+    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        ranks = matrix_ranks(shapes)
+        numbers = _numbers(shapes, self.kept(ranks, plan))
+        frame = dict(wire_frame("update", numbers, self.dtype))
+        frame["mask"] = ("U8", [-(-sum(ranks) // 8)])
+        if self.report:
+            frame["energy"] = ("F16", [sum(ranks)])
+        return 8 * frame_bytes(frame)
+
+    def reported_energies(self, payload: bytes, template: Shapes) -> RankValues:
+        """Each rank's share of its client's energy, from the report [rank]; they sum to 1."""
+        frame = unpack(payload)
+        if "energy" not in frame:
+            raise InputError("payload", "without a report", "encoded with report=True")
+        shares = frame["energy"].double().square()
+        pairs, ranks = factor_pairs(template), matrix_ranks(template)
+        return _split(shares / shares.sum().clamp_min(1e-300), pairs, ranks)
+
+    def _importance(
+        self, change: TensorMap, plan: ClientPlan, start: TensorMap | None
+    ) -> RankValues:
+        if self.importance == "random":
+            return _random_importance(change, plan, self.seed)
+        if start is None:
+            raise InputError(
+                "codec.importance",
+                self.importance,
+                "used with the adapter that was broadcast",
+            )
+        if self.importance == "change":
+            return change_importance(start, change)
+        return norm_importance({name: start[name] + tensor for name, tensor in change.items()})
+
+
+def matrix_ranks(shapes: Shapes) -> list[int]:
+    """The rank of each adapted matrix."""
+    return [shapes[pair.lora_a][0] for pair in factor_pairs(shapes)]
+
+
+def rank_payload(shapes: Shapes) -> list[int]:
+    """Numbers that travel for one rank of each matrix: in + out."""
+    return [shapes[pair.lora_a][1] + shapes[pair.lora_b][0] for pair in factor_pairs(shapes)]
+
+
+def _numbers(shapes: Shapes, kept: Sequence[int]) -> int:
+    return sum(count * size for count, size in zip(kept, rank_payload(shapes), strict=True))
+
+
+def _random_importance(change: TensorMap, plan: ClientPlan, seed: int) -> RankValues:
+    vector = torch.cat([tensor.reshape(-1) for tensor in change.values()])
+    draws = content_draws(seed, "random ranks", plan.client, vector)
+    return {
+        pair.matrix: torch.from_numpy(draws.random(change[pair.lora_a].shape[0], dtype=np.float32))
+        for pair in factor_pairs(change)
+    }
+
+
+def _changed_first(importance: Mapping[str, Tensor], change: TensorMap) -> RankValues:
+    """The same order within both groups; unchanged ranks get keys below 0.
+
+    Bits spent on a rank that did not change tell the server nothing. It also makes encoding
+    idempotent: what was decoded has its changes in exactly the ranks that were kept.
+    """
+    changed = changed_ranks(change)
+    return {
+        matrix: torch.where(changed[matrix], values, -1.0 / (1.0 + values))
+        for matrix, values in importance.items()
+    }
+
+
+def _kept(change: TensorMap, pair: FactorPair, mask: Tensor) -> Tensor:
+    return torch.cat([change[pair.lora_a][mask].flatten(), change[pair.lora_b].T[mask].flatten()])
+
+
+def _unpack_bits(packed: Tensor, count: int) -> Tensor:
+    bits = np.unpackbits(packed.numpy())
+    if len(bits) < count or bits[count:].any():
+        raise InputError("payload", f"a mask of {len(bits)} bits", f"a mask of {count} ranks")
+    return torch.from_numpy(bits[:count].astype(np.bool_))
+
+
+def _split(values: Tensor, pairs: Sequence[FactorPair], ranks: Sequence[int]) -> RankValues:
+    pieces = torch.split(values, list(ranks))
+    return {pair.matrix: piece for pair, piece in zip(pairs, pieces, strict=True)}
+
+
+def _scatter(vector: Tensor, masks: Mapping[str, Tensor], template: Shapes) -> dict[str, Tensor]:
+    change = {name: torch.zeros(shape) for name, shape in template.items()}
+    start = 0
+    for pair in factor_pairs(template):
+        mask = masks[pair.matrix]
+        for factor in (change[pair.lora_a], change[pair.lora_b].T):
+            end = start + int(mask.sum()) * factor.shape[1]
+            factor[mask] = vector[start:end].view(-1, factor.shape[1])
+            start = end
+    return change

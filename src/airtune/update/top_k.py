@@ -1,0 +1,113 @@
+"""The largest coordinates of an update, wherever they are: the baseline without structure.
+
+The places travel as a bitmap of all coordinates, or as packed indices of just enough bits each,
+whichever is smaller; both ends know which from the counts alone.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from airtune.errors import InputError
+from airtune.round_plan import ClientPlan
+from airtune.update.codec import (
+    Codec,
+    Shapes,
+    TensorMap,
+    coordinates,
+    flatten,
+    pack,
+    unflatten,
+    unpack,
+)
+from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
+from airtune.workload.payload import frame_bytes
+
+
+def kept_coordinates(count: int, sparsity: float) -> int:
+    """count - floor(sparsity x count), at least 1."""
+    if not 0.0 <= sparsity < 1.0:
+        raise InputError("sparsity", sparsity, "a share from 0 to below 1, of what is removed")
+    return max(1, count - math.floor(sparsity * count + 1e-9))
+
+
+def index_bits(count: int) -> int:
+    """Bits that name one of `count` coordinates."""
+    return max(1, (count - 1).bit_length())
+
+
+def places_bytes(kept: int, count: int) -> int:
+    """Length of the places: the shorter of bitmap and packed indices [byte]."""
+    return min(_packed(kept * index_bits(count)), _packed(count))
+
+
+def _packed(bits: int) -> int:
+    return -(-bits // 8)
+
+
+def _uses_bitmap(kept: int, count: int) -> bool:
+    return _packed(count) <= _packed(kept * index_bits(count))
+
+
+@final
+@dataclass(frozen=True)
+class TopKCodec(Codec):
+    """The `(1 - sparsity)` share of all coordinates that changed most, over the whole adapter."""
+
+    dtype: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_format(self.dtype)
+
+    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
+        vector = flatten(change)
+        kept = kept_coordinates(len(vector), plan.sparsity)
+        places = torch.topk(vector.abs(), kept, sorted=False).indices.sort().values
+        values = vector[places]
+        draws = content_draws(self.seed, "stochastic rounding", plan.client, values)
+        frame = to_wire("update", values, self.dtype, draws)
+        frame["places"] = torch.from_numpy(_write_places(places.numpy(), len(vector)))
+        return pack(frame)
+
+    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
+        frame = unpack(payload)
+        count = coordinates(template)
+        kept = kept_coordinates(count, plan.sparsity)
+        values = from_wire(frame, "update", self.dtype)
+        if len(values) != kept or len(frame["places"]) != places_bytes(kept, count):
+            raise InputError("payload", f"{len(values)} numbers", f"{kept} numbers, as planned")
+        places = _read_places(frame["places"].numpy(), kept, count)
+        if len(places) != kept or (places >= count).any():
+            raise InputError("payload", "damaged places", f"{kept} places below {count}")
+        vector = torch.zeros(count)
+        vector[torch.from_numpy(places)] = values
+        return unflatten(vector, template)
+
+    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        count = coordinates(shapes)
+        kept = kept_coordinates(count, plan.sparsity)
+        frame = dict(wire_frame("update", kept, self.dtype))
+        frame["places"] = ("U8", [places_bytes(kept, count)])
+        return 8 * frame_bytes(frame)
+
+
+def _write_places(places: NDArray[np.int64], count: int) -> NDArray[np.uint8]:
+    if _uses_bitmap(len(places), count):
+        bitmap = np.zeros(count, dtype=np.uint8)
+        bitmap[places] = 1
+        return np.packbits(bitmap)
+    shifts = np.arange(index_bits(count))
+    return np.packbits(((places[:, None] >> shifts) & 1).astype(np.uint8))
+
+
+def _read_places(packed: NDArray[np.uint8], kept: int, count: int) -> NDArray[np.int64]:
+    if _uses_bitmap(kept, count):
+        return np.flatnonzero(np.unpackbits(packed)[:count])
+    bits = np.unpackbits(packed)[: kept * index_bits(count)].reshape(kept, -1)
+    return bits.astype(np.int64) @ (1 << np.arange(index_bits(count)))

@@ -1,0 +1,167 @@
+"""Masks and kept factors as bytes: what arrives is what was selected, at the predicted length."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load
+from torch import Tensor
+
+from airtune.errors import InputError
+from airtune.round_plan import ClientPlan
+from airtune.update.codec import pack, shapes_of, unpack
+from airtune.update.rank_sparse import RankSparseCodec, matrix_ranks, rank_payload
+from airtune.update.sparsify import change_importance, largest_ranks, norm_importance
+from tests.update.adapters import MATRICES, random_factors
+from tests.update.codec_checks import check_codec
+
+PLAN = ClientPlan(client=3, bandwidth_hz=1e6, tx_power_w=0.2, rank=4, sparsity=0.5)
+START, CHANGE = random_factors(1), random_factors(2, scale=0.1)
+
+
+def counts(*kept: int) -> object:
+    def planned(ranks: Sequence[int], plan: ClientPlan) -> Sequence[int]:
+        return kept
+
+    return planned
+
+
+def masked(change: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The slow plain twin: unsent ranks at zero."""
+    sent = {}
+    for name, tensor in change.items():
+        mask = masks[name.partition(".lora_")[0]]
+        sent[name] = tensor * (mask[:, None] if "lora_A" in name else mask)
+    return sent
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16", "int8"])
+@pytest.mark.parametrize("report", [False, True])
+@pytest.mark.parametrize("importance", ["change", "norm", "random"])
+@pytest.mark.parametrize("kept", [(3, 4, 2), (1, 2, 1), (0, 3, 0), (0, 0, 0)])
+def test_contract(importance: str, dtype: str, report: bool, kept: tuple[int, ...]) -> None:
+    codec = RankSparseCodec(importance, dtype, report, kept=counts(*kept))  # type: ignore[arg-type]
+    decoded = check_codec(
+        codec,
+        CHANGE,
+        PLAN,
+        lambda change: codec.encode(change, PLAN, START),
+        # Random rounding draws anew, and the report tells the energies before the selection.
+        idempotent=dtype != "int8" and not report,
+    )
+    for (matrix, (rank, _, _)), count in zip(MATRICES.items(), kept, strict=True):
+        changed = decoded[f"{matrix}.lora_A.weight"].ne(0).any(1)
+        assert int(changed.sum()) == min(count, rank)
+
+
+@pytest.mark.parametrize("importance", ["change", "norm"])
+def test_the_most_important_ranks_arrive(importance: str) -> None:
+    codec = RankSparseCodec(importance, kept=counts(2, 1, 1))  # type: ignore[arg-type]
+    now = {name: START[name] + tensor for name, tensor in CHANGE.items()}
+    values = change_importance(START, CHANGE) if importance == "change" else norm_importance(now)
+    expected = masked(CHANGE, largest_ranks(values, (2, 1, 1)))
+    decoded = codec.decode(codec.encode(CHANGE, PLAN, START), shapes_of(CHANGE), PLAN)
+    assert all(torch.equal(decoded[name], expected[name]) for name in CHANGE)
+
+
+def test_everything_kept_is_everything() -> None:
+    codec = RankSparseCodec()
+    plan = dataclasses.replace(PLAN, sparsity=0.0)
+    decoded = codec.decode(codec.encode(CHANGE, plan, START), shapes_of(CHANGE), plan)
+    assert all(torch.equal(decoded[name], CHANGE[name]) for name in CHANGE)
+
+
+def test_frame_by_hand() -> None:
+    """Ranks 3, 4, 2 make nine mask bits, which are two bytes; the rest is one flat tensor."""
+    codec = RankSparseCodec(kept=counts(1, 2, 1), report=True)  # type: ignore[arg-type]
+    frame = load(codec.encode(CHANGE, PLAN, START))
+    assert {name: tuple(tensor.shape) for name, tensor in frame.items()} == {
+        "mask": (2,),
+        "update": ((7 + 5) + 2 * (5 + 9) + (12 + 4),),
+        "energy": (9,),
+    }
+    assert matrix_ranks(shapes_of(CHANGE)) == [3, 4, 2]
+    assert rank_payload(shapes_of(CHANGE)) == [12, 14, 16]
+    mask = largest_ranks(change_importance(START, CHANGE), (1, 2, 1))["x"]
+    row = CHANGE["x.lora_A.weight"][mask][0]
+    assert torch.equal(frame["update"][:7], row)
+    assert torch.equal(frame["update"][7:12], CHANGE["x.lora_B.weight"][:, mask][:, 0])
+
+
+@given(st.floats(0.0, 0.99), st.integers(1, 9), st.integers(1, 9))
+def test_bits_follow_from_the_plan_alone(sparsity: float, width: int, rank: int) -> None:
+    matrices = {"m": (rank, width, 3), "n": (rank + 1, 2, width)}
+    start, change = random_factors(4, matrices), random_factors(5, matrices)
+    plan = dataclasses.replace(PLAN, sparsity=sparsity)
+    codec = RankSparseCodec(report=True)
+    payload = codec.encode(change, plan, start)
+    assert 8 * len(payload) == codec.payload_bits(shapes_of(change), plan)
+
+
+def test_reported_energies_are_shares_before_selection() -> None:
+    codec = RankSparseCodec(report=True)
+    payload = codec.encode(CHANGE, PLAN, START)
+    shares = codec.reported_energies(payload, shapes_of(CHANGE))
+    energy = {m: v.square() for m, v in change_importance(START, CHANGE).items()}
+    total = sum(float(values.sum()) for values in energy.values())
+    for matrix, values in energy.items():
+        assert shares[matrix].tolist() == pytest.approx((values / total).tolist(), rel=2e-3)
+    assert sum(float(values.sum()) for values in shares.values()) == pytest.approx(1.0)
+    for scale in (1e-8, 1e8):
+        scaled = {name: tensor * scale for name, tensor in CHANGE.items()}
+        nothing = {name: torch.zeros_like(tensor) for name, tensor in START.items()}
+        one = codec.reported_energies(codec.encode(scaled, PLAN, nothing), shapes_of(CHANGE))
+        two = codec.reported_energies(codec.encode(CHANGE, PLAN, nothing), shapes_of(CHANGE))
+        # 1e-12 squared is near the end of fp32.
+        assert all(torch.allclose(one[m], two[m], rtol=2e-3, atol=1e-6) for m in one)
+    unchanged = {name: torch.zeros_like(tensor) for name, tensor in CHANGE.items()}
+    empty = codec.reported_energies(codec.encode(unchanged, PLAN, START), shapes_of(CHANGE))
+    assert all(not values.any() for values in empty.values())
+    silent = RankSparseCodec()
+    with pytest.raises(InputError, match="encoded with report=True"):
+        silent.reported_energies(silent.encode(CHANGE, PLAN, START), shapes_of(CHANGE))
+
+
+def test_ranks_that_did_not_change_go_last() -> None:
+    change = {name: torch.zeros_like(tensor) for name, tensor in CHANGE.items()}
+    weakest = int(norm_importance(START)["x"].argmin())
+    change["x.lora_A.weight"][weakest] = 1e-9
+    codec = RankSparseCodec("norm", kept=counts(1, 1, 1))  # type: ignore[arg-type]
+    payload = codec.encode(change, PLAN, START)
+    decoded = codec.decode(payload, shapes_of(change), PLAN)
+    assert torch.equal(decoded["x.lora_A.weight"], change["x.lora_A.weight"])
+    assert codec.encode(decoded, PLAN, START) == payload
+
+
+def test_random_ranks_depend_on_seed_client_and_update() -> None:
+    matrices = {"m": (64, 2, 2)}
+    change = random_factors(6, matrices)
+
+    def mask(change: dict[str, Tensor], seed: int = 0, client: int = 3) -> bytes:
+        plan = dataclasses.replace(PLAN, client=client)
+        frame = unpack(RankSparseCodec("random", seed=seed).encode(change, plan))
+        return frame["mask"].numpy().tobytes()
+
+    other = {name: 2 * tensor for name, tensor in change.items()}
+    assert mask(change) == mask(change)
+    assert len({mask(change), mask(other), mask(change, seed=1), mask(change, client=4)}) == 4
+
+
+def test_refusals() -> None:
+    with pytest.raises(InputError, match=r"codec\.importance is size, but it must be one of"):
+        RankSparseCodec("size")
+    with pytest.raises(InputError, match=r"codec\.dtype is int3"):
+        RankSparseCodec(dtype="int3")
+    with pytest.raises(InputError, match="the adapter that was broadcast"):
+        RankSparseCodec().encode(CHANGE, PLAN)
+    codec, shapes = RankSparseCodec(), shapes_of(CHANGE)
+    frame = unpack(codec.encode(CHANGE, PLAN, START))
+    with pytest.raises(InputError, match="as many ranks as planned"):
+        codec.decode(pack(frame), shapes, dataclasses.replace(PLAN, sparsity=0.9))
+    with pytest.raises(InputError, match="numbers"):
+        codec.decode(pack({**frame, "update": frame["update"][:-1].clone()}), shapes, PLAN)
+    with pytest.raises(InputError, match="mask of 8 bits"):
+        codec.decode(pack({**frame, "mask": frame["mask"][:1].clone()}), shapes, PLAN)
