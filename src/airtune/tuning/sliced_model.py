@@ -8,6 +8,7 @@ config, which goes on describing the whole model.
 
 import copy
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import torch
@@ -27,7 +28,10 @@ def sliced_model(model: Any, part: Slice) -> Any:
     `model` is left as it was; training the answer does not touch it, adapter included.
     Raises InputError for a model whose attention is not as its architecture says.
     """
-    twin = _twin(model, {})
+    seen: dict[int, Any] = {}
+    twin = _twin(model, seen)
+    for module in seen.values():
+        _rebind_methods(module, seen)
     for index, kept in enumerate(part.blocks):
         for linear in part.architecture.structure.linears:
             matrix = block_matrix(twin, part.architecture, index, linear)
@@ -52,6 +56,13 @@ def _twin(module: Any, seen: dict[int, Any]) -> Any:
             if child is not None:
                 twin._modules[name] = _twin(child, seen)
     return seen[id(module)]
+
+
+def _rebind_methods(twin: Any, seen: dict[int, Any]) -> None:
+    """Methods kept as attributes (PEFT keeps some) would hold on to, and run, the whole model."""
+    for name, value in vars(twin).items():
+        if isinstance(value, MethodType) and id(value.__self__) in seen:
+            vars(twin)[name] = MethodType(value.__func__, seen[id(value.__self__)])
 
 
 def _cut_matrix(matrix: Any, cut: Cut) -> None:
