@@ -116,9 +116,9 @@ def table(heading: str, rows: Iterable[Iterable[object]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The three tables as docs/workload.md shows them."""
-    small = table(
+def small_table(rows: list[dict[str, Any]]) -> str:
+    """Families and ranks."""
+    return table(
         "family | rank | forward | deviation | forward + backward | deviation",
         (
             [
@@ -129,26 +129,26 @@ def markdown(result: dict[str, Any]) -> str:
                 f"{row['forward_flops'] + row['backward_flops']:,}",
                 deviation(row, "forward_flops", "backward_flops"),
             ]
-            for row in result["small"]
+            for row in rows
         ),
     )
-    published = table(
+
+
+def published_table(rows: list[dict[str, Any]]) -> str:
+    """Published models at full size."""
+    figures = ("parameters", "adapter_parameters", "forward_flops", "backward_flops")
+    return table(
         "model | parameters | adapter, rank 8 | forward | backward | any deviation",
         (
-            [
-                row["model"],
-                f"{row['parameters']:,}",
-                f"{row['adapter_parameters']:,}",
-                f"{row['forward_flops']:,}",
-                f"{row['backward_flops']:,}",
-                deviation(
-                    row, "parameters", "adapter_parameters", "forward_flops", "backward_flops"
-                ),
-            ]
-            for row in result["published"]
+            [row["model"], *(f"{row[name]:,}" for name in figures), deviation(row, *figures)]
+            for row in rows
         ),
     )
-    memory = table(
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The three tables as docs/workload.md shows them."""
+    kept = table(
         "family | base | kept activations | deviation",
         (
             [row["model"], row["dtype"], f"{row['kept_bytes']:,}", deviation(row, "kept_bytes")]
@@ -157,9 +157,11 @@ def markdown(result: dict[str, Any]) -> str:
     )
     return (
         "Small random models, 3 sequences of 20 tokens [FLOP]:\n\n"
-        f"{small}\n\nPublished models at full size, one sequence of 128 tokens [FLOP]:\n\n"
-        f"{published}\n\nActivations kept for the backward pass, small random models, rank 8, "
-        f"{result['memory'][0]['positions']} tokens [byte]:\n\n{memory}"
+        f"{small_table(result['small'])}\n\n"
+        "Published models at full size, one sequence of 128 tokens [FLOP]:\n\n"
+        f"{published_table(result['published'])}\n\n"
+        "Activations kept for the backward pass, small random models, rank 8, "
+        f"{result['memory'][0]['positions']} tokens [byte]:\n\n{kept}"
     )
 
 

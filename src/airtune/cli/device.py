@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Device profiles: what clients compute, hold and radiate.")
 
+STEADY = 0.25
+"""How much longer than the fastest the slowest step may take before a measurement is in doubt."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -93,22 +96,25 @@ def measure(
         from json import dumps
 
         typer.echo(dumps({name: profile.mapping()}, indent=2))
-        return
-    _print_table([profile])
-    if out is None:
-        typer.echo("\n" + _yaml({name: profile.mapping()}).rstrip())
     else:
-        typer.echo(f"\nAdded to {out}; name it in `clients.device_file`.")
+        _print_table([profile])
+        where = f"Added to {out}; name it in `clients.device_file`."
+        typer.echo("\n" + (_yaml({name: profile.mapping()}).rstrip() if out is None else where))
+        _print_doubts(computing_power_w, measurement.spread)
+
+
+def _print_doubts(computing_power_w: float | None, spread: float) -> None:
+    """What the user should know before the figures are used, on standard error."""
     if computing_power_w is None:
         typer.echo(
             "Power is not known, and energy cannot be charged without it: read a meter and give "
             "--computing-power-w.",
             err=True,
         )
-    if measurement.spread > 0.25:
+    if spread > STEADY:
         typer.echo(
-            f"The slowest step took {measurement.spread:.0%} longer than the fastest: other work "
-            "runs on this machine, or it throttles.",
+            f"The slowest step took {spread:.0%} longer than the fastest: other work runs on this "
+            "machine, or it throttles.",
             err=True,
         )
 

@@ -1,6 +1,6 @@
 """`airtune profile`: what a training step of a model computes, holds and sends."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,49 +37,69 @@ def profile(
 
     From the model's config alone: nothing is loaded, so a 70 B model takes no longer than GPT-2.
     """
+    wanted = _Wanted(
+        model, rank, target_modules, tokens, batch, pruning_rate, split_point, dtype, update_dtype
+    )
+    answer = _count(wanted)
+    if json:
+        _print_json(wanted, answer)
+    else:
+        _print_tables(wanted, answer)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The question, with the names of the options."""
+
+    model: str
+    rank: int
+    target_modules: str
+    tokens: int
+    batch: int
+    pruning_rate: float
+    split_point: int | None
+    dtype: str
+    update_dtype: str
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The work of the whole model, or of both halves, and the client's update."""
+
+    architecture: "Architecture"
+    halves: "dict[str, Workload]"
+    update_bits: int
+
+
+def _count(wanted: _Wanted) -> _Answer:
     from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape
     from airtune.workload.architecture import load_architecture
     from airtune.workload.payload import update_bits
     from airtune.workload.step import Step
     from airtune.workload.transformer import Precision, split_workload, workload
 
-    architecture = load_architecture(model)
-    names = tuple(name.strip() for name in target_modules.split(",") if name.strip())
-    adapter = AdapterShape(rank, ALL_LINEAR if names == (ALL_LINEAR,) else names)
-    step, precision = Step(batch, tokens), Precision(dtype)
-    halves = {"whole": workload(architecture, adapter, step, pruning_rate, precision)}
-    blocks = None
-    if split_point is not None:
-        client, server = split_workload(
-            architecture, adapter, step, split_point, pruning_rate, precision
-        )
-        halves, blocks = {"client": client, "server": server}, range(split_point)
-    payload = update_bits(architecture, adapter, update_dtype, pruning_rate, blocks)
-    settings = {
-        "model": model,
-        "family": architecture.family,
-        "rank": rank,
-        "target_modules": target_modules,
-        "tokens": tokens,
-        "batch": batch,
-        "pruning_rate": pruning_rate,
-        "split_point": split_point,
-        "dtype": dtype,
-        "update_dtype": update_dtype,
-        "update_bits": payload,
-    }
-    if json:
-        _print_json(settings, halves)
+    model = load_architecture(wanted.model)
+    names = tuple(name.strip() for name in wanted.target_modules.split(",") if name.strip())
+    adapter = AdapterShape(wanted.rank, ALL_LINEAR if names == (ALL_LINEAR,) else names)
+    step, precision = Step(wanted.batch, wanted.tokens), Precision(wanted.dtype)
+    rate, cut = wanted.pruning_rate, wanted.split_point
+    if cut is None:
+        halves = {"whole": workload(model, adapter, step, rate, precision)}
+        blocks = None
     else:
-        _print_tables(architecture, settings, halves)
+        client, server = split_workload(model, adapter, step, cut, rate, precision)
+        halves = {"client": client, "server": server}
+        blocks = range(cut)
+    return _Answer(model, halves, update_bits(model, adapter, wanted.update_dtype, rate, blocks))
 
 
-def _print_json(settings: dict[str, Any], halves: "dict[str, Workload]") -> None:
+def _print_json(wanted: _Wanted, answer: _Answer) -> None:
     from json import dumps
 
-    answer = dict(settings)
-    for name, half in halves.items():
-        answer[name] = {
+    content: dict[str, Any] = asdict(wanted)
+    content |= {"family": answer.architecture.family, "update_bits": answer.update_bits}
+    for name, half in answer.halves.items():
+        content[name] = {
             "parameters": half.parameters,
             "adapter_parameters": half.adapter_parameters,
             "forward_flops": half.forward_flops,
@@ -88,32 +108,27 @@ def _print_json(settings: dict[str, Any], halves: "dict[str, Workload]") -> None
             "working_bytes": half.working_bytes,
             "parts": [asdict(part) for part in half.parts],
         }
-    typer.echo(dumps(answer, indent=2))
+    typer.echo(dumps(content, indent=2))
 
 
-def _print_tables(
-    architecture: "Architecture", settings: dict[str, Any], halves: "dict[str, Workload]"
-) -> None:
+def _print_tables(wanted: _Wanted, answer: _Answer) -> None:
     from rich.console import Console
 
     from airtune.quantities import format_quantity
 
-    console = Console()
-    pruned = f", pruned by {settings['pruning_rate']:.0%}" if settings["pruning_rate"] else ""
+    console, model = Console(highlight=False), answer.architecture
+    pruned = f", pruned by {wanted.pruning_rate:.0%}" if wanted.pruning_rate else ""
     console.print(
-        f"{settings['model']} ({architecture.family}, {architecture.block_count} blocks of width "
-        f"{architecture.hidden_size}{pruned}), LoRA rank {settings['rank']} on "
-        f"{settings['target_modules']}; one step of {settings['batch']} x {settings['tokens']} "
-        f"tokens, {settings['dtype']}",
-        highlight=False,
+        f"{wanted.model} ({model.family}, {model.block_count} blocks of width {model.hidden_size}"
+        f"{pruned}), LoRA rank {wanted.rank} on {wanted.target_modules}; one step of "
+        f"{wanted.batch} x {wanted.tokens} tokens, {wanted.dtype}"
     )
-    for name, half in halves.items():
+    for name, half in answer.halves.items():
         console.print()
-        console.print(_table(name, half, settings["update_dtype"]), highlight=False)
+        console.print(_table(name, half, wanted.update_dtype))
     console.print(
-        f"\nThe client's update is {format_quantity(settings['update_bits'], 'bit')} in "
-        f"{settings['update_dtype']}, as one safetensors frame.",
-        highlight=False,
+        f"\nThe client's update is {format_quantity(answer.update_bits, 'bit')} in "
+        f"{wanted.update_dtype}, as one safetensors frame."
     )
 
 
