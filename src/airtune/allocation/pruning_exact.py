@@ -117,10 +117,11 @@ class PricedDeadlines:
         extra = float((more - fewer).sum())
         part = (band - float(fewer.sum())) / extra if extra > 0 else 0.0
         bandwidth = fewer + min(max(part, 0.0), 1.0) * (more - fewer)
+        bandwidth *= min(1.0, band / float(bandwidth.sum()))
         pruning_rate = clients.choose(bandwidth)
-        # A rate that was rounded to the precision of 1 needs its bandwidth computed anew.
-        bandwidth = clients.bandwidth_for(pruning_rate)
-        return pruning_rate, bandwidth * min(1.0, band / float(bandwidth.sum()))
+        # 1 - rho of an almost wholly pruned client is rounded coarsely: give it what that needs.
+        late = self.problem.finish_s(pruning_rate, bandwidth) > deadline_s * (1.0 + 1e-13)
+        return pruning_rate, np.where(late, clients.bandwidth_for(pruning_rate), bandwidth)
 
     def _start(self, low: float, high: float) -> float:
         return self.log_price if math.isfinite(self.log_price) else 0.5 * (low + high)

@@ -77,12 +77,14 @@ class AtDeadline:
         reachable = np.fmax(self._pruning_rate(whole_band_bps), problem.pruning_rate_min)
         self.least = np.minimum(reachable, ceiling)
         self.most = np.where(stake > 0, ceiling, self.least)
+        self._whole_band_bps = whole_band_bps
         self.floor_hz = self.bandwidth_for(self.most)
         self.full_hz = self.bandwidth_for(self.least)
         with np.errstate(divide="ignore"):
             self._log_stake = np.log(stake * problem.weight)
         self.leave_log_price = self._log_price(self.floor_hz)
-        self.full_log_price = self._log_price(self.full_hz)
+        # From the left: a piecewise linear rate may have a corner just there.
+        self.full_log_price = self._log_price(self.full_hz * (1.0 - 1e-12))
 
     def respond(self, log_price: float) -> Response:
         """Every client's choice at this price."""
@@ -106,8 +108,13 @@ class AtDeadline:
         return np.clip(np.fmax(self._pruning_rate(rate, which), least), least, most)
 
     def bandwidth_for(self, pruning_rate: FloatArray) -> FloatArray:
-        """The least bandwidths that keep the deadline at these pruning rates [client]."""
-        return self.problem.links.bandwidth_for(self._rate_bps(pruning_rate))
+        """The least bandwidths that keep the deadline at these pruning rates [client].
+
+        The deadline is one that each client keeps with the whole band; rounding alone could ask
+        for more where the rate has saturated.
+        """
+        rate = np.minimum(self._rate_bps(pruning_rate), self._whole_band_bps)
+        return np.minimum(self.problem.links.bandwidth_for(rate), self.problem.bandwidth_hz)
 
     def _choose(self, block: Index, log_price: float) -> tuple[FloatArray, float]:
         """Bandwidths of the clients between their ends, and how their sum grows with ln(price)."""
@@ -174,22 +181,24 @@ def _stationary(
     """
     low, high = np.log(ends_hz[0]), np.log(ends_hz[1])
     point = np.clip(np.log(guess_hz), low, high)
-    sensitivity = np.zeros_like(low)
+    sensitivity, arrived = np.zeros_like(low), np.zeros(len(low), dtype=bool)
     for _ in range(_MAX_PASSES):
         bandwidth = np.exp(point)
         rate, slope, curvature = links.derivatives(bandwidth)
         pull = prunable_bits + prunable_compute_s * rate
-        value = log_gain + np.log(slope / (pull * pull))
-        steepness = bandwidth * (2.0 * prunable_compute_s * slope / pull - curvature / slope)
-        above = value > 0
-        low, high = np.where(above, point, low), np.where(above, high, point)
+        # Where the rate is flat the logarithm is -inf: the choice lies to the left.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            value = log_gain + np.log(slope / (pull * pull))
+            steepness = bandwidth * (2.0 * prunable_compute_s * slope / pull - curvature / slope)
             sensitivity = bandwidth / steepness
             step = value / steepness
+        above = value > 0
+        low, high = np.where(above, point, low), np.where(above, high, point)
         proposal = point + step
         arrived = np.abs(step) <= _STEP
         inside = arrived | ((proposal > low) & (proposal < high))
         point = np.where(inside, proposal, 0.5 * (low + high))
         if (arrived | (high - low <= _LEAST_WIDTH)).all():
             break
-    return np.exp(point), np.where(np.isfinite(sensitivity), sensitivity, 0.0)
+    # At a kink of the rate the choice does not move with the price.
+    return np.exp(point), np.where(arrived, sensitivity, 0.0)
