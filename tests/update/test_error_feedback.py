@@ -18,12 +18,9 @@ PLAN = ClientPlan(client=0, bandwidth_hz=1e6, tx_power_w=0.2, rank=4, sparsity=0
 
 
 def send(codec: Codec, change: dict[str, Tensor], plan: ClientPlan) -> dict[str, Tensor]:
-    start = {name: torch.ones_like(tensor) for name, tensor in change.items()}
-    payload = (
-        codec.encode(change, plan, start)
-        if isinstance(codec, RankSparseCodec)
-        else codec.encode(change, plan)
-    )
+    if isinstance(codec, RankSparseCodec):
+        codec = codec.in_round({name: torch.ones_like(v) for name, v in change.items()})
+    payload = codec.encode(change, plan)
     return codec.decode(payload, shapes_of(change), plan)
 
 

@@ -18,9 +18,10 @@ class FactorPair:
 
 
 def factor_pairs(names: Iterable[str]) -> tuple[FactorPair, ...]:
-    """The adapted matrices in the order of their A factors, from state or parameter names.
+    """The adapted matrices in the order of their names, from state or parameter names.
 
-    Raises InputError for a tensor whose partner is missing, or that is no LoRA factor.
+    Client and server must agree on the order, and a mapping's own order changes on its way through
+    a file. Raises InputError for a tensor whose partner is missing, or that is no LoRA factor.
     """
     known = dict.fromkeys(names)
     for name in known:
@@ -29,6 +30,6 @@ def factor_pairs(names: Iterable[str]) -> tuple[FactorPair, ...]:
             raise InputError("adapter", name, "one of a pair of LoRA factors, lora_A and lora_B")
     return tuple(
         FactorPair(name.partition(_A)[0], name, name.replace(_A, _B))
-        for name in known
+        for name in sorted(known)
         if _A in name
     )

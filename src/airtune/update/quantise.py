@@ -7,9 +7,10 @@ place of the 2-norm).
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import final
+from functools import partial
+from typing import TypeAlias, final
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ from airtune.workload.payload import Frame, frame_bytes
 
 INT8 = "int8"
 NUMBER_FORMATS = (*WIRE_DTYPES, INT8)
+Draws: TypeAlias = Callable[[], np.random.Generator]
+"""Where stochastic rounding draws from; asked only where something is rounded at random."""
+
 BLOCK = 128
 """Numbers that share a scale, where nothing better is known: 8.25 bits a number."""
 _LARGEST = 127
@@ -60,10 +64,10 @@ def to_wire(
     name: str,
     values: Tensor,
     number_format: str,
-    draws: np.random.Generator,
+    draws: Draws,
     block: int = BLOCK,
 ) -> dict[str, Tensor]:
-    """Tensors for a frame, from a vector. Only int8 draws: one number per entry.
+    """Tensors for a frame, from a vector. Only int8 asks for draws: one number per entry.
 
     Raises InputError for numbers that int8 cannot hold (infinite, or not a number).
     """
@@ -78,7 +82,7 @@ def to_wire(
         )
     # The floor keeps a block of zeros, or of numbers next to zero, from dividing by zero.
     scale = (largest / _LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
-    chance = torch.from_numpy(draws.random(len(values), dtype=np.float32))
+    chance = torch.from_numpy(draws().random(len(values), dtype=np.float32))
     steps = torch.floor((padded / scale[:, None]).view(-1)[: len(values)] + chance)
     whole = steps.clamp(-_LARGEST, _LARGEST).to(torch.int8)
     return {name: whole, f"{name}_scale": scale}
@@ -94,13 +98,13 @@ def from_wire(
     return values * frame[f"{name}_scale"].repeat_interleave(block)[: len(values)]
 
 
-def content_draws(seed: int, purpose: str, client: int, content: Tensor) -> np.random.Generator:
+def content_draws(seed: int, client: int, content: Tensor) -> np.random.Generator:
     """A stream that depends on the numbers themselves: a codec does not know the round.
 
     So encoding the same update again gives the same bytes, and no two updates share their draws.
     """
     digest = hashlib.blake2b(content.contiguous().numpy().tobytes(), digest_size=8).digest()
-    return generator(seed, purpose, int.from_bytes(digest, "little"), client)
+    return generator(seed, "codec", int.from_bytes(digest, "little"), client)
 
 
 @final
@@ -120,7 +124,7 @@ class Int8Codec(Codec):
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         vector = flatten(change)
-        draws = content_draws(self.seed, "stochastic rounding", plan.client, vector)
+        draws = partial(content_draws, self.seed, plan.client, vector)
         return pack(to_wire("update", vector, INT8, draws, self.block))
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:

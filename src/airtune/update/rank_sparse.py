@@ -8,7 +8,8 @@ kept, so the length is known before training; which ones, the client decides by 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias, final
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
 from airtune.tuning.factors import FactorPair, factor_pairs
-from airtune.update.codec import Codec, Shapes, TensorMap, pack, unpack
+from airtune.update.codec import Codec, Shapes, TensorMap, flatten, pack, unpack
 from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
 from airtune.update.sparsify import (
     RankValues,
@@ -42,14 +43,15 @@ def counts_by_sparsity(ranks: Sequence[int], plan: ClientPlan) -> Sequence[int]:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RankSparseCodec(Codec):
     """The most important ranks of each matrix: by the norm of their `change`, by their `norm` in
     the trained adapter (the paper's), or at `random` (a baseline).
 
-    Ranks that changed come before ranks that did not, whatever their importance. `report` adds
-    every rank's importance, over the root of the sum of squares, in fp16: squared, its share of
-    the update's energy.
+    Importance needs the adapter that training began from, so the codec is bound to a round:
+    `codec.in_round(broadcast)`. Decoding does not. Ranks that changed come before ranks that did
+    not, whatever their importance. `report` adds every rank's importance, over the root of the sum
+    of squares, in fp16: squared, its share of the update's energy.
     """
 
     importance: str = "change"
@@ -57,6 +59,7 @@ class RankSparseCodec(Codec):
     report: bool = False
     seed: int = 0
     kept: KeptCounts = counts_by_sparsity
+    broadcast: TensorMap | None = None
 
     def __post_init__(self) -> None:
         check_format(self.dtype)
@@ -65,14 +68,17 @@ class RankSparseCodec(Codec):
                 "codec.importance", self.importance, f"one of {', '.join(IMPORTANCES)}"
             )
 
-    def encode(self, change: TensorMap, plan: ClientPlan, start: TensorMap | None = None) -> bytes:
-        """`start` is the adapter that the change refers to; only `random` does without it."""
+    def in_round(self, broadcast: TensorMap) -> "RankSparseCodec":
+        """This codec for the round that began with this adapter, as the client decoded it."""
+        return replace(self, broadcast=broadcast)
+
+    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         pairs = factor_pairs(change)
-        importance = self._importance(change, plan, start)
+        importance = self._importance(change, plan)
         ranks = [len(values) for values in importance.values()]
         masks = largest_ranks(_changed_first(importance, change), self.kept(ranks, plan))
         vector = torch.cat([_kept(change, pair, masks[pair.matrix]) for pair in pairs])
-        draws = content_draws(self.seed, "stochastic rounding", plan.client, vector)
+        draws = partial(content_draws, self.seed, plan.client, vector)
         frame = to_wire("update", vector, self.dtype, draws)
         frame["mask"] = torch.from_numpy(np.packbits(torch.cat(list(masks.values())).numpy()))
         if self.report:
@@ -105,7 +111,7 @@ class RankSparseCodec(Codec):
         return 8 * frame_bytes(frame)
 
     def reported_energies(self, payload: bytes, template: Shapes) -> RankValues:
-        """Each rank's share of its client's energy, from the report [rank]; they sum to 1."""
+        """Each rank's share of its client's energy, from the report [rank]; all 0 without a change."""
         frame = unpack(payload)
         if "energy" not in frame:
             raise InputError("payload", "without a report", "encoded with report=True")
@@ -113,20 +119,15 @@ class RankSparseCodec(Codec):
         pairs, ranks = factor_pairs(template), matrix_ranks(template)
         return _split(shares / shares.sum().clamp_min(1e-300), pairs, ranks)
 
-    def _importance(
-        self, change: TensorMap, plan: ClientPlan, start: TensorMap | None
-    ) -> RankValues:
+    def _importance(self, change: TensorMap, plan: ClientPlan) -> RankValues:
         if self.importance == "random":
             return _random_importance(change, plan, self.seed)
-        if start is None:
-            raise InputError(
-                "codec.importance",
-                self.importance,
-                "used with the adapter that was broadcast",
-            )
+        if self.broadcast is None:
+            raise ValueError("bind the codec first: codec.in_round(broadcast)")
         if self.importance == "change":
-            return change_importance(start, change)
-        return norm_importance({name: start[name] + tensor for name, tensor in change.items()})
+            return change_importance(self.broadcast, change)
+        trained = {name: self.broadcast[name] + tensor for name, tensor in change.items()}
+        return norm_importance(trained)
 
 
 def matrix_ranks(shapes: Shapes) -> list[int]:
@@ -144,8 +145,7 @@ def _numbers(shapes: Shapes, kept: Sequence[int]) -> int:
 
 
 def _random_importance(change: TensorMap, plan: ClientPlan, seed: int) -> RankValues:
-    vector = torch.cat([tensor.reshape(-1) for tensor in change.values()])
-    draws = content_draws(seed, "random ranks", plan.client, vector)
+    draws = content_draws(seed, plan.client, flatten(change))
     return {
         pair.matrix: torch.from_numpy(draws.random(change[pair.lora_a].shape[0], dtype=np.float32))
         for pair in factor_pairs(change)

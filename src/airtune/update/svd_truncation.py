@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -53,7 +54,7 @@ class SvdCodec(Codec):
                 _truncate(change[name], kept) if _shrinks(shapes[name], kept) else [change[name]]
             )
         vector = torch.cat([part.flatten() for part in parts])
-        draws = content_draws(self.seed, "stochastic rounding", plan.client, vector)
+        draws = partial(content_draws, self.seed, plan.client, vector)
         return pack(to_wire("update", vector, self.dtype, draws))
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:

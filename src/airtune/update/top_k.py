@@ -6,6 +6,7 @@ whichever is smaller; both ends know which from the counts alone.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -70,7 +71,7 @@ class TopKCodec(Codec):
         kept = kept_coordinates(len(vector), plan.sparsity)
         places = torch.topk(vector.abs(), kept, sorted=False).indices.sort().values
         values = vector[places]
-        draws = content_draws(self.seed, "stochastic rounding", plan.client, values)
+        draws = partial(content_draws, self.seed, plan.client, values)
         frame = to_wire("update", values, self.dtype, draws)
         frame["places"] = torch.from_numpy(_write_places(places.numpy(), len(vector)))
         return pack(frame)
