@@ -100,6 +100,15 @@ def test_no_signal() -> None:
         run_round(make_context((1.0, 1.0), truth=(1.0, 0.0)), begin())
 
 
+def test_no_signal_with_a_deadline_costs_only_that_client() -> None:
+    outcome = run_round(make_context((1.0, 1.0), truth=(1.0, 0.0), deadline_s=60.0), begin())
+    assert [entry["outcome"] for entry in outcome.record["clients"]] == ["in_time", "late"]
+    assert outcome.record["clients"][1]["broadcast_s"] == 60.0
+    assert outcome.record["clients"][1]["flops"] == 0.0
+    assert torch.equal(outcome.state.adapter["x"], torch.zeros(2))
+    assert outcome.record["latency_s"] == 60.0
+
+
 @pytest.mark.parametrize("deadline_s", [None, 60.0])
 def test_silent_clients(deadline_s: float | None) -> None:
     cohort = CohortSettings(dropout=0.5)
@@ -133,9 +142,7 @@ def test_what_a_client_carries_comes_back_next_round() -> None:
     def count(task: ClientTask) -> ClientReport:
         report = add_client_number(task)
         seen = task.carried.get("seen", torch.zeros(1))
-        return ClientReport(
-            report.client, report.payload, 1.0, 3, {"seen": seen + 1 + task.client}
-        )
+        return ClientReport(report.client, report.payload, 1.0, 3, {"seen": seen + 1 + task.client})
 
     context = make_context(script=count)
     state = run_round(context, run_round(context, begin()).state).state

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from airtune import __version__
-from airtune.config import ExperimentConfig, StopSection, check, read_config
+from airtune.config import ExperimentConfig, Section, StopSection, check, read_config
 from airtune.config_text import resolved_yaml
 from airtune.errors import AirtuneError, InfeasibleError, InputError
 from airtune.experiment.closing import finish
@@ -24,6 +24,7 @@ from airtune.federated.record import RunFolder
 from airtune.federated.round import start_round
 from airtune.files import write_json_atomic, write_text_atomic
 
+SectionT = TypeVar("SectionT", bound=Section)
 REPORTED_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "safetensors")
 
 
@@ -183,21 +184,27 @@ def _create(folder: RunFolder, world: World) -> None:
 def resolved(world: World) -> ExperimentConfig:
     """The experiment with what was chosen for the user, and paths that hold in any folder."""
     config = world.config
-    data = config.data.model_copy(
-        update={"train": _absolute(config.data.train), "test": _absolute(config.data.test)}
+    sections = {
+        "data": _with_paths(config.data, "train", "test"),
+        "adapter": _with_paths(config.adapter, "start"),
+        "clients": _with_paths(config.clients, "device_file"),
+    }
+    cell = replace(
+        config.cell, trace=_absolute(config.cell.trace), replay=_absolute(config.cell.replay)
     )
-    return config.model_copy(
-        update={
-            "model": _absolute(config.model),
-            "charge_as": _absolute(config.charge_as),
-            "data": data,
-            "threads": world.threads,
-        }
-    )
+    named = _with_paths(config, "model", "charge_as")
+    return named.model_copy(update={**sections, "cell": cell, "threads": world.threads})
 
 
-def _absolute(name: str | None) -> str | None:
-    return str(Path(name).resolve()) if name and Path(name).exists() else name
+def _with_paths(section: SectionT, *keys: str) -> SectionT:
+    return section.model_copy(update={key: _absolute(getattr(section, key)) for key in keys})
+
+
+def _absolute(name: Any) -> Any:
+    """A name that exists as a path, made to hold in any folder; lists entry by entry."""
+    if isinstance(name, str):
+        return str(Path(name).resolve()) if name and Path(name).exists() else name
+    return [_absolute(entry) for entry in name] if name is not None else None
 
 
 @contextmanager

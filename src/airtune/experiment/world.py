@@ -24,8 +24,8 @@ from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.method import Method
 from airtune.federated.round import RoundContext
-from airtune.round_plan import ClientPlan
 from airtune.quantities import FloatArray, dbm_to_watts
+from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import (
     AdapterSettings,
     AdapterState,

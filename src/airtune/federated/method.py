@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from airtune.round_plan import ClientPlan, Plan
 from airtune.quantities import FloatArray
+from airtune.round_plan import ClientPlan, Plan
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings, train_locally
 from airtune.update.aggregate import Aggregator

@@ -27,8 +27,8 @@ from airtune.federated.charges import Charges, ClientCharge, RoundCharges
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings, draw_cohort, draw_dropouts
 from airtune.federated.method import Method, PlanningView
-from airtune.round_plan import ClientPlan, Plan
 from airtune.quantities import FloatArray
+from airtune.round_plan import ClientPlan, Plan
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import Update
 from airtune.update.codec import Shapes
@@ -78,13 +78,17 @@ class RoundOutcome:
     evaluation: Evaluation
 
 
-def multicast_delay(
-    state: ChannelState, cohort: NDArray[np.int64], bits: int, bandwidth_hz: float
-) -> float:
-    """One broadcast over the whole downlink band at the worst scheduled client's rate [s]."""
-    rates = state.downlink().select(cohort).rate(np.full(len(cohort), bandwidth_hz))
-    slowest = float(rates.min())
-    return bits / slowest if slowest > 0 else np.inf
+def broadcast_delays(
+    state: ChannelState, clients: NDArray[np.int64], bits: int, bandwidth_hz: float
+) -> FloatArray:
+    """One multicast over the whole downlink band, at the worst rate among those it reaches [s].
+
+    A client without signal never receives it (inf) and does not hold up the others.
+    """
+    rates = state.downlink().select(clients).rate(np.full(len(clients), bandwidth_hz))
+    reached = rates > 0
+    slowest = rates[reached].min() if reached.any() else 0.0
+    return transfer_delay(np.full(len(clients), float(bits)), np.where(reached, slowest, 0.0))
 
 
 def start_round(context: RoundContext, state: ServerState) -> RoundStart:
@@ -94,6 +98,7 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
     observation = context.channel.observe(index)
     charges = context.charges.in_round(index)
     bits = charges.downlink_bits(_whole_plan(context, int(cohort[0])))
+    arrival_s = broadcast_delays(observation.estimate, cohort, bits, context.bandwidth_hz)
     view = PlanningView(
         round_index=index,
         cohort=cohort,
@@ -103,7 +108,7 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
         tx_power_w=context.tx_power_w[cohort],
         weights=context.weights[cohort] / context.weights[cohort].sum(),
         rank=context.rank,
-        broadcast_s=multicast_delay(observation.estimate, cohort, bits, context.bandwidth_hz),
+        broadcast_s=float(arrival_s.min()),
         deadline_s=context.deadline_s,
         costs=charges,
     )
@@ -189,9 +194,8 @@ def charge_clients(
         ]
     )
     speeds = np.array([context.devices[client].training_flop_rate for client in clients])
-    broadcast_s = multicast_delay(start.truth, clients, downlink_bits, context.bandwidth_hz)
     whole = StageDelays(
-        np.full(len(plans), broadcast_s),
+        broadcast_delays(start.truth, clients, downlink_bits, context.bandwidth_hz),
         compute_delay(flops, speeds),
         transfer_delay(bits, rate_bps),
     )

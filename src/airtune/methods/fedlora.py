@@ -14,8 +14,8 @@ from airtune.allocation.bandwidth import equal_bandwidth, minmax_bandwidth
 from airtune.allocation.solve import Status
 from airtune.errors import InfeasibleError, InputError
 from airtune.federated.method import FullTuner, Method, Planner, PlannerState, PlanningView
-from airtune.round_plan import Plan
 from airtune.quantities import FloatArray
+from airtune.round_plan import Plan
 from airtune.update.aggregate import FactorMean
 from airtune.update.codec import DenseCodec
 
