@@ -296,7 +296,7 @@ def test_optimizer_moments_follow_the_coordinates() -> None:
             assert not value[~kept[name]].any()
             assert value[kept[name]].any()
     # Same slice again: continues exactly where it was.
-    frozen = _Fixed(slicer, start)
+    frozen: Any = _Fixed(slicer, start)
     whole = PrunedTuner(frozen).tune(start, a_plan(0.5), Context(model, batches, training))
     half = PrunedTuner(frozen).tune(start, a_plan(0.5), Context(model, batches[:2], training))
     rest = PrunedTuner(frozen).tune(
@@ -304,6 +304,13 @@ def test_optimizer_moments_follow_the_coordinates() -> None:
     )
     assert all(torch.equal(rest.state[key], whole.state[key]) for key in start)
     assert all(torch.equal(rest.carried[key], whole.carried[key]) for key in whole.carried)
+    # A file gives the tensors back in another order.
+    other = {key: half.state[key] for key in sorted(half.state, reverse=True)}
+    again = PrunedTuner(frozen).tune(
+        other, a_plan(0.5), Context(model, batches[2:], training, carried=half.carried)
+    )
+    assert list(again.state) == list(other)
+    assert all(torch.equal(again.state[key], whole.state[key]) for key in start)
     # Another slice: moments outside it are kept for later.
     wider = tuner.tune(start, a_plan(0.0), Context(model, batches, training))
     later = tuner.tune(

@@ -24,11 +24,11 @@ from airtune.workload.block import Linear, Role, Widths
 
 
 def fingerprint(state: AdapterState) -> str:
-    """A digest of names and exact values: equal adapters give equal ones on every machine."""
+    """A digest of names and exact values, in whatever order the tensors stand."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in state.items():
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name in sorted(state):
+        digest.update(f"{name}{tuple(state[name].shape)}".encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from airtune.round_plan import ClientPlan
-from airtune.tuning.adapter import AdapterState
+from airtune.tuning.adapter import AdapterState, read_state
 from airtune.tuning.importance import Importance, fingerprint
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings, train_locally
 from airtune.tuning.slice import (
@@ -103,19 +103,22 @@ class PrunedTuner:
         """Train as planned; the result's state has the start's names and shapes."""
         part = self.slicer.slice(start, plan.pruning_rate)
         cuts = adapter_cuts(part, start)
+        model = sliced_model(context.model, part)
+        # Moments are numbered in the model's order, which need not be that of `start`.
+        in_order = {name: start[name] for name in read_state(model)}
         carried = dict(context.carried)
         result = train_locally(
-            sliced_model(context.model, part),
+            model,
             gather(start, cuts),
             context.batches,
             context.training,
             dropout_seed=(context.seed, context.round_index, plan.client),
-            carried=_cut_moments(carried, start, cuts),
+            carried=_cut_moments(carried, in_order, cuts),
         )
         return replace(
             result,
             state=scatter(start, cuts, result.state),
-            carried=_whole_moments(carried, result.carried, start, cuts),
+            carried=_whole_moments(carried, result.carried, in_order, cuts),
         )
 
 

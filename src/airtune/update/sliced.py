@@ -6,6 +6,7 @@ and server both know. So a codec is bound to a round: `codec.in_round(broadcast)
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, final
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
-from airtune.update.codec import WIRE_DTYPES, Codec, Shapes, TensorMap, pack, unpack
-from airtune.workload.payload import flat_update_bits
+from airtune.update.codec import Codec, Shapes, TensorMap, pack, unpack
+from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
+from airtune.workload.payload import frame_bytes
 
 
 class Slices(Protocol):
@@ -32,24 +34,25 @@ class Slices(Protocol):
 @final
 @dataclass(frozen=True, eq=False)
 class SlicedCodec(Codec):
-    """Kept coordinates in the adapter's order, row by row, as fp32, fp16 or bf16.
+    """Kept coordinates, tensors in the order of their names, as fp32, fp16, bf16 or int8.
 
-    The broadcast must be the adapter AS DECODED by the clients: a lossy downlink would otherwise
-    give the two ends different masks. Both ends must also rank alike, which weight norms in fp64
-    do on any machine and forward passes (activation-weighted importance) only on like machines;
-    a mask of the wrong form is refused, one of the wrong content cannot be noticed.
+    At rate 0 fp32, fp16 and bf16 are `DenseCodec`'s bytes. The broadcast must be the adapter AS
+    DECODED by the clients: a lossy downlink would otherwise give the two ends different masks. Both
+    ends must also rank alike, which weight norms in fp64 do on any machine and forward passes
+    (activation-weighted importance) only on like machines; a payload of the wrong length is
+    refused, a mask of the right length and the wrong places cannot be noticed.
     """
 
     slices: Slices
     dtype: str = "fp32"
+    seed: int = 0
     broadcast: TensorMap | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in WIRE_DTYPES:
-            raise InputError("codec.dtype", self.dtype, f"one of {', '.join(WIRE_DTYPES)}")
+        check_format(self.dtype)
 
     def in_round(self, broadcast: TensorMap) -> "SlicedCodec":
-        """This codec for the round that began with this adapter."""
+        """This codec for the round that began with this adapter, as the client decoded it."""
         return replace(self, broadcast=broadcast)
 
     def kept(self, plan: ClientPlan) -> Mapping[str, Tensor]:
@@ -60,24 +63,25 @@ class SlicedCodec(Codec):
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         kept = self.kept(plan)
-        vector = torch.cat([tensor[kept[name]] for name, tensor in change.items()])
-        return pack({"update": vector.to(WIRE_DTYPES[self.dtype])})
+        vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
+        draws = partial(content_draws, self.seed, plan.client, vector)
+        return pack(to_wire("update", vector, self.dtype, draws))
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
-        vector = unpack(payload)["update"].to(torch.float32)
+        vector = from_wire(unpack(payload), "update", self.dtype)
         expected = self.slices.kept_coordinates(template, plan.pruning_rate)
         if vector.numel() != expected:
             raise InputError(
                 "payload", f"{vector.numel()} numbers", f"{expected} numbers for this slice"
             )
         kept, start = self.kept(plan), 0
-        change: dict[str, Tensor] = {}
-        for name, shape in template.items():
-            change[name] = torch.zeros(shape)
+        change = {name: torch.zeros(shape) for name, shape in template.items()}
+        for name in sorted(template):
             count = int(kept[name].sum())
             change[name][kept[name]] = vector[start : start + count]
             start += count
         return change
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
-        return flat_update_bits(self.slices.kept_coordinates(shapes, plan.pruning_rate), self.dtype)
+        count = self.slices.kept_coordinates(shapes, plan.pruning_rate)
+        return 8 * frame_bytes(wire_frame("update", count, self.dtype))
