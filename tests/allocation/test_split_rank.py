@@ -22,22 +22,16 @@ def size(seed: int) -> tuple[int, int]:
     return clients, int(rng.integers(clients, 7))
 
 
-def test_joint_against_brute_force() -> None:
-    """60 random instances with up to 4 clients and 6 subchannels; all candidates."""
-    ratios, gaps = [], []
-    for seed in range(60):
-        clients, subchannels = size(seed)
-        training = random_training(seed, clients, subchannels)
-        answer = solve_joint(training)
-        optimum = brute_force_total_s(training)
-        assert answer.objective is not None
-        assert answer.lower_bound is not None
-        assert answer.lower_bound <= optimum * (1 + 1e-9)
-        ratios.append(answer.objective / optimum)
-        gaps.append(answer.gap)
-    assert min(ratios) >= 1 - 1e-9
-    assert np.mean(ratios) <= 1.01
-    assert max(ratios) <= 1.05
+@pytest.mark.parametrize("seed", range(60))
+def test_joint_against_brute_force(seed: int) -> None:
+    """Up to 4 clients and 6 subchannels: `joint` finds the optimum, and proves it."""
+    training = random_training(seed, *size(seed))
+    answer = solve_joint(training)
+    optimum = brute_force_total_s(training)
+    assert answer.status is Status.OPTIMAL
+    assert answer.objective == pytest.approx(optimum, rel=1e-9)
+    assert answer.lower_bound is not None
+    assert answer.lower_bound <= optimum * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -66,9 +60,22 @@ def test_total_is_that_of_the_plan_and_never_rises(seed: int, flat: bool) -> Non
         assert answer.lower_bound == joint.lower_bound
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_bound_where_optimality_is_not_proven(seed: int) -> None:
+    """More assignments than can be looked at: the bound stays below, and says how far."""
+    training = random_training(seed, 5, 24)
+    answer = solve_joint(training)
+    assert answer.lower_bound is not None
+    assert answer.objective is not None
+    assert 0.8 * answer.objective < answer.lower_bound <= answer.objective
+    for solver in (solve_greedy(training), solve_blocks(training, Blocks("random"), 0, "blocks")):
+        assert solver.objective is not None
+        assert solver.objective >= answer.lower_bound
+
+
 def test_every_random_decision_costs_on_average() -> None:
     ratios: dict[str, list[float]] = {name: [] for name in BASELINES}
-    for seed in range(8):
+    for seed in range(5):
         training = random_training(seed, 3, 7)
         best = solve_joint(training).objective
         for name, blocks in BASELINES.items():
@@ -180,8 +187,8 @@ def test_extreme_gains(noise_to_gain: float, flat: bool) -> None:
     optimum = brute_force_total_s(extreme)
     assert answer.objective is not None
     assert answer.lower_bound is not None
-    assert optimum * (1 - 1e-9) <= answer.objective <= optimum * 1.01
-    assert 0.3 * optimum < answer.lower_bound <= optimum * (1 + 1e-9)
+    assert answer.objective == pytest.approx(optimum, rel=1e-9)
+    assert answer.lower_bound == pytest.approx(optimum, rel=1e-8)
 
 
 def blocked(training: SplitTraining, case: str) -> SplitTraining:

@@ -9,6 +9,7 @@ from airtune.allocation.power import NOBODY, Demand, Uplink
 from airtune.allocation.subchannel import even_owners, greedy_owners, unreachable_client
 from airtune.allocation.subchannel_bound import Cut, best_cut, cut_at, energy_cut
 from airtune.allocation.subchannel_count import best_counts, counts_within
+from airtune.allocation.subchannel_exact import best_of_all
 from airtune.allocation.subchannel_search import improve_owners
 from tests.allocation.subchannel_cases import (
     all_assignments,
@@ -156,12 +157,37 @@ def test_a_cut_of_another_demand_still_bounds() -> None:
     assert 0 < cut.window(other) <= windows_of_all(link, other).min()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_looking_at_all_that_is_left_finds_the_optimum(seed: int) -> None:
+    link, demand = case(seed)
+    windows = windows_of_all(link, demand)
+    start = float(np.median(windows))
+    cut = best_cut(link, demand, start)
+    found = best_of_all(link, demand, cut, start)
+    assert found is not None
+    owner, window = found
+    assert owner is not None
+    assert window == pytest.approx(windows.min(), rel=1e-11)
+    assert window == pytest.approx(window_of(link, demand, owner), rel=1e-11)
+    assert best_of_all(link, demand, cut, window) == (None, window)
+
+
+def test_too_many_assignments_are_not_looked_at() -> None:
+    rng = np.random.default_rng(0)
+    link, demand = random_link(rng, 6, 40), random_demand(rng, 6)
+    _, window = improve_owners(link, demand, greedy_owners(link, demand))
+    cut = best_cut(link, demand, window)
+    assert best_of_all(link, demand, cut, 3 * window) is None
+    assert np.all(cut.regret(link) >= 0)
+    assert np.all(cut.regret(link).min(axis=0) == 0)
+
+
 def test_root_of_a_cut() -> None:
     """Two clients, prices 1: 6 / x + 8 / (x + 2) = 5 has the root 2."""
-    cut = Cut(np.ones(2), 5.0)
+    cut = Cut(np.ones(2), np.ones(2), 5.0)
     demand = Demand(np.array([6.0, 8.0]), np.array([2.0, 0.0]))
     assert cut.window(demand) == pytest.approx(2.0, rel=1e-9)
-    assert Cut(np.ones(2), np.inf).window(demand) == 0
+    assert Cut(np.ones(2), np.ones(2), np.inf).window(demand) == 0
     assert cut.window(Demand(np.zeros(2), np.ones(2))) == 0
 
 

@@ -32,7 +32,8 @@ _STEPS_PER_TEMPERATURE = 8
 class Cut:
     """`sum_k rate_price_k R_k <= value` for all rates [bit/s] that the link can carry."""
 
-    rate_price: FloatArray  # [client]
+    rate_price: FloatArray  # [client], s per bit/s
+    power_price: FloatArray  # [client], s/W: the client's cap price and the total price
     value: float
 
     def window(self, demand: Demand) -> float:
@@ -56,6 +57,17 @@ class Cut:
             x += step
         return x * (1 - 1e-11)
 
+    def slack(self, demand: Demand, window_s: float) -> float:
+        """How much worth an assignment may waste and still meet the window."""
+        rate = demand.rates_within(np.asarray(window_s))
+        return self.value * (1 + 1e-9) - float(np.sum(self.rate_price * rate))
+
+    def regret(self, link: Uplink) -> FloatArray:
+        """Worth that is wasted when a client gets a subchannel [client, subchannel], >= 0."""
+        worth = link.bandwidth_hz * _worth(link, self.rate_price, self.power_price).value
+        regret: FloatArray = np.max(worth, axis=0) - worth
+        return regret
+
 
 def cut_at(link: Uplink, rate_price: FloatArray, cap_price: FloatArray, total_price: float) -> Cut:
     """The cut of these prices; valid for any prices >= 0."""
@@ -69,7 +81,7 @@ def cut_at(link: Uplink, rate_price: FloatArray, cap_price: FloatArray, total_pr
         + np.sum(cap_price * link.power_max_w)
         + total_price * link.power_total_w
     )
-    return Cut(rate_price, value)
+    return Cut(rate_price, cap_price + total_price, value)
 
 
 @dataclass(frozen=True)
@@ -108,9 +120,9 @@ def best_cut(link: Uplink, demand: Demand, window_s: float) -> Cut:
     senders = np.flatnonzero(demand.sends)
     if len(senders) < link.clients:
         part = best_cut(link.select(senders), demand.select(senders), window_s)
-        rate_price = np.zeros(link.clients)
-        rate_price[senders] = part.rate_price
-        return Cut(rate_price, part.value)
+        rate_price, power_price = np.zeros(link.clients), np.ones(link.clients)
+        rate_price[senders], power_price[senders] = part.rate_price, part.power_price
+        return Cut(rate_price, power_price, part.value)
     dual = _SmoothDual(link, demand, window_s)
     price = dual.start()
     best = energy_cut(link)
@@ -131,7 +143,8 @@ def energy_cut(link: Uplink) -> Cut:
 
     Follows from `ln(1 + x) <= x`; tight where signals are weak, whatever the widths.
     """
-    return Cut(LN2 * np.min(link.noise_to_gain, axis=1), link.power_total_w)
+    cheapest = LN2 * np.min(link.noise_to_gain, axis=1)
+    return Cut(cheapest, np.ones(link.clients), link.power_total_w)
 
 
 def lone_window(link: Uplink, demand: Demand) -> float:

@@ -9,6 +9,7 @@ from airtune.allocation.power import Demand, Owners, Uplink, WaterFilling, least
 from airtune.allocation.subchannel import greedy_owners, unreachable_client
 from airtune.allocation.subchannel_bound import best_cut, energy_cut, lone_window
 from airtune.allocation.subchannel_count import best_counts
+from airtune.allocation.subchannel_exact import best_of_all
 from airtune.allocation.subchannel_search import improve_owners
 
 
@@ -91,8 +92,14 @@ class LinkSolver:
             return None
         start = min(self._known, key=lambda owner: self._window(owner, demand))
         owner, window = improve_owners(self._link, demand, start)
+        bound = min(self.bound(demand), window)
+        if bound < window:
+            proven = best_of_all(self._link, demand, self._cuts[-1], window)
+            if proven is not None:
+                better, window = proven
+                owner, bound = owner if better is None else better, window
         self._known = [*self._known[-2:], owner]
-        return LinkAnswer(owner, window, min(self.bound(demand), window))
+        return LinkAnswer(owner, window, bound)
 
     def _window(self, owner: Owners, demand: Demand) -> float:
         return float(least_window(WaterFilling.of_owners(self._link, owner), self._link, demand))
