@@ -107,3 +107,14 @@ def test_endless_clients_need_a_deadline() -> None:
 def test_a_round_without_clients_is_refused() -> None:
     with pytest.raises(InputError, match="at least one client"):
         round_latency(_delays([], [], []))
+
+
+def test_of_clients_that_finish_together_the_one_furthest_behind_is_named() -> None:
+    """An optimal split: everybody ends at 10 s, because client 2 computes for 9 of them."""
+    computing = np.array([1.0, 2.0, 9.0, 1.5])
+    noise = 1.0 + np.array([0.0, 1e-12, -1e-12, 2e-12])
+    delays = StageDelays(np.full(4, 0.1), computing, (9.9 - computing) * noise)
+    latency = round_latency(delays)
+    assert (latency.straggler, latency.stage) == (2, "compute")
+    moved = StageDelays(np.full(4, 0.1), computing, 9.9 - computing + np.array([0.1, 0, 0, 0]))
+    assert round_latency(moved).straggler == 0

@@ -17,6 +17,10 @@ STAGES = ("broadcast", "compute", "upload")
 """The stages in the order in which a client goes through them."""
 
 
+TIE = 1e-6
+"""Clients that finish within this share of the latency finish together."""
+
+
 @dataclass(frozen=True)
 class StageDelays:
     """Delays of every client in every stage; arrays have the axis [client]."""
@@ -45,7 +49,8 @@ class StageDelays:
 class RoundLatency:
     """How long a round lasts and why.
 
-    `straggler` is the client that finishes last, as an index; `stage` the stage in which it is
+    `straggler` is the client that finishes last (of several together, the one that is furthest
+    behind the median client in some stage), as an index; `stage` the stage in which it is
     furthest behind the median client. `late` [client] marks the updates that are discarded.
     """
 
@@ -87,7 +92,7 @@ def round_latency(delays: StageDelays, deadline_s: float | None = None) -> Round
         raise InputError("cohort", "empty", "at least one client")
     limit_s = np.inf if deadline_s is None else deadline_s
     late = finish_s > limit_s
-    straggler = int(np.argmax(finish_s))
+    straggler = _straggler(delays)
     latency_s = limit_s if late.any() else float(finish_s.max())
     if not np.isfinite(latency_s):
         raise InfeasibleError(
@@ -97,16 +102,30 @@ def round_latency(delays: StageDelays, deadline_s: float | None = None) -> Round
     return RoundLatency(float(latency_s), straggler, slow_stage(delays, straggler), late)
 
 
+def _straggler(delays: StageDelays) -> int:
+    """Who finishes last; among those who tie, who is furthest behind in some stage.
+
+    An optimal split of the band lets everybody finish together, up to rounding. The round is then
+    as long as it is because of the client that needs the others to wait for its slow stage.
+    """
+    finish_s = delays.finish_s
+    last = finish_s >= finish_s.max() * (1.0 - TIE)
+    return int(np.argmax(np.where(last, _behind(delays).max(axis=0), -np.inf)))
+
+
+def _behind(delays: StageDelays) -> FloatArray:
+    """Delays beyond those of the median client [stage, client]; alone, the delays themselves."""
+    by_stage = delays.by_stage()
+    if by_stage.shape[1] == 1:
+        return by_stage
+    # Infinite medians cancel an infinite delay; such a stage delays everybody alike.
+    usual = np.median(by_stage, axis=1, keepdims=True)
+    return by_stage - np.where(np.isfinite(usual), usual, 0.0)
+
+
 def slow_stage(delays: StageDelays, client: int) -> str:
     """The stage in which a client is furthest behind the median client; alone, its longest."""
-    by_stage = delays.by_stage()
-    if by_stage.shape[1] > 1:
-        # Infinite medians cancel an infinite delay; such a stage delays everybody alike.
-        usual = np.median(by_stage, axis=1)
-        behind = by_stage[:, client] - np.where(np.isfinite(usual), usual, 0.0)
-    else:
-        behind = by_stage[:, client]
-    return STAGES[int(np.argmax(behind))]
+    return STAGES[int(np.argmax(_behind(delays)[:, client]))]
 
 
 def _checked(values: FloatArray, name: str) -> FloatArray:

@@ -17,7 +17,7 @@ def _figure(title: str, x: str, y: str) -> Any:
     figure.update_layout(
         title=title,
         template="simple_white",
-        margin={"l": 64, "r": 24, "t": 48, "b": 56},
+        margin={"l": 64, "r": 24, "t": 72, "b": 56},
         height=360,
         font={"family": "system-ui, sans-serif", "size": 13},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
@@ -25,6 +25,11 @@ def _figure(title: str, x: str, y: str) -> Any:
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
     return figure
+
+
+def _count_rounds(figure: Any, records: Records) -> None:
+    """Whole numbers on a round axis, ten or so of them."""
+    figure.update_xaxes(tickmode="linear", tick0=1, dtick=max(1, round(len(records) / 10)))
 
 
 def loss_over_time(records: Records, start_loss: float) -> Any:
@@ -94,8 +99,9 @@ def latency_over_rounds(records: Records, names: Sequence[str]) -> Any:
         y=[record["planned_latency_s"] for record in records],
         name="planned",
         mode="markers",
-        marker={"color": PALETTE[1], "symbol": "line-ew-open", "size": 14},
+        marker={"color": PALETTE[1], "symbol": "diamond-open", "size": 9},
     )
+    _count_rounds(figure, records)
     return figure
 
 
@@ -111,6 +117,7 @@ def bandwidth_over_rounds(records: Records, names: Sequence[str]) -> Any:
             mode="lines+markers",
             line={"color": PALETTE[position % len(PALETTE)]},
         )
+    _count_rounds(figure, records)
     figure.update_layout(
         legend={"orientation": "v", "y": 1, "yanchor": "top", "x": 1.01, "xanchor": "left"}
     )

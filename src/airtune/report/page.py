@@ -72,7 +72,7 @@ def render(
             full_html=False,
             include_plotlyjs=index == 0,
             div_id=f"figure-{index}",
-            config={"displaylogo": False, "responsive": True},
+            config={"displayModeBar": False, "responsive": True},
         )
         for index, figure in enumerate(drawn)
     ]
