@@ -14,6 +14,10 @@ from airtune.experiment import Experiment, Run
 from airtune.quantities import format_duration, format_quantity
 
 
+MOST_ROWS = 40
+"""Clients that a table shows; JSON has them all."""
+
+
 class TerminalListener:
     """Shows a run as it happens; the experiment tells it what happens."""
 
@@ -90,27 +94,28 @@ def dry_run(experiment: Experiment, *, as_json: bool = False) -> None:
 
 
 def _client_table(clients: list[dict[str, Any]]) -> Table:
-    table = Table(title="First round as planned", title_justify="left")
-    for heading, justify in (
-        ("client", "left"), ("device", "left"), ("distance", "right"), ("rows", "right"),
-        ("memory", "right"), ("bandwidth", "right"), ("rate", "right"), ("compute", "right"),
-        ("upload", "right"),
-    ):  # fmt: skip
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for entry in clients:
+    table = Table(
+        title="First round as planned", title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
+    table.add_column("client", justify="right")
+    table.add_column("device", no_wrap=True)
+    for heading in ("distance", "rows", "memory", "bandwidth", "rate", "compute", "upload"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in clients[:MOST_ROWS]:
         distance = entry["distance_m"]
         table.add_row(
-            entry["name"],
+            str(entry["client"]),
             entry["device"],
             "-" if distance is None else f"{distance:.0f} m",
             str(entry["rows"]),
-            f"{format_quantity(entry['memory_bytes'], 'B')} of "
-            f"{format_quantity(entry['device_memory_bytes'], 'B')}",
+            format_quantity(entry["memory_bytes"], "B"),
             format_quantity(entry["bandwidth_hz"], "Hz"),
             format_quantity(entry["rate_bps"], "bit/s"),
             format_duration(entry["compute_s"]),
             format_duration(entry["upload_s"]),
         )
+    if len(clients) > MOST_ROWS:
+        table.caption = f"... and {len(clients) - MOST_ROWS} more clients (all of them: --json)"
     return table
 
 

@@ -52,7 +52,7 @@ class CellSettings:
         InputError: naming `cell.<field>`, its value and what is allowed.
     """
 
-    bandwidth_hz: float = _number(20e6, "width of the band that the clients share, Hz", above=0)
+    bandwidth_hz: float = _number(3e6, "width of the band that the clients share, Hz", above=0)
     carrier_hz: float = _number(3.5e9, "carrier frequency, Hz", above=0)
     radius_m: float = _number(200.0, "radius of the cell, m", above=0)
     min_distance_m: float = _number(
