@@ -34,11 +34,10 @@ def pooled_batches(world: World, samples: int, batch_size: int) -> Iterator[Batc
 
 def centralised_loss(world: World, samples: int, batch_size: int) -> float:
     """Test loss of LoRA trained on pooled data from the same start."""
-    side = world.context.backend.side  # type: ignore[attr-defined]
     start = world.unmeasured_start().adapter
     batches = pooled_batches(world, samples, batch_size)
     result = train_locally(
-        world.model, dict(start), batches, side.training, (world.shards.seed, 0, 0)
+        world.model, dict(start), batches, world.side.training, (world.shards.seed, 0, 0)
     )
     return world.evaluate(result.state).loss
 

@@ -150,7 +150,9 @@ class ExperimentConfig(Section):
     charge_as: str | None = Field(
         None, description="charge time and energy as if this model were trained"
     )
-    engine: Literal["sequential"] = Field("sequential", description="how clients are trained here")
+    engine: Literal["auto", "sequential", "workers"] = Field(
+        "auto", description="auto | sequential | workers (one process per core); same result"
+    )
     threads: int | None = Field(
         None, ge=1, description="torch threads; null: one for a small model, else one per core"
     )

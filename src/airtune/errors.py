@@ -21,6 +21,10 @@ class InputError(AirtuneError):
         advice = f": {remedy.rstrip('.')}" if remedy else ""
         super().__init__(f"{field} is {shown}, but it must be {allowed}{advice}.")
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """Errors of worker processes are pickled on their way to the user."""
+        return type(self), (self.field, self.value, self.allowed, self.remedy)
+
 
 class InfeasibleError(AirtuneError):
     """Well formed input that no plan can satisfy; the sentence names the client or the limit."""

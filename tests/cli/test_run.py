@@ -76,6 +76,14 @@ def test_more_threads_change_no_draw(finished: Path, tmp_path: Path) -> None:
             assert {k: a[k] for k in a} == {k: b[k] for k in b}
 
 
+def test_workers_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    Experiment.load(None, quick("engine=workers")[1::2]).run(tmp_path / "workers")
+    ours, theirs = fingerprint(tmp_path / "workers"), fingerprint(finished)
+    for name in ("experiment.yaml", "report.html"):
+        assert ours.pop(name) != theirs.pop(name), "they say which engine ran"
+    assert ours == theirs
+
+
 def test_longer_by_resuming_equals_longer_at_once(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "longer")
     Experiment.resume(tmp_path / "longer", more_rounds=1)

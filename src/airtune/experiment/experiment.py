@@ -153,7 +153,10 @@ def _run(world: World, state: ServerState, folder: RunFolder, listener: Listener
         listener.notice(sentence)
     listener.started(state.rounds_done, config.rounds, world.context.names)
     stop = StopRule(config.stop.target_loss, config.stop.virtual_time_s, config.stop.energy_j)
-    state = run_rounds(world.context, state, folder, config.rounds, stop, listener.round_done)
+    try:
+        state = run_rounds(world.context, state, folder, config.rounds, stop, listener.round_done)
+    finally:
+        world.context.backend.close()
     finish(world, state, folder)
     return Run(folder.path)
 
@@ -173,7 +176,7 @@ def _create(folder: RunFolder, world: World) -> None:
             "platform": platform.platform(),
             "seed": world.config.seed,
             "engine": world.config.engine,
-            "threads": world.threads,
+            "threads": world.config.threads,
             "packages": {name: version(name) for name in REPORTED_PACKAGES},
             "command": sys.argv[1:],
         },
@@ -193,7 +196,7 @@ def resolved(world: World) -> ExperimentConfig:
         config.cell, trace=_absolute(config.cell.trace), replay=_absolute(config.cell.replay)
     )
     named = _with_paths(config, "model", "charge_as")
-    return named.model_copy(update={**sections, "cell": cell, "threads": world.threads})
+    return named.model_copy(update={**sections, "cell": cell})
 
 
 def _with_paths(section: SectionT, *keys: str) -> SectionT:

@@ -8,6 +8,7 @@ import numpy as np
 from airtune.experiment.world import World
 from airtune.federated.backend import ClientTask
 from airtune.federated.round import start_round
+from airtune.tuning.base_model import usable_cores
 
 
 def preview(world: World) -> dict[str, Any]:
@@ -63,9 +64,10 @@ def _real_seconds(world: World, cohort: int) -> float:
     plan = start_round(context, state).plan.clients[0]
     broadcast = context.method.downlink.encode(state.adapter, plan)
     began = time.perf_counter()
-    for _ in context.backend.run([ClientTask(0, plan.client, plan, broadcast)]):
-        pass
+    world.side.answer(ClientTask(0, plan.client, plan, broadcast))
     train_s = time.perf_counter() - began
+    if world.config.engine == "workers":
+        train_s /= min(usable_cores(), cohort)
     began = time.perf_counter()
     world.evaluate(state.adapter)
     evaluate_s = time.perf_counter() - began

@@ -17,17 +17,22 @@ from airtune.cost.device import (
 )
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import compose_method
+from airtune.experiment.engine import (
+    adapter_settings,
+    choose_engine,
+    client_side,
+    is_small,
+    make_backend,
+)
 from airtune.experiment.shards import Shards, load_shards
-from airtune.federated.backend import ClientSide, InProcess
+from airtune.federated.backend import Backend, ClientSide
 from airtune.federated.charges import Charges
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
-from airtune.federated.method import Method
 from airtune.federated.round import RoundContext
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import (
-    AdapterSettings,
     AdapterState,
     attach,
     initial_state,
@@ -36,24 +41,19 @@ from airtune.tuning.adapter import (
 )
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
 from airtune.tuning.evaluate import Evaluation, evaluate
-from airtune.tuning.local import TrainingSettings
-from airtune.update.codec import shapes_of
 from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 from airtune.workload.architecture import Architecture, load_architecture
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, Workload, workload
 
-SMALL_MODEL_WIDTH = 512
-"""Below this width a second thread waits more than it computes, above all on a busy machine."""
-
 
 @dataclass(frozen=True)
 class World:
     """Everything an experiment needs, loaded and checked.
 
-    `architecture` is the trained model's; `work` is that of the model which time, bits, energy
-    and memory are charged for, another one only with `charge_as`.
+    `config` has threads and engine as chosen. `architecture` is the trained model's; `work` is that
+    of the model which time, bits, energy and memory are charged for, another with `charge_as`.
     """
 
     config: ExperimentConfig
@@ -63,8 +63,8 @@ class World:
     work: "TrainingWork"
     shards: Shards
     devices: tuple[DeviceProfile, ...]
+    side: ClientSide
     context: RoundContext
-    threads: int
 
     @property
     def notices(self) -> list[str]:
@@ -107,16 +107,16 @@ def build_world(config: ExperimentConfig) -> World:
     cohort.check(config.clients.count)
     method = compose_method(config)
     devices = deal_devices(config)
-    adapter = AdapterShape(config.adapter.rank, _targets(config))
+    settings = adapter_settings(config)
+    adapter = AdapterShape(settings.rank, settings.target_modules)
     other = _charged_architecture(config.charge_as) if config.charge_as else None
     base = load_base(config.model, config.dtype)
     architecture = Architecture.from_config(base.config)
-    small = architecture.hidden_size < SMALL_MODEL_WIDTH
-    threads = use_threads(config.threads or (1 if small else None))
+    threads = use_threads(config.threads or (1 if is_small(architecture) else None))
     charged = other or architecture
     adapter_tensors(architecture, adapter)
     shards = load_shards(config, base.tokenizer, architecture.max_tokens)
-    model = attach(base, adapter_settings(config))
+    model = attach(base, settings)
     work = TrainingWork(charged, adapter, Precision(config.dtype, config.training.optimizer))
     _refuse_small_memory(devices, work, shards)
     charges = Charges(
@@ -128,8 +128,12 @@ def build_world(config: ExperimentConfig) -> World:
         shapes=adapter_tensors(charged, adapter),
         as_other_model=other is not None,
     )
-    context = _context(config, method, devices, model, shards, charges, cohort)
-    return World(config, base, model, architecture, work, shards, devices, context, threads)
+    side = client_side(config, method, model, shards)
+    engine = choose_engine(config, architecture)
+    backend = make_backend(config, engine, side)
+    context = _context(config, side, backend, devices, shards, charges, cohort)
+    resolved = config.model_copy(update={"threads": threads, "engine": engine})
+    return World(resolved, base, model, architecture, work, shards, devices, side, context)
 
 
 def _charged_architecture(name: str) -> Architecture:
@@ -137,17 +141,6 @@ def _charged_architecture(name: str) -> Architecture:
         return load_architecture(name)
     except InputError as error:
         raise AirtuneError(str(error).replace("model is", "charge_as is", 1)) from None
-
-
-def _targets(config: ExperimentConfig) -> str | tuple[str, ...]:
-    targets = config.adapter.target_modules
-    return targets if isinstance(targets, str) else tuple(targets)
-
-
-def adapter_settings(config: ExperimentConfig) -> AdapterSettings:
-    """The adapter section in tuning's words."""
-    section = config.adapter
-    return AdapterSettings(section.rank, section.alpha, _targets(config), section.dropout)
 
 
 def deal_devices(config: ExperimentConfig) -> tuple[DeviceProfile, ...]:
@@ -189,27 +182,16 @@ class TrainingWork:
 
 def _context(
     config: ExperimentConfig,
-    method: Method,
+    side: ClientSide,
+    backend: Backend,
     devices: tuple[DeviceProfile, ...],
-    model: Any,
     shards: Shards,
     charges: Charges,
     cohort: CohortSettings,
 ) -> RoundContext:
-    shapes = shapes_of(initial_state(model, config.seed))
-    section = config.training
-    training = TrainingSettings(
-        section.optimizer,
-        section.learning_rate,
-        section.batch_size,
-        section.local_steps,
-        section.max_grad_norm,
-        section.keep_optimizer,
-    )
-    side = ClientSide(method, model, shapes, shards.batches, training, config.seed)
     return RoundContext(
-        method=method,
-        backend=InProcess(side),
+        method=side.method,
+        backend=backend,
         channel=open_channel(config.cell, config.clients.count, config.seed),
         charges=charges,
         devices=devices,
@@ -219,10 +201,10 @@ def _context(
         bandwidth_hz=config.cell.bandwidth_hz,
         cohort=cohort,
         rank=config.adapter.rank,
-        shapes=shapes,
+        shapes=side.shapes,
         deadline_s=config.deadline_s,
         seed=config.seed,
-        evaluate=_evaluator(model, shards),
+        evaluate=_evaluator(side.model, shards),
     )
 
 

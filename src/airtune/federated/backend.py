@@ -45,6 +45,9 @@ class Backend(ABC):
     def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
         """Answer every task."""
 
+    def close(self) -> None:  # noqa: B027 (most backends hold nothing)
+        """Let go of processes and connections."""
+
 
 @final
 @dataclass(frozen=True)

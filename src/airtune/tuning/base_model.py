@@ -82,6 +82,12 @@ def load_base(name: str, dtype: str = "fp32") -> BaseModel:
 
 def use_threads(count: int | None) -> int:
     """Set torch's threads (None: one per usable core) and return the number in force."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(count or usable or 1)
+    torch.set_num_threads(count or usable_cores())
     return torch.get_num_threads()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
