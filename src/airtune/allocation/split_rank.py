@@ -186,15 +186,29 @@ def finished(
 def _message(
     training: SplitTraining, plan: SplitPlan, total: float, bound: float | None, optimal: bool
 ) -> str:
-    """One sentence: the choice, who ends last on the main link, and how good the plan is."""
+    """One sentence: how good it is, the choice, and what holds it back."""
     candidate = training.candidates[plan.candidate]
-    rate, _ = measure(training.main, plan.main.owner, plan.main.psd_w_per_hz)
-    stages = training.delays(candidate, rate, rate)
-    slowest = int(np.argmax(stages.client_forward_s + stages.activation_upload_s))
     claim = "Optimal" if optimal else "Feasible"
     if bound is not None and not optimal and bound > 0:
         claim += f", at most {100 * (total / bound - 1):.2g} % above the optimum"
     return (
         f"{claim}: split after block {candidate.split_point} with rank {candidate.rank} takes "
-        f"{format_duration(total)}; {training.name(slowest)} is the last to upload activations."
+        f"{format_duration(total)}; {_bottleneck(training, plan)}."
     )
+
+
+def _bottleneck(training: SplitTraining, plan: SplitPlan) -> str:
+    """Who uploads activations last, and which cap of the main link holds them back."""
+    rate, power = measure(training.main, plan.main.owner, plan.main.psd_w_per_hz)
+    stages = training.delays(training.candidates[plan.candidate], rate, rate)
+    finish = stages.client_forward_s + stages.activation_upload_s
+    last = int(np.argmax(finish))
+    together = int(np.count_nonzero(finish >= finish[last] * (1 - 1e-9)))
+    who = f"{training.name(last)} uploads activations last"
+    if together > 1:
+        who = f"{together} clients end their uploads of activations together, last"
+    if np.sum(power) >= training.main.power_total_w * (1 - 1e-6):
+        return f"{who}, and the total power of the main server's link is the limit"
+    if power[last] >= training.main.power_max_w[last] * (1 - 1e-6):
+        return f"{who}, and the power of {training.name(last)} is the limit"
+    return who

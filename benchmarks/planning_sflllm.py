@@ -1,0 +1,236 @@
+"""SflLLM planning measured: joint against the published iteration and the random baselines.
+
+    python benchmarks/planning_sflllm.py cells    # 200 cells in the manner of the paper
+    python benchmarks/planning_sflllm.py small    # 60 instances by brute force
+    python benchmarks/planning_sflllm.py scale    # 50 clients, 200 + 200 subchannels
+
+The cells: 5 clients in a disc of 200 m, 20 + 20 subchannels of 0.5 MHz, path loss
+128.1 + 37.6 log10(d / km) dB with 8 dB shadowing to each server, 41.8 dBm per client and 47 dBm in
+all per link, clients of 1 to 1.6 TFLOP/s, a server of 10 TFLOP/s, batch 16, 12 local steps, GPT-2
+small on 512 tokens in 32-bit floats. Rounds to the target per rank are assumed: 30 (1 + 2 / rank).
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from airtune.allocation.power import (
+    Demand,
+    Owners,
+    Uplink,
+    WaterFilling,
+    control_power,
+    least_window,
+)
+from airtune.allocation.solve import Solution
+from airtune.allocation.split_baselines import BASELINES, solve_blocks
+from airtune.allocation.split_iteration import solve_greedy
+from airtune.allocation.split_rank import solve_joint
+from airtune.allocation.split_training import SplitCandidate, SplitPlan, SplitTraining
+from airtune.quantities import db_to_linear, dbm_to_watts
+
+TOKENS, WIDTH, BLOCKS, VOCABULARY = 512, 768, 12, 50257
+BATCH, LOCAL_STEPS, FLOAT_BITS = 16, 12, 32
+RANKS = (1, 2, 4, 8, 16, 32)
+NOISE_W_HZ = float(dbm_to_watts(-174.0))
+
+
+def gpt2_small(split_points: range = range(1, BLOCKS)) -> tuple[SplitCandidate, ...]:
+    """Costs per sample from GPT-2 small's shape, LoRA on all linear layers of the blocks.
+
+    A matrix product of s tokens with an (m x n) matrix is 2 s m n FLOPs. A block has 12 d^2 weights
+    and two s x s products over d; the LM head d V weights, on the server. The base is frozen, so
+    backward costs as much as forward, and an adapter's twice its forward.
+    """
+    block = 2 * TOKENS * 12 * WIDTH**2 + 4 * TOKENS**2 * WIDTH
+    head = 2 * TOKENS * WIDTH * VOCABULARY
+    # in + out of c_attn, attn.c_proj, c_fc and mlp.c_proj
+    adapter_per_rank = (1 + 3) * WIDTH + 2 * WIDTH + (1 + 4) * WIDTH + (4 + 1) * WIDTH
+    candidates = []
+    for split_point, rank in itertools.product(split_points, RANKS):
+        adapter = rank * adapter_per_rank
+        low_rank = 2 * TOKENS * adapter
+        server_blocks = BLOCKS - split_point
+        candidates.append(
+            SplitCandidate(
+                split_point=split_point,
+                rank=rank,
+                rounds=30 * (1 + 2 / rank),
+                client_forward_flops=split_point * (block + low_rank),
+                client_backward_flops=split_point * (block + 2 * low_rank),
+                server_forward_flops=server_blocks * (block + low_rank) + head,
+                server_backward_flops=server_blocks * (block + 2 * low_rank) + head,
+                activation_bits=TOKENS * WIDTH * FLOAT_BITS,
+                gradient_bits=0,
+                adapter_bits=split_point * adapter * FLOAT_BITS,
+            )
+        )
+    return tuple(candidates)
+
+
+def random_cell(
+    seed: int, fading: bool, clients: int = 5, subchannels: int = 20, candidates: int = 66
+) -> SplitTraining:
+    """One cell; with fading every subchannel has its own Rayleigh gain, without it none has."""
+    rng = np.random.default_rng(seed)
+    distance_km = np.maximum(0.2 * np.sqrt(rng.random(clients)), 0.01)
+
+    def uplink() -> Uplink:
+        loss_db = 128.1 + 37.6 * np.log10(distance_km) + rng.normal(0, 8, clients)
+        gain = db_to_linear(-loss_db)[:, None] * np.ones(subchannels)
+        gain = gain * rng.exponential(1, gain.shape) if fading else gain
+        caps = np.full(clients, float(dbm_to_watts(41.8)))
+        width = np.full(subchannels, 5e5)
+        return Uplink(width, NOISE_W_HZ / gain, caps, float(dbm_to_watts(47.0)))
+
+    return SplitTraining(
+        local_steps=LOCAL_STEPS,
+        batch_size=BATCH,
+        server_flop_rate=1e13,
+        client_flop_rate=rng.uniform(1.0, 1.6, clients) * 1e12,
+        main=uplink(),
+        federated=uplink(),
+        candidates=gpt2_small()[:candidates],
+    )
+
+
+def measure_cells(count: int) -> None:
+    """`joint` against every other solver, with and without fading."""
+    for fading in (False, True):
+        ratios: dict[str, list[float]] = {}
+        gaps, seconds = [], []
+        for seed in range(count):
+            training = random_cell(seed, fading)
+            joint = solve_joint(training)
+            gaps.append(joint.gap or 0.0)
+            seconds.append(joint.solve_time_s)
+            answers = {"greedy": solve_greedy(training)}
+            answers |= {n: solve_blocks(training, b, seed, n) for n, b in BASELINES.items()}
+            for name, answer in answers.items():
+                assert answer.objective is not None
+                assert joint.objective is not None
+                ratios.setdefault(name, []).append(1 - joint.objective / answer.objective)
+        print(f"\n{count} cells, {'Rayleigh gain per subchannel' if fading else 'flat gains'}")
+        print(f"  joint: gap {_spread(gaps)}; solve time {_spread(seconds, 's')}")
+        for name, saved in ratios.items():
+            print(f"  less delay than {name:20s} {_spread([100 * s for s in saved], '%')}")
+
+
+def measure_small(count: int = 60) -> None:
+    """`joint` and `greedy` over the optimum by brute force: 2-4 clients, up to 6 subchannels."""
+    for fading in (False, True):
+        over: dict[str, list[float]] = {"joint": [], "greedy": []}
+        for seed in range(count):
+            rng = np.random.default_rng(seed)
+            clients = int(rng.integers(2, 5))
+            training = random_cell(seed, fading, clients, int(rng.integers(clients, 7)), 12)
+            optimum = brute_force(training)
+            for name, solve in SMALL_SOLVERS.items():
+                total = solve(training).objective
+                assert total is not None
+                over[name].append(100 * (total / optimum - 1))
+        print(f"\n{count} small instances, {'fading' if fading else 'flat'}: above the optimum")
+        for name, excess in over.items():
+            print(f"  {name:8s} {_spread(excess, '%')}")
+
+
+SMALL_SOLVERS: dict[str, Callable[[SplitTraining], Solution[SplitPlan]]] = {
+    "joint": solve_joint,
+    "greedy": solve_greedy,
+}
+
+
+def brute_force(training: SplitTraining) -> float:
+    """All candidates, all assignments of both links, exact power control."""
+    best = np.inf
+    for candidate in training.candidates:
+        main, federated = training.main_demand(candidate), training.federated_demand(candidate)
+        step = main.deadline(_shortest(training.main, main))
+        upload = federated.deadline(_shortest(training.federated, federated))
+        best = min(best, training.total_s(candidate, step, upload))
+    return best
+
+
+def _shortest(link: Uplink, demand: Demand) -> float:
+    owners = np.array(list(itertools.product(range(link.clients), repeat=link.subchannels)))
+    mine = owners[:, None, :] == np.arange(link.clients)[:, None]
+    width = np.where(mine, link.bandwidth_hz, 0.0)
+    noise = np.where(mine, link.noise_to_gain, np.inf)
+    return float(np.min(least_window(WaterFilling.of_slots(width, noise), link, demand)))
+
+
+def measure_scale() -> None:
+    """50 clients, 200 subchannels to each server, 60 candidates; and one convex program beside."""
+    for fading in (False, True):
+        for seed in range(3):
+            training = random_cell(seed, fading, clients=50, subchannels=200, candidates=60)
+            start = time.process_time()
+            answer = solve_joint(training)
+            seconds = time.process_time() - start
+            kind = "fading" if fading else "flat"
+            print(f"joint, {kind}, cell {seed}: {seconds:.2f} s of CPU, gap {answer.gap:.1e}")
+    assert answer.plan is not None
+    demand = training.main_demand(training.candidates[answer.plan.candidate])
+    owner = answer.plan.main.owner
+    start = time.process_time()
+    ours = control_power(training.main, owner, demand).deadline_s
+    middle = time.process_time()
+    theirs = convex_deadline(training.main, owner, demand)
+    end = time.process_time()
+    print(
+        f"power control for one assignment: {1e3 * (middle - start):.2f} ms; cvxpy with Clarabel "
+        f"{1e3 * (end - middle):.0f} ms; they differ by {abs(ours / theirs - 1):.1e}"
+    )
+
+
+def convex_deadline(link: Uplink, owner: Owners, demand: Demand) -> float:
+    """Power control of a fixed assignment as a convex program."""
+    import cvxpy
+
+    unit_s = float(demand.fixed_delay_s.max()) + 1e-6 * float(demand.payload_bits.max())
+    noise = link.noise_to_gain[owner, np.arange(link.subchannels)]
+    snr = cvxpy.Variable(link.subchannels, nonneg=True)
+    deadline = cvxpy.Variable()
+    mine = (owner == np.arange(link.clients)[:, None]).astype(float)
+    rate = (mine * link.bandwidth_hz / 1e6) @ cvxpy.log1p(snr) / np.log(2)
+    power = (mine * link.bandwidth_hz * noise) @ snr
+    wait = cvxpy.inv_pos(deadline - demand.fixed_delay_s / unit_s)
+    program = cvxpy.Problem(
+        cvxpy.Minimize(deadline),
+        [
+            rate >= cvxpy.multiply(demand.payload_bits / unit_s / 1e6, wait),
+            cvxpy.multiply(1 / link.power_max_w, power) <= 1,
+            cvxpy.sum(power) / link.power_total_w <= 1,
+        ],
+    )
+    program.solve(solver=cvxpy.CLARABEL)
+    return float(deadline.value) * unit_s
+
+
+def _spread(values: list[float], unit: str = "") -> str:
+    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+    return (
+        f"mean {np.mean(values):.3g} {unit}, median {middle:.3g}, "
+        f"5-95 % {low:.3g} to {high:.3g}, max {np.max(values):.3g}"
+    )
+
+
+def main() -> None:
+    """Run the named measurements."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("cells", "small", "scale"))
+    parser.add_argument("--count", type=int, help="cells or instances (200 and 60)")
+    options = parser.parse_args()
+    if options.what == "cells":
+        measure_cells(options.count or 200)
+    elif options.what == "small":
+        measure_small(options.count or 60)
+    else:
+        measure_scale()
+
+
+if __name__ == "__main__":
+    main()
