@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ARGS ?=
 OUT ?= runs/first
+BENCHMARKS := $(filter-out benchmarks/reporting.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 
@@ -52,7 +53,7 @@ format: $(VENV)/.installed-test ## Format the code
 
 .PHONY: bench
 bench: $(VENV)/.installed-test ## Run the benchmarks; results as JSON in benchmarks/results
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 .PHONY: clean
 clean: ## Remove what the other targets made

@@ -23,8 +23,8 @@ LEVEL = {
     "cli": 9,
 }  # fmt: skip
 TORCH_FREE = [
-    "quantities", "seeds", "files", "wireless", "workload", "round_plan", "cost", "allocation", "data",
-    "problems",
+    "quantities", "seeds", "files", "wireless", "workload", "round_plan", "cost", "allocation",
+    "data", "problems",
 ]  # fmt: skip
 BANNED_NAMES = {"utils", "helpers", "manager", "common", "core", "misc"}
 

@@ -13,7 +13,6 @@ from airtune.cli.terminal import RoundsView, print_summary
 from airtune.experiment import Experiment, Run
 from airtune.quantities import format_duration, format_quantity
 
-
 MOST_ROWS = 40
 """Clients that a table shows; JSON has them all."""
 
