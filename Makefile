@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ARGS ?=
-OUT ?= runs/first
+OUT ?=
 BENCHMARKS := $(filter-out benchmarks/reporting.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
@@ -30,7 +30,7 @@ install: $(VENV)/.installed ## Install airtune into .venv
 
 .PHONY: run
 run: $(VENV)/.installed ## Run the built-in experiment (ARGS='--set rounds=5', OUT=folder)
-	@$(BIN)/airtune run --out $(OUT) $(ARGS)
+	@$(BIN)/airtune run $(if $(OUT),--out $(OUT)) $(ARGS)
 
 .PHONY: test
 test: $(VENV)/.installed-test ## Run the test suite (ARGS='-k name' for some of it)
