@@ -214,10 +214,14 @@ class _Builder:
         flops = embedding_flops(self.architecture, self.adaptation, self.step)
         parts = [self._embedding(flops)]
         needs = flops.output_needs_gradient
+        # Blocks above the first trained one do the same work, so two kinds are counted at most.
+        kinds: dict[bool, tuple[Part, bool]] = {}
         for block in blocks:
-            flops = block_flops(self.architecture, self.adaptation, self.step, needs)
-            parts.append(self._block(block, flops, needs))
-            needs = flops.output_needs_gradient
+            if needs not in kinds:
+                flops = block_flops(self.architecture, self.adaptation, self.step, needs)
+                kinds[needs] = self._block(flops, needs), flops.output_needs_gradient
+            part, needs = kinds[needs]
+            parts.append(replace(part, name=f"block {block}"))
         flops = head_flops(self.architecture, self.adaptation, self.step, needs)
         return (*parts, self._head(flops, needs))
 
@@ -255,14 +259,14 @@ class _Builder:
         outputs = self.step.positions * model.hidden_size
         return self._part("embedding", linears, tables, flops, stored, outputs)
 
-    def _block(self, index: int, flops: Flops, needs: bool) -> Part:
+    def _block(self, flops: Flops, needs: bool) -> Part:
         model, precision = self.architecture, self.precision
         stored = block_stored_bytes(
             model, self.adaptation, self.step, needs, precision.dtype_bytes, precision.attention
         )
         linears = model.structure.linears
         outputs = self.step.positions * model.hidden_size
-        return self._part(f"block {index}", linears, model.norm_parameters, flops, stored, outputs)
+        return self._part("block", linears, model.norm_parameters, flops, stored, outputs)
 
     def _head(self, flops: Flops, needs: bool) -> Part:
         model = self.architecture
