@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from airtune.allocation.bandwidth import equal_bandwidth, minmax_bandwidth
 from airtune.allocation.solve import Status
+from airtune.cost.latency import transfer_delay
 from airtune.errors import InfeasibleError, InputError
 from airtune.federated.method import FullTuner, Method, Planner, PlannerState, PlanningView
 from airtune.quantities import FloatArray
@@ -79,9 +80,8 @@ class BandwidthPlanner(Planner):
 
 def out_of_reach(view: PlanningView, fixed_s: FloatArray, bits: FloatArray) -> dict[int, str]:
     """Clients that cannot finish in time with the whole band, and why."""
-    alone_s = fixed_s + bits / np.maximum(
-        view.uplink.rate(np.full(len(bits), view.bandwidth_hz)), np.finfo(float).tiny
-    )
+    whole_band = view.uplink.rate(np.full(len(bits), view.bandwidth_hz))
+    alone_s = fixed_s + transfer_delay(bits, whole_band)
     reachable: NDArray[np.bool_] = view.uplink.limit_bps() > 0
     if view.deadline_s is None:
         if not reachable.all():
