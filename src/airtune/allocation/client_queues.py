@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from airtune.allocation.bandwidth import airtime_s
+from airtune.allocation.common_deadline import concave
 from airtune.allocation.rank_options import IntArray, RankOptions, rank_options
 from airtune.allocation.solve import Check, Solution, Status, Stopwatch, checked
-from airtune.allocation.sparsity import PROVEN_GAP, concave, why_no_plan
+from airtune.allocation.sparsity import PROVEN_GAP, why_no_plan
 from airtune.allocation.sparsity_problem import (
     SparsityPlan,
     SparsityProblem,

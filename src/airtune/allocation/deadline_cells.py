@@ -9,19 +9,19 @@ tangents, each bracket is a minimum of linear functions, hence concave, and so i
 interval is of second order in `(t2 - t1) / (t2 - start)`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from airtune.allocation.common_deadline import common_headroom, needed_bandwidth
-from airtune.allocation.rank_options import IntArray, RankOptions
+from airtune.allocation.rank_options import TABLE_ENTRIES, IntArray, RankOptions
 from airtune.quantities import FloatArray
 from airtune.wireless.rate import Links
 
-TABLE_ENTRIES = 60_000
-"""Up to this many (client, option) pairs every option is costed; beyond, a window of them."""
 WINDOW = 7
+"""Options of a client that are costed together where there are too many for all of them."""
 _PRICE_STEPS = 80
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class RankTrade:
         queue: objective per second of latency, > 0.
         slack_s: how long before `start_s` each client starts to send [client]; 0 for the last.
         start_s: when the last client starts to send.
-        tangents: whether `R / r'(b(R))` is convex in R, which the window search needs for the
-            tangents: true of Shannon's formula and of fixed efficiencies. Without it the bound
-            over an interval takes the cost of bandwidth at its right end (first order).
+        smooth: whether `R / r'(b(R))` is convex in R, as for Shannon's formula and fixed
+            efficiencies. A window of options then holds the best one for the tangents as well;
+            without it the bound takes the bandwidth at the right end of the interval instead
+            (first order), unless all options are costed.
     """
 
     links: Links
@@ -47,7 +48,7 @@ class RankTrade:
     slack_s: FloatArray
     start_s: float
     bandwidth_hz: float
-    tangents: bool
+    smooth: bool
     columns: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,14 +72,24 @@ class RankTrade:
         return self.queue * (self.start_s + headroom_s)
 
 
+Limits = dict[int, tuple[int, int]]
+"""Client -> the least and the most option that a branch of the search leaves it."""
+
+
 class CostTable:
     """Energy and bandwidth of the options around the best, for a deadline and just before it.
 
     Rows are options, columns clients. The cost is convex along the options, so the best is
     inside the window or at an end of the list; columns move along until it is.
+
+    Attributes:
+        whole: whether the rows are all options.
+        loss: weighted dropped energy [row, client].
+        band: bandwidth needed for the deadline [row, client].
+        fall: what each second of an earlier deadline adds to it, by the tangent [row, client].
     """
 
-    def __init__(self, trade: RankTrade, headroom_s: float, near: IntArray) -> None:
+    def __init__(self, trade: RankTrade, headroom_s: float, near: IntArray, limits: Limits) -> None:
         self.trade, self.time_s = trade, headroom_s + trade.slack_s
         options = trade.options.dropped.shape[1]
         self.whole = trade.options.dropped.size <= TABLE_ENTRIES
@@ -88,6 +99,10 @@ class CostTable:
         self.loss = np.empty((self.rows, len(trade)))
         self.band, self.fall = np.empty_like(self.loss), np.empty_like(self.loss)
         self._fill(trade.columns)
+        if not self.trade.smooth and not self.whole:
+            self.fall = np.zeros_like(self.band)
+        for client, (least, most) in limits.items():
+            self.loss[:least, client] = self.loss[most + 1 :, client] = np.inf
 
     def _fill(self, clients: IntArray) -> None:
         trade, options = self.trade, self.trade.options
@@ -104,7 +119,7 @@ class CostTable:
             self.loss, self.band, self.fall = loss, band, fall
         else:
             self.loss[:, clients], self.band[:, clients] = loss, band
-            self.fall[:, clients] = fall
+            self.fall[:, clients] = fall if trade.smooth else 0.0
 
     def taken(self, earlier_s: float) -> FloatArray:
         """Bandwidth by the tangent, this much before the deadline [row, client]."""
@@ -123,10 +138,10 @@ class CostTable:
             move = np.where(row[outside] == 0, -step, step)
             self.first[outside] = np.clip(self.first[outside] + move, 0, self.last_first[outside])
             self._fill(outside)
-        value = cost[row, self.trade.columns]
+        value, taken = cost[row, self.trade.columns], band[row, self.trade.columns]
         if not self.trade.options.complete:
-            value = np.minimum(value, self._between_options(price, band, row))
-        return float(value.sum()), float(band[row, self.trade.columns].sum()), self.first + row
+            value, taken = self._between_options(price, band, row, value, taken)
+        return float(value.sum()), float(taken.sum()), self.first + row
 
     def _open_edge(self, row: IntArray) -> IntArray:
         """The clients whose best row is at an edge of the window with more options beyond."""
@@ -136,11 +151,14 @@ class CostTable:
         high = (row == self.rows - 1) & (self.first < self.last_first)
         return np.flatnonzero(low | high)
 
-    def _between_options(self, price: float, band: FloatArray, row: IntArray) -> FloatArray:
+    def _between_options(
+        self, price: float, band: FloatArray, row: IntArray, value: FloatArray, taken: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """A lower bound on `loss + price band` over all numbers of bits beside the best option.
 
         Between two options the loss is linear in the bits, and the band, convex in the bits, lies
-        above the continuation of its chords from either side.
+        above the continuation of its chords from either side. Returns the bound and the band that
+        goes with it.
         """
         options, columns = self.trade.options, self.trade.columns
         last = options.dropped.shape[1] - 1
@@ -153,17 +171,17 @@ class CostTable:
         edge = np.zeros((1, len(columns)))
         before = np.concatenate([edge, chord[:-1]])
         after = np.concatenate([chord[1:], edge + np.inf])
-        bound = np.full(len(columns), np.inf)
         for segment in (row - 1, row):
             there = (segment >= 0) & (self.first + segment + 1 < options.count)
             at = np.clip(segment, 0, self.rows - 2), columns
             with np.errstate(invalid="ignore", divide="ignore"):
                 meets = (chord[at] - after[at]) * length[at] / (before[at] - after[at])
                 meets = np.where(np.isfinite(meets), np.clip(meets, 0.0, length[at]), length[at])
-                lowest = self.loss[at] + loss_slope[at] * meets
-                lowest += price * (band[at] + before[at] * meets)
-            bound = np.where(there, np.minimum(bound, lowest), bound)
-        return bound
+                least_band = band[at] + before[at] * meets
+                least = self.loss[at] + loss_slope[at] * meets + price * least_band
+            better = there & (least < value)
+            value, taken = np.where(better, least, value), np.where(better, least_band, taken)
+        return value, taken
 
 
 def options_at_price(trade: RankTrade, headroom_s: float, price: float) -> IntArray:
@@ -187,13 +205,20 @@ def options_at_price(trade: RankTrade, headroom_s: float, price: float) -> IntAr
 
 @dataclass(frozen=True)
 class Cell:
-    """An interval of headrooms with a proven bound on the objective of every plan inside it."""
+    """An interval of headrooms with a proven bound on the objective of every plan inside it.
+
+    Attributes:
+        price: of bandwidth, where the bound is highest.
+        options: what the clients choose at that price, at both ends of the interval.
+        limits: options that the plans of this cell are restricted to.
+    """
 
     low_s: float
     high_s: float
     bound: float
     price: float
     options: tuple[IntArray, ...] = ()
+    limits: Limits = field(default_factory=dict)
 
 
 def bound_cell(
@@ -207,14 +232,14 @@ def bound_cell(
     """
     if near is None:
         near = options_at_price(trade, cell.high_s, cell.price)
-    table = CostTable(trade, cell.high_s, near)
+    table = CostTable(trade, cell.high_s, near, cell.limits)
     rise: tuple[float, float, float] | None = None
     fall: tuple[float, float, float] | None = None
-    best, price = Cell(cell.low_s, cell.high_s, -np.inf, cell.price), cell.price
+    best, price = replace(cell, bound=-np.inf), cell.price
     for _ in range(_PRICE_STEPS):
         value, slope, picked = _at_price(trade, table, cell, price)
         if value > best.bound:
-            best = Cell(cell.low_s, cell.high_s, value, price, picked)
+            best = replace(cell, bound=value, price=price, options=picked)
         if best.bound >= enough or slope == 0.0:
             break
         if slope > 0:
@@ -237,8 +262,10 @@ def _at_price(
     width = cell.high_s - cell.low_s
     results = []
     for end in (cell.low_s, cell.high_s):
-        earlier = width if trade.tangents and end == cell.low_s else 0.0
+        earlier = width if end == cell.low_s else 0.0
         value, band, option = table.cheapest(price, earlier)
+        # What rounding could have added is taken off again.
+        value -= _ROUNDING * (value + price * trade.bandwidth_hz)
         value += trade.latency_cost(end) - price * trade.bandwidth_hz
         results.append((value, band - trade.bandwidth_hz, option))
     value, slope, _ = min(results, key=lambda result: result[:2])

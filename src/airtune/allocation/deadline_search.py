@@ -53,6 +53,7 @@ class _Search:
     option: IntArray
     headroom_s: float = np.inf
     objective: float = np.inf
+    polished: float = np.inf
     examined: int = 0
     trace: list[float] = field(default_factory=list)
 
@@ -75,6 +76,12 @@ class _Search:
         before = self.objective
         self.offer(plans, self.headroom_s)
         return self.objective < before * (1.0 - 0.1 * self.gap)
+
+    def polish(self) -> None:
+        """Single-rank moves and swaps until none helps; once for each plan."""
+        while self.polished != self.objective:
+            self.polished = self.objective
+            self.offer(neighbours(self.trade, self.option, self.headroom_s), self.headroom_s)
 
     @property
     def enough(self) -> float:
@@ -118,7 +125,7 @@ def search_deadlines(trade: RankTrade, gap: float) -> SearchResult:
 
 
 def _close(search: _Search, cells: Iterable[Cell]) -> list[Cell]:
-    """Halve the interval with the least bound until all are closed or cannot be."""
+    """Halve or branch the cell with the least bound until all are closed or cannot be."""
     number = itertools.count()
     near: IntArray | None = None
     heap: list[tuple[float, int, Cell]] = []
@@ -129,14 +136,15 @@ def _close(search: _Search, cells: Iterable[Cell]) -> list[Cell]:
         heapq.heappush(heap, (cell.bound, next(number), cell))
     while heap and heap[0][0] < search.enough and search.examined < MAX_CELLS:
         _, _, cell = heapq.heappop(heap)
-        if _exhausted(search, cell):
+        parts = _halves(search.trade, cell)
+        if not parts or _halving_is_vain(search, cell):
+            search.polish()
+            parts = _branches(search, cell)
+        if not parts:
             finished.append(cell)
-            while search.gains(neighbours(search.trade, search.option, search.headroom_s)):
-                pass
-            continue
-        for half in _halves(search.trade, cell):
-            half = _examine(search, half, cell.options[-1])
-            heapq.heappush(heap, (half.bound, next(number), half))
+        for part in parts:
+            part = _examine(search, part, cell.options[-1])
+            heapq.heappush(heap, (part.bound, next(number), part))
     return finished + [cell for _, _, cell in heap]
 
 
@@ -166,8 +174,7 @@ def _list_plans(search: _Search, cell: Cell, table: CostTable) -> IntArray | Non
     trade = search.trade
     lists = []
     for end in (cell.low_s, cell.high_s):
-        earlier = cell.high_s - end if trade.tangents else 0.0
-        cost = table.loss + cell.price * table.taken(earlier)
+        cost = table.loss + cell.price * table.taken(cell.high_s - end)
         base = float(cost.min(axis=0).sum()) - cell.price * trade.bandwidth_hz
         budget = search.objective * (1.0 + 1e-12) - base - trade.latency_cost(end)
         plans = plans_within(cost, budget, LISTED_PLANS)
@@ -177,16 +184,20 @@ def _list_plans(search: _Search, cell: Cell, table: CostTable) -> IntArray | Non
     return np.unique(np.concatenate(lists), axis=0)
 
 
+def _halving_is_vain(search: _Search, cell: Cell) -> bool:
+    """Whether the bound at the right end alone, which no division can exceed, is hardly higher."""
+    if not _is_narrow(search, cell, 0.02):
+        return False
+    rest = search.objective - cell.bound
+    end = replace(cell, low_s=cell.high_s)
+    point, _ = bound_cell(search.trade, end, search.enough, 0.02 * rest, cell.options[-1])
+    return point.bound - cell.bound <= 0.1 * rest
+
+
 def _is_narrow(search: _Search, cell: Cell, share: float) -> bool:
-    """Whether the tangents' error, the square of the width, is within this share of the rest."""
+    """Whether the tangents' error, about the square of the width, is within a share of the rest."""
     width = (cell.high_s - cell.low_s) / (cell.high_s + _shortest_slack(search.trade))
-    error = width * width if search.trade.tangents else width
-    return error <= share * search.shortfall(cell)
-
-
-def _exhausted(search: _Search, cell: Cell) -> bool:
-    middle = 0.5 * (cell.low_s + cell.high_s)
-    return _is_narrow(search, cell, 0.02) or not cell.low_s < middle < cell.high_s
+    return width * width <= share * search.shortfall(cell)
 
 
 def _shortest_slack(trade: RankTrade) -> float:
@@ -195,13 +206,44 @@ def _shortest_slack(trade: RankTrade) -> float:
     return float(trade.slack_s[busy].min()) if busy.any() else 0.0
 
 
-def _halves(trade: RankTrade, cell: Cell) -> tuple[Cell, Cell]:
+def _halves(trade: RankTrade, cell: Cell) -> list[Cell]:
     """Both halves in the logarithm of the time to send, since bandwidth goes as one over it."""
     slack = _shortest_slack(trade)
     middle = float(np.sqrt((cell.low_s + slack) * (cell.high_s + slack)) - slack)
     if not cell.low_s < middle < cell.high_s:
         middle = 0.5 * (cell.low_s + cell.high_s)
-    return replace(cell, high_s=middle), replace(cell, low_s=middle)
+    if not cell.low_s < middle < cell.high_s:
+        return []
+    return [replace(cell, high_s=middle), replace(cell, low_s=middle)]
+
+
+def _branches(search: _Search, cell: Cell) -> list[Cell]:
+    """The cell once with fewer and once with more options for the client that matters most.
+
+    The price cannot decide between two options of about equal cost; what it leaves open is
+    greatest where they differ most in bandwidth.
+    """
+    trade = search.trade
+    table = CostTable(trade, cell.high_s, cell.options[-1], cell.limits)
+    if not table.whole or not trade.options.complete:
+        return []
+    cost = table.loss + cell.price * table.band
+    best = np.argmin(cost, axis=0)
+    extra = cost - cost[best, trade.columns]
+    with np.errstate(invalid="ignore"):
+        stake = cell.price * np.abs(table.band - table.band[best, trade.columns]) - extra
+    stake = np.where(extra <= search.objective - cell.bound, stake, -np.inf)
+    stake[best, trade.columns] = -np.inf
+    other, client = np.unravel_index(int(np.argmax(stake)), stake.shape)
+    if not stake[other, client] > 0:
+        return []
+    low, high = sorted((int(best[client]), int(other)))
+    least, most = cell.limits.get(int(client), (0, table.rows - 1))
+    cut = (low + high) // 2
+    return [
+        replace(cell, limits={**cell.limits, int(client): part})
+        for part in ((least, cut), (cut + 1, most))
+    ]
 
 
 def _cells_of_sample(search: _Search, whole: Cell) -> list[Cell]:
@@ -221,7 +263,7 @@ def _cells_of_sample(search: _Search, whole: Cell) -> list[Cell]:
         trade.slack_s[chosen] - earlier,
         trade.start_s - earlier,
         trade.bandwidth_hz * share,
-        trade.tangents,
+        trade.smooth,
     )
     result = search_deadlines(sample, 0.5 * search.gap)
     cells = sorted(result.cells, key=lambda cell: cell.low_s)

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.solve import Solution
-from airtune.allocation.sparsity import why_no_plan
+from airtune.allocation.sparsity import fastest_split, why_no_plan
 from airtune.allocation.sparsity_problem import SparsityPlan, SparsityProblem, dropped_energy
 from airtune.errors import InfeasibleError
 from airtune.quantities import FloatArray
@@ -148,14 +147,7 @@ def least_mean_latency_s(problem: SparsityProblem, rounds: int, channel: Channel
         reason = why_no_plan(current, active)
         if reason:
             raise InfeasibleError(reason)
-        plan = minmax_bandwidth(
-            current.links.select(active),
-            current.least_bits[active],
-            current.compute_delay_s[active],
-            current.bandwidth_hz,
-        ).plan
-        assert plan is not None  # nobody is without signal
-        total += plan.latency_s
+        total += fastest_split(current, active, current.least_bits[active])[1]
     return total / rounds
 
 

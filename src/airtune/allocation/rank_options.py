@@ -9,8 +9,9 @@ from airtune.quantities import FloatArray
 
 IntArray = NDArray[np.intp]
 
-SUBSET_ENTRIES = 20_000
-"""Payloads that differ by rank: all subsets are listed up to this many (client, subset) pairs."""
+TABLE_ENTRIES = 60_000
+"""Up to this many (client, option) pairs are costed together; also the most subsets listed."""
+_MASK_BITS = 62
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,8 @@ def rank_options(
     payload = np.where(np.isnan(energy), np.nan, payload_bits)
     if not (np.nanmax(payload, axis=1) > np.nanmin(payload, axis=1)).any():
         return _strongest(energy, payload[:, :1], fixed_bits)
-    clients, ranks = energy.shape
-    if ranks <= 14 and clients << ranks <= SUBSET_ENTRIES:
-        return _subsets(energy, payload, fixed_bits)
-    return _prefixes(energy, payload, fixed_bits)
+    listed = _subsets(energy, payload, fixed_bits)
+    return _prefixes(energy, payload, fixed_bits) if listed is None else listed
 
 
 def _strongest(energy: FloatArray, payload: FloatArray, fixed: FloatArray) -> RankOptions:
@@ -124,27 +123,53 @@ def _tails(values: FloatArray) -> FloatArray:
     return tails
 
 
-def _subsets(energy: FloatArray, payload: FloatArray, fixed: FloatArray) -> RankOptions:
+def _subsets(energy: FloatArray, payload: FloatArray, fixed: FloatArray) -> RankOptions | None:
+    """All undominated subsets of every client, or None if there are too many."""
     clients, ranks = energy.shape
-    mask = np.arange(1, 1 << ranks)
-    member = mask[:, None] >> np.arange(ranks) & 1 > 0
+    if ranks > _MASK_BITS:
+        return None
     lists = []
-    for n in range(clients):
-        owned = ~(member & np.isnan(energy[n])).any(axis=1)
-        bits = np.where(member[owned], payload[n], 0.0).sum(axis=1)
-        dropped = np.where(member[owned], 0.0, np.nan_to_num(energy[n])).sum(axis=1)
-        order = np.lexsort((dropped, bits))
-        best_before = np.minimum.accumulate(np.append(np.inf, dropped[order][:-1]))
-        order = order[dropped[order] < best_before]
-        lists.append((fixed[n] + bits[order], dropped[order], mask[owned][order]))
-    count = np.array([len(bits) for bits, _, _ in lists])
+    for own_energy, own_payload in zip(energy, payload, strict=True):
+        owned = ~np.isnan(own_energy)
+        found = _undominated(own_energy[owned], own_payload[owned], TABLE_ENTRIES // clients)
+        if found is None:
+            return None
+        lists.append(found)
+    count = np.array([len(bits) for bits, _ in lists])
     shape = (clients, int(count.max()))
     bits, dropped = np.full(shape, np.inf), np.zeros(shape)
     subsets = np.zeros(shape, dtype=np.int64)
-    for n, (own_bits, own_dropped, own_mask) in enumerate(lists):
-        bits[n, : count[n]], dropped[n, : count[n]] = own_bits, own_dropped
+    for n, (own_bits, own_mask) in enumerate(lists):
+        member = own_mask[:, None] >> np.arange(ranks) & 1 > 0
+        bits[n, : count[n]] = fixed[n] + own_bits
         subsets[n, : count[n]] = own_mask
+        dropped[n, : count[n]] = np.where(member, 0.0, np.nan_to_num(energy[n])).sum(axis=1)
     return RankOptions(dropped, count, energy, payload, fixed, bits, None, subsets)
+
+
+def _undominated(
+    energy: FloatArray, payload: FloatArray, limit: int
+) -> tuple[FloatArray, NDArray[np.int64]] | None:
+    """Bits and bit masks of the non-empty subsets that no other one beats in bits and energy.
+
+    Rank after rank joins all subsets so far, and what is dominated is dropped at once (Nemhauser
+    and Ullmann, 1969). None as soon as there are more than `limit`.
+    """
+    bits, kept, mask = np.empty(0), np.empty(0), np.empty(0, dtype=np.int64)
+    rounding = 1e-15 * float(energy.sum())
+    for rank, (strength, cost) in enumerate(zip(energy, payload, strict=True)):
+        bits = np.concatenate([bits, bits + cost, [cost]])
+        kept = np.concatenate([kept, kept + strength, [strength]])
+        mask = np.concatenate([mask, mask | 1 << rank, [1 << rank]])
+        order = np.lexsort((-kept, bits))
+        bits, kept, mask = bits[order], kept[order], mask[order]
+        best_before = np.maximum.accumulate(np.append(-np.inf, kept[:-1]))
+        better = kept > best_before + rounding
+        better[0] = True
+        bits, kept, mask = bits[better], kept[better], mask[better]
+        if len(bits) > limit:
+            return None
+    return bits, mask
 
 
 def _prefixes(energy: FloatArray, payload: FloatArray, fixed: FloatArray) -> RankOptions:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from airtune.allocation.bandwidth import minmax_bandwidth
+from airtune.allocation.bandwidth import airtime_s
+from airtune.allocation.common_deadline import common_headroom, concave, needed_bandwidth
 from airtune.allocation.deadline_cells import RankTrade
 from airtune.allocation.deadline_search import SAMPLE_FROM, search_deadlines
 from airtune.allocation.rank_options import IntArray, RankOptions, rank_options
@@ -21,9 +22,8 @@ from airtune.allocation.sparsity_problem import (
     dropped_energy,
 )
 from airtune.errors import InputError
-from airtune.quantities import format_duration
-from airtune.wireless.cqi import CqiLinks
-from airtune.wireless.rate import FixedEfficiencyLinks, Links, MixedLinks, ShannonLinks
+from airtune.quantities import FloatArray, format_duration
+from airtune.wireless.rate import FixedEfficiencyLinks, MixedLinks, ShannonLinks
 
 PROVEN_GAP = 1e-6
 """A plan is called optimal below this gap between its objective and the proven lower bound."""
@@ -114,11 +114,6 @@ def why_no_plan(problem: SparsityProblem, active: IntArray) -> str:
     return ""
 
 
-def concave(links: Links) -> Links:
-    """The links, or their concave envelope where the rate is a sawtooth."""
-    return links.envelope() if isinstance(links, CqiLinks) else links
-
-
 @dataclass(frozen=True)
 class _Work:
     """A lower bound on the objective of every plan, and what it took."""
@@ -129,12 +124,12 @@ class _Work:
 
 
 def _trade(
-    problem: SparsityProblem, active: IntArray, options: RankOptions, gain: NDArray[np.float64]
+    problem: SparsityProblem, active: IntArray, options: RankOptions, gain: FloatArray
 ) -> RankTrade:
     links = concave(problem.links.select(active))
     delay = problem.compute_delay_s[active]
     start = float(delay.max())
-    tangents = isinstance(links, ShannonLinks | FixedEfficiencyLinks | MixedLinks)
+    smooth = isinstance(links, ShannonLinks | FixedEfficiencyLinks | MixedLinks)
     return RankTrade(
         links,
         options,
@@ -143,7 +138,7 @@ def _trade(
         start - delay,
         start,
         problem.bandwidth_hz,
-        tangents,
+        smooth,
     )
 
 
@@ -175,17 +170,23 @@ def _with_bandwidth(
     kept = np.zeros(problem.rank_energy.shape, dtype=bool)
     kept[active] = kept_active
     payload = np.where(kept_active, problem.rank_payload_bits[active], 0.0).sum(axis=1)
-    split = minmax_bandwidth(
-        problem.links.select(active),
-        problem.fixed_payload_bits[active] + payload,
-        problem.compute_delay_s[active],
-        problem.bandwidth_hz,
-    ).plan
-    assert split is not None  # nobody is without signal: `why_no_plan` came first
     bandwidth = np.zeros(len(problem.links))
-    bandwidth[active] = split.bandwidth_hz
-    queue = problem.virtual_queue + split.latency_s - problem.latency_target_s
-    return SparsityPlan(kept, bandwidth, split.latency_s, max(queue, 0.0))
+    bits = problem.fixed_payload_bits[active] + payload
+    bandwidth[active], latency = fastest_split(problem, active, bits)
+    queue = problem.virtual_queue + latency - problem.latency_target_s
+    return SparsityPlan(kept, bandwidth, latency, max(queue, 0.0))
+
+
+def fastest_split(
+    problem: SparsityProblem, active: IntArray, bits: FloatArray
+) -> tuple[FloatArray, float]:
+    """The bandwidths [active] with which these payloads [active] arrive first, and when [s]."""
+    links, delay = problem.links.select(active), problem.compute_delay_s[active]
+    slack = delay.max() - delay
+    headroom = common_headroom(links, bits, slack, problem.bandwidth_hz)
+    bandwidth, _ = needed_bandwidth(links, bits, headroom + slack)
+    bandwidth = bandwidth * min(problem.bandwidth_hz / max(float(bandwidth.sum()), 1e-300), 1.0)
+    return bandwidth, float((delay + airtime_s(bits, links.rate(bandwidth))).max())
 
 
 def _solution(
