@@ -1,6 +1,6 @@
 """`airtune plan`: solve a planning problem and show the plan, or how it changes with a key."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,28 +42,57 @@ def plan(
 
     Exits with 3 if no plan exists, and with 2 for bad input.
     """
-    from airtune.problems import load_problem, names_a_model
+    from airtune.problems import load_problem
 
     mapping = load_problem(problem)
-    if names_a_model(mapping):
-        mapping = _explicit(mapping)
-    if write_problem is not None:
-        _write(write_problem, mapping)
-        return
-    if rounds is not None or trace is not None:
-        _simulate(mapping, rounds, trace, json)
-        return
-    if sweep is None:
-        _show(_solve(mapping, solver), json)
-    else:
+    simulated = rounds is not None or trace is not None
+    if sweep is not None:
+        if simulated or write_problem is not None:
+            allowed = "left out beside --rounds, --trace and --write-problem"
+            raise InputError("--sweep", sweep, allowed)
         _show_sweep(mapping, sweep, solver, json)
+        return
+    if simulated:
+        mapping = _with_mean_channel(mapping)
+    [(mapping, sentences)] = _explicit([mapping])
+    if write_problem is not None:
+        _write(write_problem, mapping, sentences)
+    elif simulated:
+        _simulate(mapping, rounds, trace, json)
+    else:
+        _show(_solve(mapping, solver), json)
 
 
-def _explicit(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A problem of explicit numbers from one that names a model and a cell."""
-    named = next(key for key in ("model", "cell") if key in mapping)
-    remedy = "give the delays, payloads and gains of every client"
-    raise InputError(named, mapping[named], "left out of a problem file", remedy)
+def _explicit(
+    mappings: Sequence[Mapping[str, Any]],
+) -> list[tuple[Mapping[str, Any], Sequence[str]]]:
+    """Each problem in explicit numbers, with sentences on where they come from.
+
+    What a user must know before trusting numbers made from a model and a cell goes to standard
+    error, once, away from the answer.
+    """
+    from airtune.problems import names_a_model
+
+    if not any(map(names_a_model, mappings)):
+        return [(mapping, ()) for mapping in mappings]
+    from airtune.problems.from_cell import from_cell
+
+    problems = [from_cell(mapping) for mapping in mappings]
+    for notice in dict.fromkeys(notice for problem in problems for notice in problem.notices):
+        typer.echo(f"Note: {notice}", err=True)
+    return [(problem.numbers, (*problem.origin, *problem.notices)) for problem in problems]
+
+
+def _with_mean_channel(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Simulated rounds draw fading around a problem's gains, which must not contain it already."""
+    from airtune.problems import names_a_model
+
+    if not names_a_model(mapping):
+        return mapping
+    if mapping.get("round", "mean") != "mean":
+        remedy = "simulated rounds draw their own fading"
+        raise InputError("round", mapping["round"], "mean, or left out, with --rounds", remedy)
+    return {**mapping, "round": "mean"}
 
 
 def _solve(mapping: Mapping[str, Any], solver: str | None) -> "Planned":
@@ -135,7 +164,8 @@ def _show_sweep(mapping: Mapping[str, Any], sweep: str, solver: str | None, json
     from rich.table import Table
 
     key, values = _parse_sweep(sweep)
-    answers = [_solve(_with_value(mapping, key, value), solver).answer for value in values]
+    problems = _explicit([_with_value(mapping, key, value) for value in values])
+    answers = [_solve(numbers, solver).answer for numbers, _ in problems]
     if json:
         _print_json([{key: value, **answer} for value, answer in zip(values, answers, strict=True)])
     else:
@@ -194,9 +224,10 @@ def _simulate(
         typer.echo(f"{_title(key)}: {_shown(key, value)}")
 
 
-def _write(path: Path, mapping: Mapping[str, Any]) -> None:
-    """The problem as YAML, so that it can be kept, edited and solved elsewhere."""
+def _write(path: Path, mapping: Mapping[str, Any], sentences: Sequence[str]) -> None:
+    """The problem as YAML below its sentences, to be kept, edited and solved elsewhere."""
     from io import StringIO
+    from textwrap import fill
 
     from ruamel.yaml import YAML
 
@@ -206,6 +237,8 @@ def _write(path: Path, mapping: Mapping[str, Any]) -> None:
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     text = StringIO()
+    for sentence in sentences:
+        text.write(fill(sentence, 100, initial_indent="# ", subsequent_indent="#   ") + "\n")
     writer.dump(dict(mapping), text)
     write_text_atomic(path, text.getvalue())
 

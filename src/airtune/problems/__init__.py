@@ -1,4 +1,6 @@
-"""Planning problems on explicit numbers: numbers in, plan out, no model and no torch.
+"""Planning problems: numbers in, plan out, no weights and no torch.
+
+The numbers stand in the problem, or follow from a model and a cell (`airtune.problems.from_cell`).
 
 One module per method, imported when a problem names it. Such a module has
 
@@ -63,15 +65,14 @@ class Planned:
 def plan(
     problem: Mapping[str, Any] | str | Path,
     solver: str | None = None,
-    explicit: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Planned | list[Planned]:
     """Solve a planning problem.
 
     Args:
-        problem: the content of a problem file, or the path of one. `clients` is a list of mappings
-            or a mapping of columns: arrays [client], or [draw, client] for many channel draws.
+        problem: the content of a problem file, or the path of one. In explicit numbers `clients`
+            is a list of mappings or a mapping of columns: arrays [client], or [draw, client] for
+            many channel draws. It may name a model and a cell instead.
         solver: a name from the method's SOLVERS; its first one by default.
-        explicit: turns a problem that names a model and a cell into one of explicit numbers.
 
     Returns:
         The problem with its solution; a list with one per draw if any column has draws.
@@ -82,10 +83,9 @@ def plan(
     """
     mapping = load_problem(problem)
     if names_a_model(mapping):
-        if explicit is None:
-            remedy = "write it out with `airtune plan --write-problem FILE`"
-            raise InputError("the problem", "one that names a model", "of explicit numbers", remedy)
-        mapping = explicit(mapping)
+        from airtune.problems.from_cell import from_cell
+
+        mapping = from_cell(mapping).numbers
     name, method = method_of(mapping)
     solve = solver_of(method, name, solver)
     if _drawn_columns(mapping):
@@ -102,7 +102,7 @@ def load_problem(problem: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
 
 def names_a_model(mapping: Mapping[str, Any]) -> bool:
     """Whether the numbers are still to be derived from a model and a cell."""
-    return "model" in mapping or "cell" in mapping
+    return any(key in mapping for key in ("model", "adapter", "cell", "training"))
 
 
 def method_of(mapping: Mapping[str, Any]) -> tuple[str, Method]:

@@ -54,7 +54,7 @@ class Reader:
     def count(self, key: str, default: Any = REQUIRED, least: int = 1) -> int:
         """A whole number."""
         value = self._get(key, f"a whole number >= {least}", default)
-        if not is_number(value) or value != int(value) or value < least:
+        if not is_number(value) or value % 1 != 0 or value < least:
             raise InputError(self._name(key), value, f"a whole number >= {least}")
         return int(value)
 
@@ -69,9 +69,11 @@ class Reader:
             if not allowed.holds(value):
                 raise InputError(self._name(twin), self._mapping[twin], f"in watts {allowed.words}")
             return value
-        if default is REQUIRED and not self.has(key):
+        if self.has(key):
+            return self.number(key, allowed)
+        if default is REQUIRED:
             raise InputError(self._name(key), "missing", f"{allowed.words}, or give {twin}")
-        return self.number(key, allowed, default)
+        return float(default)
 
     def vector(self, key: str, allowed: Range = FINITE, length: int | None = None) -> FloatArray:
         """A list of numbers; with a length, one number stands for all."""

@@ -1,0 +1,313 @@
+"""What every method derives its numbers from: a model, a cell with devices, one local step.
+
+Keys, defaults and draws are those of `airtune run`, so a problem and an experiment with the same
+sections and seed see the same devices, powers and channels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from airtune.cost.device import DeviceProfile, find_device, load_devices
+from airtune.cost.latency import multicast_delay
+from airtune.errors import InputError
+from airtune.problems.fields import POSITIVE, REQUIRED, refuse_unknown
+from airtune.problems.reading import Reader
+from airtune.quantities import FloatArray, format_quantity, linear_to_db, watts_to_dbm
+from airtune.wireless.cell import CellSettings
+from airtune.wireless.channel import open_channel
+from airtune.wireless.state import ChannelState
+from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape
+from airtune.workload.architecture import Architecture, load_architecture
+from airtune.workload.payload import dtype_bits
+from airtune.workload.step import Step
+from airtune.workload.transformer import Precision, Workload, workload
+
+DEVICES = ("galaxy-s25", "raspberry-pi-5", "pixel-9", "laptop-cpu")
+CLIENTS, RANK = 8, 8
+"""Defaults of an experiment."""
+MEAN = "mean"
+"""`round: mean` asks for the gains without small-scale fading."""
+SMALLER = "use a smaller batch, fewer tokens, a smaller model or dtype, or larger devices"
+"""What helps where memory does not suffice."""
+
+_TOP = ("method", "model", "dtype", "adapter", "cell", "clients", "training", "tokens", "round",
+        "seed", "uplink_dtype")  # fmt: skip
+# The keys after the first two (three) do not change what a step costs; they are known so that an
+# experiment's section can be used as it is.
+_ADAPTER = ("rank", "target_modules", "alpha", "dropout", "start")
+_TRAINING = ("batch_size", "local_steps", "optimizer", "learning_rate", "max_grad_norm",
+             "keep_optimizer")  # fmt: skip
+_CLIENTS = ("count", "devices", "device_file")
+
+
+@dataclass(frozen=True)
+class CellProblem:
+    """A problem in explicit numbers.
+
+    Attributes:
+        numbers: what the method's reader takes, and `airtune plan --write-problem` writes.
+        origin: sentences that say where the numbers come from.
+        notices: sentences that a user should read before trusting them.
+    """
+
+    numbers: dict[str, Any]
+    origin: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A cell full of devices that fine-tune a model; arrays have the axis [client].
+
+    `rank` is None where `adapter.rank` is absent. `local_steps` optimiser steps of the shape `step`
+    make a round. `examples` weighs the clients; None: all alike. `round_index` None: the mean of
+    the small-scale fading.
+    """
+
+    method: str
+    model: str
+    architecture: Architecture
+    rank: int | None
+    targets: str | tuple[str, ...]
+    step: Step
+    local_steps: int
+    precision: Precision
+    uplink_dtype: str
+    cell: CellSettings
+    devices: tuple[DeviceProfile, ...]
+    examples: FloatArray | None
+    round_index: int | None
+    seed: int
+
+    @property
+    def adapter(self) -> AdapterShape:
+        """The adapter that every client trains."""
+        return AdapterShape(RANK if self.rank is None else self.rank, self.targets)
+
+    @property
+    def names(self) -> list[str]:
+        """A number for the records and a device for people, such as `3 (pixel-9)`."""
+        return [f"{client} ({device.name})" for client, device in enumerate(self.devices)]
+
+    @property
+    def flop_rate(self) -> FloatArray:
+        """Sustained training rates, FLOP/s."""
+        return np.array([device.training_flop_rate for device in self.devices])
+
+    @property
+    def tx_power_dbm(self) -> FloatArray:
+        """The cell's limit or the device's own power, whichever is less."""
+        limit = self.cell.tx_power_dbm
+        return np.array([min(device.tx_power_dbm, limit) for device in self.devices])
+
+    @cached_property
+    def state(self) -> ChannelState:
+        """The channel as the planner sees it; the first use may import Sionna."""
+        channel = open_channel(self.cell, len(self.devices), self.seed)
+        if self.round_index is None:
+            state = channel.observe(0).estimate.without_fading()
+        else:
+            state = channel.observe(self.round_index).estimate
+        if state.budget.rate_model != "shannon" and not state.is_measured:
+            raise InputError(
+                "cell.rate_model", state.budget.rate_model, "shannon in a planning problem",
+                "its explicit numbers hold no table of rates",
+            )  # fmt: skip
+        return state
+
+    def noise(self) -> dict[str, float]:
+        """The top-level key of the noise density; none where efficiencies are measured.
+
+        It contains the noise figure and the interference margin, and the implementation margin m:
+        `b log2(1 + p g / (m N0 b))` is Shannon's rate at the noise m N0.
+        """
+        if self.state.is_measured:
+            return {}
+        budget = self.state.budget
+        noise_w_hz = budget.uplink_noise_psd * budget.margin
+        return {"noise_psd_dbm_hz": _decibels(watts_to_dbm(noise_w_hz))}
+
+    def links(self) -> list[dict[str, float]]:
+        """The keys of each client's uplink."""
+        if self.state.is_measured:
+            efficiency = self.state.spectral_efficiency.tolist()
+            return [{"spectral_efficiency_bps_hz": value} for value in efficiency]
+        pairs = zip(self.tx_power_dbm, self.gain_db(), strict=True)
+        return [{"tx_power_dbm": float(power), "gain_db": gain} for power, gain in pairs]
+
+    def gain_db(self) -> list[float]:
+        """Gains of the whole link; -inf for a client without signal."""
+        return [_decibels(value) for value in linear_to_db(self.state.gain)]
+
+    def downlink_rate_bps(self) -> FloatArray:
+        """Rates over the whole downlink band."""
+        band = np.full(len(self.devices), self.cell.bandwidth_hz)
+        return self.state.downlink().rate(band)
+
+    def broadcast_s(self, bits: float) -> float:
+        """One multicast over the whole downlink band, at the worst rate among those it reaches.
+
+        A client without signal does not hold up the others: the solver will name it.
+        """
+        rates = self.downlink_rate_bps()
+        reached = rates[rates > 0]
+        return float(multicast_delay(bits, reached)[0]) if len(reached) else 0.0
+
+    def weights(self) -> list[dict[str, float]]:
+        """The key of each client's weight, the examples that it holds; none where all are alike."""
+        if self.examples is None:
+            return [{} for _ in self.devices]
+        return [{"weight": value} for value in self.examples.tolist()]
+
+    def whole_step(self) -> Workload:
+        """The work of one unpruned step, or InputError for a device that cannot hold it."""
+        work = workload(self.architecture, self.adapter, self.step, precision=self.precision)
+        self.require_memory(work.memory_bytes, "for a step", SMALLER)
+        return work
+
+    def require_memory(self, needed_bytes: float, what: str, remedy: str) -> None:
+        """Refuse, by name, the first client whose device cannot hold so much."""
+        for name, device in zip(self.names, self.devices, strict=True):
+            if needed_bytes > device.usable_memory_bytes:
+                raise InputError(
+                    f"memory of client {name}",
+                    f"{format_quantity(device.usable_memory_bytes, 'byte')} usable",
+                    f"at least {format_quantity(needed_bytes, 'byte')}, what {self.model} needs "
+                    f"{what}",
+                    remedy,
+                )
+
+    def origin(self, adapter: str) -> str:
+        """One sentence on where the numbers of a problem come from."""
+        when = "the mean of the fading" if self.round_index is None else f"round {self.round_index}"
+        targets = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
+        steps = f"{self.local_steps} step{'s' * (self.local_steps > 1)}"
+        return (
+            f"From {self.model}, LoRA of {adapter} on {targets}, {steps} of "
+            f"{self.step.batch_size} x {self.step.tokens} tokens; the channel is that of {when}, "
+            f"seed {self.seed}."
+        )
+
+
+def read_scene(
+    mapping: Mapping[str, Any],
+    own_keys: Sequence[str],
+    *,
+    weighted: bool = False,
+    local_steps: Any = REQUIRED,
+) -> Scene:
+    """The sections of an experiment in a problem whose method also has `own_keys`.
+
+    Args:
+        weighted: whether the method weighs its clients (`clients.examples`).
+        local_steps: default of `training.local_steps`.
+
+    Raises:
+        InputError: unknown keys first, then values, each in one sentence.
+    """
+    refuse_unknown(mapping, (*_TOP, *own_keys), "")
+    top = Reader(mapping)
+    adapter = _section(mapping, "adapter", _ADAPTER)
+    training = _section(mapping, "training", _TRAINING)
+    clients = _section(mapping, "clients", (*_CLIENTS, "examples") if weighted else _CLIENTS)
+    count = clients.count("count", CLIENTS)
+    has_examples = weighted and clients.has("examples")
+    model = top.text("model", "builtin")
+    architecture = load_architecture(model)
+    mean = mapping.get("round") == MEAN
+    scene = Scene(
+        method=top.text("method"),
+        model=model,
+        architecture=architecture,
+        rank=adapter.count("rank") if adapter.has("rank") else None,
+        targets=_targets(mapping.get("adapter") or {}),
+        step=_step(architecture, training.count("batch_size"), top.count("tokens")),
+        local_steps=training.count("local_steps", local_steps),
+        precision=Precision(read_dtype(top, "dtype"), training.text("optimizer", "adamw")),
+        uplink_dtype=read_dtype(top, "uplink_dtype"),
+        cell=_cell(mapping),
+        devices=_devices(mapping.get("clients") or {}, count),
+        examples=clients.vector("examples", POSITIVE, count) if has_examples else None,
+        round_index=None if mean else top.count("round", 0, least=0),
+        seed=top.count("seed", 0, least=0),
+    )
+    scene.adapter.adaptation(architecture)
+    return scene
+
+
+def read_dtype(top: Reader, key: str) -> str:
+    """A floating point type by airtune's name, fp32 by default."""
+    name = top.text(key, "fp32")
+    dtype_bits(name, key)
+    return name
+
+
+def given(mapping: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The keys that the problem has; the method's own reader checks their values."""
+    return {key: mapping[key] for key in keys if mapping.get(key) is not None}
+
+
+def per_client(scene: Scene, *columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One mapping per client: its name, then the keys of each column."""
+    rows: list[dict[str, Any]] = [{"name": name} for name in scene.names]
+    for column in columns:
+        for row, keys in zip(rows, column, strict=True):
+            row.update(keys)
+    return rows
+
+
+def _section(mapping: Mapping[str, Any], key: str, known: Sequence[str]) -> Reader:
+    """A section with closed keys, all of them optional; absent: empty."""
+    value = mapping.get(key)
+    value = {} if value is None else value
+    reader = Reader(value, key)
+    refuse_unknown(value, known, key)
+    return reader
+
+
+def _cell(mapping: Mapping[str, Any]) -> CellSettings:
+    """CellSettings checks its own values; only unknown keys are found here."""
+    _section(mapping, "cell", [entry.name for entry in fields(CellSettings)])
+    return CellSettings(**(mapping.get("cell") or {}))
+
+
+def _targets(adapter: Mapping[str, Any]) -> str | tuple[str, ...]:
+    value = adapter.get("target_modules")
+    if value is None or isinstance(value, str):
+        return value or ALL_LINEAR
+    return _words(value, "adapter.target_modules", "module")
+
+
+def _devices(clients: Mapping[str, Any], count: int) -> tuple[DeviceProfile, ...]:
+    """Profiles dealt out to the clients in turn."""
+    value = clients.get("devices")
+    value = DEVICES if value is None else [value] if isinstance(value, str) else value
+    names = _words(value, "clients.devices", "device")
+    own = clients.get("device_file")
+    known = load_devices(None if own is None else Path(str(own)))
+    kinds = [find_device(name, known) for name in names]
+    return tuple(kinds[client % len(kinds)] for client in range(count))
+
+
+def _words(value: Any, field: str, kind: str) -> tuple[str, ...]:
+    listed = isinstance(value, list | tuple) and len(value) > 0
+    if not listed or not all(isinstance(word, str) for word in value):
+        raise InputError(field, value, f"a list of {kind} names")
+    return tuple(value)
+
+
+def _step(architecture: Architecture, batch_size: int, tokens: int) -> Step:
+    if tokens > architecture.max_tokens:
+        allowed = f"at most {architecture.max_tokens}, the model's own limit"
+        raise InputError("tokens", tokens, allowed)
+    return Step(batch_size, tokens)
+
+
+def _decibels(value: Any) -> float:
+    """Rounded to 1e-9 dB, so that -169 does not come back from watts as -169.00000000000003."""
+    return round(float(value), 9)
