@@ -117,6 +117,22 @@ class FedloraSection(Section):
     )
 
 
+class JcpbaSection(Section):
+    solver: Literal["exact", "bcd", "equal", "uniform-pruning", "no-pruning", "none"] = Field(
+        "exact", description="as in airtune plan: exact | bcd | equal | uniform-pruning | ..."
+    )
+    pruning_budget: float = Field(
+        0.3, ge=0, lt=1, description="the mean pruning rate (by weight) may not exceed it"
+    )
+    pruning_rate_max: float = Field(0.9, ge=0, lt=1, description="no client is pruned further")
+    importance: Literal["weights", "random"] = Field(
+        "weights", description="which units go first: weights (small norms) | random"
+    )
+    uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        "fp32", description="updates on the air"
+    )
+
+
 class StopSection(Section):
     target_loss: float | None = Field(None, gt=0, description="stop at this test loss [nat]")
     virtual_time_s: float | None = Field(None, gt=0, description="stop after so much virtual time")
@@ -138,6 +154,7 @@ class ExperimentConfig(Section):
     )
     method: str = Field("fedlora", description="the learning method")
     fedlora: FedloraSection = Field(default=FedloraSection(), description="options of fedlora")
+    jcpba: JcpbaSection = Field(default=JcpbaSection(), description="options of jcpba")
     planner: Part | None = Field(None, description="replaces the method's planner")
     tuner: Part | None = Field(None, description="replaces the method's tuner")
     codec: Part | None = Field(None, description="replaces the method's codec")

@@ -7,7 +7,7 @@ import pytest
 
 from airtune.config import read_config
 from airtune.errors import InputError
-from airtune.experiment.composition import CODECS, compose_method
+from airtune.experiment.composition import CODECS, check_names, compose_method
 from airtune.experiment.parts import make_importable, make_part
 from airtune.methods.fedlora import BandwidthPlanner
 from airtune.update.codec import Codec, DenseCodec
@@ -42,10 +42,10 @@ def test_names_and_options() -> None:
 
 @pytest.mark.usefixtures("own_module")
 def test_a_planner_of_ones_own() -> None:
-    method = compose_method(read_config(None, ["planner={use: my_parts:Mine, share: 0.5}"]))
+    method = compose_method(read_config(None, ["planner={use: my_parts:Mine, share: 0.5}"]), None)
     assert type(method.planner).__name__ == "Mine"
     assert method.planner.share == 0.5
-    assert isinstance(compose_method(read_config()).planner, BandwidthPlanner)
+    assert isinstance(compose_method(read_config(), None).planner, BandwidthPlanner)
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_refusals(spec: object, sentence: str) -> None:
 
 def test_unknown_method() -> None:
     with pytest.raises(InputError, match=r"method is fedlore, .*did you mean 'fedlora'"):
-        compose_method(read_config(None, ["method=fedlore"]))
+        check_names(read_config(None, ["method=fedlore"]))

@@ -10,10 +10,11 @@ import torch
 from airtune.federated.backend import ClientReport, ClientTask, Scripted
 from airtune.federated.charges import Charges
 from airtune.federated.cohort import CohortSettings
-from airtune.federated.method import FullTuner, Method, Planner, PlanningView
+from airtune.federated.method import Method, Planner, PlanningView
 from airtune.federated.round import RoundContext
 from airtune.round_plan import Plan
 from airtune.tuning.evaluate import Evaluation
+from airtune.tuning.tuner import FullTuner
 from airtune.update.aggregate import FactorMean
 from airtune.update.codec import DenseCodec
 from airtune.wireless.rate import FixedEfficiencyLinks
@@ -51,6 +52,25 @@ class FakeDevice:
     name: str = "fake"
     training_flop_rate: float = 10.0
     computing_power_w: float = 2.0
+
+
+class FakeWork:
+    """One FLOP a token; half of it can be pruned."""
+
+    def flops(self, rows: int, tokens: int, plan: Any) -> float:
+        return float(rows * tokens) * (1.0 - 0.5 * plan.pruning_rate)
+
+    def affine_flops(self, rows: int, tokens: int) -> tuple[float, float]:
+        return 0.5 * rows * tokens, 0.5 * rows * tokens
+
+    def affine_bits(self, dtype: str) -> tuple[float, float]:
+        return 640.0, 0.0
+
+    def realisable_rates(self) -> list[float]:
+        return [0.0, 0.25, 0.5, 0.75]
+
+    def least_rate(self, client: int) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +125,7 @@ def make_context(
         "charges": Charges(
             devices=devices,
             step_shapes=lambda client, round_index: [(1, 4), (1, 6)],
-            step_flops=lambda rows, tokens, plan: float(rows * tokens),
+            work=FakeWork(),
             codec=codec,
             downlink=codec,
             shapes=SHAPES,

@@ -44,7 +44,7 @@ def test_contract(name: str, rate: float, dtype: str) -> None:
     slicer, start = slicer_of(name)
     plan, unbound = a_plan(rate), SlicedCodec(slicer, dtype)
     codec = unbound.in_round(start)
-    kept = codec.kept(plan)
+    kept = codec.trained(plan)
     change = {x: t * kept[x] for x, t in random_state(slicer.model, seed=3).items()}
     decoded = check_codec(codec, change, plan, idempotent=dtype != "int8")
     bits = unbound.payload_bits(shapes_of(change), plan)
@@ -68,7 +68,7 @@ def test_the_order_of_tensors_does_not_matter() -> None:
     turned = {name: start[name] for name in sorted(start, reverse=True)}
     codec, plan = SlicedCodec(slicer).in_round(start), a_plan(0.5)
     other = SlicedCodec(slicer_of("gpt2")[0]).in_round(turned)
-    kept = codec.kept(plan)
+    kept = codec.trained(plan)
     change = {x: t * kept[x] for x, t in random_state(slicer.model, seed=3).items()}
     decoded = other.decode(codec.encode(change, plan), shapes_of(turned), plan)
     assert list(decoded) == list(turned)
@@ -112,10 +112,10 @@ def test_client_and_server_round_trip() -> None:
         payload = SlicedCodec(slicer).in_round(start).encode(change, plan)
         decoded = server.decode(payload, shapes_of(start), plan)
         assert all(torch.equal(decoded[name], change[name]) for name in change)
-        updates.append(Update(client, 1.0, decoded, server.kept(plan)))
+        updates.append(Update(client, 1.0, decoded, server.trained(plan)))
         changes.append(change)
     merged = OverlapMean().aggregate(start, updates)
-    wide, narrow = (server.kept(a_plan(rate)) for rate in (0.25, 0.75))
+    wide, narrow = (server.trained(a_plan(rate)) for rate in (0.25, 0.75))
     for name, value in start.items():
         both, one = wide[name] & narrow[name], wide[name] & ~narrow[name]
         assert torch.equal(merged[name][~wide[name]], value[~wide[name]])

@@ -6,27 +6,52 @@ from typing import Any
 
 from airtune.config import ExperimentConfig
 from airtune.experiment.parts import make_part, unknown_name
-from airtune.federated.method import FullTuner, Method, Planner, Tuner
+from airtune.federated.method import Method, Planner
 from airtune.methods.fedlora import BandwidthPlanner, fedlora
+from airtune.methods.jcpba import JcpbaPlanner, jcpba
+from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator, FactorMean
 from airtune.update.codec import Codec, DenseCodec
+from airtune.update.overlap import OverlapMean
 
-METHODS: dict[str, Callable[[ExperimentConfig], Method]] = {
-    "fedlora": lambda config: fedlora(
+Factory = Callable[[ExperimentConfig, Any], Method]
+
+METHODS: dict[str, Factory] = {
+    "fedlora": lambda config, model: fedlora(
         config.fedlora.bandwidth, config.fedlora.uplink_dtype, config.fedlora.downlink_dtype
-    )
+    ),
+    "jcpba": lambda config, model: jcpba(
+        model,
+        JcpbaPlanner(
+            config.jcpba.solver,
+            config.jcpba.pruning_budget,
+            config.jcpba.pruning_rate_max,
+            config.jcpba.uplink_dtype,
+        ),
+        config.jcpba.importance,
+        config.seed,
+    ),
 }
-PLANNERS: dict[str, type[Planner]] = {"bandwidth": BandwidthPlanner}
+"""Method name -> its composition, from the experiment and the adapted model."""
+PLANNERS: dict[str, type[Planner]] = {"bandwidth": BandwidthPlanner, "jcpba": JcpbaPlanner}
 TUNERS: dict[str, type[Tuner]] = {"full": FullTuner}
 CODECS: dict[str, type[Codec]] = {"dense": DenseCodec}
-AGGREGATORS: dict[str, type[Aggregator]] = {"factor-mean": FactorMean}
+AGGREGATORS: dict[str, type[Aggregator]] = {"factor-mean": FactorMean, "overlap-mean": OverlapMean}
 
 
-def compose_method(config: ExperimentConfig) -> Method:
-    """The method by name, with every part that the experiment replaces."""
+def check_names(config: ExperimentConfig) -> None:
+    """Refuse an unknown method, or a part that cannot be made, before the model is loaded."""
     if config.method not in METHODS:
         raise unknown_name("method", config.method, METHODS)
-    method = METHODS[config.method](config)
+    _replacements(config)
+
+
+def compose_method(config: ExperimentConfig, model: Any) -> Method:
+    """The method by name, with every part that the experiment replaces."""
+    return replace(METHODS[config.method](config, model), **_replacements(config))
+
+
+def _replacements(config: ExperimentConfig) -> dict[str, Any]:
     replaced: dict[str, Any] = {}
     for name, known, base in (
         ("planner", PLANNERS, Planner),
@@ -37,4 +62,4 @@ def compose_method(config: ExperimentConfig) -> Method:
         spec = getattr(config, name)
         if spec is not None:
             replaced[name] = make_part(spec, known, base, name)
-    return replace(method, **replaced)
+    return replaced

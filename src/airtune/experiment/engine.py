@@ -56,7 +56,7 @@ def build_client_side(config: ExperimentConfig) -> ClientSide:
     architecture = Architecture.from_config(base.config)
     shards = load_shards(config, base.tokenizer, architecture.max_tokens)
     model = attach(base, adapter_settings(config))
-    return client_side(config, compose_method(config), model, shards)
+    return client_side(config, compose_method(config, model), model, shards)
 
 
 def client_side(config: ExperimentConfig, method: Method, model: Any, shards: Shards) -> ClientSide:

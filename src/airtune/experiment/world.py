@@ -1,7 +1,7 @@
 """From a checked experiment to a world that can run rounds. Nothing is written here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from airtune.config import ExperimentConfig
-from airtune.cost.device import (
-    DeviceProfile,
-    find_device,
-    load_devices,
-    refuse_small_memory,
-)
+from airtune.cost.device import DeviceProfile, find_device, load_devices
 from airtune.errors import AirtuneError, InputError
-from airtune.experiment.composition import compose_method
+from airtune.experiment.composition import check_names, compose_method
 from airtune.experiment.engine import (
     adapter_settings,
     choose_engine,
@@ -25,13 +20,13 @@ from airtune.experiment.engine import (
     make_backend,
 )
 from airtune.experiment.shards import Shards, load_shards
+from airtune.experiment.work import TrainingWork
 from airtune.federated.backend import Backend, ClientSide
 from airtune.federated.charges import Charges
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.round import RoundContext
 from airtune.quantities import FloatArray, dbm_to_watts
-from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import (
     AdapterState,
     attach,
@@ -44,8 +39,7 @@ from airtune.tuning.evaluate import Evaluation, evaluate
 from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 from airtune.workload.architecture import Architecture, load_architecture
-from airtune.workload.step import Step
-from airtune.workload.transformer import Precision, Workload, workload
+from airtune.workload.transformer import Precision
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class World:
     base: BaseModel
     model: Any
     architecture: Architecture
-    work: "TrainingWork"
+    work: TrainingWork
     shards: Shards
     devices: tuple[DeviceProfile, ...]
     side: ClientSide
@@ -98,14 +92,14 @@ class World:
 
     def memory_bytes(self, client: int) -> int:
         """Peak memory of a client's training, at the longest row that it holds."""
-        return client_memory(self.work, self.shards, client)
+        return self.work.memory_bytes(client)
 
 
 def build_world(config: ExperimentConfig) -> World:
     """Load and check everything. The cheap checks come first: a typo should not cost a minute."""
     cohort = CohortSettings(config.cohort.size, config.cohort.dropout)
     cohort.check(config.clients.count)
-    method = compose_method(config)
+    check_names(config)
     devices = deal_devices(config)
     settings = adapter_settings(config)
     adapter = AdapterShape(settings.rank, settings.target_modules)
@@ -117,12 +111,14 @@ def build_world(config: ExperimentConfig) -> World:
     adapter_tensors(architecture, adapter)
     shards = load_shards(config, base.tokenizer, architecture.max_tokens)
     model = attach(base, settings)
-    work = TrainingWork(charged, adapter, Precision(config.dtype, config.training.optimizer))
-    _refuse_small_memory(devices, work, shards)
+    method = compose_method(config, model)
+    precision = Precision(config.dtype, config.training.optimizer)
+    work = TrainingWork(charged, adapter, precision, shards, devices)
+    work.refuse_small_memory(method.planner.prunes)
     charges = Charges(
         devices=devices,
         step_shapes=shards.step_shapes,
-        step_flops=work.flops,
+        work=work,
         codec=method.codec,
         downlink=method.downlink,
         shapes=adapter_tensors(charged, adapter),
@@ -154,30 +150,6 @@ def deal_devices(config: ExperimentConfig) -> tuple[DeviceProfile, ...]:
 def client_names(devices: tuple[DeviceProfile, ...]) -> tuple[str, ...]:
     """`client 3 (pixel-7)`: a number for the records, a device for people."""
     return tuple(f"client {client} ({device.name})" for client, device in enumerate(devices))
-
-
-@dataclass(frozen=True)
-class TrainingWork:
-    """The charged model's work in one optimiser step, remembered by its shape."""
-
-    architecture: Architecture
-    adapter: AdapterShape
-    precision: Precision
-    known: dict[tuple[int, int, float], Workload] = field(default_factory=dict)
-
-    def of(self, rows: int, tokens: int, pruning_rate: float = 0.0) -> Workload:
-        """Parameters, FLOPs and memory of a batch of `rows` x `tokens`."""
-        key = (rows, tokens, pruning_rate)
-        if key not in self.known:
-            step = Step(rows, tokens)
-            self.known[key] = workload(
-                self.architecture, self.adapter, step, pruning_rate, self.precision
-            )
-        return self.known[key]
-
-    def flops(self, rows: int, tokens: int, plan: ClientPlan) -> float:
-        """Forward and backward operations [FLOP]."""
-        return float(self.of(rows, tokens, plan.pruning_rate).flops)
 
 
 def _context(
@@ -222,19 +194,6 @@ def _evaluator(model: Any, shards: Shards) -> Any:
         return evaluate(model, batches)
 
     return measure
-
-
-def client_memory(work: TrainingWork, shards: Shards, client: int) -> int:
-    """Peak memory of a batch of the longest rows in a client's shard [byte]."""
-    longest = int(shards.train.length[shards.parts[client]].max())
-    return work.of(shards.batch_size, longest).memory_bytes
-
-
-def _refuse_small_memory(
-    devices: tuple[DeviceProfile, ...], work: TrainingWork, shards: Shards
-) -> None:
-    for client, device in enumerate(devices):
-        refuse_small_memory(f"client {client}", device, client_memory(work, shards, client))
 
 
 def refuse_used_folder(folder: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any, final
 
 from torch import Tensor
 
-from airtune.federated.method import Method, TuningContext
+from airtune.federated.method import Method
 from airtune.round_plan import ClientPlan
 from airtune.tuning.local import TokenBatch, TrainingSettings
+from airtune.tuning.tuner import TuningContext
 from airtune.update.codec import Shapes
 
 
@@ -77,7 +78,7 @@ class ClientSide:
         )
         result = self.method.tuner.tune(start, task.plan, context)
         change = {name: result.state[name] - value for name, value in start.items()}
-        payload = self.method.codec.encode(change, task.plan)
+        payload = self.method.codec.in_round(start).encode(change, task.plan)
         return ClientReport(
             task.client, payload, result.mean_loss, result.label_tokens, result.carried
         )

@@ -6,11 +6,36 @@ Everything that can be known before training is known here: the batches of a rou
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from airtune.cost.device import DeviceProfile
 from airtune.round_plan import ClientPlan
 from airtune.update.codec import Codec, Shapes
+
+
+class Work(Protocol):
+    """The charged model's work; `experiment.world.TrainingWork` counts it from a config."""
+
+    def flops(self, rows: int, tokens: int, plan: ClientPlan) -> float:
+        """One optimiser step as planned [FLOP]."""
+        ...
+
+    def affine_flops(self, rows: int, tokens: int) -> tuple[float, float]:
+        """`fixed` and `prunable` of one optimiser step [FLOP]."""
+        ...
+
+    def affine_bits(self, dtype: str) -> tuple[float, float]:
+        """`fixed` and `prunable` of a dense update [bit]."""
+        ...
+
+    def realisable_rates(self) -> list[float]:
+        """Pruning rates at which one more unit goes."""
+        ...
+
+    def least_rate(self, client: int) -> float:
+        """The pruning rate at which the client's training fits its memory."""
+        ...
+
 
 StepShape = tuple[int, int]
 """Rows and padded tokens of one optimiser step."""
@@ -21,14 +46,14 @@ StepShape = tuple[int, int]
 class Charges:
     """The cost model of an experiment; what `charge_as` changes, it changes here and only here.
 
-    `step_flops(rows, tokens, plan)` is the cost of one optimiser step [FLOP]. `shapes` are the
+    `work` counts the optimiser steps of the charged model. `shapes` are the
     adapter's shapes of the charged model. `as_other_model` says that payloads, too, are charged
     as predicted for that model, not as encoded.
     """
 
     devices: Sequence[DeviceProfile]
     step_shapes: Callable[[int, int], Sequence[StepShape]]
-    step_flops: Callable[[int, int, ClientPlan], float]
+    work: Work
     codec: Codec
     downlink: Codec
     shapes: Shapes
@@ -50,11 +75,30 @@ class RoundCharges:
     def compute_flops(self, plan: ClientPlan) -> float:
         """All optimiser steps of the round [FLOP]."""
         steps = self.model.step_shapes(plan.client, self.round_index)
-        return sum(self.model.step_flops(rows, tokens, plan) for rows, tokens in steps)
+        return sum(self.model.work.flops(rows, tokens, plan) for rows, tokens in steps)
 
     def compute_s(self, plan: ClientPlan) -> float:
         """FLOPs over the device's sustained training rate [s]."""
         return self.compute_flops(plan) / self.model.devices[plan.client].training_flop_rate
+
+    def affine_compute_s(self, plan: ClientPlan) -> tuple[float, float]:
+        """`fixed` and `prunable` of the computing delay: fixed + (1 - rate) prunable [s]."""
+        speed = self.model.devices[plan.client].training_flop_rate
+        steps = self.model.step_shapes(plan.client, self.round_index)
+        parts = [self.model.work.affine_flops(rows, tokens) for rows, tokens in steps]
+        return sum(fixed for fixed, _ in parts) / speed, sum(cut for _, cut in parts) / speed
+
+    def affine_payload_bits(self, dtype: str) -> tuple[float, float]:
+        """`fixed` and `prunable` of a dense update [bit]."""
+        return self.model.work.affine_bits(dtype)
+
+    def realisable_rates(self) -> list[float]:
+        """Pruning rates at which one more unit goes, ascending from 0."""
+        return self.model.work.realisable_rates()
+
+    def least_rate(self, plan: ClientPlan) -> float:
+        """The pruning rate that the client needs to fit its memory."""
+        return self.model.work.least_rate(plan.client)
 
     def payload_bits(self, plan: ClientPlan) -> int:
         """Predicted uplink payload [bit]."""

@@ -10,18 +10,16 @@ four bases and is named by import path in the experiment file: `planner: my_pack
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, ClassVar, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan, Plan
-from airtune.tuning.adapter import AdapterState
-from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings, train_locally
+from airtune.tuning.tuner import Tuner
 from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec
 from airtune.wireless.rate import Links
@@ -39,6 +37,22 @@ class CohortCosts(Protocol):
 
     def payload_bits(self, plan: ClientPlan) -> int:
         """Length of the update [bit]."""
+        ...
+
+    def affine_compute_s(self, plan: ClientPlan) -> tuple[float, float]:
+        """`fixed` and `prunable` of the computing delay, fixed + (1 - rate) prunable [s]."""
+        ...
+
+    def affine_payload_bits(self, dtype: str) -> tuple[float, float]:
+        """`fixed` and `prunable` of a dense update [bit]."""
+        ...
+
+    def realisable_rates(self) -> list[float]:
+        """Pruning rates at which one more unit goes, ascending from 0."""
+        ...
+
+    def least_rate(self, plan: ClientPlan) -> float:
+        """The pruning rate that the client needs to fit its memory."""
         ...
 
 
@@ -73,7 +87,12 @@ class PlanningView:
 
 
 class Planner(ABC):
-    """Decides a round before it happens."""
+    """Decides a round before it happens.
+
+    `prunes` says that it can slim a client to its memory, so a large model is no reason to refuse.
+    """
+
+    prunes: ClassVar[bool] = False
 
     def initial_state(self) -> dict[str, Any]:
         """What `plan` finds in round 0."""
@@ -86,42 +105,6 @@ class Planner(ABC):
     def after_round(self, state: PlannerState, record: Mapping[str, Any]) -> dict[str, Any]:
         """The next state, from the round as it was charged (a virtual queue lives here)."""
         return dict(state)
-
-
-@dataclass(frozen=True)
-class TuningContext:
-    """What a client has at hand; random draws come from (seed, purpose, round, client)."""
-
-    model: Any
-    batches: Sequence[TokenBatch]
-    training: TrainingSettings
-    seed: int
-    round_index: int
-    carried: Mapping[str, Tensor]
-
-
-class Tuner(ABC):
-    """How a client trains from the broadcast adapter."""
-
-    @abstractmethod
-    def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
-        """Train as planned; the result's state has the start's names and shapes."""
-
-
-@final
-@dataclass(frozen=True)
-class FullTuner(Tuner):
-    """Every coordinate of the adapter is trained on the whole model."""
-
-    def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
-        return train_locally(
-            context.model,
-            start,
-            context.batches,
-            context.training,
-            dropout_seed=(context.seed, context.round_index, plan.client),
-            carried=dict(context.carried),
-        )
 
 
 @final

@@ -141,11 +141,14 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
     reports = {report.client: report for report in context.backend.run(tasks)}
     charged, latency = charge_clients(context, start, reports, start.charges.downlink_bits(whole))
     in_time = [charge.plan.client for charge in charged if charge.outcome == IN_TIME]
+    received = context.method.downlink.decode(broadcast, context.shapes, whole)
+    codec = context.method.codec.in_round(received)
     updates = [
         Update(
             client,
             float(context.weights[client]),
-            context.method.codec.decode(reports[client].payload, context.shapes, plans[client]),
+            codec.decode(reports[client].payload, context.shapes, plans[client]),
+            codec.trained(plans[client]),
         )
         for client in in_time
     ]

@@ -4,10 +4,10 @@ In the manner of Pang et al., arXiv 2602.01024: less computing and less upload a
 stay follows from the pruning rate, the base and the broadcast adapter, so no mask travels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState, read_state
 from airtune.tuning.importance import Importance, fingerprint
-from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings, train_locally
+from airtune.tuning.local import LocalResult, train_locally
 from airtune.tuning.slice import (
     BlockScores,
     Cuts,
@@ -30,24 +30,8 @@ from airtune.tuning.slice import (
     whole_slice,
 )
 from airtune.tuning.sliced_model import sliced_model
+from airtune.tuning.tuner import Tuner, TuningContext
 from airtune.workload.architecture import Architecture
-
-
-class ClientContext(Protocol):
-    """What a pruned client reads of `federated.method.TuningContext`."""
-
-    @property
-    def model(self) -> Any: ...
-    @property
-    def batches(self) -> Sequence[TokenBatch]: ...
-    @property
-    def training(self) -> TrainingSettings: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def round_index(self) -> int: ...
-    @property
-    def carried(self) -> Mapping[str, Tensor]: ...
 
 
 @final
@@ -94,12 +78,12 @@ class Slicer:
 
 @final
 @dataclass(frozen=True)
-class PrunedTuner:
+class PrunedTuner(Tuner):
     """Trains the planned slice; coordinates outside it come back exactly as they started."""
 
     slicer: Slicer
 
-    def tune(self, start: AdapterState, plan: ClientPlan, context: ClientContext) -> LocalResult:
+    def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
         """Train as planned; the result's state has the start's names and shapes."""
         part = self.slicer.slice(start, plan.pruning_rate)
         cuts = adapter_cuts(part, start)

@@ -31,6 +31,17 @@ class Codec(ABC):
     template's names and shapes; encoding the decoded change again gives the same bytes.
     """
 
+    def in_round(self, broadcast: TensorMap) -> "Codec":
+        """This codec in a round that began with `broadcast`, as the client decoded it.
+
+        Both ends know it, so a codec may derive from it what then need not travel (a mask).
+        """
+        return self
+
+    def trained(self, plan: ClientPlan) -> TensorMap | None:
+        """True where a client with this plan trains and sends a coordinate; None: everywhere."""
+        return None
+
     @abstractmethod
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         """The bytes that a client with this plan sends."""

@@ -55,14 +55,14 @@ class SlicedCodec(Codec):
         """This codec for the round that began with this adapter, as the client decoded it."""
         return replace(self, broadcast=broadcast)
 
-    def kept(self, plan: ClientPlan) -> Mapping[str, Tensor]:
+    def trained(self, plan: ClientPlan) -> Mapping[str, Tensor]:
         """True where a client with this plan trains and sends a coordinate; for `Update.kept`."""
         if self.broadcast is None:
             raise ValueError("a sliced codec must be bound first: codec.in_round(broadcast)")
         return self.slices.kept(self.broadcast, plan.pruning_rate)
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
-        kept = self.kept(plan)
+        kept = self.trained(plan)
         vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
         draws = partial(content_draws, self.seed, plan.client, vector)
         return pack(to_wire("update", vector, self.dtype, draws))
@@ -74,7 +74,7 @@ class SlicedCodec(Codec):
             raise InputError(
                 "payload", f"{vector.numel()} numbers", f"{expected} numbers for this slice"
             )
-        kept, start = self.kept(plan), 0
+        kept, start = self.trained(plan), 0
         change = {name: torch.zeros(shape) for name, shape in template.items()}
         for name in sorted(template):
             count = int(kept[name].sum())

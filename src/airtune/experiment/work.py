@@ -1,0 +1,92 @@
+"""The work of the charged model: FLOPs, bits and memory of each client's training."""
+
+from dataclasses import dataclass, field
+
+from airtune.cost.device import DeviceProfile, refuse_small_memory
+from airtune.errors import InputError
+from airtune.experiment.shards import Shards
+from airtune.round_plan import ClientPlan
+from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.affine import affine_flops, affine_update_bits, distinct_rates, rate_that_fits
+from airtune.workload.architecture import Architecture
+from airtune.workload.step import Step
+from airtune.workload.transformer import Precision, Workload, workload
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """The charged model's work in one optimiser step, remembered by its shape."""
+
+    architecture: Architecture
+    adapter: AdapterShape
+    precision: Precision
+    shards: Shards
+    devices: tuple[DeviceProfile, ...]
+    _known: dict[tuple[int, int, float], Workload] = field(default_factory=dict, repr=False)
+    _lines: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict, repr=False)
+
+    def of(self, rows: int, tokens: int, pruning_rate: float = 0.0) -> Workload:
+        """Parameters, FLOPs and memory of a batch of `rows` x `tokens`."""
+        key = (rows, tokens, pruning_rate)
+        if key not in self._known:
+            self._known[key] = workload(
+                self.architecture, self.adapter, Step(rows, tokens), pruning_rate, self.precision
+            )
+        return self._known[key]
+
+    def flops(self, rows: int, tokens: int, plan: ClientPlan) -> float:
+        """Forward and backward operations [FLOP]."""
+        return float(self.of(rows, tokens, plan.pruning_rate).flops)
+
+    def affine_flops(self, rows: int, tokens: int) -> tuple[float, float]:
+        """`fixed` and `prunable` of a step: fixed + (1 - rate) prunable [FLOP]."""
+        key = (rows, tokens)
+        if key not in self._lines:
+            line = affine_flops(self.architecture, self.adapter, Step(rows, tokens))
+            self._lines[key] = (float(line.fixed), float(line.prunable))
+        return self._lines[key]
+
+    def affine_bits(self, dtype: str) -> tuple[float, float]:
+        """`fixed` and `prunable` of a dense update [bit]."""
+        line = affine_update_bits(self.architecture, self.adapter, dtype)
+        return float(line.fixed), float(line.prunable)
+
+    def realisable_rates(self) -> list[float]:
+        """Pruning rates at which one more unit goes, ascending from 0."""
+        return distinct_rates(self.architecture)
+
+    def longest_step(self, client: int) -> Step:
+        """A batch of the longest row that a client holds."""
+        longest = int(self.shards.train.length[self.shards.parts[client]].max())
+        return Step(self.shards.batch_size, longest)
+
+    def memory_bytes(self, client: int) -> int:
+        """Peak memory of that batch on the whole model."""
+        step = self.longest_step(client)
+        return self.of(step.batch_size, step.tokens).memory_bytes
+
+    def least_rate(self, client: int) -> float:
+        """The pruning rate at which a client fits its memory; 0 where the whole model does.
+
+        Raises InputError, naming the client, where not even the highest rate fits.
+        """
+        usable = self.devices[client].usable_memory_bytes
+        if self.memory_bytes(client) <= usable:
+            return 0.0
+        try:
+            return rate_that_fits(
+                self.architecture, self.adapter, self.longest_step(client), usable, self.precision
+            )
+        except InputError as error:
+            raise InputError(
+                f"memory of client {client}", f"{usable:.3g} bytes usable", error.allowed,
+                error.remedy,
+            ) from None  # fmt: skip
+
+    def refuse_small_memory(self, prunes: bool) -> None:
+        """Raise InputError for the first client whose device cannot hold its training."""
+        for client, device in enumerate(self.devices):
+            if prunes:
+                self.least_rate(client)
+            else:
+                refuse_small_memory(f"client {client}", device, self.memory_bytes(client))

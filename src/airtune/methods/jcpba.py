@@ -1,0 +1,146 @@
+"""jcpba: joint client pruning and bandwidth allocation, in the manner of Pang et al.
+
+arXiv 2602.01024. Each client fine-tunes LoRA on its own sliced copy of the model, so it computes
+less AND sends less. Rates and bandwidths are the global optimum under the pruning budget
+(`allocation/pruning_exact.py`), or come from one of the solvers beside it. The broadcast is the
+whole adapter, since a client derives its slice from the base and the broadcast.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast, final
+
+import numpy as np
+
+from airtune.allocation.bandwidth import minmax_bandwidth
+from airtune.allocation.pruning import PruningPlan, PruningProblem
+from airtune.allocation.solve import Solution
+from airtune.errors import InfeasibleError, InputError
+from airtune.federated.method import Method, Planner, PlannerState, PlanningView
+from airtune.methods.reach import Reach
+from airtune.problems.jcpba import SOLVERS
+from airtune.quantities import FloatArray
+from airtune.round_plan import ClientPlan, Plan
+from airtune.tuning.importance import Importance, RandomImportance, WeightImportance
+from airtune.tuning.prune import PrunedTuner, Slicer
+from airtune.update.codec import DenseCodec
+from airtune.update.overlap import OverlapMean
+from airtune.update.sliced import SlicedCodec
+from airtune.wireless.cqi import CqiLinks
+from airtune.wireless.rate import ConcaveLinks, Links
+
+_SLACK = 1e-9
+"""A solver's k / units may come out a rounding below itself."""
+
+
+def jcpba(model: Any, planner: "JcpbaPlanner", importance: str, seed: int) -> Method:
+    """The composition: prune and divide the band, train slices, send slices, merge overlaps."""
+    rules: dict[str, Callable[[], Importance]] = {
+        "weights": WeightImportance,
+        "random": lambda: RandomImportance(seed),
+    }
+    slicer = Slicer(model, rules[importance]())
+    return Method(
+        "jcpba",
+        planner,
+        PrunedTuner(slicer),
+        SlicedCodec(slicer, planner.uplink_dtype, seed),
+        OverlapMean(),
+        DenseCodec(),
+    )
+
+
+def _concave(links: Links) -> ConcaveLinks:
+    """Rates that are concave in bandwidth; for a CQI table, whose rate is a sawtooth, its hull."""
+    return links.envelope() if isinstance(links, CqiLinks) else cast(ConcaveLinks, links)
+
+
+@final
+@dataclass(frozen=True)
+class JcpbaPlanner(Planner):
+    """Pruning rates by a solver of `airtune plan`, rounded to what can be sliced.
+
+    A rate is rounded DOWN to the next one at which a unit goes, which stays within the budget and
+    above a memory floor; the band is then divided again for the slices' exact FLOPs and bits. The
+    bound is that of the continuous problem, so the gap includes what rounding costs.
+    """
+
+    prunes: ClassVar[bool] = True
+    solver: str = "exact"
+    pruning_budget: float = 0.3
+    pruning_rate_max: float = 0.9
+    uplink_dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise InputError("jcpba.solver", self.solver, f"one of {', '.join(SOLVERS)}")
+
+    def plan(self, view: PlanningView, state: PlannerState) -> Plan:
+        reach = Reach.of(view)
+        if not reach.kept:
+            return reach.nobody()
+        solution: Solution[PruningPlan] = SOLVERS[self.solver](self._problem(view, reach))
+        if solution.plan is None:
+            raise InfeasibleError(f"In round {view.round_index + 1}: {solution.message}")
+        rates = self._realisable(view, solution.plan.pruning_rate)
+        slices = [
+            replace(view.full_plan(i), pruning_rate=float(rates[k]))
+            for k, i in enumerate(reach.kept)
+        ]
+        return self._divide(view, reach, slices, solution)
+
+    def _problem(self, view: PlanningView, reach: Reach) -> PruningProblem:
+        plans = [view.full_plan(i) for i in reach.kept]
+        computing = np.array([view.costs.affine_compute_s(plan) for plan in plans])
+        fixed_bits, prunable_bits = view.costs.affine_payload_bits(self.uplink_dtype)
+        weight = view.weights[reach.kept]
+        return PruningProblem(
+            links=_concave(reach.links),
+            bandwidth_hz=view.bandwidth_hz,
+            pruning_budget=self.pruning_budget,
+            pruning_rate_max=self.pruning_rate_max,
+            weight=weight / weight.sum(),
+            fixed_delay_s=np.full(len(plans), view.broadcast_s),
+            fixed_compute_s=computing[:, 0],
+            prunable_compute_s=computing[:, 1],
+            fixed_bits=np.full(len(plans), fixed_bits),
+            prunable_bits=np.full(len(plans), prunable_bits),
+            pruning_rate_min=np.array([view.costs.least_rate(plan) for plan in plans]),
+            names=reach.names,
+        )
+
+    @staticmethod
+    def _realisable(view: PlanningView, rates: FloatArray) -> FloatArray:
+        ladder = view.costs.realisable_rates()
+        return np.array([ladder[bisect_right(ladder, rate + _SLACK) - 1] for rate in rates])
+
+    @staticmethod
+    def _divide(
+        view: PlanningView,
+        reach: Reach,
+        slices: list[ClientPlan],
+        solution: Solution[PruningPlan],
+    ) -> Plan:
+        fixed_s = view.broadcast_s + np.array([view.costs.compute_s(plan) for plan in slices])
+        bits = np.array([view.costs.payload_bits(plan) for plan in slices], dtype=np.float64)
+        band = minmax_bandwidth(reach.links, bits, fixed_s, view.bandwidth_hz, reach.names)
+        assert solution.plan is not None
+        if band.plan is None:
+            raise InfeasibleError(f"In round {view.round_index + 1}: {band.message}")
+        shares = band.plan.bandwidth_hz
+        if solution.solver in ("equal", "none"):
+            shares = np.full(len(slices), view.bandwidth_hz / len(slices))
+        with np.errstate(divide="ignore"):
+            latency_s = float((fixed_s + bits / reach.links.rate(shares)).max())
+        return Plan(
+            tuple(
+                replace(plan, bandwidth_hz=float(share))
+                for plan, share in zip(slices, shares, strict=True)
+            ),
+            latency_s,
+            solution.lower_bound,
+            str(solution.status),
+            solution.message,
+            reach.skipped,
+        )

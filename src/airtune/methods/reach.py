@@ -1,0 +1,61 @@
+"""Who can take part in a round at all, which every planner asks first."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from airtune.allocation.solve import Status
+from airtune.cost.latency import transfer_delay
+from airtune.errors import InfeasibleError
+from airtune.federated.method import PlanningView
+from airtune.round_plan import Plan
+from airtune.wireless.rate import Links
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Positions in the cohort that are planned for, and the others with the reason.
+
+    `links` and `names` are those of the kept clients, `names` as solvers' messages want them.
+    """
+
+    kept: list[int]
+    links: Links
+    names: list[str]
+    skipped: dict[int, str]
+
+    @classmethod
+    def of(cls, view: PlanningView) -> "Reach":
+        """Leave out whoever cannot make the deadline with the whole band to itself.
+
+        Raises InfeasibleError for a client without signal where there is no deadline.
+        """
+        skipped = _out_of_reach(view)
+        kept = [i for i, client in enumerate(view.cohort) if int(client) not in skipped]
+        names = [view.names[i].removeprefix("client ") for i in kept]
+        return cls(kept, view.uplink.select(np.array(kept, dtype=np.intp)), names, skipped)
+
+    def nobody(self) -> Plan:
+        """The plan of a round in which no client can be reached."""
+        return Plan((), 0.0, None, Status.INFEASIBLE, "no client can be reached", self.skipped)
+
+
+def _out_of_reach(view: PlanningView) -> dict[int, str]:
+    silent = view.uplink.limit_bps() <= 0
+    if view.deadline_s is None:
+        if silent.any():
+            name = view.names[int(np.flatnonzero(silent)[0])]
+            raise InfeasibleError(
+                f"In round {view.round_index + 1} {name} has no uplink signal and would never "
+                "finish: set deadline_s to go on without it, or raise its transmit power."
+            )
+        return {}
+    plans = [view.full_plan(position) for position in range(len(view.cohort))]
+    fixed_s = view.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
+    bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
+    whole_band = view.uplink.rate(np.full(len(plans), view.bandwidth_hz))
+    alone_s = fixed_s + transfer_delay(bits, whole_band)
+    return {
+        int(view.cohort[i]): f"cannot finish within {view.deadline_s:g} s at any share of the band"
+        for i in np.flatnonzero(silent | (alone_s > view.deadline_s))
+    }
