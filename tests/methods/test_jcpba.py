@@ -69,7 +69,7 @@ def test_a_small_device_is_pruned_to_fit(tmp_path: Path) -> None:
     own = tmp_path / "devices.yaml"
     sources = "{training_flop_rate: x, memory_bytes: x, computing_power_w: x, tx_power_dbm: x}"
     own.write_text(
-        "tiny: {training_flop_rate: 1e9, memory_bytes: 16000000, computing_power_w: 1, "
+        "tiny: {training_flop_rate: 1e9, memory_bytes: 18000000, computing_power_w: 1, "
         f"tx_power_dbm: 20, sources: {sources}}}\n"
     )
     changes = (f"clients.device_file={own}", "clients.devices=[tiny, laptop-cpu, laptop-cpu]")
