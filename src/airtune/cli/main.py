@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from airtune import __version__
+from airtune.cli.channel import channel
 from airtune.cli.device import app as device_app
 from airtune.cli.export import export, model_app
 from airtune.cli.inspect import evaluate, generate
@@ -29,6 +30,7 @@ app.command()(resume)
 app.command()(init)
 app.command()(plan)
 app.command()(profile)
+app.command()(channel)
 app.command("eval")(evaluate)
 app.command()(generate)
 app.command()(export)
