@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import airtune
 from airtune.cost.device import load_devices
@@ -180,19 +182,26 @@ def test_sflllm_lists_every_split_point_and_rank() -> None:
         assert row["adapter_bits"] == update_bits(model, AdapterShape(rank), blocks=range(point))
     assert numbers["main_server"]["subchannel_bandwidth_hz"] == [10e6 / 6] * 6
     assert numbers["federated_server"]["total_power_w"] == pytest.approx(10**-0.5)
+    seen = open_channel(CellSettings(**CELL), 3, seed=4).observe(0).estimate
+    rates = [client["downlink_rate_bps"] for client in numbers["clients"]]
+    assert rates == pytest.approx((seen.downlink().rate(np.full(3, 10e6)) / 3).tolist(), rel=1e-12)
     # Without a common cap all clients may radiate 23 dBm.
     assert numbers["main_server"]["total_power_w"] == pytest.approx(3 * 10**-0.7)
 
 
 def test_split_points_that_do_not_fit_are_left_out_and_said() -> None:
-    large = SFLLLM | {"tokens": 1024, "training": {"batch_size": 8, "local_steps": 1}}
-    problem = from_cell(large)
+    devices = ["galaxy-s25", "orange-pi-5"]
+    large = SFLLLM | {
+        "tokens": 1024,
+        "training": {"batch_size": 8, "local_steps": 1},
+        "rounds": {1: 60, 768: 40},
+    }
+    problem = from_cell(changed(large, "clients.devices", devices))
     points = sorted({row["split_point"] for row in problem.numbers["candidates"]})
-    usable = min(load_devices()[name].usable_memory_bytes for name in large["clients"]["devices"])
-    needed = [
-        split_workload(load_architecture("gpt2"), AdapterShape(8), Step(8, 1024), p)[0].memory_bytes
-        for p in range(1, 12)
-    ]
+    usable = min(load_devices()[name].usable_memory_bytes for name in devices)
+    model, adapter, step = load_architecture("gpt2"), AdapterShape(768), Step(8, 1024)
+    halves = [split_workload(model, adapter, step, point)[0] for point in range(1, 12)]
+    needed = [half.memory_bytes for half in halves]
     assert points == [p for p, size in enumerate(needed, 1) if size <= usable]
     assert 0 < len(points) < 11
     assert f"above {points[-1]} are left out" in problem.notices[0]
@@ -254,8 +263,10 @@ def test_weights_are_equal_or_by_examples(name: str) -> None:
 def test_memory_sets_the_floor_of_pruning() -> None:
     model, adapter = load_architecture("llama-3.2-1b"), AdapterShape(8)
     problem = JCPBA | {"model": "llama-3.2-1b", "pruning_budget": 0.6}
+    problem = changed(problem, "clients.devices", ["jetson-orin-nano", "galaxy-s25"])
     clients = from_cell(problem).numbers["clients"]
-    floor = clients[0]["pruning_rate_min"]
+    floor, none, _ = (client["pruning_rate_min"] for client in clients)
+    assert none == 0
     usable = load_devices()["jetson-orin-nano"].usable_memory_bytes
 
     def needed(rate: float) -> float:
@@ -315,3 +326,45 @@ def test_from_a_million_to_seventy_billion(name: str, model: str, tmp_path: Path
         assert len(rows) == 2 * (load_architecture(model).block_count - 1)
     else:
         assert first["compute_delay_s"] >= 3 * flops / 3e15 * (1 - 1e-12)
+
+
+@given(
+    name=st.sampled_from(["jcpba", "tsfa", "fedsllm"]),
+    count=st.integers(1, 12),
+    steps=st.integers(1, 50),
+    batch=st.integers(1, 16),
+    tokens=st.integers(1, 1024),
+    rank=st.integers(1, 64),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_numbers_make_a_problem(
+    name: str, count: int, steps: int, batch: int, tokens: int, rank: int, seed: int
+) -> None:
+    """Readable, linear in the steps; a client's link does not depend on later clients."""
+
+    def explicit(count: int, steps: int) -> list[dict[str, Any]]:
+        training = {"batch_size": batch, "local_steps": steps, "optimizer": "sgd"}
+        problem = CASES[name] | {
+            "model": "builtin",
+            "adapter": {"rank": rank},
+            "clients": {"count": count, "devices": "macbook-pro-m1-max"},
+            "training": training,
+            "tokens": tokens,
+            "seed": seed,
+        }
+        numbers = from_cell(problem).numbers
+        find_method(name).read(numbers)
+        clients: list[dict[str, Any]] = numbers["clients"]
+        return clients
+
+    def seconds(client: dict[str, Any]) -> float:
+        delay = client["compute_delay_s"]
+        return sum(delay.values()) if isinstance(delay, dict) else delay
+
+    few, more = explicit(count, steps), explicit(count + 2, steps)
+    assert [client["gain_db"] for client in few] == [c["gain_db"] for c in more[:count]]
+    once, twice = seconds(few[0]), seconds(explicit(count, 2 * steps)[0])
+    flops = workload(load_architecture("builtin"), AdapterShape(rank), Step(batch, tokens)).flops
+    rate = load_devices()["macbook-pro-m1-max"].training_flop_rate
+    assert twice - once == pytest.approx(steps * flops / rate, rel=1e-6)

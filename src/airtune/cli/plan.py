@@ -47,9 +47,7 @@ def plan(
     mapping = load_problem(problem)
     simulated = rounds is not None or trace is not None
     if sweep is not None:
-        if simulated or write_problem is not None:
-            allowed = "left out beside --rounds, --trace and --write-problem"
-            raise InputError("--sweep", sweep, allowed)
+        _refuse_beside_sweep(rounds=rounds, trace=trace, write_problem=write_problem)
         _show_sweep(mapping, sweep, solver, json)
         return
     if simulated:
@@ -61,6 +59,13 @@ def plan(
         _simulate(mapping, rounds, trace, json)
     else:
         _show(_solve(mapping, solver), json)
+
+
+def _refuse_beside_sweep(**others: Any) -> None:
+    for name, value in others.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(option, str(value), "left out beside --sweep")
 
 
 def _explicit(

@@ -8,7 +8,8 @@ is not charged, as in the published problem.
 from collections.abc import Mapping
 from typing import Any
 
-from airtune.problems.from_cell.scene import CellProblem, given, per_client, read_scene
+from airtune.problems.from_cell.scene import CellProblem, given, per_client
+from airtune.problems.from_cell.sections import read_scene
 from airtune.problems.reading import Reader
 from airtune.workload.payload import update_bits
 

@@ -10,15 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from airtune.problems.fields import SHARE
-from airtune.problems.from_cell.scene import (
-    SMALLER,
-    CellProblem,
-    Scene,
-    given,
-    per_client,
-    read_dtype,
-    read_scene,
-)
+from airtune.problems.from_cell.scene import SMALLER, CellProblem, Scene, given, per_client
+from airtune.problems.from_cell.sections import read_dtype, read_scene
 from airtune.problems.reading import Reader
 from airtune.workload.affine import (
     affine_flops,

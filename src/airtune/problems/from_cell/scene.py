@@ -5,44 +5,28 @@ sections and seed see the same devices, powers and channels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from airtune.cost.device import DeviceProfile, find_device, load_devices
+from airtune.cost.device import DeviceProfile
 from airtune.cost.latency import multicast_delay
 from airtune.errors import InputError
-from airtune.problems.fields import POSITIVE, REQUIRED, refuse_unknown
-from airtune.problems.reading import Reader
 from airtune.quantities import FloatArray, format_quantity, linear_to_db, watts_to_dbm
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel
 from airtune.wireless.state import ChannelState
-from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape
-from airtune.workload.architecture import Architecture, load_architecture
-from airtune.workload.payload import dtype_bits
+from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.architecture import Architecture
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, Workload, workload
 
-DEVICES = ("galaxy-s25", "raspberry-pi-5", "pixel-9", "laptop-cpu")
-CLIENTS, RANK = 8, 8
-"""Defaults of an experiment."""
-MEAN = "mean"
-"""`round: mean` asks for the gains without small-scale fading."""
+RANK = 8
+"""Default of an experiment."""
 SMALLER = "use a smaller batch, fewer tokens, a smaller model or dtype, or larger devices"
 """What helps where memory does not suffice."""
-
-_TOP = ("method", "model", "dtype", "adapter", "cell", "clients", "training", "tokens", "round",
-        "seed", "uplink_dtype")  # fmt: skip
-# The keys after the first two (three) do not change what a step costs; they are known so that an
-# experiment's section can be used as it is.
-_ADAPTER = ("rank", "target_modules", "alpha", "dropout", "start")
-_TRAINING = ("batch_size", "local_steps", "optimizer", "learning_rate", "max_grad_norm",
-             "keep_optimizer")  # fmt: skip
-_CLIENTS = ("count", "devices", "device_file")
 
 
 @dataclass(frozen=True)
@@ -194,59 +178,6 @@ class Scene:
         )
 
 
-def read_scene(
-    mapping: Mapping[str, Any],
-    own_keys: Sequence[str],
-    *,
-    weighted: bool = False,
-    local_steps: Any = REQUIRED,
-) -> Scene:
-    """The sections of an experiment in a problem whose method also has `own_keys`.
-
-    Args:
-        weighted: whether the method weighs its clients (`clients.examples`).
-        local_steps: default of `training.local_steps`.
-
-    Raises:
-        InputError: unknown keys first, then values, each in one sentence.
-    """
-    refuse_unknown(mapping, (*_TOP, *own_keys), "")
-    top = Reader(mapping)
-    adapter = _section(mapping, "adapter", _ADAPTER)
-    training = _section(mapping, "training", _TRAINING)
-    clients = _section(mapping, "clients", (*_CLIENTS, "examples") if weighted else _CLIENTS)
-    count = clients.count("count", CLIENTS)
-    has_examples = weighted and clients.has("examples")
-    model = top.text("model", "builtin")
-    architecture = load_architecture(model)
-    mean = mapping.get("round") == MEAN
-    scene = Scene(
-        method=top.text("method"),
-        model=model,
-        architecture=architecture,
-        rank=adapter.count("rank") if adapter.has("rank") else None,
-        targets=_targets(mapping.get("adapter") or {}),
-        step=_step(architecture, training.count("batch_size"), top.count("tokens")),
-        local_steps=training.count("local_steps", local_steps),
-        precision=Precision(read_dtype(top, "dtype"), training.text("optimizer", "adamw")),
-        uplink_dtype=read_dtype(top, "uplink_dtype"),
-        cell=_cell(mapping),
-        devices=_devices(mapping.get("clients") or {}, count),
-        examples=clients.vector("examples", POSITIVE, count) if has_examples else None,
-        round_index=None if mean else top.count("round", 0, least=0),
-        seed=top.count("seed", 0, least=0),
-    )
-    scene.adapter.adaptation(architecture)
-    return scene
-
-
-def read_dtype(top: Reader, key: str) -> str:
-    """A floating point type by airtune's name, fp32 by default."""
-    name = top.text(key, "fp32")
-    dtype_bits(name, key)
-    return name
-
-
 def given(mapping: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """The keys that the problem has; the method's own reader checks their values."""
     return {key: mapping[key] for key in keys if mapping.get(key) is not None}
@@ -259,53 +190,6 @@ def per_client(scene: Scene, *columns: Sequence[Mapping[str, Any]]) -> list[dict
         for row, keys in zip(rows, column, strict=True):
             row.update(keys)
     return rows
-
-
-def _section(mapping: Mapping[str, Any], key: str, known: Sequence[str]) -> Reader:
-    """A section with closed keys, all of them optional; absent: empty."""
-    value = mapping.get(key)
-    value = {} if value is None else value
-    reader = Reader(value, key)
-    refuse_unknown(value, known, key)
-    return reader
-
-
-def _cell(mapping: Mapping[str, Any]) -> CellSettings:
-    """CellSettings checks its own values; only unknown keys are found here."""
-    _section(mapping, "cell", [entry.name for entry in fields(CellSettings)])
-    return CellSettings(**(mapping.get("cell") or {}))
-
-
-def _targets(adapter: Mapping[str, Any]) -> str | tuple[str, ...]:
-    value = adapter.get("target_modules")
-    if value is None or isinstance(value, str):
-        return value or ALL_LINEAR
-    return _words(value, "adapter.target_modules", "module")
-
-
-def _devices(clients: Mapping[str, Any], count: int) -> tuple[DeviceProfile, ...]:
-    """Profiles dealt out to the clients in turn."""
-    value = clients.get("devices")
-    value = DEVICES if value is None else [value] if isinstance(value, str) else value
-    names = _words(value, "clients.devices", "device")
-    own = clients.get("device_file")
-    known = load_devices(None if own is None else Path(str(own)))
-    kinds = [find_device(name, known) for name in names]
-    return tuple(kinds[client % len(kinds)] for client in range(count))
-
-
-def _words(value: Any, field: str, kind: str) -> tuple[str, ...]:
-    listed = isinstance(value, list | tuple) and len(value) > 0
-    if not listed or not all(isinstance(word, str) for word in value):
-        raise InputError(field, value, f"a list of {kind} names")
-    return tuple(value)
-
-
-def _step(architecture: Architecture, batch_size: int, tokens: int) -> Step:
-    if tokens > architecture.max_tokens:
-        allowed = f"at most {architecture.max_tokens}, the model's own limit"
-        raise InputError("tokens", tokens, allowed)
-    return Step(batch_size, tokens)
 
 
 def _decibels(value: Any) -> float:

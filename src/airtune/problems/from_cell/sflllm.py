@@ -13,15 +13,8 @@ from typing import Any
 
 from airtune.errors import InputError
 from airtune.problems.fields import POSITIVE, is_number
-from airtune.problems.from_cell.scene import (
-    SMALLER,
-    CellProblem,
-    Scene,
-    given,
-    per_client,
-    read_dtype,
-    read_scene,
-)
+from airtune.problems.from_cell.scene import SMALLER, CellProblem, Scene, given, per_client
+from airtune.problems.from_cell.sections import read_dtype, read_scene
 from airtune.problems.reading import Reader
 from airtune.quantities import dbm_to_watts
 from airtune.workload.adapter_shape import AdapterShape

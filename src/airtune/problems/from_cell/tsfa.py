@@ -13,14 +13,8 @@ import numpy as np
 
 from airtune.errors import InputError
 from airtune.problems.fields import NOT_NEGATIVE, number_list
-from airtune.problems.from_cell.scene import (
-    CellProblem,
-    Scene,
-    given,
-    per_client,
-    read_dtype,
-    read_scene,
-)
+from airtune.problems.from_cell.scene import CellProblem, Scene, given, per_client
+from airtune.problems.from_cell.sections import read_dtype, read_scene
 from airtune.problems.reading import Reader
 from airtune.workload.payload import WIRE_DTYPES, dtype_bits, frame_bytes, rank_bits, update_bits
 
