@@ -99,7 +99,7 @@ def train_locally(
     with torch.random.fork_rng(devices=[]):
         seed, round_index, client = dropout_seed
         torch.manual_seed(integer_seed(seed, "dropout", round_index, client))
-        _set_lora_dropout(model, training=True)
+        set_lora_dropout(model, training=True)
         for batch in batches:
             loss, count = completion_loss(model, batch)
             optimizer.zero_grad(set_to_none=True)
@@ -110,12 +110,13 @@ def train_locally(
             optimizer.step()
             losses.append(float(loss.detach()) / count)
             label_tokens += count
-        _set_lora_dropout(model, training=False)
+        set_lora_dropout(model, training=False)
     kept = _moments(optimizer, parameters) if settings.keep_optimizer else {}
     return LocalResult(read_state(model), tuple(losses), label_tokens, kept)
 
 
-def _set_lora_dropout(model: Any, *, training: bool) -> None:
+def set_lora_dropout(model: Any, *, training: bool) -> None:
+    """Switch LoRA's dropout on or off; the base model's own stays off."""
     for name, module in model.named_modules():
         if "lora_dropout" in name:
             module.train(training)

@@ -111,7 +111,7 @@ class RankSparseCodec(Codec):
         return 8 * frame_bytes(frame)
 
     def reported_energies(self, payload: bytes, template: Shapes) -> RankValues:
-        """Each rank's share of its client's energy, from the report [rank]; all 0 without a change."""
+        """Each rank's share of its client's energy [rank], from the report; 0 without a change."""
         frame = unpack(payload)
         if "energy" not in frame:
             raise InputError("payload", "without a report", "encoded with report=True")

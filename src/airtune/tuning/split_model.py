@@ -1,0 +1,204 @@
+"""A causal language model cut after any of its blocks, without a line of its own forward pass.
+
+A half is the model's own code on a shallow copy whose list of blocks is changed: the client's
+first blocks are followed by a tap that remembers what it is given, the server's last blocks are
+preceded by a source that answers with what arrived. So embeddings and their scaling, rotary
+positions, the causal mask (from the 2-D mask and the positions) and the final norm are made by the
+family's own forward pass, on each side of the cut for itself, and every block keeps its index.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from airtune.errors import InputError
+from airtune.tuning.local import set_lora_dropout
+
+_PEFT_PREFIX = "base_model.model."
+
+
+class _Tap(nn.Module):
+    """Remembers the hidden states that reach it."""
+
+    seen: Tensor
+
+    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Tensor:
+        self.seen = hidden
+        return hidden
+
+
+class _Source(nn.Module):
+    """Answers with hidden states that came from elsewhere."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        return self.hidden
+
+
+class _FinishedBody(nn.Module):
+    """Stands for everything before the LM head."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
+
+
+def _with_child(module: nn.Module, path: str, child: nn.Module) -> nn.Module:
+    """A shallow copy in which one submodule is another; weights and all else are shared."""
+    first, _, rest = path.partition(".")
+    if rest:
+        child = _with_child(module.get_submodule(first), rest, child)
+    view = copy.copy(module)
+    view._modules = {**module._modules, first: child}
+    return view
+
+
+@final
+class SplitModel:
+    """The parts of a PEFT model, run with adapter factors that are handed in by PEFT's names.
+
+    The factors are not the model's own parameters: many clients' halves may be in the middle of a
+    step at once, on one frozen base. Tied models hold the token matrix in both halves; it is
+    frozen, so the halves stay alike.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.causal: nn.Module = model.get_base_model()
+        self.blocks_path, self.blocks = _find_blocks(self.causal)
+        self.body_path = self.blocks_path.rpartition(".")[0]
+        self._parameter_of = _parameter_names(model)
+        self._block_of = {name: self._block(name) for name in self._parameter_of}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the frozen base, and so of what crosses the cut before it is encoded."""
+        return next(iter(self.causal.parameters())).dtype
+
+    @property
+    def split_points(self) -> range:
+        """Every allowed number of blocks on the client: at least one on each side."""
+        return range(1, len(self.blocks))
+
+    def client_names(self, split_point: int) -> list[str]:
+        """The adapter tensors of the client half."""
+        self._check(split_point)
+        return [name for name, block in self._block_of.items() if block < split_point]
+
+    def server_names(self, split_point: int) -> list[str]:
+        """The adapter tensors of the main server's half."""
+        self._check(split_point)
+        return [name for name, block in self._block_of.items() if block >= split_point]
+
+    @contextmanager
+    def dropout(self) -> Iterator[None]:
+        """LoRA's own dropout is on, as far as the adapter has any."""
+        set_lora_dropout(self.causal, training=True)
+        try:
+            yield
+        finally:
+            set_lora_dropout(self.causal, training=False)
+
+    def activations(
+        self, factors: Mapping[str, Tensor], split_point: int, token_ids: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Client half: embedding and the first blocks [row, token, hidden]."""
+        self._check(split_point)
+        tap = _Tap()
+        blocks = nn.ModuleList([*self.blocks[:split_point], tap])
+        self._run_body(blocks, range(split_point), factors, token_ids, mask)
+        return tap.seen
+
+    def hidden(
+        self, factors: Mapping[str, Tensor], split_point: int, activations: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Main server's half up to the final norm [row, token, hidden].
+
+        The factors may include those of earlier blocks, which other clients' cuts put here.
+        """
+        self._check(split_point)
+        source = _Source(activations)
+        blocks = nn.ModuleList([source] * split_point + list(self.blocks[split_point:]))
+        # The source answers in place of the first blocks, so the server needs no token.
+        nothing = torch.zeros(mask.shape, dtype=torch.long)
+        own = range(split_point, len(self.blocks))
+        output: Tensor = self._run_body(blocks, own, factors, nothing, mask).last_hidden_state
+        return output
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """LM head on some tokens' final hidden states, fp32 [token, vocabulary]."""
+        model = _with_child(self.causal, self.body_path, _FinishedBody(hidden[None]))
+        nothing = torch.zeros((1, len(hidden)), dtype=torch.long)
+        logits: Tensor = model(input_ids=nothing, use_cache=False).logits
+        return logits[0].float()
+
+    def _run_body(
+        self,
+        blocks: nn.ModuleList,
+        own: range,
+        factors: Mapping[str, Tensor],
+        token_ids: Tensor,
+        mask: Tensor,
+    ) -> Any:
+        body = self.causal.get_submodule(self.body_path)
+        view = _with_child(body, self.blocks_path.rpartition(".")[2], blocks)
+        prefix = f"{self.body_path}."
+        named = {
+            self._parameter_of[name].removeprefix(prefix): value
+            for name, value in factors.items()
+            if self._block_of[name] in own
+        }
+        inputs = {"input_ids": token_ids, "attention_mask": mask.long(), "use_cache": False}
+        return functional_call(view, named, (), inputs, tie_weights=False)
+
+    def _block(self, name: str) -> int:
+        parameter, prefix = self._parameter_of[name], f"{self.blocks_path}."
+        if not parameter.startswith(prefix):
+            raise InputError(
+                "adapter.target_modules",
+                parameter.partition(".lora_")[0],
+                "inside the blocks of a model that is split",
+                "leave embeddings and LM head out, for both halves may hold them",
+            )
+        return int(parameter.removeprefix(prefix).partition(".")[0])
+
+    def _check(self, split_point: int) -> None:
+        if split_point not in self.split_points:
+            raise InputError(
+                "split_point",
+                split_point,
+                f"1 to {len(self.blocks) - 1} of {len(self.blocks)} blocks",
+            )
+
+
+def _find_blocks(causal: nn.Module) -> tuple[str, list[nn.Module]]:
+    """The outermost list of as many modules as the config has hidden layers, and its path."""
+    count = causal.config.num_hidden_layers  # type: ignore[union-attr]
+    for path, module in causal.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count and "." in path:
+            return path, list(module)
+    raise InputError(
+        "model", type(causal).__name__, f"one with its {count} blocks in one list, to be split"
+    )
+
+
+def _parameter_names(model: Any) -> dict[str, str]:
+    """Adapter tensor name -> parameter name in the causal language model."""
+    marker = f".{model.active_adapter}."
+    return {
+        name.replace(marker, "."): name.removeprefix(_PEFT_PREFIX)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }

@@ -1,0 +1,177 @@
+"""The codec at the cut of a split model: activations up, gradients down, as counted bytes.
+
+Only real tokens travel, one after another [token, hidden]; where they stand is a packed bitmap
+[row, token], from which the other side rebuilds padding, causal mask and positions. Labels are a
+second bitmap and the token ids at its places. int8 has one scale per token.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from airtune.errors import InputError
+from airtune.tuning.cut_link import NO_LABEL, Activations, Draws, batch_labels
+from airtune.tuning.local import TokenBatch
+from airtune.update.codec import pack, unpack
+from airtune.update.quantise import check_format, from_wire, to_wire, wire_frame
+from airtune.workload.payload import frame_bytes
+
+_VALUES, _GRADIENT = "activations", "gradient"
+
+
+@dataclass(frozen=True)
+class CutShape:
+    """What the length of a step's messages depends on: rows, columns up to the last real token,
+    real tokens and label tokens of the client's batch."""
+
+    rows: int
+    width: int
+    real_tokens: int
+    label_tokens: int
+
+    @classmethod
+    def of(cls, batch: TokenBatch) -> "CutShape":
+        """The shape of a batch."""
+        real = np.asarray(batch.attention_mask, dtype=np.bool_)
+        labels = int((batch_labels(batch) != NO_LABEL).sum())
+        return cls(len(real), _used_width(real), int(real.sum()), labels)
+
+
+@final
+@dataclass(frozen=True)
+class CutCodec:
+    """Number formats of what goes forward and of what comes back: fp32, fp16, bf16 or int8.
+
+    A `vocabulary` of up to 65,536 token ids takes two bytes a label, a larger one four.
+    """
+
+    vocabulary: int
+    activations: str = "fp32"
+    gradients: str = "fp32"
+
+    def __post_init__(self) -> None:
+        check_format(self.activations, "cut.activations")
+        check_format(self.gradients, "cut.gradients")
+
+    def encode_activations(self, message: Activations, draws: Draws) -> bytes:
+        """One client's message up. Without labels it says only how many there are."""
+        frame = _real_to_wire(_VALUES, message.values, message.real, self.activations, draws)
+        width = _used_width(message.real.numpy())
+        frame["real"] = _pack_rows(message.real[:, :width])
+        if message.labels is None:
+            frame["label_tokens"] = torch.tensor([message.label_tokens], dtype=torch.int32)
+        else:
+            wanted = message.labels[:, :width] != NO_LABEL
+            frame["label_mask"] = _pack_rows(wanted)
+            ids = message.labels[:, :width][wanted].numpy()
+            frame["labels"] = torch.from_numpy(ids.astype(self._label_type))
+        return pack(frame)
+
+    def decode_activations(self, payload: bytes) -> Activations:
+        """The message as the main server reads it, without columns that are padding in all rows."""
+        frame = unpack(payload)
+        real = _unpack_rows(frame["real"])
+        real = real[:, : _used_width(real.numpy())]
+        values = _real_from_wire(frame, _VALUES, real, self.activations)
+        if "label_tokens" in frame:
+            return Activations(values, real, None, int(frame["label_tokens"][0]))
+        wanted = _unpack_rows(frame["label_mask"])[:, : real.shape[1]]
+        labels = torch.full(real.shape, NO_LABEL, dtype=torch.long)
+        labels[wanted] = torch.from_numpy(frame["labels"].numpy().astype(np.int64))
+        return Activations(values, real, labels, len(frame["labels"]))
+
+    def activation_bits(self, shape: CutShape, hidden: int, *, labels: bool = True) -> int:
+        """Predicted length of `encode_activations`'s answer [bit]."""
+        packed = [shape.rows, -(-shape.width // 8)]
+        frame = _wire_frame(_VALUES, shape, hidden, self.activations)
+        frame["real"] = ("U8", packed)
+        if labels:
+            kind = "U16" if self._label_type is np.uint16 else "I32"
+            frame |= {"label_mask": ("U8", packed), "labels": (kind, [shape.label_tokens])}
+        else:
+            frame["label_tokens"] = ("I32", [1])
+        return 8 * frame_bytes(frame)
+
+    def encode_hidden(self, values: Tensor, real: Tensor, draws: Draws) -> bytes:
+        """Hidden states for a client that keeps its labels (U-shaped)."""
+        return pack(_real_to_wire(_VALUES, values, real, self.activations, draws))
+
+    def decode_hidden(self, payload: bytes, real: Tensor) -> Tensor:
+        """What `encode_hidden` sent, zeros at padding [row, token, hidden]."""
+        return _real_from_wire(unpack(payload), _VALUES, real, self.activations)
+
+    def hidden_bits(self, shape: CutShape, hidden: int) -> int:
+        """Predicted length of `encode_hidden`'s answer [bit]."""
+        return 8 * frame_bytes(_wire_frame(_VALUES, shape, hidden, self.activations))
+
+    def encode_gradient(self, values: Tensor, real: Tensor, draws: Draws) -> bytes:
+        """Gradient of the client's mean loss with respect to what crossed the cut."""
+        return pack(_real_to_wire(_GRADIENT, values, real, self.gradients, draws))
+
+    def decode_gradient(self, payload: bytes, real: Tensor) -> Tensor:
+        """What `encode_gradient` sent, zeros at padding [row, token, hidden]."""
+        return _real_from_wire(unpack(payload), _GRADIENT, real, self.gradients)
+
+    def gradient_bits(self, shape: CutShape, hidden: int) -> int:
+        """Predicted length of `encode_gradient`'s answer [bit]."""
+        return 8 * frame_bytes(_wire_frame(_GRADIENT, shape, hidden, self.gradients))
+
+    def step_bits(self, shape: CutShape, hidden: int, *, labels: bool = True) -> tuple[int, int]:
+        """Uplink and downlink of one client's step [bit]; U-shaped without `labels`."""
+        up, down = self.activation_bits(shape, hidden, labels=labels), 0
+        gradient = self.gradient_bits(shape, hidden)
+        if not labels:
+            up, down = up + gradient, self.hidden_bits(shape, hidden)
+        return up, down + gradient
+
+    @property
+    def _label_type(self) -> type[np.uint16] | type[np.int32]:
+        return np.uint16 if self.vocabulary <= 1 << 16 else np.int32
+
+
+def _used_width(real: NDArray[np.bool_]) -> int:
+    """Columns up to the last one that has a real token."""
+    used = np.flatnonzero(real.any(axis=0))
+    return int(used[-1]) + 1 if used.size else 0
+
+
+def _pack_rows(bits: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(bits.numpy(), axis=1))
+
+
+def _unpack_rows(packed: Tensor) -> Tensor:
+    return torch.from_numpy(np.unpackbits(packed.numpy(), axis=1).astype(np.bool_))
+
+
+def _real_to_wire(
+    name: str, values: Tensor, real: Tensor, number_format: str, draws: Draws
+) -> dict[str, Tensor]:
+    tokens = values.detach()[real]
+    vector = tokens.reshape(-1).to(torch.float32)
+    return to_wire(name, vector, number_format, draws, block=tokens.shape[1])
+
+
+def _real_from_wire(
+    frame: Mapping[str, Tensor], name: str, real: Tensor, number_format: str
+) -> Tensor:
+    count = int(real.sum())
+    if count == 0 or len(frame[name]) % count:
+        raise InputError(
+            "payload", f"{len(frame[name])} numbers", f"a multiple of its {count} real tokens"
+        )
+    hidden = len(frame[name]) // count
+    values = torch.zeros((*real.shape, hidden))
+    values[real] = from_wire(frame, name, number_format, block=hidden).view(count, hidden)
+    return values
+
+
+def _wire_frame(
+    name: str, shape: CutShape, hidden: int, number_format: str
+) -> dict[str, tuple[str, list[int]]]:
+    frame = wire_frame(name, shape.real_tokens * hidden, number_format, block=hidden)
+    return {key: (dtype, list(extents)) for key, (dtype, extents) in frame.items()}
