@@ -102,7 +102,9 @@ def silenced(model: Any, part: Slice) -> Iterator[None]:
         neurons[list(kept.neurons)] = 1.0
         for name, mask in ((names["output"], heads.reshape(-1)), (names["down"], neurons)):
             module = model.get_base_model().get_submodule(f"{structure.block_path}.{index}.{name}")
-            handles.append(module.register_forward_pre_hook(lambda _, x, m=mask: (x[0] * m,)))
+            handles.append(
+                module.register_forward_pre_hook(lambda _, x, m=mask: (x[0] * m.to(x[0]),))
+            )
     yield
     for handle in handles:
         handle.remove()
@@ -151,6 +153,23 @@ def test_with_fused_attention(name: str) -> None:
     model = adapted(*MODELS[name])
     model.get_base_model().set_attn_implementation("sdpa")
     assert_pruned_equals_masked(model, 0.5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama, query heads"])
+def test_with_a_bf16_base(name: str) -> None:
+    family, overrides = MODELS[name]
+    base = lively_model(family, **overrides).to(torch.bfloat16)
+    model = attach(BaseModel(base, None, "random"), AdapterSettings(rank=3, alpha=ALPHA))
+    state, batch = random_state(model), make_batch(3)
+    load_state(model, state)
+    part = Slicer(model, WeightImportance()).slice(state, 0.5)
+    loss, gradients = loss_and_gradients(sliced_model(model, part), batch)
+    with silenced(model, part):
+        masked_loss, masked = loss_and_gradients(model, batch)
+    torch.testing.assert_close(loss, masked_loss, rtol=1e-2, atol=0)
+    for key, expected in gather(masked, adapter_cuts(part, state)).items():
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(gradients[key] / scale, expected / scale, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize(
