@@ -2,7 +2,6 @@
 
 import pytest
 from safetensors.torch import save
-from small_models import CONFIGS, architecture, with_adapter
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
@@ -13,6 +12,7 @@ from airtune.workload.payload import (
     saved_adapter_bytes,
     update_bits,
 )
+from tests.workload.small_models import CONFIGS, architecture, with_adapter
 
 SOME = {"gpt2": ("c_attn", "mlp.c_proj")}
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import CONFIGS, architecture, base_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from airtune.errors import InputError
@@ -17,6 +16,7 @@ from airtune.workload.architecture import Architecture, load_architecture
 from airtune.workload.config_source import bundled_names, read_config
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
+from tests.workload.small_models import CONFIGS, architecture, base_model
 
 # Totals as the models' hub pages list them (safetensors metadata; for GPT-2 and OPT the counts that
 # their papers' checkpoints load to). A tied LM head is counted once.

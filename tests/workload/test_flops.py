@@ -3,13 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_models import CONFIGS, architecture, measured_flops
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
+from tests.workload.small_models import CONFIGS, architecture, measured_flops
 
 STEP = Step(batch_size=3, tokens=20)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import CONFIGS, architecture, batch, with_adapter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -16,6 +15,7 @@ from airtune.workload.architecture import Architecture
 from airtune.workload.memory import Attention
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, workload
+from tests.workload.small_models import CONFIGS, architecture, batch, with_adapter
 
 STEP = Step(batch_size=3, tokens=40)
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}

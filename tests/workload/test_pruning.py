@@ -5,7 +5,6 @@ from math import floor
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_models import CONFIGS, architecture, measured_flops
 from transformers import GemmaConfig, LlamaConfig, Qwen3Config
 
 from airtune.errors import InputError
@@ -22,6 +21,7 @@ from airtune.workload.pruning import (
 )
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
+from tests.workload.small_models import CONFIGS, architecture, measured_flops
 
 STEP = Step(batch_size=2, tokens=16)
 

@@ -1,7 +1,6 @@
 """Split models: halves add up, the head counts on the server's side, candidates keep their keys."""
 
 import pytest
-from small_models import CONFIGS, architecture
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters
@@ -10,6 +9,7 @@ from airtune.workload.payload import flat_update_bits
 from airtune.workload.split import split_candidates
 from airtune.workload.step import Step
 from airtune.workload.transformer import activation_bits, split_workload, workload
+from tests.workload.small_models import CONFIGS, architecture
 
 STEP = Step(batch_size=2, tokens=20)
 ADAPTER = AdapterShape(4)
