@@ -1,13 +1,13 @@
 """Published models at full size: parameters, adapter and FLOPs equal torch's own counts."""
 
 import pytest
-from published_models import Measured, measure_on_meta
 
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
 from airtune.workload.config_source import bundled_names
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
+from tests.workload.published_models import Measured, measure_on_meta
 
 STEP = Step(batch_size=2, tokens=64)
 QUICK = {"gpt2", "opt-125m", "llama-3.2-1b", "gemma-2b", "phi-2"}
