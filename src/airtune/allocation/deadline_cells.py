@@ -171,7 +171,8 @@ class CostTable:
         edge = np.zeros((1, len(columns)))
         before = np.concatenate([edge, chord[:-1]])
         after = np.concatenate([chord[1:], edge + np.inf])
-        for segment in (row - 1, row):
+        # The second one behind counts where the first is empty: two options of the same bits.
+        for segment in (row - 1, row, row + 1):
             there = (segment >= 0) & (self.first + segment + 1 < options.count)
             at = np.clip(segment, 0, self.rows - 2), columns
             with np.errstate(invalid="ignore", divide="ignore"):
