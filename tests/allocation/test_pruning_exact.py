@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pruning_oracle import (
+
+from airtune.allocation.pruning import PruningPlan, PruningProblem
+from airtune.allocation.pruning_dual import PricedDeadlines
+from airtune.allocation.pruning_exact import exact_pruning
+from airtune.allocation.solve import Solution, Status
+from airtune.wireless.cqi import CqiLinks
+from airtune.wireless.rate import ShannonLinks
+from tests.allocation.pruning_oracle import (
     convex_least_pruning,
     odd_problem,
     plain_clients,
     proves_impossible,
     random_problem,
 )
-
-from airtune.allocation.pruning import PruningPlan, PruningProblem
-from airtune.allocation.pruning_exact import PricedDeadlines, exact_pruning
-from airtune.allocation.solve import Solution, Status
-from airtune.wireless.cqi import CqiLinks
-from airtune.wireless.rate import ShannonLinks
 
 
 def solved(problem: PruningProblem) -> tuple[Solution[PruningPlan], PruningPlan]:

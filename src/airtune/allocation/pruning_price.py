@@ -28,6 +28,7 @@ _MAX_PASSES = 200
 _STEP = 1e-4
 # Newton's last step in ln b; what is left is its square, and the cost errs by the square of that.
 _LEAST_WIDTH = 1e-14
+_ROUNDING = 4e-16
 _BLOCK = 16_384
 
 
@@ -69,6 +70,7 @@ class AtDeadline:
     ) -> None:
         self.problem = problem
         self._guess_hz = guess_hz
+        self._deadline_s = deadline_s
         self._time_s = deadline_s - problem.earliest_start_s
         stake = (
             problem.prunable_bits * self._time_s + problem.prunable_compute_s * problem.fixed_bits
@@ -96,16 +98,20 @@ class AtDeadline:
         # In blocks that fit the processor's cache, each with as many passes as it needs.
         for start in range(0, len(inner), _BLOCK):
             block = inner[start : start + _BLOCK]
-            bandwidth[block], added = self._choose(block, log_price)
-            pruning_rate[block] = self.choose(bandwidth, block)
+            links = self.problem.links.select(block)
+            bandwidth[block], added = self._choose(links, block, log_price)
+            pruning_rate[block] = self._within(links.rate(bandwidth[block]), block)
             slope += added
         return Response(pruning_rate, bandwidth, slope)
 
-    def choose(self, bandwidth_hz: FloatArray, which: Index = slice(None)) -> FloatArray:
+    def choose(self, bandwidth_hz: FloatArray) -> FloatArray:
         """The least pruning rates that keep the deadline with these bandwidths [client]."""
-        rate = self.problem.links.select(which).rate(bandwidth_hz[which])
+        return self._within(self.problem.links.rate(bandwidth_hz), slice(None))
+
+    def _within(self, rate_bps: FloatArray, which: Index) -> FloatArray:
+        """The least pruning rates at these rates, held in each client's range."""
         least, most = self.least[which], self.most[which]
-        return np.clip(np.fmax(self._pruning_rate(rate, which), least), least, most)
+        return np.minimum(np.fmax(self._pruning_rate(rate_bps, which), least), most)
 
     def bandwidth_for(self, pruning_rate: FloatArray) -> FloatArray:
         """The least bandwidths that keep the deadline at these pruning rates [client].
@@ -116,11 +122,13 @@ class AtDeadline:
         rate = np.minimum(self._rate_bps(pruning_rate), self._whole_band_bps)
         return np.minimum(self.problem.links.bandwidth_for(rate), self.problem.bandwidth_hz)
 
-    def _choose(self, block: Index, log_price: float) -> tuple[FloatArray, float]:
+    def _choose(
+        self, links: ConcaveLinks, block: Index, log_price: float
+    ) -> tuple[FloatArray, float]:
         """Bandwidths of the clients between their ends, and how their sum grows with ln(price)."""
         low = np.maximum(self.floor_hz[block], _LEAST_SHARE * self.problem.bandwidth_hz)
         chosen, slope = _stationary(
-            self.problem.links.select(block),
+            links,
             log_price + self._log_stake[block],
             self.problem.prunable_bits[block],
             self.problem.prunable_compute_s[block],
@@ -129,6 +137,11 @@ class AtDeadline:
         )
         self._guess_hz[block] = chosen
         return chosen, float(slope.sum())
+
+    def typical_log_price(self) -> float:
+        """The median of the log prices at which clients would choose the bandwidths guessed."""
+        log_price = self._log_price(np.clip(self._guess_hz, self.floor_hz, self.full_hz))
+        return float(np.median(log_price[np.isfinite(log_price) & (self.most > self.least)]))
 
     def fall_hz_s(self, response: Response) -> float:
         """How fast the sum of bandwidths falls with the deadline at fixed pruning rates, Hz/s."""
@@ -150,9 +163,17 @@ class AtDeadline:
         prunable = self.problem.prunable_bits[which]
         bits = self.problem.fixed_bits[which] + prunable
         spare_s = self._time_s[which] - delay_s
+        late = bits - rate_bps * spare_s
+        # What is late by no more than rounding is not late: else a budget of 0 is never kept.
+        late[np.abs(late) <= _ROUNDING * (bits + rate_bps * self._deadline_s)] = 0.0
+        sending = bits > 0
+        if not sending.all():
+            on_time = np.abs(spare_s) <= _ROUNDING * self._deadline_s
+            late = np.where(sending, late, np.where(on_time, 0.0, -spare_s))
+            prunable, rate_bps = np.where(sending, prunable, 0.0), np.where(sending, rate_bps, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            sending = (bits - rate_bps * spare_s) / (prunable + rate_bps * delay_s)
-            return np.where(bits > 0, sending, -spare_s / delay_s)
+            rates: FloatArray = late / (prunable + rate_bps * delay_s)
+        return rates
 
     def _log_price(self, bandwidth_hz: FloatArray) -> FloatArray:
         """ln(price) at which this bandwidth is the client's choice [client]."""

@@ -175,7 +175,7 @@ def smallest_deadline(
     """
     trace = []
     deadline = low if start is None else min(max(start, low), high)
-    distance = math.inf
+    floor, distance = low, math.inf
     for _ in range(_MAX_STEPS):
         value, slope = need(deadline)
         fits = value <= budget
@@ -188,17 +188,19 @@ def smallest_deadline(
         beyond = math.copysign(0.3 * relative_width * deadline, -1.0 if fits else 1.0)
         proposal = deadline + jump + beyond
         before, distance = distance, abs(math.log(value / budget)) if value > 0 else math.inf
-        newton_works = low < proposal < high and distance <= 0.5 * before
-        deadline = proposal if newton_works else low + 0.5 * (high - low)
+        if not low < proposal < high and low == floor:
+            # Newton leaves the bracket: the answer may be its very end, which is still untried.
+            deadline, floor = low + 0.5 * relative_width * low, -math.inf
+        elif low < proposal < high and distance <= 0.5 * before:
+            deadline = proposal
+        else:
+            deadline = low + 0.5 * (high - low)
     return Bracket(low, high, len(trace), tuple(trace))
 
 
 @dataclass(frozen=True)
 class Price:
-    """The logarithm of a clearing price, and a bracket of it.
-
-    `point` is accurate to second order in the last step; demand and supply cross in the bracket.
-    """
+    """The logarithm of a clearing price, and a bracket in which demand and supply cross."""
 
     point: float
     low: float
@@ -207,13 +209,20 @@ class Price:
 
 
 def clearing_price(
-    excess: Callable[[float], Evaluation], low: float, high: float, start: float
+    excess: Callable[[float], Evaluation],
+    low: float,
+    high: float,
+    start: float,
+    enough: Callable[[float], bool] = lambda _step: False,
 ) -> Price:
     """The logarithm of the price at which demand meets supply.
 
-    `excess` falls with the log price: positive at `low`, not positive at `high`. Newton's
-    iteration inside the bracket. Where demand jumps, bisection closes the bracket around the jump
-    to rounding, so that a mixture of the answers at both ends clears the market.
+    Newton's iteration inside the bracket. Where demand jumps, bisection closes the bracket around
+    the jump to rounding, so that a mixture of the answers at both ends clears the market.
+
+    Args:
+        excess: falls with the log price; positive at `low`, not positive at `high`.
+        enough: told Newton's next step after each evaluation; whether to stop where we are.
     """
     price = min(max(start, low), high)
     distance = math.inf
@@ -223,6 +232,8 @@ def clearing_price(
         value, slope = excess(price)
         low, high = (price, high) if value > 0 else (low, price)
         proposal = price - value / slope if slope < 0 else math.nan
+        if enough(abs(proposal - price)):
+            return Price(price, low, high, steps)
         if abs(proposal - price) < PRICE_STEP:
             margin = 10.0 * PRICE_STEP**2
             around = max(low, proposal - margin), min(high, proposal + margin)

@@ -65,15 +65,19 @@ def exponent_for(theta: FloatArray) -> FloatArray:
     slope in [1/2, 1], so Newton's iteration converges from any start; `L + ln(1 + L)` is within
     4 %, and three steps reach rounding. Near theta = 1 the series of the solution in L is used.
     """
-    big_l = -np.log(theta)
-    u = big_l + np.log1p(big_l)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for _ in range(3):
-            rest = -np.expm1(-u)
-            residual = u + np.log(rest / u) - big_l
-            u = u - residual / np.clip(1.0 / rest - 1.0 / u, 0.5, 1.0)
-    series = big_l * (2.0 + big_l * (-1.0 / 3.0 + big_l * (1.0 / 9.0 - big_l * (19.0 / 540.0))))
-    return np.where(big_l < 1e-3, series, u)
+    log_inverse = -np.log(theta)
+    # Below 1e-3 the residual is all rounding and the series takes over.
+    target = np.maximum(log_inverse, 1e-3)
+    u = target + np.log1p(target)
+    for _ in range(3):
+        rest = -np.expm1(-u)
+        residual = u + np.log(rest / u) - target
+        u = u - residual / (1.0 / rest - 1.0 / u)
+    if target.min() > 1e-3:
+        return u
+    small = log_inverse
+    series = small * (2.0 + small * (-1.0 / 3.0 + small * (1.0 / 9.0 - small * (19.0 / 540.0))))
+    return np.where(small <= 1e-3, series, u)
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,11 @@ class ShannonLinks:
         """`b log2(1 + cn0/b)`; the limit `cn0 / ln 2` once cn0/b underflows."""
         b = np.asarray(bandwidth_hz, dtype=np.float64)
         snr = self._snr(b)
-        with np.errstate(invalid="ignore"):
-            finite = b * np.log1p(snr)
-        # Below the spacing of floats at 1, b ln(1 + c/b) is c itself (also for b = inf).
-        nats = np.where(snr > 0, finite, np.where(b > 0, self._effective_hz, 0.0))
+        # Where c/b underflows, b ln(1 + c/b) is c itself (also for b = inf, which must not meet
+        # a logarithm of 0).
+        flat = snr == 0
+        finite = np.where(flat, 0.0, b) * np.log1p(snr)
+        nats = np.where(flat & (b > 0), self._effective_hz, finite) if flat.any() else finite
         return nats / LN2
 
     def bandwidth_for(self, rate_bps: FloatArray) -> FloatArray:
@@ -154,7 +159,12 @@ class ShannonLinks:
 
     def select(self, index: Index) -> "ShannonLinks":
         """The links of some clients only."""
-        return ShannonLinks(self._effective_hz[index])
+        # These numbers have been checked; planners select in their innermost loops.
+        chosen = object.__new__(ShannonLinks)
+        for name in ("cn0_hz", "_effective_hz"):
+            object.__setattr__(chosen, name, self._effective_hz[index])
+        object.__setattr__(chosen, "margin", 1.0)
+        return chosen
 
     def _snr(self, bandwidth_hz: FloatArray) -> FloatArray:
         """cn0 / b, kept finite: at ratios above 1e308 the rate is 0 to any meaning anyway."""

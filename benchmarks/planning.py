@@ -1,0 +1,294 @@
+"""JCPBA planning measured: every solver against the optimum, and time against cvxpy + Clarabel.
+
+    OMP_NUM_THREADS=1 python benchmarks/planning.py quality   # 500 problems, 1 to 200 clients
+    OMP_NUM_THREADS=1 python benchmarks/planning.py scale     # 10 to 1,000,000 clients
+    OMP_NUM_THREADS=1 python benchmarks/planning.py draws     # many channel draws of a cell
+
+Cells: clients uniform in a disc of 500 m (not closer than 20 m), path loss 128.1 + 37.6 log10(d/km)
+dB with 8 dB shadowing and Rayleigh fading, 23 dBm, noise -174 dBm/Hz, 0.5 MHz of band a client;
+clients that could not send 1.4 Mbit/s with all the spectrum there is are out of coverage (5 %);
+GPT-2 small's rank-8 adapter (9.4 Mbit, three quarters of it prunable), 1 to 12 s of computing.
+For `quality` times, bits and bandwidth are also shifted and scaled at random.
+"""
+
+import argparse
+import math
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reporting import report, seconds
+
+from airtune.allocation.pruning import PruningProblem, best_pruning
+from airtune.allocation.pruning_exact import exact_pruning
+from airtune.problems.jcpba import SOLVERS
+from airtune.quantities import dbm_to_watts
+from airtune.wireless.rate import ShannonLinks
+
+ROOT = Path(__file__).parents[1]
+CONVEX_SIZES = (10, 30, 100, 300, 1000)
+COVERAGE_HZ = 1e6
+EXACT_SIZES = (*CONVEX_SIZES, 10_000, 100_000, 1_000_000)
+
+
+def cn0_hz(rng: np.random.Generator, clients: int) -> np.ndarray:
+    """Carrier-to-noise-density ratios of the clients in coverage."""
+    cn0 = np.zeros(clients)
+    while (lost := cn0 < COVERAGE_HZ).any():
+        count = int(np.count_nonzero(lost))
+        distance_km = np.sqrt(rng.uniform(0.02**2, 0.5**2, count))
+        loss_db = 128.1 + 37.6 * np.log10(distance_km) + rng.normal(0, 8, count)
+        received_w = dbm_to_watts(23.0 - loss_db) * rng.exponential(1.0, count)
+        cn0[lost] = received_w / dbm_to_watts(-174.0)
+    return cn0
+
+
+def cell(rng: np.random.Generator, clients: int) -> PruningProblem:
+    """A planning problem in a drawn cell."""
+    return PruningProblem(
+        links=ShannonLinks(cn0_hz(rng, clients)),
+        bandwidth_hz=5e5 * clients,
+        pruning_budget=0.3,
+        pruning_rate_max=0.9,
+        weight=rng.uniform(0.5, 1.5, clients),
+        fixed_delay_s=np.zeros(clients),
+        fixed_compute_s=rng.uniform(0.05, 0.3, clients),
+        prunable_compute_s=rng.uniform(1, 12, clients),
+        fixed_bits=np.full(clients, 2.4e6),
+        prunable_bits=np.full(clients, 7.0e6),
+        pruning_rate_min=np.zeros(clients),
+    )
+
+
+def scaled_cell(rng: np.random.Generator, clients: int) -> PruningProblem:
+    """A cell with its times shifted and its times, bits and hertz scaled."""
+    plain = cell(rng, clients)
+    time, bits = 10.0 ** rng.uniform(-3, 3, 2)
+    hertz = bits / time * 10.0 ** rng.uniform(-1, 1)
+    assert isinstance(plain.links, ShannonLinks)
+    return PruningProblem(
+        links=ShannonLinks(hertz * plain.links.cn0_hz),
+        bandwidth_hz=hertz * plain.bandwidth_hz,
+        pruning_budget=float(rng.uniform(0, 0.6)),
+        pruning_rate_max=float(rng.uniform(0.6, 1.0)),
+        weight=plain.weight,
+        fixed_delay_s=time * rng.uniform(0, 3, clients) * rng.integers(0, 2),
+        fixed_compute_s=time * plain.fixed_compute_s,
+        prunable_compute_s=time * plain.prunable_compute_s,
+        fixed_bits=bits * plain.fixed_bits * rng.integers(0, 2),
+        prunable_bits=bits * plain.prunable_bits,
+        pruning_rate_min=plain.pruning_rate_min,
+    )
+
+
+def measure_quality(count: int) -> None:
+    """Latency of every solver over the optimum's."""
+    ratios: dict[str, list[float]] = {name: [] for name in SOLVERS}
+    gaps, steps = [], []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        problem = scaled_cell(rng, int(rng.integers(1, 201)))
+        best = exact_pruning(problem)
+        assert best.objective is not None
+        assert best.gap is not None
+        gaps.append(best.gap)
+        steps.append(best.iterations)
+        for name, solve in SOLVERS.items():
+            found = solve(problem).objective
+            assert found is not None
+            ratios[name].append(found / best.objective)
+    rows = []
+    for name, values in ratios.items():
+        low, median, high = np.quantile(values, (0.05, 0.5, 0.95))
+        rows.append(
+            {
+                "solver": name,
+                "least": min(values),
+                "5 %": float(low),
+                "median": float(median),
+                "mean": float(np.mean(values)),
+                "95 %": float(high),
+                "most": max(values),
+                "within 1e-6": f"{np.mean(np.array(values) < 1 + 1e-6):.1%}",
+            }
+        )
+    report(
+        "planning_quality",
+        rows,
+        problems=count,
+        largest_gap=max(gaps),
+        mean_iterations=float(np.mean(steps)),
+    )
+
+
+def measure_scale(largest: int) -> None:
+    """Time against the number of clients, with cvxpy beside it where it can follow."""
+    sizes = [size for size in EXACT_SIZES if size <= largest]
+    rows = [scale_row(size) for size in sizes]
+    many = [row for row in rows if row["clients"] >= 1000]
+    exponent = None
+    if len(many) > 1:
+        clients, times = ([math.log(row[key]) for row in many] for key in ("clients", "exact_s"))
+        slope, offset = np.polyfit(clients, times, 1)
+        exponent = float(slope)
+        draw_growth(rows, lambda n: np.exp(offset) * n**slope, f"n^{slope:.2f}")
+    report("planning_scale", rows, growth_exponent=exponent)
+
+
+def scale_row(clients: int) -> dict[str, Any]:
+    """Mean times over a few cells of one size."""
+    cells = 5 if clients <= 1000 else 1
+    problems = [cell(np.random.default_rng([clients, seed]), clients) for seed in range(cells)]
+    ours, theirs, solves, errors, iterations = [], [], [], [], []
+    for problem in problems:
+        spent, best = seconds(partial(exact_pruning, problem), repeat=3 if cells > 1 else 1)
+        ours.append(spent)
+        iterations.append(best.iterations)
+        if clients in CONVEX_SIZES:
+            spent, (latency, programs) = seconds(partial(convex_latency, problem))
+            theirs.append(spent)
+            solves.append(programs)
+            errors.append(abs(latency / best.objective - 1))
+    row = {
+        "clients": clients,
+        "exact_s": float(np.mean(ours)),
+        "iterations": float(np.mean(iterations)),
+        "gap": best.gap,
+    }
+    if theirs:
+        row |= {
+            "cvxpy_s": float(np.mean(theirs)),
+            "programs": float(np.mean(solves)),
+            "times_faster": float(np.mean(theirs) / np.mean(ours)),
+            "largest_difference": max(errors),
+        }
+    return row
+
+
+def convex_latency(problem: PruningProblem, accuracy: float = 1e-4) -> tuple[float, int]:
+    """Bisection over the deadline, one convex program each; latency, and how many programs."""
+    count, band = len(problem), problem.bandwidth_hz
+    low, _ = best_pruning(problem, problem.links.rate(np.full(count, band)))
+    high, _ = best_pruning(problem, problem.links.rate(np.full(count, band / count)))
+    solves = 0
+    while high - low > accuracy * high:
+        middle = 0.5 * (low + high)
+        solves += 1
+        fits = convex_least_pruning(problem, middle) <= problem.pruning_budget
+        low, high = (low, middle) if fits else (middle, high)
+    return high, solves
+
+
+def convex_least_pruning(problem: PruningProblem, deadline: float) -> float:
+    """The least weighted pruning at a deadline, in cvxpy with Clarabel; inf if there is none."""
+    import cvxpy
+
+    assert isinstance(problem.links, ShannonLinks)
+    count = len(problem)
+    share_hz = problem.bandwidth_hz / count
+    cn0 = problem.links.cn0_hz / share_hz
+    kept, share = cvxpy.Variable(count), cvxpy.Variable(count, nonneg=True)
+    rate = -cvxpy.rel_entr(share, share + cn0) / math.log(2.0)
+    unit = share_hz * deadline
+    left = 1.0 - problem.earliest_start_s / deadline
+    compute = problem.prunable_compute_s / deadline
+    s0, s1 = problem.fixed_bits / unit, problem.prunable_bits / unit
+    spare = cvxpy.inv_pos(left - cvxpy.multiply(compute, kept))
+    needed = cvxpy.multiply(s0 + s1 * left / compute, spare) - s1 / compute
+    program = cvxpy.Problem(
+        cvxpy.Minimize(problem.weight @ (1 - kept)),
+        [
+            needed <= rate,
+            cvxpy.sum(share) <= count,
+            kept <= 1,
+            kept >= 1 - problem.pruning_rate_max,
+        ],
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program.solve(solver=cvxpy.CLARABEL)
+    except cvxpy.SolverError:
+        return math.inf
+    return float(program.value) if program.value is not None else math.inf
+
+
+def draw_growth(
+    rows: list[dict[str, Any]], fitted: Callable[[np.ndarray], np.ndarray], label: str
+) -> None:
+    """Time against clients on logarithmic axes, with the fitted power."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    clients = np.array([row["clients"] for row in rows], dtype=np.float64)
+    axes.loglog(clients, [row["exact_s"] for row in rows], "o-", label="exact")
+    convex = [(row["clients"], row["cvxpy_s"]) for row in rows if "cvxpy_s" in row]
+    axes.loglog(*zip(*convex, strict=True), "s-", label="cvxpy + Clarabel, bisection to 1e-4")
+    large = clients[clients >= 1000]
+    axes.loglog(large, fitted(large), ":", label=label)
+    axes.set(xlabel="clients", ylabel="processor time (s)", title="JCPBA: time to the optimum")
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend()
+    path = ROOT / "docs" / "images" / "planning_growth.svg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def measure_draws(draws: int) -> None:
+    """Many channel draws of one cell through `plan` on arrays, as a simulator asks for them."""
+    from airtune.problems import plan
+
+    rows = []
+    for clients in (10, 30, 100):
+        rng = np.random.default_rng(clients)
+        problem = {
+            "method": "jcpba",
+            "bandwidth_hz": 5e5 * clients,
+            "noise_psd_dbm_hz": -174,
+            "pruning_rate_max": 0.9,
+            "pruning_budget": 0.3,
+            "clients": {
+                "tx_power_dbm": 23,
+                "gain": cn0_hz(rng, clients)
+                * dbm_to_watts(-174.0)
+                / dbm_to_watts(23.0)
+                * rng.exponential(1.0, (draws, clients)),
+                "compute_delay_s": {"fixed": 0.1, "prunable": rng.uniform(1, 12, clients)},
+                "payload_bits": {"fixed": 2.4e6, "prunable": 7.0e6},
+            },
+        }
+        spent, planned = seconds(partial(plan, problem))
+        assert isinstance(planned, list)
+        latencies = [each.solution.objective for each in planned]
+        rows.append(
+            {
+                "clients": clients,
+                "draws": draws,
+                "ms_per_draw": 1e3 * spent / draws,
+                "median_latency_s": float(np.median(latencies)),
+            }
+        )
+    report("planning_draws", rows)
+
+
+def main() -> None:
+    """Run the named measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("quality", "scale", "draws"))
+    parser.add_argument("--count", type=int, default=500, help="problems, or draws")
+    parser.add_argument("--largest", type=int, default=EXACT_SIZES[-1], help="clients in scale")
+    options = parser.parse_args()
+    if options.what == "quality":
+        measure_quality(options.count)
+    elif options.what == "scale":
+        measure_scale(options.largest)
+    else:
+        measure_draws(options.count)
+
+
+if __name__ == "__main__":
+    main()
