@@ -8,7 +8,6 @@ weights records every setting and the measured losses.
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -17,11 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+from airtune.data.batches import Batch, evaluation_batches, local_batches, make_batch
 from airtune.data.builtin.corpus import MIX, documents
 from airtune.data.builtin.draw import Draw
+from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
+from airtune.data.encoding import Encoded, encode
 from airtune.seeds import generator, integer_seed
 
 VOCABULARY = 2048
@@ -29,10 +38,16 @@ SEQUENCE = 256
 BATCH = 8
 MATRIX_LEARNING_RATE = 2e-2
 OTHER_LEARNING_RATE = 3e-3
-WARM_UP_SHARE = 0.05
-FINAL_SHARE = 0.05
+WARM_UP_STEPS = 100
+END_SHARE = 0.3
+CHECKPOINT_STEPS = 250
 TOKENIZER_DOCUMENTS = 30_000
-HOLD_OUT_SEQUENCES = 128
+HOLD_OUT_BATCHES = 12
+TUNING_STEPS = 200
+TUNING_LEARNING_RATE = 5e-3
+Pairs = list[tuple[torch.optim.Optimizer, float]]
+"""Optimisers with their peak learning rates."""
+Curve = list[dict[str, float]]
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
 
 
@@ -70,26 +85,16 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def packed(
-    tokenizer: PreTrainedTokenizerFast, texts: Iterator[str], sequences: int
-) -> torch.Tensor:
-    """Documents as `<bos> text <eos>`, one after another, cut into [sequence, token]."""
-    needed = sequences * SEQUENCE
-    tokens = np.empty(needed, dtype=np.int16)
-    filled = 0
-    while filled < needed:
-        encoded = tokenizer._tokenizer.encode_batch(
-            list(islice(texts, 2000)), add_special_tokens=False
-        )
-        stream = [
-            token
-            for document in encoded
-            for token in (tokenizer.bos_token_id, *document.ids, tokenizer.eos_token_id)
-        ]
-        part = stream[: needed - filled]
-        tokens[filled : filled + len(part)] = part
-        filled += len(part)
-    return torch.from_numpy(tokens).view(sequences, SEQUENCE)
+def packed(tokenizer: PreTrainedTokenizerFast, texts: Iterator[str]) -> Iterator[torch.Tensor]:
+    """Documents as `<bos> text <eos>`, one after another, cut into batches [sequence, token]."""
+    size, stream = BATCH * SEQUENCE, list[int]()
+    while True:
+        documents = list(islice(texts, 2000))
+        for document in tokenizer._tokenizer.encode_batch(documents, add_special_tokens=False):
+            stream += [tokenizer.bos_token_id, *document.ids, tokenizer.eos_token_id]
+        while len(stream) >= size:
+            yield torch.tensor(stream[:size]).view(BATCH, SEQUENCE)
+            del stream[:size]
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
@@ -113,15 +118,17 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
 
 
 def schedule(step: int, steps: int) -> float:
-    """The share of the peak learning rate: linear warm-up, then a cosine."""
-    warm_up = max(1, round(WARM_UP_SHARE * steps))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, steps - warm_up)
-    return FINAL_SHARE + (1 - FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * progress))
+    """The share of the peak learning rate: warm-up, a plateau, and a linear end.
+
+    Up to the end a longer run is the same as a shorter one, so one checkpoint serves them all.
+    """
+    end = round((1 - END_SHARE) * steps)
+    if step < end:
+        return min(1.0, (step + 1) / WARM_UP_STEPS)
+    return (steps - step) / (steps - end)
 
 
-def optimizers(model: LlamaForCausalLM) -> list[tuple[torch.optim.Optimizer, float]]:
+def optimizers(model: LlamaForCausalLM) -> Pairs:
     """Muon for the matrices of the blocks, AdamW for the embedding and the norms, with their peaks.
 
     After 1 M tokens of an earlier mix the hold-out loss was 1.22 with it, 1.34 with AdamW alone.
@@ -134,30 +141,35 @@ def optimizers(model: LlamaForCausalLM) -> list[tuple[torch.optim.Optimizer, flo
 
 
 @torch.no_grad()
-def hold_out_loss(model: LlamaForCausalLM, sequences: torch.Tensor) -> float:
+def hold_out_loss(model: LlamaForCausalLM, batches: list[torch.Tensor]) -> float:
     """The mean loss per token in nats on text that was never trained on."""
-    losses = [
-        float(model(input_ids=batch, labels=batch).loss) for batch in sequences.long().split(BATCH)
-    ]
+    losses = [float(model(input_ids=batch, labels=batch).loss) for batch in batches]
     return sum(losses) / len(losses)
 
 
 def train(
-    model: LlamaForCausalLM, data: torch.Tensor, hold_out: torch.Tensor, steps: int
-) -> list[dict[str, float]]:
-    """One pass over the sequences; returns the loss curve."""
+    model: LlamaForCausalLM,
+    data: Iterator[torch.Tensor],
+    hold_out: list[torch.Tensor],
+    steps: int,
+    checkpoint: Path | None = None,
+) -> Curve:
+    """Each batch of `data` once, from a checkpoint if there is one; returns the loss curve."""
     pairs = optimizers(model)
-    curve: list[dict[str, float]] = []
-    started = time.monotonic()
+    curve: Curve = []
+    started, first = time.monotonic(), 0
+    if checkpoint is not None and checkpoint.is_file():
+        first, curve = load_checkpoint(checkpoint, model, pairs)
 
     def measure(step: int) -> None:
         curve.append({"step": step, "hold_out_loss": round(hold_out_loss(model, hold_out), 4)})
         print(f"{time.monotonic() - started:7.0f} s  {curve[-1]}", flush=True)
 
-    for step in range(steps):
-        if step % max(1, steps // 20) == 0:
+    for step, batch in enumerate(islice(data, first, steps), start=first):
+        if step % CHECKPOINT_STEPS == 0 and step > first:
             measure(step)
-        batch = data[step * BATCH : (step + 1) * BATCH].long()
+            if checkpoint is not None and step <= (1 - END_SHARE) * steps:
+                save_checkpoint(checkpoint, step, model, pairs, curve)
         model(input_ids=batch, labels=batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, peak in pairs:
@@ -169,11 +181,31 @@ def train(
     return curve
 
 
+def save_checkpoint(
+    path: Path, step: int, model: LlamaForCausalLM, pairs: Pairs, curve: Curve
+) -> None:
+    """Everything that the rest of the plateau depends on."""
+    states = [optimizer.state_dict() for optimizer, _ in pairs]
+    partial = path.with_suffix(".partial")
+    torch.save(
+        {"step": step, "model": model.state_dict(), "states": states, "curve": curve}, partial
+    )
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path, model: LlamaForCausalLM, pairs: Pairs) -> tuple[int, Curve]:
+    """The step and the curve to go on from."""
+    stored = torch.load(path)
+    model.load_state_dict(stored["model"])
+    for (optimizer, _), state in zip(pairs, stored["states"], strict=True):
+        optimizer.load_state_dict(state)
+    return int(stored["step"]), stored["curve"]
+
+
 def save(
     folder: Path,
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    recipe: dict[str, Any],
 ) -> None:
     """Weights in half precision (half the size), while the config asks for single on loading."""
     model.half().save_pretrained(folder)
@@ -181,7 +213,78 @@ def save(
     config = json.loads((folder / "config.json").read_text())
     config["dtype"] = "float32"
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+
+
+def measure_tasks(folder: Path) -> dict[str, dict[str, float]]:
+    """The loss on each built-in task's test part, before and after a short LoRA fine-tuning."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    losses: dict[str, dict[str, float]] = {"zero_shot_loss": {}, "tuned_loss": {}}
+    for task in BUILTIN_TASKS:
+        train_rows, test_rows = (
+            encode(tokenizer, builtin_examples(task, part, count, 0), 256)
+            for part, count in (("train", TUNING_STEPS * 8), ("test", 256))
+        )
+        torch.manual_seed(integer_seed(0, f"pretrain/tuning/{task}"))
+        base = AutoModelForCausalLM.from_pretrained(folder)
+        model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+        losses["zero_shot_loss"][task] = round(task_loss(model, test_rows), 4)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=TUNING_LEARNING_RATE, weight_decay=0.0)
+        for rows in local_batches(np.arange(len(train_rows)), 8, TUNING_STEPS, 0, 0, 0):
+            model(**tensors(make_batch(train_rows, rows, 0))).loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        losses["tuned_loss"][task] = round(task_loss(model, test_rows), 4)
+    return losses
+
+
+def tensors(batch: Batch) -> dict[str, torch.Tensor]:
+    """A batch as the arguments of a causal language model."""
+    ids = torch.from_numpy(batch.token_ids)
+    labels = torch.where(torch.from_numpy(batch.label_mask), ids, -100)
+    return {
+        "input_ids": ids,
+        "labels": labels,
+        "attention_mask": torch.from_numpy(batch.attention_mask).long(),
+    }
+
+
+@torch.no_grad()
+def task_loss(model: torch.nn.Module, encoded: Encoded) -> float:
+    """The mean loss over label tokens in nats."""
+    total = tokens = 0.0
+    for rows in evaluation_batches(encoded, 64):
+        batch = make_batch(encoded, rows, 0)
+        total += float(model(**tensors(batch)).loss) * batch.label_tokens
+        tokens += batch.label_tokens
+    return total / tokens
+
+
+def converged_loss(curves: list[Curve]) -> dict[str, Any]:
+    """Where three runs of different lengths point to: `loss = floor + scale * steps^-power`.
+
+    Solved exactly through the three final losses by bisection on the power; nothing is fitted.
+    """
+    ends = sorted((curve[-1]["step"], curve[-1]["hold_out_loss"]) for curve in curves)
+    (n1, l1), (n2, l2), (n3, l3) = ends
+
+    def ratio(power: float) -> float:
+        """(l1 - l2) / (l2 - l3) of this power; it grows with the power."""
+        return float((n1**-power - n2**-power) / (n2**-power - n3**-power))
+
+    wanted, low, high = (l1 - l2) / (l2 - l3), 1e-3, 10.0
+    if not ratio(low) < wanted < ratio(high):
+        raise SystemExit("these three runs do not point to a floor: take a longer one")
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if ratio(middle) < wanted else (low, middle)
+    scale = (l2 - l3) / (n2**-low - n3**-low)
+    return {
+        "estimate": round(l3 - scale * n3**-low, 4),
+        "power": round(low, 4),
+        "runs": [{"steps": steps, "hold_out_loss": loss} for steps, loss in ends],
+    }
 
 
 def main() -> None:
@@ -190,28 +293,39 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, default=4500)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--checkpoint", type=Path, help="a file to go on from, and to keep")
+    arguments.add_argument(
+        "--shorter", type=Path, nargs=2, help="recipe.json of two shorter runs: estimate the floor"
+    )
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     tokenizer = train_tokenizer(options.seed)
-    data = packed(tokenizer, corpus(options.seed, "train"), options.steps * BATCH)
-    hold_out = packed(tokenizer, corpus(options.seed, "hold-out"), HOLD_OUT_SEQUENCES)
+    data = packed(tokenizer, corpus(options.seed, "train"))
+    hold_out = list(islice(packed(tokenizer, corpus(options.seed, "hold-out")), HOLD_OUT_BATCHES))
     model = build_model(tokenizer, options.seed)
-    curve = train(model, data, hold_out, options.steps)
+    curve = train(model, data, hold_out, options.steps, options.checkpoint)
     recipe = {
         "command": f"python scripts/pretrain_builtin.py --steps {options.steps} "
         f"--seed {options.seed} --threads {options.threads}",
+        "seed": options.seed,
         "parameters": model.num_parameters(),
-        "tokens": int(data.numel()),
+        "tokens": options.steps * BATCH * SEQUENCE,
         "sequence": SEQUENCE,
         "batch": BATCH,
         "optimizer": f"Muon {MATRIX_LEARNING_RATE} (matrices), AdamW {OTHER_LEARNING_RATE} (rest)",
-        "schedule": f"warm-up {WARM_UP_SHARE:.0%}, then a cosine to {FINAL_SHARE:.0%}",
+        "schedule": f"{WARM_UP_STEPS} steps up, a plateau, the last {END_SHARE:.0%} down to 0",
         "mix": {kind.__name__: share for kind, share in MIX.items()},
         "torch": str(torch.__version__),
         "curve": curve,
     }
+    if options.shorter:
+        curves = [json.loads(path.read_text())["curve"] for path in options.shorter]
+        recipe["converged_loss"] = converged_loss([*curves, curve])
     options.out.mkdir(parents=True, exist_ok=True)
-    save(options.out, model, tokenizer, recipe)
+    save(options.out, model, tokenizer)
+    recipe["hold_out_loss"] = round(hold_out_loss(model.float(), hold_out), 4)
+    recipe |= measure_tasks(options.out)
+    (options.out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
 
 
 if __name__ == "__main__":
