@@ -245,3 +245,13 @@ def test_weak_signals(flat: bool) -> None:
     assert 0 < bound <= best * (1 + 1e-12)
     _, window = improve_owners(weak, demand, greedy_owners(weak, demand))
     assert window <= best * 1.001
+
+
+def test_counts_where_few_subchannels_need_infinite_power() -> None:
+    """One subchannel would need 2^2000 noise powers; 37 of them need less than 1 W."""
+    link = Uplink(np.full(40, 1e3), np.full((2, 40), 1e-21), np.ones(2), 1.5)
+    demand = Demand(np.array([4e6, 1e3]), np.zeros(2))
+    counts = counts_within(link, demand, 2.0)
+    assert counts is not None
+    assert counts[0] >= 37
+    assert counts[1] >= 1

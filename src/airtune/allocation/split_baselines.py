@@ -64,10 +64,17 @@ BASELINES = {
 
 
 def solve_blocks(
-    training: SplitTraining, blocks: Blocks, seed: int, solver: str
+    training: SplitTraining,
+    blocks: Blocks,
+    seed: int,
+    solver: str,
+    joint: Solution[SplitPlan] | None = None,
 ) -> Solution[SplitPlan]:
-    """A plan with each block decided in the chosen way; the bound is that of the joint search."""
-    joint = solve_joint(training)
+    """A plan with each block decided in the chosen way.
+
+    The bound is that of the joint search, which is run for it unless its answer is given.
+    """
+    joint = joint or solve_joint(training)
     if joint.plan is None:
         return replace(joint, solver=solver)
     watch = Stopwatch()

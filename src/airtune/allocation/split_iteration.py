@@ -20,12 +20,15 @@ SETTLED = 1e-9
 """The iteration ends when a pass lowers the total by less than this share."""
 
 
-def solve_greedy(training: SplitTraining) -> Solution[SplitPlan]:
+def solve_greedy(
+    training: SplitTraining, joint: Solution[SplitPlan] | None = None
+) -> Solution[SplitPlan]:
     """The published iteration; a block is accepted only if the total does not rise.
 
     Blocks, in turn: greedy subchannels (with exact powers) of the main link and of the federated
     link, powers, split point, rank. The start is the first candidate, subchannels dealt in turn,
-    powers spread evenly. The trace holds the total after every block.
+    powers spread evenly. The trace holds the total after every block. The bound is that of the
+    joint search, which is run for it unless its answer is given.
     """
     watch = Stopwatch()
     try:
@@ -38,7 +41,7 @@ def solve_greedy(training: SplitTraining) -> Solution[SplitPlan]:
         before = descent.total
         descent.one_pass()
     seconds = watch.seconds
-    bound = solve_joint(training).lower_bound
+    bound = (joint or solve_joint(training)).lower_bound
     trace = tuple(total for total in descent.trace if np.isfinite(total))
     return finished(training, descent.plan, "greedy", seconds, bound, trace)
 

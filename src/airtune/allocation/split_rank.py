@@ -202,13 +202,14 @@ def _bottleneck(training: SplitTraining, plan: SplitPlan) -> str:
     rate, power = measure(training.main, plan.main.owner, plan.main.psd_w_per_hz)
     stages = training.delays(training.candidates[plan.candidate], rate, rate)
     finish = stages.client_forward_s + stages.activation_upload_s
-    last = int(np.argmax(finish))
-    together = int(np.count_nonzero(finish >= finish[last] * (1 - 1e-9)))
-    who = f"{training.name(last)} uploads activations last"
-    if together > 1:
-        who = f"{together} clients end their uploads of activations together, last"
+    last = finish >= np.max(finish) * (1 - 1e-9)
+    first = training.name(int(np.argmax(last)))
+    who = f"{first} uploads activations last"
+    if np.count_nonzero(last) > 1:
+        who = f"{np.count_nonzero(last)} clients end their uploads of activations together"
     if np.sum(power) >= training.main.power_total_w * (1 - 1e-6):
         return f"{who}, and the total power of the main server's link is the limit"
-    if power[last] >= training.main.power_max_w[last] * (1 - 1e-6):
-        return f"{who}, and the power of {training.name(last)} is the limit"
+    full = np.flatnonzero(last & (power >= training.main.power_max_w * (1 - 1e-6)))
+    if len(full):
+        return f"{who}, and the power of {training.name(int(full[0]))} is the limit"
     return who

@@ -45,7 +45,8 @@ def counts_within(link: Uplink, demand: Demand, window_s: float) -> NDArray[np.i
     spare -= int(np.sum(least))
     if not np.all(np.any(allowed, axis=1)) or spare < 0:
         return None
-    saving = power[:, :-1] - power[:, 1:]
+    with np.errstate(invalid="ignore"):
+        saving = power[:, :-1] - power[:, 1:]
     saving = np.where(allowed[:, :-1], saving, -1.0).ravel()
     best = np.argpartition(-saving, spare - 1)[:spare] if spare else np.empty(0, dtype=np.intp)
     best = best[saving[best] > 0]

@@ -14,6 +14,8 @@ Pairs = NDArray[np.intp]
 PROPOSALS = 256
 """Moves and swaps (each) that one step evaluates exactly."""
 _TINY, _HUGE = 1e-300, 1e200
+# By how much a descent tries to shorten the window, and the steepness of its pressure. The search
+# goes on to the next pair when a descent fails, and ends after the last.
 _TARGETS = (
     (0.3, 3.0),
     (0.1, 3.0),
@@ -24,7 +26,6 @@ _TARGETS = (
     (8e-4, 30.0),
     (8e-4, 200.0),
 )
-# By how much one descent tries to shorten the window; the last one that fails ends the search.
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,8 @@ class _Target:
         """Derivative of the pressure with respect to each client's power [client], over beta."""
         total = np.asarray(np.sum(power))
         own = self.own_pressure(np.arange(self.link.clients), power)
-        return own / np.maximum(power, _TINY) + self.total_pressure(total) / np.maximum(
-            total, _TINY
-        )
+        shared = self.total_pressure(total) / np.maximum(total, _TINY)
+        return own / np.maximum(power, _TINY) + shared
 
     def is_met(self, power: FloatArray) -> bool:
         """Whether the deadline can be met: every cap holds."""
