@@ -136,3 +136,14 @@ def test_draws_are_in_range_and_cover_it() -> None:
     sample = draw.sample("abcdef", 6)
     assert sorted(sample) == list("abcdef")
     assert {draw.pick("ab") for _ in range(50)} == {"a", "b"}
+
+
+def test_the_tasks_use_words_of_the_pretraining_text() -> None:
+    """The base must learn a form, not a vocabulary: few words of the tasks may be new to it."""
+    known = Counter(word for text in _corpus(6000) for word in re.findall(r"[A-Za-z]+", text))
+    for task in BUILTIN_TASKS:
+        examples = builtin_examples(task, "train", COUNT, 0)
+        text = " ".join(f"{example.prompt} {example.completion}" for example in examples)
+        words = Counter(re.findall(r"[A-Za-z]+", text))
+        new = sum(count for word, count in words.items() if known[word] < 3)
+        assert new < 0.02 * words.total(), sorted(set(words) - set(known))
