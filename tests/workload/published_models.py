@@ -22,7 +22,7 @@ class Measured:
 def measure_on_meta(name: str, rank: int, step: Step) -> Measured:
     """Build a bundled config with transformers and PEFT, and count with FlopCounterMode."""
     from peft import LoraConfig, get_peft_model
-    from small_models import quiet_peft
+    from tests.workload.small_models import quiet_peft
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = read_config(name)
