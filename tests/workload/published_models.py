@@ -22,8 +22,9 @@ class Measured:
 def measure_on_meta(name: str, rank: int, step: Step) -> Measured:
     """Build a bundled config with transformers and PEFT, and count with FlopCounterMode."""
     from peft import LoraConfig, get_peft_model
-    from tests.workload.small_models import quiet_peft
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tests.workload.small_models import quiet_peft
 
     config = read_config(name)
     settings = AutoConfig.for_model(config.pop("model_type"), **config)
