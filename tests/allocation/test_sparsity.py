@@ -177,16 +177,15 @@ def test_equal_clients_get_equal_shares_where_the_plan_is_symmetric() -> None:
 @pytest.mark.parametrize("copies", [2, 5, 40])
 def test_duplicates_of_every_client_with_as_much_more_band_cost_the_same(copies: int) -> None:
     problem = cell(2, clients=3)
+    who = np.tile(np.arange(3), copies)
+    columns = ("compute_delay_s", "rank_energy", "rank_payload_bits", "weight")
     several = replace(
         problem,
-        links=problem.links.select(np.tile(np.arange(3), copies)),
+        links=problem.links.select(who),
         bandwidth_hz=problem.bandwidth_hz * copies,
-        **{
-            name: np.tile(getattr(problem, name), (copies, 1) if name.startswith("rank") else copies)
-            for name in ("compute_delay_s", "rank_energy", "rank_payload_bits", "weight",
-                         "fixed_payload_bits")
-        },
-    )  # fmt: skip
+        fixed_payload_bits=np.zeros(len(who)),
+        **{name: getattr(problem, name)[who] for name in columns},
+    )
     # Copies may differ by a rank, which the single cell cannot.
     assert solved(several)[0] <= solved(problem)[0] * (1 + 1e-9)
     assert solved(several)[0] >= solved(problem)[0] * 0.98

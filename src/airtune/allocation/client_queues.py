@@ -256,7 +256,7 @@ def _root(
         proposal = x - value / slope
         good = (np.abs(value) <= 0.5 * last) & (proposal > low) & (proposal < high)
         last = np.abs(value)
-        done = (last <= 1e-14) | (high - low <= 1e-14 * np.maximum(1.0, np.abs(high)))
+        done = (last <= 1e-13) | (high - low <= 1e-13 * np.maximum(1.0, np.abs(high)))
         if done.all():
             break
         x = np.where(done, x, np.where(good, proposal, 0.5 * (low + high)))
