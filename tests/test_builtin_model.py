@@ -1,0 +1,152 @@
+"""The shipped model is what its recipe says, loads like any other, and is a base worth tuning."""
+
+import importlib.util
+import json
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import airtune
+from airtune.data.batches import evaluation_batches, make_batch
+from airtune.data.builtin.generate import builtin_examples
+from airtune.data.encoding import Encoded, encode
+
+FOLDER = Path(str(files("airtune") / "builtin_model"))
+RECIPE = json.loads((FOLDER / "recipe.json").read_text())
+SCRIPT = Path(airtune.__file__).parents[2] / "scripts" / "pretrain_builtin.py"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return AutoModelForCausalLM.from_pretrained(FOLDER).eval()
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    if not SCRIPT.is_file():
+        pytest.skip("the pretraining script is part of a checkout, not of an installation")
+    spec = importlib.util.spec_from_file_location("pretrain_builtin", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_size_shape_and_precision(model: Any, tokenizer: Any) -> None:
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 6e6
+    assert 1e6 <= model.num_parameters() <= 4e6
+    assert model.num_parameters() == RECIPE["parameters"]
+    # Stored in half precision, but the config asks for single: a plain load trains in fp32.
+    assert model.dtype == torch.float32
+    assert model.config.tie_word_embeddings
+    assert model.config.max_position_embeddings >= 512
+    assert len(tokenizer) == model.config.vocab_size
+    for part in ("pad", "bos", "eos"):
+        assert getattr(tokenizer, f"{part}_token_id") == getattr(model.config, f"{part}_token_id")
+
+
+@given(st.text(max_size=60))
+def test_the_tokenizer_keeps_any_text(text: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER) if not _KEPT else _KEPT[0]
+    _KEPT[:] = [tokenizer]
+    ids = tokenizer(text)["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.decode(ids[1:]) == text
+
+
+_KEPT: list[Any] = []
+
+
+def test_digits_are_split_singly(tokenizer: Any) -> None:
+    assert tokenizer.tokenize("127+35") == ["1", "2", "7", "+", "3", "5"]
+
+
+def _loss(model: Any, encoded: Encoded, pad_token: int) -> float:
+    """The mean over label tokens, in nats."""
+    total = tokens = 0.0
+    for rows in evaluation_batches(encoded, 32):
+        batch = make_batch(encoded, rows, pad_token)
+        ids, mask = torch.from_numpy(batch.token_ids), torch.from_numpy(batch.attention_mask)
+        labels = torch.where(torch.from_numpy(batch.label_mask), ids, -100)
+        with torch.no_grad():
+            loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        total += float(loss) * batch.label_tokens
+        tokens += batch.label_tokens
+    return total / tokens
+
+
+@pytest.mark.parametrize("task", ["slots", "arithmetic"])
+def test_the_task_form_is_unknown_to_the_base(model: Any, tokenizer: Any, task: str) -> None:
+    """The recorded zero-shot loss holds: the base knows the words, and not the task."""
+    encoded = encode(tokenizer, builtin_examples(task, "test", 64, 0), 256)
+    loss = _loss(model, encoded, tokenizer.pad_token_id)
+    assert loss == pytest.approx(RECIPE["zero_shot_loss"][task], rel=0.1)
+    assert loss > 1.5 * RECIPE["tuned_loss"][task]
+
+
+def test_the_hold_out_loss_is_the_recorded_one(
+    model: Any, tokenizer: Any, script: ModuleType
+) -> None:
+    """On the hold-out, generated anew: text, tokenizer and weights belong together."""
+    batches = script.packed(tokenizer, script.corpus(RECIPE["seed"], "hold-out"))
+    loss = script.hold_out_loss(model, list(islice(batches, script.HOLD_OUT_BATCHES)))
+    assert loss == pytest.approx(RECIPE["hold_out_loss"], abs=1e-3)
+
+
+def test_the_recorded_loss_is_the_end_of_the_curve() -> None:
+    # The recorded loss is that of the weights as stored, the curve's that of those in training.
+    assert RECIPE["hold_out_loss"] == pytest.approx(RECIPE["curve"][-1]["hold_out_loss"], abs=2e-3)
+
+
+@pytest.mark.slow
+def test_the_tokenizer_comes_from_the_script(tokenizer: Any, script: ModuleType) -> None:
+    assert script.train_tokenizer(RECIPE["seed"]).get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.slow
+def test_pretraining_is_repeatable(script: ModuleType, tokenizer: Any) -> None:
+    weights = []
+    for _ in range(2):
+        data = script.packed(tokenizer, script.corpus(0, "train"))
+        model = script.build_model(tokenizer, 0)
+        script.train(model, data, [next(data)], 3)
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_its_checkpoint(
+    script: ModuleType, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "CHECKPOINT_STEPS", 2)
+
+    def trained(steps: int, checkpoint: Path | None) -> torch.Tensor:
+        data = script.packed(tokenizer, script.corpus(0, "train"))
+        model = script.build_model(tokenizer, 0)
+        script.train(model, data, [torch.ones(1, 8, dtype=torch.long)], steps, checkpoint)
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    whole = trained(5, None)
+    trained(4, tmp_path / "kept.pt")
+    assert torch.equal(whole, trained(5, tmp_path / "kept.pt"))
+
+
+def test_the_floor_of_three_runs_is_recovered(script: ModuleType) -> None:
+    runs = [[{"step": n, "hold_out_loss": 0.8 + 5 * n**-0.4}] for n in (3000, 5000, 10_000)]
+    found = script.converged_loss(runs)
+    assert found["estimate"] == pytest.approx(0.8, abs=1e-3)
+    assert found["power"] == pytest.approx(0.4, abs=1e-3)
