@@ -99,7 +99,7 @@ class CohortSection(Section):
 class TrainingSection(Section):
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="adamw | sgd")
     learning_rate: float = Field(
-        5e-3, gt=0, description="local; suits the built-in model, larger ones want 1e-4 to 1e-3"
+        1e-2, gt=0, description="local; suits the built-in model, larger ones want 1e-4 to 1e-3"
     )
     batch_size: int = Field(8, ge=1, description="examples a step")
     local_steps: int = Field(8, ge=1, description="optimiser steps of a client in a round")
