@@ -140,7 +140,16 @@ def minmax_shares(uploads: Uploads, start_s: float | None = None) -> tuple[Float
     bracket = smallest_deadline(
         need, uploads.bandwidth_hz, float(alone.max()), float(together.max()), start_s
     )
-    return need.bandwidth_for(bracket.high), bracket
+    return fill_band(need.bandwidth_for(bracket.high), uploads.bandwidth_hz), bracket
+
+
+def fill_band(share_hz: FloatArray, bandwidth_hz: float) -> FloatArray:
+    """The whole band in these proportions, for what a deadline needs may leave some of it unused.
+
+    A little over the band, by rounding, is taken back as well. Nobody's share stays nobody's.
+    """
+    used = float(share_hz.sum())
+    return share_hz * (bandwidth_hz / used) if used > 0 else share_hz
 
 
 def equal_bandwidth(
@@ -232,7 +241,7 @@ def _solution(
     optimal = plan.latency_s - bound <= OPTIMALITY * plan.latency_s
     solution = Solution(
         status=Status.OPTIMAL if optimal else Status.FEASIBLE,
-        message=_message(uploads, finish, bandwidth_hz, optimal),
+        message=_message(uploads, finish, optimal),
         solver=solver,
         plan=plan,
         objective=plan.latency_s,
@@ -244,9 +253,7 @@ def _solution(
     return checked(solution, lambda found: check_bandwidth(uploads, found))
 
 
-def _message(
-    uploads: Uploads, finish_s: FloatArray, bandwidth_hz: FloatArray, optimal: bool
-) -> str:
+def _message(uploads: Uploads, finish_s: FloatArray, optimal: bool) -> str:
     """One sentence: who ends last, and what would have to grow to change that."""
     last = int(np.argmax(finish_s))
     latency = float(finish_s[last])
@@ -256,7 +263,7 @@ def _message(
         who = f"{together} of {len(finish_s)} clients end together"
     else:
         who = f"{who} ends last"
-    band_is_full = float(bandwidth_hz.sum()) >= uploads.bandwidth_hz * (1.0 - 1e-6)
-    limit = "the band is the limit" if band_is_full else "not the band but its delay is the limit"
+    sends = uploads.payload_bits[last] > 0
+    limit = "the band is the limit" if sends else "its delay is the limit, not the band"
     claim = "Optimal" if optimal else "Feasible"
     return f"{claim}: {who}, after {format_duration(latency)}; {limit}."

@@ -220,12 +220,12 @@ def _message(problem: PruningProblem, plan: PruningPlan, claim: str) -> str:
         if together > 1
         else f"{problem.name(last)} ends last"
     )
-    band_is_full = float(plan.bandwidth_hz.sum()) >= problem.bandwidth_hz * (1.0 - 1e-6)
+    sends = problem.payload_bits(plan.pruning_rate)[last] > 0
     pruned = problem.pruned(plan.pruning_rate)
     budget_is_used = pruned >= problem.pruning_budget * (1.0 - 1e-6)
     most_pruned = plan.pruning_rate[last] >= problem.pruning_rate_max * (1.0 - 1e-9)
     limits = [
-        *(["the band"] if band_is_full else []),
+        *(["the band"] if sends else []),
         *(["the pruning budget"] if budget_is_used else []),
         *(["pruning_rate_max"] if most_pruned and not budget_is_used else []),
     ]

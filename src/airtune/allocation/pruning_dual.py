@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from airtune.allocation.bandwidth import fill_band
 from airtune.allocation.pruning import PruningProblem, best_pruning
 from airtune.allocation.pruning_price import AtDeadline, Response
 from airtune.allocation.solve import PRICE_STEP, Evaluation, clearing_price
@@ -85,9 +86,9 @@ class PricedDeadlines:
         band = self.problem.bandwidth_hz
         low, high = _price_range(clients)
         if clients.full_hz.sum() <= band:
-            return clients.least, clients.full_hz
+            return clients.least, fill_band(clients.full_hz, band)
         if clients.floor_hz.sum() >= band or low == math.inf:
-            return clients.most, clients.floor_hz
+            return clients.most, fill_band(clients.floor_hz, band)
 
         def spare(log_price: float) -> Evaluation:
             response = clients.respond(log_price)
@@ -99,8 +100,7 @@ class PricedDeadlines:
         # Both ends are optimal for (nearly) the same price, hence so is every mixture.
         extra = float((more - fewer).sum())
         part = (band - float(fewer.sum())) / extra if extra > 0 else 0.0
-        bandwidth = fewer + min(max(part, 0.0), 1.0) * (more - fewer)
-        bandwidth *= min(1.0, band / float(bandwidth.sum()))
+        bandwidth = fill_band(fewer + min(max(part, 0.0), 1.0) * (more - fewer), band)
         pruning_rate = clients.choose(bandwidth)
         # 1 - rho of an almost wholly pruned client is rounded coarsely: give it what that needs.
         late = self.problem.finish_s(pruning_rate, bandwidth) > deadline_s * (1.0 + 1e-13)
