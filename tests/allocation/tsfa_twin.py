@@ -8,7 +8,7 @@ from scipy.special import lambertw
 
 from airtune.allocation.sparsity_problem import SparsityProblem
 from airtune.quantities import FloatArray
-from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks
+from airtune.wireless.rate import FixedEfficiencyLinks, Links, MixedLinks, ShannonLinks
 
 Inverse = Callable[[FloatArray], FloatArray]
 
@@ -23,7 +23,9 @@ def lambert_bandwidth(cn0_hz: FloatArray, rate_bps: FloatArray) -> FloatArray:
 
 def needed(problem: SparsityProblem, client: int, rate_bps: FloatArray) -> FloatArray:
     """Bandwidth of one client, by its own formula."""
-    links = problem.links
+    links: Links = problem.links
+    if isinstance(links, MixedLinks):
+        links = links.fixed if links.is_fixed[client] else links.shannon
     if isinstance(links, ShannonLinks):
         return lambert_bandwidth(links.cn0_hz[client], rate_bps)
     assert isinstance(links, FixedEfficiencyLinks)
