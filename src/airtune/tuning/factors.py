@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from airtune.errors import InputError
 
@@ -23,13 +24,19 @@ def factor_pairs(names: Iterable[str]) -> tuple[FactorPair, ...]:
     Client and server must agree on the order, and a mapping's own order changes on its way through
     a file. Raises InputError for a tensor whose partner is missing, or that is no LoRA factor.
     """
-    known = dict.fromkeys(names)
-    for name in known:
+    return _pairs(tuple(names))
+
+
+@lru_cache(maxsize=64)
+def _pairs(names: tuple[str, ...]) -> tuple[FactorPair, ...]:
+    # Kept, since pairing a hundred names takes as long as the norms of their tensors.
+    known = set(names)
+    for name in names:
         partner = name.replace(_A, _B) if _A in name else name.replace(_B, _A)
         if partner == name or partner not in known:
             raise InputError("adapter", name, "one of a pair of LoRA factors, lora_A and lora_B")
     return tuple(
         FactorPair(name.partition(_A)[0], name, name.replace(_A, _B))
-        for name in sorted(known)
+        for name in sorted(names)
         if _A in name
     )

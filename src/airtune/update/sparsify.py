@@ -24,18 +24,14 @@ RankValues: TypeAlias = dict[str, Tensor]
 
 def norm_importance(state: TensorMap) -> RankValues:
     """`I_i = ||b_i|| ||a_i||`, the norm of each rank's term in a trained adapter."""
-    return {
-        pair.matrix: _norms(state[pair.lora_b], 0) * _norms(state[pair.lora_a], 1)
-        for pair in factor_pairs(state)
-    }
-
-
-def _norms(vectors: Tensor, along: int) -> Tensor:
-    # Over columns, torch's vector_norm takes 2 to 8 times as long as this.
-    if along == 0:
-        return vectors.square().sum(0).sqrt()
-    norms: Tensor = torch.linalg.vector_norm(vectors, dim=along)
-    return norms
+    pairs = factor_pairs(state)
+    # Over columns, torch's vector_norm takes 2 to 5 times as long as the sum of squares.
+    columns = [state[pair.lora_b].square().sum(0) for pair in pairs]
+    rows = [torch.linalg.vector_norm(state[pair.lora_a], dim=1) for pair in pairs]
+    # What is left to do is small: all matrices at once, or the calls would cost more than the work.
+    norms = torch.cat(columns).sqrt_().mul_(torch.cat(rows))
+    pieces = torch.split(norms, [len(part) for part in rows])
+    return {pair.matrix: piece for pair, piece in zip(pairs, pieces, strict=True)}
 
 
 def change_importance(start: TensorMap, change: TensorMap) -> RankValues:
@@ -98,10 +94,10 @@ def largest_ranks(importance: Mapping[str, Tensor], kept: Sequence[int]) -> Rank
         list(importance.values()), batch_first=True, padding_value=-math.inf
     )
     order = torch.argsort(table, dim=1, descending=True, stable=True)
-    place = torch.argsort(order, dim=1)
-    masks = place < torch.tensor(kept)[:, None]
+    chosen = torch.arange(table.shape[1]) < torch.tensor(kept)[:, None]
+    masks = torch.zeros_like(chosen).scatter_(1, order, chosen).unbind()
     return {
-        matrix: mask[: len(values)]
+        matrix: mask if len(mask) == len(values) else mask[: len(values)]
         for (matrix, values), mask in zip(importance.items(), masks, strict=True)
     }
 
