@@ -39,7 +39,7 @@ def random_training(
         federated=random_link(rng, clients, subchannels, flat),
         candidates=random_candidates(rng, candidates),
         downlink_rate_bps=rng.uniform(1e6, 1e8, clients),
-        names=tuple("abcdefghijklmnopqrstuvwxyz"[:clients]),
+        names=tuple("abcdefghijklmnopqrstuvwxyz"[:clients]) if clients <= 26 else (),
     )
 
 

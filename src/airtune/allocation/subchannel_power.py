@@ -12,6 +12,9 @@ from airtune.allocation.subchannel_count import best_counts
 from airtune.allocation.subchannel_exact import best_of_all
 from airtune.allocation.subchannel_search import improve_owners
 
+NEGLIGIBLE = 1e-6
+"""The local search does not aim nearer to the bound than this share of the deadline."""
+
 
 @dataclass(frozen=True)
 class LinkAnswer:
@@ -91,8 +94,10 @@ class LinkSolver:
         if self.bound(demand) >= cutoff_s:
             return None
         start = min(self._known, key=lambda owner: self._window(owner, demand))
-        owner, window = improve_owners(self._link, demand, start)
-        bound = min(self.bound(demand), window)
+        bound = self.bound(demand)
+        floor = bound + NEGLIGIBLE * (demand.latest_start_s + bound)
+        owner, window = improve_owners(self._link, demand, start, floor)
+        bound = min(bound, window)
         if bound < window:
             proven = best_of_all(self._link, demand, self._cuts[-1], window)
             if proven is not None:

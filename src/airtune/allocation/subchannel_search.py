@@ -13,6 +13,7 @@ Pairs = NDArray[np.intp]
 
 PROPOSALS = 256
 """Moves and swaps (each) that one step evaluates exactly."""
+_PARTS = 6
 _TINY, _HUGE = 1e-300, 1e200
 # By how much a descent tries to shorten the window, and the steepness of its pressure. The search
 # goes on to the next pair when a descent fails, and ends after the last.
@@ -77,20 +78,27 @@ class _Target:
         return np.minimum(pressure, _HUGE)
 
 
-def improve_owners(link: Uplink, demand: Demand, owner: Owners) -> tuple[Owners, float]:
+def improve_owners(
+    link: Uplink, demand: Demand, owner: Owners, floor_s: float = 0.0
+) -> tuple[Owners, float]:
     """Local search by moves and swaps; returns the assignment and its window (power control exact).
 
     A deadline somewhat shorter than the present one is aimed at; moves (a subchannel changes hands)
     and swaps (two change hands) that relieve the caps are made until every cap holds or nothing
-    helps. The aim is then set nearer. The window never grows.
+    helps. The aim is then set nearer. The window never grows. `floor_s` is proven out of reach, or
+    of no interest below: nothing beyond it is aimed at, and it is the last aim.
     """
     window = _window(link, demand, owner)
     level = 0
-    while np.isfinite(window) and window > 0 and level < len(_TARGETS):
+    while np.isfinite(window) and window > floor_s and level < len(_TARGETS):
         cut, beta = _TARGETS[level]
-        rate = demand.rates_within(np.asarray(window * (1 - cut)))
-        found = _descend(_Target(link, rate, beta), owner)
-        reached = _window(link, demand, found)
+        aim = window * (1 - cut)
+        if level == len(_TARGETS) - 1:
+            aim = max(aim, floor_s)
+        found, reached = owner, np.inf
+        if aim >= floor_s:
+            found = _descend(_Target(link, demand.rates_within(np.asarray(aim)), beta), owner)
+            reached = _window(link, demand, found)
         if reached < window * (1 - 1e-12):
             owner, window = found, reached
         else:
@@ -202,18 +210,30 @@ def _best_disjoint(
 
 def _powers_after(target: _Target, owner: Owners, given: Pairs, taken: Pairs) -> FloatArray:
     """Least power of the two clients of each exchange once it is made [exchange, side]."""
+    slots = _slots(owner, target.link.clients)
+    client, gained, lost = taken.ravel(), given.ravel(), given[:, ::-1].ravel()
+    power = np.zeros(len(client))
+    somebody = np.flatnonzero(client != NOBODY)
+    count = np.sum(slots != NOBODY, axis=1)[client]
+    # Clients of similar size together: one that owns much would pad all others.
+    for part in np.array_split(somebody[np.argsort(count[somebody], kind="stable")], _PARTS):
+        if len(part):
+            mine = slots[client[part], : count[part[-1]]]
+            mine = np.where(mine == lost[part, None], NOBODY, mine)
+            mine = np.column_stack([mine, gained[part]])
+            power[part] = _least_powers(target, client[part], mine)
+    return power.reshape(taken.shape)
+
+
+def _least_powers(
+    target: _Target, client: NDArray[np.intp], subchannels: NDArray[np.intp]
+) -> FloatArray:
+    """Least power of some clients with these subchannels [client, slot], NOBODY: none."""
     link = target.link
-    slots = _slots(owner, link.clients)
-    # Each side keeps its slots except the one it gives, and adds the one it takes.
-    mine = np.where((taken == NOBODY)[..., None], NOBODY, slots[taken])
-    mine = np.where(mine == given[:, ::-1][..., None], NOBODY, mine)
-    mine = np.concatenate([mine, given[..., None]], axis=-1)
-    client = np.where(taken == NOBODY, 0, taken)[..., None]
-    present = mine != NOBODY
-    noise = np.where(present, link.noise_to_gain[client, mine], np.inf)
-    width = np.where(present, link.bandwidth_hz[mine], 0.0)
-    power = WaterFilling.of_slots(width, noise).power_for(target.rate_bps[client[..., 0]])[0]
-    return np.where(taken == NOBODY, 0.0, power)
+    present = subchannels != NOBODY
+    noise = np.where(present, link.noise_to_gain[client[:, None], subchannels], np.inf)
+    width = np.where(present, link.bandwidth_hz[subchannels], 0.0)
+    return WaterFilling.of_slots(width, noise).power_for(target.rate_bps[client])[0]
 
 
 def _slots(owner: Owners, clients: int) -> NDArray[np.intp]:
