@@ -13,6 +13,7 @@ from airtune.problems.fields import (
     Range,
     decibel_twin,
     is_number,
+    misspelt,
     number_list,
     refuse_unknown,
 )
@@ -139,7 +140,8 @@ class ClientColumns:
             raise InputError(self._label(key, first), value, words)
 
     def _missing(self, key: str, index: int, words: str) -> None:
-        raise InputError(self._label(key, index), "missing", words)
+        remedy = misspelt(key, [name for name in self._columns if name not in self._known])
+        raise InputError(self._label(key, index), "missing", words, remedy)
 
     def _label(self, key: str, index: int) -> str:
         path = key if self._where == "clients" else f"{self._where}.{key}"

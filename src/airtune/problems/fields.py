@@ -62,6 +62,12 @@ def refuse_unknown(mapping: Iterable[str], known: Sequence[str], where: str) -> 
             raise InputError(field, "an unknown key", f"one of {names}", remedy)
 
 
+def misspelt(key: str, present: Iterable[str]) -> str:
+    """What to do about a missing key where a present one looks like it, for an InputError."""
+    near = difflib.get_close_matches(key, [str(name) for name in present], n=1, cutoff=0.8)
+    return f"{near[0]} looks like it" if near else ""
+
+
 def is_number(value: Any) -> bool:
     """A number as YAML or numpy gives it; True is none."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -18,6 +18,7 @@ from airtune.problems.fields import (
     Range,
     decibel_twin,
     is_number,
+    misspelt,
     number_list,
     refuse_unknown,
 )
@@ -108,7 +109,8 @@ class Reader:
         value = self._mapping.get(key)
         if value is None:
             if default is REQUIRED:
-                raise InputError(self._name(key), "missing", allowed)
+                remedy = misspelt(key, self._mapping)
+                raise InputError(self._name(key), "missing", allowed, remedy)
             return default
         return value
 

@@ -1,0 +1,182 @@
+"""`airtune plan` on explicit numbers: table, JSON, sweeps, exit codes, and a quick start."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli import conftest
+
+Command = Callable[..., tuple[int, str, str]]
+command = conftest.airtune
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "jcpba.yaml"
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Callable[[str, str], Path]:
+    """The example with one piece of its text replaced."""
+
+    def change(old: str, new: str) -> Path:
+        text = EXAMPLE.read_text()
+        assert old in text
+        path = tmp_path / "changed.yaml"
+        path.write_text(text.replace(old, new))
+        return path
+
+    return change
+
+
+def test_the_table_says_who_gets_what_and_how_sure_that_is(command: Command) -> None:
+    code, out, err = command("plan", EXAMPLE)
+    assert code == 0
+    assert err == ""
+    assert out.startswith("Optimal: 4 of 4 clients end together, after 4.56 s; ")
+    assert "the band and the pruning budget bind" in out
+    for word in ("phone-near", "old-board", "MHz", "Mbit/s", "lower bound", "gap", "iterations",
+                 "solve time", "every constraint holds"):  # fmt: skip
+        assert word in out
+
+
+def test_json_is_the_answer_of_the_library(command: Command) -> None:
+    from airtune.problems import Planned, plan
+
+    code, out, _ = command("plan", EXAMPLE, "--json", "--solver", "bcd")
+    assert code == 0
+    printed = json.loads(out)
+    planned = plan(EXAMPLE, "bcd")
+    assert isinstance(planned, Planned)
+    del printed["solve_time_s"]
+    assert printed == {k: v for k, v in planned.answer.items() if k != "solve_time_s"}
+
+
+def test_infeasible_prints_why_and_exits_with_3(
+    command: Command, changed: Callable[[str, str], Path]
+) -> None:
+    path = changed("gain_db: -128", "gain_db: -.inf")
+    code, out, _ = command("plan", path)
+    assert code == 3
+    assert "client phone-far has a payload but no signal" in out
+    code, out, _ = command("plan", path, "--json")
+    assert code == 3
+    answer = json.loads(out)
+    assert answer["status"] == "infeasible"
+    assert answer["clients"] is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("bandwidth_hz: 10.0e6", "bandwidth_hz: -1", "bandwidth_hz is -1"),
+        ("bandwidth_hz: 10.0e6", "bandwith_hz: 1e6", "bandwith_hz"),
+        ("method: jcpba", "method: jcpa", "did you mean jcpba"),
+        ("weight: 0.30", "weight: .nan", "weight of client tablet is nan"),
+        ("tx_power_dbm: 20", "tx_power_w: -0.1", "tx_power_w of client old-board is -0.1"),
+        ("clients:", "clients: [", "not YAML"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exits_with_2(
+    command: Command, changed: Callable[[str, str], Path], old: str, new: str, words: str
+) -> None:
+    code, out, err = command("plan", changed(old, new))
+    assert code == 2
+    assert out == ""
+    assert words in err
+    assert err.startswith("airtune: ")
+    assert err.count("\n") == 1
+
+
+def test_missing_file(command: Command) -> None:
+    code, _, err = command("plan", "nowhere.yaml")
+    assert code == 2
+    assert "nowhere.yaml" in err
+
+
+class TestSweep:
+    def test_one_row_for_each_value(self, command: Command) -> None:
+        code, out, _ = command("plan", EXAMPLE, "--sweep", "pruning_budget=0.1,0.2,3e-1", "--json")
+        assert code == 0
+        answers = json.loads(out)
+        assert [answer["pruning_budget"] for answer in answers] == [0.1, 0.2, 0.3]
+        latencies = [answer["latency_s"] for answer in answers]
+        assert latencies == sorted(latencies, reverse=True)
+        code, out, _ = command("plan", EXAMPLE, "--sweep", "pruning_budget=0.1,0.2,3e-1")
+        assert code == 0
+        assert out.count("optimal") == 3
+
+    def test_infeasible_values_are_explained(self, command: Command) -> None:
+        code, out, _ = command("plan", EXAMPLE, "--sweep", "pruning_budget=0,0.2")
+        assert code == 0
+        assert "pruning_budget = 0: The pruning budget of 0 cannot be kept" in out
+        assert command("plan", EXAMPLE, "--sweep", "pruning_budget=0,0.01")[0] == 3
+
+    def test_a_path_reaches_every_client(self, command: Command) -> None:
+        sweep = "clients.payload_bits.prunable=1e6,4e6"
+        code, out, _ = command("plan", EXAMPLE, "--json", "--sweep", sweep)
+        assert code == 0
+        first, second = json.loads(out)
+        assert first["latency_s"] < second["latency_s"]
+
+    @pytest.mark.parametrize(
+        ("sweep", "words"),
+        [
+            ("pruning_budget", "KEY=A,B,C"),
+            ("=1,2", "KEY=A,B,C"),
+            ("pruning_budgte=0.1", "pruning_budgte is an unknown key"),
+            ("pruning_budget.x=1", "a key of the problem"),
+            ("pruning_budget=0.1,much", "pruning_budget is much"),
+        ],
+    )
+    def test_refusals(self, command: Command, sweep: str, words: str) -> None:
+        code, _, err = command("plan", EXAMPLE, "--sweep", sweep)
+        assert code == 2
+        assert words in err
+
+
+def test_rounds_are_for_methods_with_a_queue(command: Command) -> None:
+    code, _, err = command("plan", EXAMPLE, "--rounds", 10)
+    assert code == 2
+    assert "for a method that keeps a queue" in err
+
+
+def test_a_written_problem_has_the_same_answer(command: Command, tmp_path: Path) -> None:
+    assert command("plan", EXAMPLE, "--write-problem", "again.yaml")[0] == 0
+
+    def answer(path: Path) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(command("plan", path, "--json")[1])
+        return {key: value for key, value in found.items() if key != "solve_time_s"}
+
+    assert answer(tmp_path / "again.yaml") == answer(EXAMPLE)
+
+
+def test_many_clients_are_cut_in_the_table_only(command: Command, tmp_path: Path) -> None:
+    head, client = EXAMPLE.read_text().split("- name: phone-near")[0], (
+        "- {tx_power_dbm: 23, gain_db: -110, compute_delay_s: {prunable: 4}, "
+        "payload_bits: {prunable: 1e6}}\n"
+    )  # fmt: skip
+    path = tmp_path / "many.yaml"
+    path.write_text(head + 50 * client)
+    code, out, _ = command("plan", path)
+    assert code == 0
+    assert "and 10 more clients (--json has all)" in out
+    assert len(json.loads(command("plan", path, "--json")[1])["clients"]) == 50
+
+
+def test_nothing_heavy_is_imported_on_the_way() -> None:
+    """What would keep `airtune plan` from feeling instant."""
+    code = (
+        "import sys; sys.argv = ['airtune', 'plan', sys.argv[1]]\n"
+        "from airtune.cli.main import entry\n"
+        "try: entry()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'scipy', 'transformers', 'pandas', 'sionna', 'matplotlib', 'cvxpy'}\n"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(EXAMPLE)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("heavy: []\n")
