@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
+from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterSettings, attach
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.factors import factor_pairs
@@ -16,9 +17,11 @@ from airtune.tuning.local import TrainingSettings, train_locally
 from airtune.tuning.orthogonality import (
     MeanCosine,
     OrthogonalityPenalty,
+    OrthogonalTuner,
     mean_cosine,
     orthonormal_state,
 )
+from airtune.tuning.tuner import TuningContext
 from tests.models import small_model
 from tests.tuning.test_local import make_batch
 
@@ -182,6 +185,22 @@ def test_penalty_makes_factors_orthogonal(penalty: OrthogonalityPenalty) -> None
     tight = mean_cosine(trained.state)
     assert tight.lora_b < 0.4 * loose.lora_b
     assert tight.lora_a < 0.4 * loose.lora_a
+
+
+def test_tuner_trains_with_the_penalty() -> None:
+    model = adapted("llama", rank=4)
+    start = orthonormal_state(model, seed=5)
+    batches = [make_batch(seed) for seed in range(3)]
+    settings = TrainingSettings(learning_rate=5e-3)
+    plan = ClientPlan(client=6, bandwidth_hz=1e6, tx_power_w=0.2, rank=4)
+    context = TuningContext(model, batches, settings, seed=1, round_index=2, carried={})
+    tuned = OrthogonalTuner(2.0, relative=False).tune(start, plan, context)
+    expected = train_locally(
+        model, start, batches, settings, (1, 2, 6), penalty=OrthogonalityPenalty(2.0, False)
+    )
+    assert all(torch.equal(tuned.state[name], expected.state[name]) for name in start)
+    with pytest.raises(InputError, match=r"soft_tsfa\.penalty"):
+        OrthogonalTuner(-1.0)
 
 
 @pytest.mark.parametrize("strength", [-1.0, math.inf, math.nan])

@@ -8,7 +8,12 @@ from torch import Tensor
 
 from airtune.round_plan import ClientPlan
 from airtune.update.codec import Codec, shapes_of
-from airtune.update.error_feedback import add_residual, residual
+from airtune.update.error_feedback import (
+    add_lost,
+    add_residual,
+    residual,
+    without_residual,
+)
 from airtune.update.quantise import Int8Codec
 from airtune.update.rank_sparse import RankSparseCodec
 from airtune.update.top_k import TopKCodec
@@ -70,3 +75,23 @@ def test_nothing_arrived_carries_everything() -> None:
     carried = residual(change, nothing)
     again = add_residual(nothing, carried)
     assert all(torch.equal(again[name], change[name]) for name in change)
+
+
+def test_moments_are_no_residual() -> None:
+    change = random_factors(1)
+    moments = {"0.exp_avg": torch.ones(3), "0.step": torch.tensor(4.0)}
+    carried = {**moments, **residual(change, change)}
+    assert without_residual(carried) == moments
+    assert without_residual({}) == {}
+
+
+def test_what_came_too_late_is_carried_over() -> None:
+    change = random_factors(1)
+    sent = send(TopKCodec(), change, PLAN)
+    moments = {"0.exp_avg": torch.ones(3)}
+    carried = add_lost({**moments, **residual(change, sent)}, sent)
+    nothing = {name: torch.zeros_like(tensor) for name, tensor in change.items()}
+    again = add_residual(nothing, carried)
+    for name in change:
+        torch.testing.assert_close(again[name], change[name])
+    assert torch.equal(carried["0.exp_avg"], moments["0.exp_avg"])

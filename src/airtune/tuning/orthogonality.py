@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
+from airtune.round_plan import ClientPlan
 from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, read_state
 from airtune.tuning.factors import factor_pairs
+from airtune.tuning.local import LocalResult, train_locally
+from airtune.tuning.tuner import Tuner, TuningContext
 
 _SMALLEST_NORM = 1e-12
 
@@ -65,6 +68,29 @@ def _rank_vectors(parameters: Mapping[str, Tensor]) -> Iterable[Tensor]:
     for pair in factor_pairs(parameters):
         yield parameters[pair.lora_a]
         yield parameters[pair.lora_b].mT
+
+
+@final
+@dataclass(frozen=True)
+class OrthogonalTuner(Tuner):
+    """The whole model is trained, with an orthogonality penalty added to each step's loss."""
+
+    strength: float = 0.3
+    relative: bool = True
+
+    def __post_init__(self) -> None:
+        OrthogonalityPenalty(self.strength, self.relative)  # refuses a senseless strength
+
+    def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
+        return train_locally(
+            context.model,
+            start,
+            context.batches,
+            context.training,
+            dropout_seed=(context.seed, context.round_index, plan.client),
+            carried=dict(context.carried),
+            penalty=OrthogonalityPenalty(self.strength, self.relative),
+        )
 
 
 def orthonormal_state(model: Any, seed: int) -> AdapterState:

@@ -27,3 +27,16 @@ def residual(wanted: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> dict[s
     if nothing arrived.
     """
     return {_PREFIX + name: tensor - sent[name] for name, tensor in wanted.items()}
+
+
+def without_residual(carried: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a tuner carried over: everything but the residual."""
+    return {name: tensor for name, tensor in carried.items() if not name.startswith(_PREFIX)}
+
+
+def add_lost(carried: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a client carries over after all when what it sent came too late: that as well."""
+    return {
+        name: tensor + sent[name.removeprefix(_PREFIX)] if name.startswith(_PREFIX) else tensor
+        for name, tensor in carried.items()
+    }
