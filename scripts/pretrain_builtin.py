@@ -120,12 +120,18 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
 def schedule(step: int, steps: int) -> float:
     """The share of the peak learning rate: warm-up, a plateau, and a linear end.
 
-    Up to the end a longer run is the same as a shorter one, so one checkpoint serves them all.
+    Up to the end a longer run is the same as a shorter one, so one checkpoint serves them all. The
+    steps are those of this run, which may go on from an earlier one's end.
     """
-    end = round((1 - END_SHARE) * steps)
+    end = plateau_steps(steps)
     if step < end:
         return min(1.0, (step + 1) / WARM_UP_STEPS)
     return (steps - step) / (steps - end)
+
+
+def plateau_steps(steps: int) -> int:
+    """The step at which the linear end begins."""
+    return round((1 - END_SHARE) * steps)
 
 
 def optimizers(model: LlamaForCausalLM) -> Pairs:
@@ -152,25 +158,35 @@ def train(
     data: Iterator[torch.Tensor],
     hold_out: list[torch.Tensor],
     steps: int,
+    earlier: Curve,
     checkpoint: Path | None = None,
 ) -> Curve:
-    """Each batch of `data` once, from a checkpoint if there is one; returns the loss curve."""
+    """Each batch of `data` once, from a checkpoint if there is one; returns the loss curve.
+
+    `steps` counts from the end of an `earlier` run, whose batches are not seen again. Products of
+    matrices are taken in bf16, weights and optimiser states are fp32.
+    """
     pairs = optimizers(model)
-    curve: Curve = []
+    curve: Curve = list(earlier)
+    past = steps_of(earlier)
     started, first = time.monotonic(), 0
     if checkpoint is not None and checkpoint.is_file():
         first, curve = load_checkpoint(checkpoint, model, pairs)
 
     def measure(step: int) -> None:
-        curve.append({"step": step, "hold_out_loss": round(hold_out_loss(model, hold_out), 4)})
+        loss = round(hold_out_loss(model, hold_out), 4)
+        curve.append({"step": past + step, "hold_out_loss": loss})
         print(f"{time.monotonic() - started:7.0f} s  {curve[-1]}", flush=True)
 
-    for step, batch in enumerate(islice(data, first, steps), start=first):
+    batches = islice(data, past + first, past + steps)
+    for step, batch in enumerate(batches, start=first):
         if step % CHECKPOINT_STEPS == 0 and step > first:
             measure(step)
-            if checkpoint is not None and step <= (1 - END_SHARE) * steps:
+            if checkpoint is not None and step <= plateau_steps(steps):
                 save_checkpoint(checkpoint, step, model, pairs, curve)
-        model(input_ids=batch, labels=batch).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, peak in pairs:
             for group in optimizer.param_groups:
@@ -179,6 +195,11 @@ def train(
             optimizer.zero_grad()
     measure(steps)
     return curve
+
+
+def steps_of(curve: Curve) -> int:
+    """How many steps a curve tells of."""
+    return int(curve[-1]["step"]) if curve else 0
 
 
 def save_checkpoint(
@@ -287,10 +308,23 @@ def converged_loss(curves: list[Curve]) -> dict[str, Any]:
     }
 
 
+def command(options: argparse.Namespace) -> str:
+    """The command of this run, and before it that of the run that it goes on from."""
+    this = (
+        f"python scripts/pretrain_builtin.py --steps {options.steps} "
+        f"--seed {options.seed} --threads {options.threads}"
+    )
+    if not options.start:
+        return this
+    before = json.loads((options.start / "recipe.json").read_text())["command"]
+    return f"{before} --out START, then {this} --start START"
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     arguments.add_argument("--out", type=Path, required=True, help="the folder to write")
-    arguments.add_argument("--steps", type=int, default=4500)
+    arguments.add_argument("--steps", type=int, default=4500, help="steps of this run")
+    arguments.add_argument("--start", type=Path, help="the folder of an earlier run to go on from")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--checkpoint", type=Path, help="a file to go on from, and to keep")
@@ -300,16 +334,21 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     tokenizer = train_tokenizer(options.seed)
+    earlier: Curve = []
+    if options.start:
+        earlier = json.loads((options.start / "recipe.json").read_text())["curve"]
     data = packed(tokenizer, corpus(options.seed, "train"))
     hold_out = list(islice(packed(tokenizer, corpus(options.seed, "hold-out")), HOLD_OUT_BATCHES))
     model = build_model(tokenizer, options.seed)
-    curve = train(model, data, hold_out, options.steps, options.checkpoint)
+    if options.start:
+        stored = LlamaForCausalLM.from_pretrained(options.start, dtype=torch.float32)
+        model.load_state_dict(stored.state_dict())
+    curve = train(model, data, hold_out, options.steps, earlier, options.checkpoint)
     recipe = {
-        "command": f"python scripts/pretrain_builtin.py --steps {options.steps} "
-        f"--seed {options.seed} --threads {options.threads}",
+        "command": command(options),
         "seed": options.seed,
         "parameters": model.num_parameters(),
-        "tokens": options.steps * BATCH * SEQUENCE,
+        "tokens": steps_of(curve) * BATCH * SEQUENCE,
         "sequence": SEQUENCE,
         "batch": BATCH,
         "optimizer": f"Muon {MATRIX_LEARNING_RATE} (matrices), AdamW {OTHER_LEARNING_RATE} (rest)",

@@ -18,7 +18,7 @@ LEVEL = {
     "allocation": 4,
     "problems": 5, "federated": 5,
     "methods": 6, "report": 6,
-    "config": 7, "config_text": 7, "experiment": 7,
+    "config": 7, "config_section": 7, "config_text": 7, "method_options": 7, "experiment": 7,
     "deploy": 8,
     "cli": 9,
 }  # fmt: skip

@@ -10,20 +10,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, ValidationError
 
+from airtune.config_section import Section
 from airtune.errors import AirtuneError, InputError
 from airtune.files import parse_yaml, read_yaml_mapping
+from airtune.method_options import FedloraSection, JcpbaSection
 from airtune.wireless.cell import CellSettings
 
 Part = str | dict[str, Any]
 """A named or imported part: `name`, `package.module:Class`, or `{use: name, option: value}`."""
-
-
-class Section(BaseModel):
-    """Keys are closed: a mistyped key is an error, never ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _as_list(value: object) -> object:
@@ -106,32 +102,6 @@ class TrainingSection(Section):
     max_grad_norm: float = Field(1.0, ge=0, description="gradient norm is clipped here; 0: never")
     keep_optimizer: bool = Field(
         False, description="a client's optimiser moments survive to its next round"
-    )
-
-
-class FedloraSection(Section):
-    bandwidth: Literal["minmax", "equal"] = Field(
-        "minmax", description="minmax (least round latency) | equal"
-    )
-    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
-    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp32", description="the broadcast adapter on the air"
-    )
-
-
-class JcpbaSection(Section):
-    solver: Literal["exact", "bcd", "equal", "uniform-pruning", "no-pruning", "none"] = Field(
-        "exact", description="as in airtune plan: exact | bcd | equal | uniform-pruning | ..."
-    )
-    pruning_budget: float = Field(
-        0.3, ge=0, lt=1, description="the mean pruning rate (by weight) may not exceed it"
-    )
-    pruning_rate_max: float = Field(0.9, ge=0, lt=1, description="no client is pruned further")
-    importance: Literal["weights", "random"] = Field(
-        "weights", description="which units go first: weights (small norms) | random"
-    )
-    uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
-        "fp32", description="updates on the air"
     )
 
 

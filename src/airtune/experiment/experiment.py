@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from airtune import __version__
-from airtune.config import ExperimentConfig, Section, StopSection, check, read_config
+from airtune.config import ExperimentConfig, StopSection, check, read_config
+from airtune.config_section import Section
 from airtune.config_text import resolved_yaml
 from airtune.errors import AirtuneError, InfeasibleError, InputError
 from airtune.experiment.closing import finish
