@@ -103,6 +103,25 @@ class TrainingSection(Section):
     keep_optimizer: bool = Field(
         False, description="a client's optimiser moments survive to its next round"
     )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="learning rate over the planned rounds: constant | linear | cosine (to 0)",
+    )
+    warmup_rounds: int = Field(
+        0, ge=0, description="rounds in which the learning rate rises before that"
+    )
+
+
+class ServerSection(Section):
+    optimizer: Literal["none", "momentum", "adam"] = Field(
+        "none", description="none (FedAvg) | momentum (FedAvgM) | adam (FedAdam)"
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="null: 1 for momentum, 0.01 for adam"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="beta, or beta1 of adam")
+    second_momentum: float = Field(0.99, ge=0, lt=1, description="beta2 of adam")
+    adaptivity: float = Field(1e-3, gt=0, description="tau of adam; small adapts more")
 
 
 class StopSection(Section):
@@ -121,6 +140,7 @@ class ExperimentConfig(Section):
     clients: ClientsSection = Field(default=ClientsSection(), description="who learns it")
     cohort: CohortSection = Field(default=CohortSection(), description="who is asked each round")
     training: TrainingSection = Field(default=TrainingSection(), description="local training")
+    server: ServerSection = Field(default=ServerSection(), description="the server's own step")
     cell: Annotated[InstanceOf[CellSettings], BeforeValidator(_cell)] = Field(
         default=CellSettings(), description="the radio cell"
     )

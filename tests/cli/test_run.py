@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airtune import Experiment
 from airtune.config import read_config
+from airtune.experiment.experiment import Silent
 from tests.cli.conftest import quick
 
 Call = Callable[..., tuple[int, str, str]]
@@ -89,6 +91,39 @@ def test_longer_by_resuming_equals_longer_at_once(finished: Path, tmp_path: Path
     Experiment.resume(tmp_path / "longer", more_rounds=1)
     Experiment.load(None, quick("rounds=3")[1::2]).run(tmp_path / "once")
     assert fingerprint(tmp_path / "longer") == fingerprint(tmp_path / "once")
+
+
+@pytest.mark.parametrize("server", ["momentum", "adam"])
+def test_schedule_and_server_optimiser_resume_to_the_same_bytes(
+    tmp_path: Path, server: str
+) -> None:
+    settings = quick(
+        "rounds=3", f"server.optimizer={server}", "training.schedule=cosine",
+        "training.warmup_rounds=1", "training.keep_optimizer=true",
+    )[1::2]  # fmt: skip
+
+    class Stop(Silent):
+        def round_done(self, record: dict[str, Any]) -> None:
+            if record["round"] == 2:
+                raise KeyboardInterrupt
+
+    Experiment.load(None, settings).run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        Experiment.load(None, settings).run(tmp_path / "stopped", Stop())
+    Experiment.resume(tmp_path / "stopped")
+    assert fingerprint(tmp_path / "stopped") == fingerprint(tmp_path / "whole")
+    plain = Experiment.load(None, [*settings, "server.optimizer=none"]).run(tmp_path / "plain")
+    assert (
+        plain.records[-1]["test_loss"]
+        != json.loads((tmp_path / "whole/rounds.jsonl").read_text().splitlines()[-1])["test_loss"]
+    )
+
+
+def test_more_rounds_under_a_schedule_are_announced(airtune: Call) -> None:
+    assert airtune("run", "--out", "s", *quick("training.schedule=linear"))[0] == 0
+    code, out, _ = airtune("resume", "s", "--rounds", "+1")
+    assert code == 0
+    assert "follow the linear schedule of 3 rounds" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing"])

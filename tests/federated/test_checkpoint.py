@@ -26,6 +26,7 @@ def make(rounds_done: int, records_length: int = 0) -> Checkpoint:
         clock=Clock(0.1 + rounds_done, 1 / 3),
         planner={"queue": 0.1 * rounds_done},
         carried={7: {"residual": torch.randn(2, generator=source)}, 11: {"x": torch.ones(1)}},
+        server={"mean/a": torch.randn(4, generator=source)},
         stopped=None,
     )
     return Checkpoint(state, records_length)
@@ -39,6 +40,8 @@ def test_round_trip(tmp_path: Path) -> None:
     for field in ("rounds_done", "clock", "planner", "stopped"):
         assert getattr(read.state, field) == getattr(written.state, field)
     assert all(torch.equal(read.state.adapter[k], v) for k, v in written.state.adapter.items())
+    assert torch.equal(read.state.server["mean/a"], written.state.server["mean/a"])
+    assert read.state.server.keys() == written.state.server.keys()
     assert read.state.carried.keys() == written.state.carried.keys()
     assert torch.equal(read.state.carried[7]["residual"], written.state.carried[7]["residual"])
 

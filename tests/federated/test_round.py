@@ -12,6 +12,7 @@ from airtune.federated.backend import ClientReport, ClientTask
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.round import run_round, start_round
+from airtune.update.server_step import ServerMomentum
 from tests.federated.fakes import EqualPlanner, add_client_number, make_context
 
 BITS = 8 * (8 + 64 + 8)
@@ -155,3 +156,24 @@ def test_charging_as_another_model_replaces_the_bits() -> None:
     record = run_round(replace(context, charges=other), begin()).record
     assert record["clients"][0]["uplink_bits"] > 32 * 1000
     assert record["downlink_bits"] > 32 * 1000
+
+
+def test_the_server_optimiser_remembers_from_round_to_round() -> None:
+    """By hand: the mean change of clients 0, 1, 2 is 1, so momentum 1/2 moves by 1 and 1.5."""
+    context = make_context()
+    method = replace(context.method, server=ServerMomentum(momentum=0.5))
+    context = replace(context, method=method)
+    first = run_round(context, begin()).state
+    second = run_round(context, first).state
+    assert torch.equal(first.adapter["x"], torch.full((2,), 1.0))
+    assert torch.equal(second.adapter["x"], torch.full((2,), 2.5))
+    assert torch.equal(second.server["mean/x"], torch.full((2,), 1.5))
+
+
+def test_a_round_without_updates_leaves_the_server_optimiser_alone() -> None:
+    context = make_context((1.0, 1.0), cohort=CohortSettings(dropout=0.999))
+    context = replace(context, method=replace(context.method, server=ServerMomentum()))
+    before = replace(begin(), server={"mean/x": torch.ones(2)})
+    after = run_round(context, before).state
+    assert torch.equal(after.adapter["x"], before.adapter["x"])
+    assert after.server is before.server

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from airtune.config import ExperimentConfig
+from airtune.config import ExperimentConfig, ServerSection
 from airtune.experiment.parts import make_part, unknown_name
 from airtune.federated.method import Method, Planner
 from airtune.methods.fedlora import BandwidthPlanner, fedlora
@@ -13,6 +13,7 @@ from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator, FactorMean
 from airtune.update.codec import Codec, DenseCodec
 from airtune.update.overlap import OverlapMean
+from airtune.update.server_step import ServerAdam, ServerMomentum, ServerOptimizer, TakeMerged
 
 Factory = Callable[[ExperimentConfig, Any], Method]
 
@@ -47,8 +48,22 @@ def check_names(config: ExperimentConfig) -> None:
 
 
 def compose_method(config: ExperimentConfig, model: Any) -> Method:
-    """The method by name, with every part that the experiment replaces."""
-    return replace(METHODS[config.method](config, model), **_replacements(config))
+    """The method by name, with the server's step and every part that the experiment replaces."""
+    method = METHODS[config.method](config, model)
+    return replace(method, server=_server(config.server), **_replacements(config))
+
+
+def _server(section: ServerSection) -> ServerOptimizer:
+    if section.optimizer == "momentum":
+        return ServerMomentum(section.learning_rate or 1.0, section.momentum)
+    if section.optimizer == "adam":
+        return ServerAdam(
+            section.learning_rate or 1e-2,
+            section.momentum,
+            section.second_momentum,
+            section.adaptivity,
+        )
+    return TakeMerged()
 
 
 def _replacements(config: ExperimentConfig) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from airtune.federated.workers import Workers
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.base_model import load_base, usable_cores, use_threads
 from airtune.tuning.local import TrainingSettings
+from airtune.tuning.schedule import Schedule
 from airtune.update.codec import shapes_of
 from airtune.workload.architecture import Architecture
 
@@ -69,6 +70,7 @@ def client_side(config: ExperimentConfig, method: Method, model: Any, shards: Sh
         section.local_steps,
         section.max_grad_norm,
         section.keep_optimizer,
+        Schedule(section.schedule, config.rounds, section.warmup_rounds),
     )
     shapes = shapes_of(initial_state(model, config.seed))
     return ClientSide(method, model, shapes, shards.batches, training, config.seed)

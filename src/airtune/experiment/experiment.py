@@ -103,6 +103,7 @@ class Experiment:
             if more_rounds:
                 config = _extended(run, more_rounds)
                 write_text_atomic(run.folder.experiment, resolved_yaml(config))
+                _tell_schedule(config, listener)
             world = build_world(config)
             state = _restore(run.folder, world, listener)
             if more_rounds:
@@ -126,6 +127,16 @@ def _extended(run: Run, more_rounds: int) -> ExperimentConfig:
     if stopped:
         changes["stop"] = StopSection()
     return run.config.model_copy(update=changes)
+
+
+def _tell_schedule(config: ExperimentConfig, listener: Listener) -> None:
+    """More rounds stretch a decay; the rounds already made followed the shorter one."""
+    if config.training.schedule != "constant":
+        listener.notice(
+            f"The rounds to come follow the {config.training.schedule} schedule of "
+            f"{config.rounds} rounds, so the learning rate rises again first; a run planned for "
+            "that many from the start would end elsewhere."
+        )
 
 
 def _restore(folder: RunFolder, world: World, listener: Listener) -> ServerState:

@@ -71,7 +71,7 @@ class ClientSide:
         context = TuningContext(
             model=self.model,
             batches=self.batches(task.client, task.round_index),
-            training=self.training,
+            training=self.training.in_round(task.round_index),
             seed=self.seed,
             round_index=task.round_index,
             carried=task.carried,

@@ -1,8 +1,9 @@
 """Checkpoints: one file per round, whole or absent, with a digest that damage cannot pass.
 
-A checkpoint is a safetensors file. Its tensors are the adapter and what clients carry over; its
-metadata holds the JSON state, the length of `rounds.jsonl` at that moment, and a SHA-256 over all
-of it. The newest two are kept, so that a damaged newest one costs one round, not the run.
+A checkpoint is a safetensors file. Its tensors are the adapter and what clients and server
+carry over; its metadata holds the JSON state, the length of `rounds.jsonl` at that moment, and a
+SHA-256 over all of it. The newest two are kept, so that a damaged newest one costs one round, not
+the run.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from airtune.federated.clock import Clock
 from airtune.files import write_bytes_atomic
 
 KEPT = 2
-_ADAPTER, _CARRIED = "adapter/", "carried/"
+_ADAPTER, _CARRIED, _SERVER = "adapter/", "carried/", "server/"
 _DIGEST_LENGTH = 64
 
 
@@ -36,6 +37,7 @@ class ServerState:
     clock: Clock = field(default_factory=Clock)
     planner: Mapping[str, Any] = field(default_factory=dict)
     carried: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    server: Mapping[str, Tensor] = field(default_factory=dict)
     start_loss: float = 0.0
     stopped: str | None = None
 
@@ -79,6 +81,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         sort_keys=True,
     )
     tensors = {_ADAPTER + name: tensor.contiguous() for name, tensor in state.adapter.items()}
+    tensors |= {_SERVER + name: tensor.contiguous() for name, tensor in state.server.items()}
     for client, entries in state.carried.items():
         tensors |= {
             f"{_CARRIED}{client}/{name}": tensor.contiguous() for name, tensor in entries.items()
@@ -117,19 +120,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
             client, _, entry = name.removeprefix(_CARRIED).partition("/")
             carried.setdefault(int(client), {})[entry] = tensor
     state = ServerState(
-        adapter={
-            name.removeprefix(_ADAPTER): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(_ADAPTER)
-        },
+        adapter=_under(_ADAPTER, tensors),
         rounds_done=values["rounds_done"],
         clock=Clock(values["time_s"], values["energy_j"]),
         planner=values["planner"],
         carried=dict(sorted(carried.items())),
+        server=_under(_SERVER, tensors),
         start_loss=values["start_loss"],
         stopped=values["stopped"],
     )
     return Checkpoint(state, values["records_length"])
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def newest_checkpoint(folder: Path, records_length: int) -> tuple[Checkpoint, list[str]]:

@@ -11,7 +11,7 @@ four bases and is named by import path in the experiment file: `planner: my_pack
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, final
 
 import numpy as np
@@ -22,6 +22,7 @@ from airtune.round_plan import ClientPlan, Plan
 from airtune.tuning.tuner import Tuner
 from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec
+from airtune.update.server_step import ServerOptimizer, TakeMerged
 from airtune.wireless.rate import Links
 
 PlannerState = Mapping[str, Any]
@@ -110,7 +111,10 @@ class Planner(ABC):
 @final
 @dataclass(frozen=True)
 class Method:
-    """One composition. `downlink` is the codec of the broadcast adapter."""
+    """One composition. `downlink` is the codec of the broadcast adapter.
+
+    `server` is what the server makes of the aggregator's result; it goes with every method.
+    """
 
     name: str
     planner: Planner
@@ -118,3 +122,4 @@ class Method:
     codec: Codec
     aggregator: Aggregator
     downlink: Codec
+    server: ServerOptimizer = field(default_factory=TakeMerged)

@@ -152,11 +152,7 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
         )
         for client in in_time
     ]
-    adapter = (
-        context.method.aggregator.aggregate(state.adapter, updates)
-        if updates
-        else dict(state.adapter)
-    )
+    adapter, server = _server_side(context.method, state, updates)
     evaluation = context.evaluate(adapter)
     record = _record(context, state, start, charged, reports, latency, evaluation)
     carried = {**state.carried, **{r.client: r.carried for r in reports.values() if r.carried}}
@@ -167,8 +163,19 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
         clock=state.clock.charge(latency.latency_s, record["energy_j"]),
         planner=context.method.planner.after_round(state.planner, record),
         carried=dict(sorted(carried.items())),
+        server=server,
     )
     return RoundOutcome(following, record, evaluation)
+
+
+def _server_side(
+    method: Method, state: ServerState, updates: Sequence[Update]
+) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+    """The next adapter and what the server optimiser remembers; without updates, as they were."""
+    if not updates:
+        return dict(state.adapter), state.server
+    merged = method.aggregator.aggregate(state.adapter, updates)
+    return method.server.step(state.adapter, merged, state.server)
 
 
 def charge_clients(

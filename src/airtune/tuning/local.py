@@ -1,7 +1,7 @@
 """A client's local training: a few optimiser steps on its own shard, from the broadcast adapter."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, load_state, read_state
+from airtune.tuning.schedule import Schedule
 
 Penalty: TypeAlias = Callable[[Mapping[str, Tensor]], Tensor]
 """A term added to a step's mean loss, from the trained parameters by name."""
@@ -35,6 +36,12 @@ class TrainingSettings:
     local_steps: int = 10
     max_grad_norm: float = 1.0
     keep_optimizer: bool = False
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def in_round(self, round_index: int) -> "TrainingSettings":
+        """The settings of one round, its learning rate as scheduled and fixed."""
+        factor = self.schedule.factor(round_index)
+        return replace(self, learning_rate=self.learning_rate * factor, schedule=Schedule())
 
 
 @dataclass(frozen=True)

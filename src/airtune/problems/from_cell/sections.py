@@ -33,7 +33,7 @@ _TOP = ("method", "model", "dtype", "adapter", "cell", "clients", "training", "t
 # experiment's section can be used as it is.
 _ADAPTER = ("rank", "target_modules", "alpha", "dropout", "start")
 _TRAINING = ("batch_size", "local_steps", "optimizer", "learning_rate", "max_grad_norm",
-             "keep_optimizer")  # fmt: skip
+             "keep_optimizer", "schedule", "warmup_rounds")  # fmt: skip
 _CLIENTS = ("count", "devices", "device_file")
 
 
