@@ -18,7 +18,7 @@ from airtune.allocation.rank_options import TABLE_ENTRIES, IntArray, RankOptions
 from airtune.quantities import FloatArray
 from airtune.wireless.rate import Links
 
-WINDOW = 7
+WINDOW = 5
 """Options of a client that are costed together where there are too many for all of them."""
 _PRICE_STEPS = 80
 _ROUNDING = 1e-14
@@ -96,60 +96,67 @@ class CostTable:
         self.rows = options if self.whole else min(WINDOW, options)
         self.last_first = np.maximum(trade.options.count - self.rows, 0)
         self.first = np.clip(near - self.rows // 2, 0, self.last_first)
-        self.loss = np.empty((self.rows, len(trade)))
-        self.band, self.fall = np.empty_like(self.loss), np.empty_like(self.loss)
-        self._fill(trade.columns)
-        if not self.trade.smooth and not self.whole:
-            self.fall = np.zeros_like(self.band)
+        self.loss, self.band, self.fall = self._costs(slice(None), trade.links)
         for client, (least, most) in limits.items():
             self.loss[:least, client] = self.loss[most + 1 :, client] = np.inf
 
-    def _fill(self, clients: IntArray) -> None:
+    def _costs(
+        self, part: IntArray | slice, links: Links
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Loss, band and fall of some clients [row, client]; `links` are theirs."""
         trade, options = self.trade, self.trade.options
+        clients = trade.columns[part]
         last = options.dropped.shape[1] - 1
-        option = np.minimum(self.first[clients] + np.arange(self.rows)[:, None], last)
-        everyone = len(clients) == len(trade)
-        links = trade.links if everyone else trade.links.select(clients)
-        band, fall = needed_bandwidth(links, options.bits(clients, option), self.time_s[clients])
-        loss = trade.gain[clients] * options.dropped[clients, option]
+        option = np.minimum(self.first[part] + np.arange(self.rows)[:, None], last)
+        band, fall = needed_bandwidth(links, options.bits(part, option), self.time_s[part])
+        dropped = options.dropped[clients, option]
         if options.floor_dropped is not None:
-            floor = trade.gain[clients] * options.floor_dropped[clients]
-            loss = np.where(option == 0, floor, loss)
-        if everyone:
-            self.loss, self.band, self.fall = loss, band, fall
-        else:
-            self.loss[:, clients], self.band[:, clients] = loss, band
-            self.fall[:, clients] = fall if trade.smooth else 0.0
+            dropped = np.where(option == 0, options.floor_dropped[part], dropped)
+        if not trade.smooth and not self.whole:
+            fall = np.zeros_like(fall)
+        return trade.gain[part] * dropped, band, fall
 
-    def taken(self, earlier_s: float) -> FloatArray:
+    def taken(self, earlier_s: float, clients: IntArray | slice = slice(None)) -> FloatArray:
         """Bandwidth by the tangent, this much before the deadline [row, client]."""
-        return self.band + earlier_s * self.fall if earlier_s else self.band
+        band = self.band[:, clients]
+        return band + earlier_s * self.fall[:, clients] if earlier_s else band
 
     def cheapest(self, price: float, earlier_s: float = 0.0) -> tuple[float, float, IntArray]:
         """`sum_n min_k [loss + price band]`, the band it takes, and the options [client]."""
-        step = max(self.rows - 2, 1)
-        while True:
-            band = self.taken(earlier_s)
-            cost = self.loss + price * band
-            row = np.argmin(cost, axis=0)
-            outside = self._open_edge(row)
-            if not len(outside):
-                break
-            move = np.where(row[outside] == 0, -step, step)
-            self.first[outside] = np.clip(self.first[outside] + move, 0, self.last_first[outside])
-            self._fill(outside)
-        value, taken = cost[row, self.trade.columns], band[row, self.trade.columns]
+        columns = self.trade.columns
+        band = self.taken(earlier_s)
+        cost = self.loss + price * band
+        row = np.argmin(cost, axis=0)
+        value, taken = cost[row, columns], band[row, columns]
+        moved = self._open_edge(row, columns)
+        while len(moved):
+            self._move(row[moved], moved)
+            band = self.taken(earlier_s, moved)
+            cost = self.loss[:, moved] + price * band
+            row[moved] = best = np.argmin(cost, axis=0)
+            value[moved] = cost[best, np.arange(len(moved))]
+            taken[moved] = band[best, np.arange(len(moved))]
+            moved = self._open_edge(best, moved)
         if not self.trade.options.complete:
-            value, taken = self._between_options(price, band, row, value, taken)
+            value, taken = self._between_options(price, self.taken(earlier_s), row, value, taken)
         return float(value.sum()), float(taken.sum()), self.first + row
 
-    def _open_edge(self, row: IntArray) -> IntArray:
-        """The clients whose best row is at an edge of the window with more options beyond."""
+    def _move(self, row: IntArray, clients: IntArray) -> None:
+        """Move the windows of some clients towards the edge at which their best row is."""
+        step = max(self.rows - 2, 1)
+        first = self.first[clients] + np.where(row == 0, -step, step)
+        self.first[clients] = np.clip(first, 0, self.last_first[clients])
+        costs = self._costs(clients, self.trade.links.select(clients))
+        self.loss[:, clients], self.band[:, clients], self.fall[:, clients] = costs
+
+    def _open_edge(self, row: IntArray, clients: IntArray) -> IntArray:
+        """Those of the clients whose best row is at an edge of a window that could still move."""
         if self.whole:
-            return np.empty(0, dtype=np.intp)
-        low = (row == 0) & (self.first > 0)
-        high = (row == self.rows - 1) & (self.first < self.last_first)
-        return np.flatnonzero(low | high)
+            return clients[:0]
+        first = self.first[clients]
+        high = (row == self.rows - 1) & (first < self.last_first[clients])
+        moved: IntArray = clients[high | ((row == 0) & (first > 0))]
+        return moved
 
     def _between_options(
         self, price: float, band: FloatArray, row: IntArray, value: FloatArray, taken: FloatArray
@@ -229,7 +236,7 @@ def bound_cell(
 
     The bound is the lesser of two concave functions of the price; tangents from either side close
     in on its maximum. The search ends as soon as the bound exceeds `enough`, or what is left to
-    gain is below `tolerance`.
+    gain is below `tolerance` or a tenth of what it falls short of `enough` (inf: to `tolerance`).
     """
     if near is None:
         near = options_at_price(trade, cell.high_s, cell.price)
@@ -249,7 +256,9 @@ def bound_cell(
             fall = (price, value, slope)
         if rise and fall:
             price, ceiling = _crossing(rise, fall)
-            if ceiling - best.bound <= tolerance:
+            # A bound that stays short of `enough` is needed only to a tenth of what is missing.
+            missing = 0.1 * (enough - ceiling) if enough < np.inf else 0.0
+            if ceiling - best.bound <= max(tolerance, missing):
                 break
         else:
             price *= 2.0 if rise else 0.5

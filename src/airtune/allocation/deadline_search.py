@@ -28,7 +28,7 @@ LISTED_PLANS = 4_000
 """Plans within the gap of one cell are listed up to this many."""
 SAMPLE_FROM = 8_000
 """From so many clients on, the intervals and prices come from a sample of the clients."""
-_SAMPLE = 2_000
+_SAMPLE = 1_000
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _close(search: _Search, cells: Iterable[Cell]) -> list[Cell]:
     finished = []
     for cell in cells:
         cell = _examine(search, cell, near)
-        near = cell.options[-1]
+        near = cell.options[1] + (cell.options[1] - cell.options[0]) // 2
         heapq.heappush(heap, (cell.bound, next(number), cell))
     while heap and heap[0][0] < search.enough and search.examined < MAX_CELLS:
         _, _, cell = heapq.heappop(heap)
@@ -143,7 +143,7 @@ def _close(search: _Search, cells: Iterable[Cell]) -> list[Cell]:
         if not parts:
             finished.append(cell)
         for part in parts:
-            part = _examine(search, part, cell.options[-1])
+            part = _examine(search, part, (cell.options[0] + cell.options[1]) // 2)
             heapq.heappush(heap, (part.bound, next(number), part))
     return finished + [cell for _, _, cell in heap]
 
@@ -190,8 +190,8 @@ def _halving_is_vain(search: _Search, cell: Cell) -> bool:
         return False
     rest = search.objective - cell.bound
     end = replace(cell, low_s=cell.high_s)
-    point, _ = bound_cell(search.trade, end, search.enough, 0.02 * rest, cell.options[-1])
-    return point.bound - cell.bound <= 0.1 * rest
+    point, _ = bound_cell(search.trade, end, np.inf, 0.02 * rest, cell.options[-1])
+    return point.bound - cell.bound <= 0.2 * rest
 
 
 def _is_narrow(search: _Search, cell: Cell, share: float) -> bool:
@@ -265,8 +265,8 @@ def _cells_of_sample(search: _Search, whole: Cell) -> list[Cell]:
         trade.bandwidth_hz * share,
         trade.smooth,
     )
-    result = search_deadlines(sample, 0.5 * search.gap)
-    cells = sorted(result.cells, key=lambda cell: cell.low_s)
+    result = search_deadlines(sample, 0.8 * search.gap)
+    cells = _merged(sample, result, search.gap)
     if not cells:
         return [whole]
     highs = np.array([cell.high_s for cell in cells]) - earlier
@@ -282,3 +282,18 @@ def _cells_of_sample(search: _Search, whole: Cell) -> list[Cell]:
         Cell(low, high, -np.inf, float(np.interp(high, highs, prices)))
         for low, high in itertools.pairwise(ends)
     ]
+
+
+def _merged(trade: RankTrade, result: SearchResult, gap: float) -> list[Cell]:
+    """The intervals of a search in ascending order, joined where one bound does for two."""
+    enough = result.objective * (1.0 - 0.8 * gap)
+    joined: list[Cell] = []
+    for cell in sorted(result.cells, key=lambda cell: cell.low_s):
+        if joined:
+            both = replace(cell, low_s=joined[-1].low_s, limits={})
+            both, _ = bound_cell(trade, both, enough, 0.05 * gap * result.objective)
+            if both.bound >= enough:
+                joined[-1] = both
+                continue
+        joined.append(cell)
+    return joined

@@ -20,8 +20,9 @@ from airtune.allocation.pruning_price import AtDeadline, Response
 from airtune.allocation.solve import PRICE_STEP, Evaluation, clearing_price
 from airtune.quantities import FloatArray
 
-_PART = 1e-4
+_PART = 1e-3
 # How exactly the distance from D to the band must be known for Newton's step on the deadline.
+_FULL = 1e-12
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,34 @@ class PricedDeadlines:
         if clients.floor_hz.sum() >= band or low == math.inf:
             return clients.most, fill_band(clients.floor_hz, band)
 
+        bandwidth = self._clear_band(clients, low, high, self._start(clients, deadline_s))
+        pruning_rate = clients.choose(bandwidth)
+        # 1 - rho of an almost wholly pruned client is rounded coarsely: give it what that needs.
+        late = self.problem.finish_s(pruning_rate, bandwidth) > deadline_s * (1.0 + 1e-13)
+        return pruning_rate, np.where(late, clients.bandwidth_for(pruning_rate), bandwidth)
+
+    def _clear_band(self, clients: AtDeadline, low: float, high: float, start: float) -> FloatArray:
+        """Bandwidths at the price at which they fill the band [client]."""
+        band = self.problem.bandwidth_hz
+        shares: list[FloatArray] = []
+
         def spare(log_price: float) -> Evaluation:
             response = clients.respond(log_price)
+            shares[:] = [response.bandwidth_hz]
             return band - float(response.bandwidth_hz.sum()), -response.bandwidth_slope_hz
 
-        price = clearing_price(spare, low, high, self._start(clients, deadline_s))
+        def enough(_: float) -> bool:
+            return abs(float(shares[0].sum()) - band) <= _FULL * band
+
+        price = clearing_price(spare, low, high, start, enough)
+        if enough(0.0):
+            return fill_band(shares[0], band)
         fewer = clients.respond(price.low).bandwidth_hz
         more = clients.respond(price.high).bandwidth_hz
         # Both ends are optimal for (nearly) the same price, hence so is every mixture.
         extra = float((more - fewer).sum())
         part = (band - float(fewer.sum())) / extra if extra > 0 else 0.0
-        bandwidth = fill_band(fewer + min(max(part, 0.0), 1.0) * (more - fewer), band)
-        pruning_rate = clients.choose(bandwidth)
-        # 1 - rho of an almost wholly pruned client is rounded coarsely: give it what that needs.
-        late = self.problem.finish_s(pruning_rate, bandwidth) > deadline_s * (1.0 + 1e-13)
-        return pruning_rate, np.where(late, clients.bandwidth_for(pruning_rate), bandwidth)
+        return fill_band(fewer + min(max(part, 0.0), 1.0) * (more - fewer), band)
 
     def _at(self, deadline_s: float) -> AtDeadline:
         return AtDeadline(self.problem, deadline_s, self.whole_band_bps, self._guess_hz)
@@ -140,12 +154,16 @@ class PricedDeadlines:
             return bounds[0].over, -slope
 
         def enough(step: float) -> bool:
-            """Whether it is proven on which side of the band D is, and g is near enough to it."""
+            """Whether it is proven on which side of the band D is, and g is near enough to it.
+
+            Above the band g itself is the proof, below it these bandwidths are: they keep the
+            deadline and the budget. How much g still misses must not matter to Newton's next step.
+            """
             here = bounds[0]
             fits = here.over <= 0 and float(here.response.bandwidth_hz.sum()) <= band
             missing = 0.5 * math.exp(here.log_price) * abs(here.over) * step
-            sure = fits or here.value_hz > band
-            return sure and missing <= _PART * abs(here.value_hz - band)
+            small = missing <= _PART * abs(here.value_hz - band)
+            return small and (fits or here.value_hz > band)
 
         price = clearing_price(over, low, high, start, enough)
         return (

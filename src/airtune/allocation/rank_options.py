@@ -47,10 +47,11 @@ class RankOptions:
         """Whether the best set of ranks is always among the options."""
         return self.floor_dropped is None
 
-    def bits(self, clients: IntArray, option: IntArray) -> FloatArray:
-        """Bits that these clients send with these options, broadcast; inf beyond the last one."""
+    def bits(self, clients: IntArray | slice, option: IntArray) -> FloatArray:
+        """Bits that these clients send with these options [..., client]; inf beyond the last."""
         if self.listed_bits is not None:
-            return self.listed_bits[clients, option]
+            columns = np.arange(len(self.count))[clients]
+            return self.listed_bits[columns, option]
         bits = self.fixed_bits[clients] + self.payload_bits[clients, 0] * (option + 1)
         return np.where(option < self.count[clients], bits, np.inf)
 
@@ -73,11 +74,11 @@ class RankOptions:
         rows = np.arange(len(option))
         if self.subsets is not None:
             return self.subsets[rows, option][:, None] >> ranks & 1 > 0
+        if self.complete:
+            return _strongest_ranks(self.energy, option + 1)
         place = np.empty(self.energy.shape, dtype=np.intp)
         order = _by_efficiency(self.energy, self.payload_bits)
         np.put_along_axis(place, order, ranks[None], axis=1)
-        if self.complete:
-            return place <= option[:, None]
         # Option 0 is the rank of least payload, option k the k most efficient ranks.
         smallest = _smallest(self.energy, self.payload_bits)
         alone = ranks == smallest[:, None]
@@ -114,6 +115,17 @@ def _strongest(energy: FloatArray, payload: FloatArray, fixed: FloatArray) -> Ra
     present = energy if count.min() == energy.shape[1] else np.nan_to_num(energy)
     tails = _tails(np.sort(present, axis=1)[:, ::-1])
     return RankOptions(tails, count, energy, payload, fixed)
+
+
+def _strongest_ranks(energy: FloatArray, count: IntArray) -> NDArray[np.bool_]:
+    """The `count` strongest ranks of each client, the first ones among equals."""
+    rising: FloatArray = np.sort(np.where(np.isnan(energy), -1.0, energy), axis=1)
+    weakest = rising[np.arange(len(count)), energy.shape[1] - count][:, None]
+    kept: NDArray[np.bool_] = energy >= weakest
+    for n in np.flatnonzero(np.count_nonzero(kept, axis=1) > count):
+        equal = np.flatnonzero(energy[n] == weakest[n])
+        kept[n, equal[count[n] - np.count_nonzero(kept[n]) :]] = False
+    return kept
 
 
 def _tails(values: FloatArray) -> FloatArray:
@@ -202,8 +214,6 @@ def _smallest(energy: FloatArray, payload: FloatArray) -> IntArray:
 
 def _by_efficiency(energy: FloatArray, payload: FloatArray) -> IntArray:
     """Ranks by descending energy per bit, the lowest index first among equals; absent ones last."""
-    if payload.shape[1] == 1:
-        return np.argsort(-energy, axis=1, kind="stable")
     with np.errstate(divide="ignore", invalid="ignore"):
         efficiency = np.where(energy > 0, energy / payload, 0.0)
     return np.argsort(np.where(np.isnan(energy), np.inf, -efficiency), axis=1, kind="stable")

@@ -169,9 +169,9 @@ def _with_bandwidth(
     """The plan with these ranks of the active clients and the best bandwidths for them."""
     kept = np.zeros(problem.rank_energy.shape, dtype=bool)
     kept[active] = kept_active
-    payload = np.where(kept_active, problem.rank_payload_bits[active], 0.0).sum(axis=1)
     bandwidth = np.zeros(len(problem.links))
-    bits = problem.fixed_payload_bits[active] + payload
+    each = np.broadcast_to(problem.rank_payload_bits, kept.shape)[active]
+    bits = problem.fixed_payload_bits[active] + np.sum(each, axis=1, where=kept_active)
     bandwidth[active], latency = fastest_split(problem, active, bits)
     queue = problem.virtual_queue + latency - problem.latency_target_s
     return SparsityPlan(kept, bandwidth, latency, max(queue, 0.0))
@@ -193,13 +193,13 @@ def _solution(
     problem: SparsityProblem, plan: SparsityPlan, solver: str, seconds: float, work: _Work
 ) -> Solution[SparsityPlan]:
     """The plan with what it costs, what is proven about that, and the independent check."""
-    lost = problem.v * float(problem.weight @ dropped_energy(problem, plan.kept))
-    objective = lost + problem.virtual_queue * plan.latency_s
+    dropped = float(problem.weight @ dropped_energy(problem, plan.kept))
+    objective = problem.v * dropped + problem.virtual_queue * plan.latency_s
     bound = None if work.bound is None else min(work.bound, objective)
     proven = bound is not None and objective - bound <= PROVEN_GAP * bound
     solution = Solution(
         Status.OPTIMAL if proven else Status.FEASIBLE,
-        _message(problem, plan, objective, bound),
+        _message(problem, plan, dropped, objective, bound),
         solver,
         plan,
         objective,
@@ -212,12 +212,15 @@ def _solution(
 
 
 def _message(
-    problem: SparsityProblem, plan: SparsityPlan, objective: float, bound: float | None
+    problem: SparsityProblem,
+    plan: SparsityPlan,
+    dropped: float,
+    objective: float,
+    bound: float | None,
 ) -> str:
     """One sentence: how much is sent, how long it takes, who is left out, how good that is."""
-    total = np.nan_to_num(problem.rank_energy).sum(axis=1)
-    energy = float(problem.weight @ total)
-    share = float(problem.weight @ dropped_energy(problem, plan.kept)) / energy if energy else 0.0
+    energy = float(problem.weight @ np.nansum(problem.rank_energy, axis=1))
+    share = dropped / energy if energy else 0.0
     skipped = int(plan.skipped.sum())
     out = f", {skipped} of {len(plan.kept)} clients in outage" if skipped else ""
     claim = "no bound is proven"

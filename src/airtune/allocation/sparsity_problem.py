@@ -115,7 +115,9 @@ class SparsityProblem:
     @property
     def least_bits(self) -> FloatArray:
         """What a client sends with its smallest rank alone [client]."""
-        payload = np.where(np.isnan(self.rank_energy), np.inf, self.rank_payload_bits)
+        payload = self.rank_payload_bits
+        if payload.shape[1] > 1:
+            payload = np.where(np.isnan(self.rank_energy), np.inf, payload)
         bits: FloatArray = self.fixed_payload_bits + payload.min(axis=1)
         return bits
 
@@ -165,7 +167,8 @@ class SparsityPlan:
 
 def dropped_energy(problem: SparsityProblem, kept: NDArray[np.bool_]) -> FloatArray:
     """Energy of the ranks that each client drops, unweighted [client]."""
-    dropped: FloatArray = np.where(kept, 0.0, np.nan_to_num(problem.rank_energy)).sum(axis=1)
+    gone = ~kept & ~np.isnan(problem.rank_energy)
+    dropped: FloatArray = np.sum(problem.rank_energy, axis=1, where=gone)
     return dropped
 
 
