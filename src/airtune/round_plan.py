@@ -7,12 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+MAIN_SERVER = -1
+"""The number of the main server of a split model among the parties of a round."""
+
+
+@dataclass(frozen=True)
+class SubchannelShare:
+    """The subchannels of one link that a client owns, and its power density on each [W/Hz]."""
+
+    subchannels: tuple[int, ...]
+    psd_w_per_hz: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class ClientPlan:
     """The decisions for one client in one round.
 
     `bandwidth_hz` is the FDMA share of the uplink band; `pruning_rate` and `sparsity` are shares
-    REMOVED; `split_point` counts the transformer blocks that stay on the client (None: all).
+    REMOVED; `split_point` counts the transformer blocks that stay on the client (None: all). A
+    split model has two uplinks, `main` to the main server and `federated` to the federated server;
+    `bandwidth_hz` and `tx_power_w` are then those of `main`.
     """
 
     client: int
@@ -22,6 +36,8 @@ class ClientPlan:
     pruning_rate: float = 0.0
     sparsity: float = 0.0
     split_point: int | None = None
+    main: SubchannelShare | None = None
+    federated: SubchannelShare | None = None
 
     def record(self) -> dict[str, Any]:
         """The decisions that differ from "everything kept", for `rounds.jsonl`."""
@@ -32,6 +48,11 @@ class ClientPlan:
             decisions["sparsity"] = self.sparsity
         if self.split_point is not None:
             decisions["split_point"] = self.split_point
+        for link in ("main", "federated"):
+            share: SubchannelShare | None = getattr(self, link)
+            if share is not None:
+                decisions[f"{link}_subchannels"] = list(share.subchannels)
+                decisions[f"{link}_psd_w_per_hz"] = list(share.psd_w_per_hz)
         return decisions
 
 
@@ -40,7 +61,9 @@ class Plan:
     """One round's plan: scheduled clients in ascending order, and what the planner promises.
 
     `skipped` maps a client that the planner leaves out of this round to the reason.
-    `predicted_latency_s` and `lower_bound_s` refer to the channel that the planner saw.
+    `predicted_latency_s` and `lower_bound_s` refer to the channel that the planner saw. With a
+    `main_server` the cohort trains together with it, step by step; its `split_point` is the
+    earliest cut, from which on it holds the model.
     """
 
     clients: tuple[ClientPlan, ...]
@@ -49,8 +72,14 @@ class Plan:
     status: str
     message: str
     skipped: dict[int, str] = field(default_factory=dict)
+    main_server: ClientPlan | None = None
 
     def __post_init__(self) -> None:
         order = [entry.client for entry in self.clients]
         if order != sorted(set(order)):
             raise ValueError(f"clients of a plan must ascend without repetition, got {order}")
+
+    @property
+    def broadcast(self) -> ClientPlan:
+        """Whose needs decide what is broadcast: of a split model, those of the deepest cut."""
+        return max(self.clients, key=lambda entry: entry.split_point or 0)

@@ -150,13 +150,13 @@ def test_a_first_token_is_never_predicted() -> None:
 
 def test_a_step_in_both_directions() -> None:
     shape, codec = CutShape(2, 7, 11, 5), CutCodec(300, "int8", "bf16")
-    up, down = codec.step_bits(shape, HIDDEN)
-    assert up == codec.activation_bits(shape, HIDDEN)
-    assert down == codec.gradient_bits(shape, HIDDEN)
-    up, down = codec.step_bits(shape, HIDDEN, labels=False)
     gradient = codec.gradient_bits(shape, HIDDEN)
-    assert up == codec.activation_bits(shape, HIDDEN, labels=False) + gradient
-    assert down == codec.hidden_bits(shape, HIDDEN) + gradient
+    step = codec.step_bits(shape, HIDDEN)
+    assert step.uplink == codec.activation_bits(shape, HIDDEN)
+    assert step.downlink == gradient
+    step = codec.step_bits(shape, HIDDEN, labels=False)
+    assert step.uplink == codec.activation_bits(shape, HIDDEN, labels=False) + gradient
+    assert step.downlink == codec.hidden_bits(shape, HIDDEN) + gradient
 
 
 def test_refusals() -> None:

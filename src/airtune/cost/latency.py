@@ -92,7 +92,7 @@ def round_latency(delays: StageDelays, deadline_s: float | None = None) -> Round
         raise InputError("cohort", "empty", "at least one client")
     limit_s = np.inf if deadline_s is None else deadline_s
     late = finish_s > limit_s
-    straggler = _straggler(delays)
+    straggler = straggler_of(delays.by_stage())
     latency_s = limit_s if late.any() else float(finish_s.max())
     if not np.isfinite(latency_s):
         raise InfeasibleError(
@@ -102,20 +102,19 @@ def round_latency(delays: StageDelays, deadline_s: float | None = None) -> Round
     return RoundLatency(float(latency_s), straggler, slow_stage(delays, straggler), late)
 
 
-def _straggler(delays: StageDelays) -> int:
-    """Who finishes last; among those who tie, who is furthest behind in some stage.
+def straggler_of(by_stage: FloatArray) -> int:
+    """Who finishes last [stage, client]; among those who tie, who is furthest behind in some stage.
 
     An optimal split of the band lets everybody finish together, up to rounding. The round is then
     as long as it is because of the client that needs the others to wait for its slow stage.
     """
-    finish_s = delays.finish_s
+    finish_s = by_stage.sum(axis=0)
     last = finish_s >= finish_s.max() * (1.0 - TIE)
-    return int(np.argmax(np.where(last, _behind(delays).max(axis=0), -np.inf)))
+    return int(np.argmax(np.where(last, _behind(by_stage).max(axis=0), -np.inf)))
 
 
-def _behind(delays: StageDelays) -> FloatArray:
+def _behind(by_stage: FloatArray) -> FloatArray:
     """Delays beyond those of the median client [stage, client]; alone, the delays themselves."""
-    by_stage = delays.by_stage()
     if by_stage.shape[1] == 1:
         return by_stage
     # Infinite medians cancel an infinite delay; such a stage delays everybody alike.
@@ -125,7 +124,12 @@ def _behind(delays: StageDelays) -> FloatArray:
 
 def slow_stage(delays: StageDelays, client: int) -> str:
     """The stage in which a client is furthest behind the median client; alone, its longest."""
-    return STAGES[int(np.argmax(_behind(delays)[:, client]))]
+    return STAGES[furthest_behind(delays.by_stage(), client)]
+
+
+def furthest_behind(by_stage: FloatArray, client: int) -> int:
+    """The stage [stage, client] in which a client is furthest behind the median client."""
+    return int(np.argmax(_behind(by_stage)[:, client]))
 
 
 def _checked(values: FloatArray, name: str) -> FloatArray:

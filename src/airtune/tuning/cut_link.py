@@ -42,6 +42,27 @@ def batch_labels(batch: TokenBatch) -> Tensor:
     return torch.where(wanted, token_ids, NO_LABEL)
 
 
+@dataclass(frozen=True)
+class StepBits:
+    """One client's messages across the cut in one local step [bit], in the order of their travel.
+
+    `hidden` comes down and `hidden_gradient` goes up only where labels stay at the client.
+    """
+
+    activations: int = 0
+    hidden: int = 0
+    hidden_gradient: int = 0
+    gradient: int = 0
+
+    @property
+    def uplink(self) -> int:
+        return self.activations + self.hidden_gradient
+
+    @property
+    def downlink(self) -> int:
+        return self.hidden + self.gradient
+
+
 class CutLink(Protocol):
     """The codec at the cut (`airtune.update.cut.CutCodec`); only real tokens travel.
 

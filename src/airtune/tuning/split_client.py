@@ -1,7 +1,7 @@
 """A client of a split model: its half, its batches, and its link across the cut."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from airtune.seeds import generator, integer_seed
 from airtune.tuning.adapter import AdapterState
-from airtune.tuning.cut_link import NO_LABEL, Activations, CutLink, batch_labels
+from airtune.tuning.cut_link import NO_LABEL, Activations, CutLink, StepBits, batch_labels
 from airtune.tuning.local import TokenBatch, TrainingSettings
 from airtune.tuning.split_half import TrainedHalf, predicting_states
 from airtune.tuning.split_model import SplitModel
@@ -30,15 +30,14 @@ class SplitClient:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """One client after the round: its half of the adapter; the mean loss before each local step;
-    what it put on the air in each and what was sent to it [bit]."""
+    """One client after the round: its half of the adapter; the mean loss before each local step,
+    and the messages of each."""
 
     client: int
     state: AdapterState
     losses: tuple[float, ...]
     label_tokens: int
-    uplink_bits: tuple[int, ...]
-    downlink_bits: tuple[int, ...]
+    cut: tuple[StepBits, ...]
     carried: Mapping[str, Tensor]
 
     @property
@@ -69,8 +68,7 @@ class ClientHalf:
         self._half = TrainedHalf({name: start[name] for name in names}, training, client.carried)
         self._losses: list[float] = []
         self._label_tokens = 0
-        self._uplink = [0] * len(client.batches)
-        self._downlink = [0] * len(client.batches)
+        self._cut_bits: list[StepBits] = []
 
     def send_activations(self, step: int) -> Activations:
         """Forward through the half; what the main server receives of it."""
@@ -86,27 +84,27 @@ class ClientHalf:
         count = int((self._labels != NO_LABEL).sum())
         message = Activations(self._sent.detach(), self._real, labels, count)
         payload = self._cut.encode_activations(message, self._draws("activations up"))
-        self._uplink[step] += 8 * len(payload)
+        self._cut_bits.append(StepBits(activations=8 * len(payload)))
         self._label_tokens += count
         return self._cut.decode_activations(payload)
 
     def return_gradient(self, hidden: Tensor, real: Tensor) -> Tensor:
         """U-shaped: LM head and loss on what came down; its gradient goes up."""
         payload = self._cut.encode_hidden(hidden.detach(), real, self._draws("hidden down"))
-        self._downlink[self._step] += 8 * len(payload)
+        self._count(hidden=payload)
         received = self._cut.decode_hidden(payload, self._real).to(hidden.dtype).requires_grad_()
         states, labels = predicting_states(received, self._labels)
         loss = torch.nn.functional.cross_entropy(self._model.logits(states), labels)
         (gradient,) = torch.autograd.grad(loss, received)
         self.note_loss(float(loss.detach()))
         payload = self._cut.encode_gradient(gradient, self._real, self._draws("gradient up"))
-        self._uplink[self._step] += 8 * len(payload)
+        self._count(hidden_gradient=payload)
         return self._cut.decode_gradient(payload, real)
 
     def receive_gradient(self, gradient: Tensor, real: Tensor) -> None:
         """Backward through the half from the gradient of the mean loss at the cut, and step."""
         payload = self._cut.encode_gradient(gradient, real, self._draws("gradient down"))
-        self._downlink[self._step] += 8 * len(payload)
+        self._count(gradient=payload)
         received = self._cut.decode_gradient(payload, self._real).to(self._sent.dtype)
         torch.autograd.backward(self._sent, received)
         self._half.step()
@@ -122,10 +120,14 @@ class ClientHalf:
             self._half.state(),
             tuple(self._losses),
             self._label_tokens,
-            tuple(self._uplink),
-            tuple(self._downlink),
+            tuple(self._cut_bits),
             self._half.moments(),
         )
+
+    def _count(self, **payload: bytes) -> None:
+        """Add messages to those of the present step."""
+        bits = {message: 8 * len(data) for message, data in payload.items()}
+        self._cut_bits[-1] = replace(self._cut_bits[-1], **bits)
 
     @property
     def _id(self) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.tuning.cut_link import NO_LABEL, Activations, Draws, batch_labels
+from airtune.tuning.cut_link import NO_LABEL, Activations, Draws, StepBits, batch_labels
 from airtune.tuning.local import TokenBatch
 from airtune.update.codec import pack, unpack
 from airtune.update.quantise import check_format, from_wire, to_wire, wire_frame
@@ -121,13 +121,13 @@ class CutCodec:
         """Predicted length of `encode_gradient`'s answer [bit]."""
         return 8 * frame_bytes(_wire_frame(_GRADIENT, shape, hidden, self.gradients))
 
-    def step_bits(self, shape: CutShape, hidden: int, *, labels: bool = True) -> tuple[int, int]:
-        """Uplink and downlink of one client's step [bit]; U-shaped without `labels`."""
-        up, down = self.activation_bits(shape, hidden, labels=labels), 0
+    def step_bits(self, shape: CutShape, hidden: int, *, labels: bool = True) -> StepBits:
+        """One client's messages of a step, predicted; U-shaped without `labels`."""
+        up = self.activation_bits(shape, hidden, labels=labels)
         gradient = self.gradient_bits(shape, hidden)
-        if not labels:
-            up, down = up + gradient, self.hidden_bits(shape, hidden)
-        return up, down + gradient
+        if labels:
+            return StepBits(activations=up, gradient=gradient)
+        return StepBits(up, self.hidden_bits(shape, hidden), gradient, gradient)
 
     @property
     def _label_type(self) -> type[np.uint16] | type[np.int32]:

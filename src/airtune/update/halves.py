@@ -1,11 +1,14 @@
 """The federated server of a split model: client halves averaged, the server's half adopted."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
-from airtune.update.aggregate import Update
+from airtune.round_plan import MAIN_SERVER
+from airtune.update.aggregate import Aggregator, Update
 
 
 def merge_halves(
@@ -37,3 +40,20 @@ def merge_halves(
                 result += (update.weight / total) * update.change[name].to(torch.float64)
         merged[name] = result.to(torch.float32)
     return merged
+
+
+@final
+@dataclass(frozen=True)
+class HalvesMean(Aggregator):
+    """`merge_halves` of what the clients sent; the main server's update is its half's change."""
+
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        server = {
+            name: state[name] + change
+            for update in updates
+            if update.client == MAIN_SERVER
+            for name, change in update.change.items()
+        }
+        return merge_halves(state, [u for u in updates if u.client != MAIN_SERVER], server)
