@@ -6,7 +6,6 @@ A plan holds decisions only. Delays, energy and bits follow from it, the channel
 from dataclasses import dataclass, field
 from typing import Any
 
-
 MAIN_SERVER = -1
 """The number of the main server of a split model among the parties of a round."""
 

@@ -10,8 +10,8 @@ import torch
 from airtune.federated.backend import ClientReport, ClientTask, Scripted
 from airtune.federated.charges import Charges
 from airtune.federated.cohort import CohortSettings
+from airtune.federated.context import RoundContext
 from airtune.federated.method import Method, Planner, PlanningView
-from airtune.federated.round import RoundContext
 from airtune.round_plan import Plan
 from airtune.tuning.evaluate import Evaluation
 from airtune.tuning.tuner import FullTuner

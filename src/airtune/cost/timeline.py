@@ -54,17 +54,22 @@ class Timeline:
     @property
     def finish_s(self) -> FloatArray:
         """When each client is done, from the start of the round [client]."""
-        return self.seconds.sum(axis=0)
+        total: FloatArray = self.seconds.sum(axis=0)
+        return total
 
     def until(self, deadline_s: float) -> "Timeline":
         """What was spent in each segment by the deadline, at which everybody stops."""
         ends = np.minimum(np.cumsum(self.seconds, axis=0), deadline_s)
-        return Timeline(self.stages, self.step, np.diff(ends, axis=0, prepend=0.0))
+        cut = np.diff(ends, axis=0, prepend=0.0)
+        # Who is in time spent exactly its delays, free of the rounding of sums and differences.
+        seconds = np.where(self.finish_s <= deadline_s, self.seconds, cut)
+        return Timeline(self.stages, self.step, seconds)
 
     def of(self, stage: str) -> FloatArray:
         """Seconds in a stage over all steps [client]."""
         chosen = [k for k, name in enumerate(self.stages) if name == stage]
-        return self.seconds[chosen].sum(axis=0)
+        total: FloatArray = self.seconds[chosen].sum(axis=0)
+        return total
 
     def own_stages(self) -> FloatArray:
         """Seconds of each client's own stages [stage, client], in the order of STAGES."""

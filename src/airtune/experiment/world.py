@@ -25,7 +25,7 @@ from airtune.federated.backend import Backend, ClientSide
 from airtune.federated.charges import Charges
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
-from airtune.federated.round import RoundContext
+from airtune.federated.context import RoundContext
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import (
     AdapterState,

@@ -5,38 +5,50 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from torch import Tensor
 
 from airtune.federated.method import Method
-from airtune.round_plan import ClientPlan
-from airtune.tuning.local import TokenBatch, TrainingSettings
-from airtune.tuning.tuner import TuningContext
+from airtune.round_plan import MAIN_SERVER, ClientPlan
+from airtune.tuning.adapter import AdapterState
+from airtune.tuning.cohort_tuner import CohortTuner, Party
+from airtune.tuning.cut_link import StepBits
+from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
+from airtune.tuning.tuner import Tuner, TuningContext
 from airtune.update.codec import Shapes
 
 
 @dataclass(frozen=True)
 class ClientTask:
-    """One client's work in one round; `broadcast` is the adapter as it came over the air."""
+    """One party's work in one round; `broadcast` is the adapter as it came over the air.
+
+    `weight` counts in averages. The main server of a split model is a party, too (`MAIN_SERVER`):
+    its broadcast is its own half and never travelled.
+    """
 
     round_index: int
     client: int
     plan: ClientPlan
     broadcast: bytes
     carried: Mapping[str, Tensor] = field(default_factory=dict)
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class ClientReport:
-    """What comes back: the payload as sent, what was learned on the way, what is kept for later."""
+    """What comes back: the payload as sent, what was learned on the way, what is kept for later.
+
+    `cut` counts what a split model's client exchanged with the main server in each local step.
+    """
 
     client: int
     payload: bytes
     train_loss: float
     label_tokens: int
     carried: Mapping[str, Tensor] = field(default_factory=dict)
+    cut: tuple[StepBits, ...] = ()
 
 
 class Backend(ABC):
@@ -67,16 +79,40 @@ class ClientSide:
 
     def answer(self, task: ClientTask) -> ClientReport:
         """Do the client's part of the round."""
-        start = self.method.downlink.decode(task.broadcast, self.shapes, task.plan)
-        context = TuningContext(
+        assert isinstance(self.method.tuner, Tuner), "this cohort trains together"
+        start = self._start(task)
+        result = self.method.tuner.tune(start, task.plan, self._context(task))
+        return self._report(task, start, result)
+
+    def answer_together(self, tasks: Sequence[ClientTask]) -> list[ClientReport]:
+        """Do everybody's part of a round in which the cohort trains together."""
+        assert isinstance(self.method.tuner, CohortTuner), "these clients train one by one"
+        starts = [self._start(task) for task in tasks]
+        parties = [
+            Party(start, task.plan, self._context(task), task.weight)
+            for start, task in zip(starts, tasks, strict=True)
+        ]
+        results = self.method.tuner.tune_together(parties)
+        return [
+            replace(self._report(task, start, party.result), cut=party.cut)
+            for task, start, party in zip(tasks, starts, results, strict=True)
+        ]
+
+    def _start(self, task: ClientTask) -> AdapterState:
+        return self.method.downlink.decode(task.broadcast, self.shapes, task.plan)
+
+    def _context(self, task: ClientTask) -> TuningContext:
+        serves = task.client == MAIN_SERVER
+        return TuningContext(
             model=self.model,
-            batches=self.batches(task.client, task.round_index),
+            batches=[] if serves else self.batches(task.client, task.round_index),
             training=self.training.in_round(task.round_index),
             seed=self.seed,
             round_index=task.round_index,
             carried=task.carried,
         )
-        result = self.method.tuner.tune(start, task.plan, context)
+
+    def _report(self, task: ClientTask, start: AdapterState, result: LocalResult) -> ClientReport:
         change = {name: result.state[name] - value for name, value in start.items()}
         payload = self.method.codec.in_round(start).encode(change, task.plan)
         return ClientReport(
@@ -87,11 +123,14 @@ class ClientSide:
 @final
 @dataclass(frozen=True)
 class InProcess(Backend):
-    """One client after another on one shared model."""
+    """One client after another on one shared model, or all together where the tuner wants it."""
 
     side: ClientSide
 
     def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
+        if isinstance(self.side.method.tuner, CohortTuner):
+            yield from self.side.answer_together(tasks)
+            return
         for task in tasks:
             yield self.side.answer(task)
 

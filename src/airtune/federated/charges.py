@@ -4,13 +4,17 @@ Everything that can be known before training is known here: the batches of a rou
 (seed, round, client), so their shapes, FLOPs and payloads are exact before the first step.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
 from airtune.cost.device import DeviceProfile
-from airtune.round_plan import ClientPlan
+from airtune.cost.latency import RoundLatency
+from airtune.federated.split_costs import SplitCosts, SplitRoundCosts
+from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.update.codec import Codec, Shapes
+
+IN_TIME, LATE, SILENT = "in_time", "late", "silent"
 
 
 class Work(Protocol):
@@ -48,7 +52,7 @@ class Charges:
 
     `work` counts the optimiser steps of the charged model. `shapes` are the
     adapter's shapes of the charged model. `as_other_model` says that payloads, too, are charged
-    as predicted for that model, not as encoded.
+    as predicted for that model, not as encoded. `split` is there where the model is split.
     """
 
     devices: Sequence[DeviceProfile]
@@ -58,6 +62,7 @@ class Charges:
     downlink: Codec
     shapes: Shapes
     as_other_model: bool = False
+    split: SplitCosts | None = None
 
     def in_round(self, round_index: int) -> "RoundCharges":
         """The costs of one round's decisions."""
@@ -100,6 +105,11 @@ class RoundCharges:
         """The pruning rate that the client needs to fit its memory."""
         return self.model.work.least_rate(plan.client)
 
+    @property
+    def split(self) -> SplitRoundCosts | None:
+        """What a split costs in this round; None for a method that does not split."""
+        return None if self.model.split is None else self.model.split.in_round(self.round_index)
+
     def payload_bits(self, plan: ClientPlan) -> int:
         """Predicted uplink payload [bit]."""
         return self.model.codec.payload_bits(self.model.shapes, plan)
@@ -115,7 +125,10 @@ class RoundCharges:
 
 @dataclass(frozen=True)
 class ClientCharge:
-    """What one client's round took. Delays that never happened are 0."""
+    """What one client's round took. Delays that never happened are 0.
+
+    `extra` holds what only some methods have; it is recorded as it is.
+    """
 
     plan: ClientPlan
     rate_bps: float
@@ -126,6 +139,7 @@ class ClientCharge:
     flops: float
     energy_j: float
     outcome: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The client's entry in `rounds.jsonl`."""
@@ -140,5 +154,23 @@ class ClientCharge:
             "uplink_bits": self.uplink_bits,
             "flops": self.flops,
             "energy_j": self.energy_j,
+            **self.extra,
             **self.plan.record(),
         }
+
+
+@dataclass(frozen=True)
+class ChargedRound:
+    """All charges of a round, in the order of the plan; `extra` goes into its record."""
+
+    clients: Sequence[ClientCharge]
+    latency: RoundLatency
+    downlink_bits: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def in_time(self) -> frozenset[int]:
+        """Whose updates count. The main server's counts where a client's does: alone it would
+        part from the halves that it was trained with."""
+        clients = {charge.plan.client for charge in self.clients if charge.outcome == IN_TIME}
+        return frozenset({*clients, MAIN_SERVER} if clients else clients)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from airtune.federated.checkpoint import ServerState
+from airtune.federated.context import RoundContext
 from airtune.federated.record import RunFolder
-from airtune.federated.round import RoundContext, run_round
+from airtune.federated.round import run_round
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ from typing import Any, ClassVar, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
+from airtune.federated.split_costs import SplitRoundCosts, SplitSystem
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan, Plan
+from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.tuner import Tuner
 from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec
@@ -31,6 +33,11 @@ PlannerState = Mapping[str, Any]
 
 class CohortCosts(Protocol):
     """What a decision would cost; the batches of the coming round are known before training."""
+
+    @property
+    def split(self) -> SplitRoundCosts | None:
+        """What a split costs; None for a method that does not split."""
+        ...
 
     def compute_s(self, plan: ClientPlan) -> float:
         """Computing delay of the whole round [s]."""
@@ -62,7 +69,8 @@ class PlanningView:
     """All that a planner sees: the estimated channel and the costs, nothing of this training.
 
     Arrays have one entry per client of the cohort, in the cohort's (ascending) order. `broadcast_s`
-    is the estimated delay of the downlink, which everybody waits for. `names` serve messages.
+    is the estimated delay of the downlink, which everybody waits for; `downlink_bps` [client] is
+    what each could receive over the whole band. `names` serve messages.
     """
 
     round_index: int
@@ -76,6 +84,7 @@ class PlanningView:
     broadcast_s: float
     deadline_s: float | None
     costs: CohortCosts
+    downlink_bps: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def full_plan(self, position: int, bandwidth_hz: float = 0.0) -> ClientPlan:
         """The plan of the client at this position of the cohort, with nothing removed."""
@@ -90,10 +99,12 @@ class PlanningView:
 class Planner(ABC):
     """Decides a round before it happens.
 
-    `prunes` says that it can slim a client to its memory, so a large model is no reason to refuse.
+    `prunes` says that it can slim a client to its memory, so a large model is no reason to refuse;
+    `splits` that clients hold only the first blocks.
     """
 
     prunes: ClassVar[bool] = False
+    splits: ClassVar[bool] = False
 
     def initial_state(self) -> dict[str, Any]:
         """What `plan` finds in round 0."""
@@ -113,13 +124,15 @@ class Planner(ABC):
 class Method:
     """One composition. `downlink` is the codec of the broadcast adapter.
 
-    `server` is what the server makes of the aggregator's result; it goes with every method.
+    `server` is what the server makes of the aggregator's result; it goes with every method. `split`
+    describes the servers of a split model, whose tuner trains the whole cohort together.
     """
 
     name: str
     planner: Planner
-    tuner: Tuner
+    tuner: Tuner | CohortTuner
     codec: Codec
     aggregator: Aggregator
     downlink: Codec
     server: ServerOptimizer = field(default_factory=TakeMerged)
+    split: SplitSystem | None = None

@@ -19,13 +19,15 @@ from airtune.tuning.split_model import SplitModel
 @dataclass(frozen=True)
 class SplitClient:
     """One client's part in a round: one batch a local step. `carried` are its optimiser's moments
-    from an earlier round; `weight` counts where server copies are averaged."""
+    from an earlier round; `weight` counts where server copies are averaged; `start` is its half of
+    the adapter as it was received (None: as the main server has it)."""
 
     client: int
     split_point: int
     batches: Sequence[TokenBatch]
     weight: float = 1.0
     carried: Mapping[str, Tensor] = field(default_factory=dict)
+    start: AdapterState | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class ClientHalf:
         self._model, self._cut, self._keeps_labels = model, cut, keeps_labels
         self._seed, self._round = seed, round_index
         names = model.client_names(client.split_point)
-        self._half = TrainedHalf({name: start[name] for name in names}, training, client.carried)
+        begin = start if client.start is None else client.start
+        self._half = TrainedHalf({name: begin[name] for name in names}, training, client.carried)
         self._losses: list[float] = []
         self._label_tokens = 0
         self._cut_bits: list[StepBits] = []

@@ -7,7 +7,7 @@ from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape
 from airtune.workload.architecture import Architecture
 from airtune.workload.payload import update_bits
 from airtune.workload.step import Step
-from airtune.workload.transformer import activation_bits, split_workload
+from airtune.workload.transformer import Workload, activation_bits, split_workload
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,32 @@ class SplitCandidate:
     def row(self, rounds: float) -> dict[str, float]:
         """The candidate as a problem file lists it, with its rounds to the target."""
         return {**asdict(self), "rounds": rounds}
+
+
+@dataclass(frozen=True)
+class SplitFlops:
+    """Operations of one step on each side of the cut; the LM head apart, since labels decide where
+    it runs. Prefix sums over the parts of a whole model's `workload`."""
+
+    client_forward: float
+    client_backward: float
+    server_forward: float
+    server_backward: float
+    head_forward: float
+    head_backward: float
+
+    @classmethod
+    def of(cls, whole: Workload, split_point: int) -> "SplitFlops":
+        """Of a model cut after `split_point` blocks; parts are embedding, blocks, head."""
+        client, (*blocks, head) = whole.parts[: split_point + 1], whole.parts[split_point + 1 :]
+        return cls(
+            float(sum(part.forward_flops for part in client)),
+            float(sum(part.backward_flops for part in client)),
+            float(sum(part.forward_flops for part in blocks)),
+            float(sum(part.backward_flops for part in blocks)),
+            float(head.forward_flops),
+            float(head.backward_flops),
+        )
 
 
 def split_candidates(

@@ -1,0 +1,141 @@
+"""What a round took: seconds, bits and joules of every client, as it really was."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.cost.energy import client_energy
+from airtune.cost.latency import (
+    RoundLatency,
+    StageDelays,
+    compute_delay,
+    round_latency,
+    transfer_delay,
+)
+from airtune.errors import InfeasibleError
+from airtune.federated.backend import ClientReport
+from airtune.federated.charges import IN_TIME, LATE, SILENT, ChargedRound, ClientCharge
+from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.split_charging import charge_split_round
+from airtune.quantities import FloatArray
+from airtune.wireless.channel import ChannelState
+
+
+def downlink_rates(
+    state: ChannelState, clients: NDArray[np.int64], bandwidth_hz: float
+) -> FloatArray:
+    """Rates [client] at which each could receive over the whole downlink band, bit/s."""
+    return state.downlink().select(clients).rate(np.full(len(clients), bandwidth_hz))
+
+
+def broadcast_delays(
+    state: ChannelState, clients: NDArray[np.int64], bits: int, bandwidth_hz: float
+) -> FloatArray:
+    """One multicast over the whole downlink band, at the worst rate among those it reaches [s].
+
+    A client without signal never receives it (inf) and does not hold up the others.
+    """
+    rates = downlink_rates(state, clients, bandwidth_hz)
+    reached = rates > 0
+    slowest = rates[reached].min() if reached.any() else 0.0
+    return transfer_delay(np.full(len(clients), float(bits)), np.where(reached, slowest, 0.0))
+
+
+def charge_round(
+    context: RoundContext, start: RoundStart, reports: Mapping[int, ClientReport]
+) -> ChargedRound:
+    """Charge every scheduled client with the TRUE channel and the bytes really encoded.
+
+    At a deadline work stops: charged are the seconds spent and the bits on the air by then. A
+    silent client has received the broadcast and does nothing more.
+    """
+    if start.plan.main_server is not None:
+        return charge_split_round(context, start, reports)
+    return _charge_clients(context, start, reports)
+
+
+def _charge_clients(
+    context: RoundContext, start: RoundStart, reports: Mapping[int, ClientReport]
+) -> ChargedRound:
+    """Every client on its own: broadcast, computing, upload."""
+    plans = start.plan.clients
+    downlink_bits = start.charges.downlink_bits(start.plan.broadcast)
+    clients = np.array([plan.client for plan in plans], dtype=np.int64)
+    answers = [reports.get(plan.client) for plan in plans]
+    bands = np.array([plan.bandwidth_hz for plan in plans])
+    rate_bps = start.truth.uplink(context.tx_power_w).select(clients).rate(bands)
+    flops = np.array(
+        [start.charges.compute_flops(p) if r else 0.0 for p, r in zip(plans, answers, strict=True)]
+    )
+    bits = np.array(
+        [
+            start.charges.charged_bits(p, r.payload) if r else 0
+            for p, r in zip(plans, answers, strict=True)
+        ]
+    )
+    speeds = np.array([context.devices[client].training_flop_rate for client in clients])
+    whole = StageDelays(
+        broadcast_delays(start.truth, clients, downlink_bits, context.bandwidth_hz),
+        compute_delay(flops, speeds),
+        transfer_delay(bits, rate_bps),
+    )
+    _refuse_endless(context, start, whole)
+    silent = np.array([answer is None for answer in answers])
+    latency = _round_latency(whole, context.deadline_s, silent)
+    spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
+    computed = np.divide(spent.compute_s, whole.compute_s, out=np.ones(len(plans)),
+                         where=whole.compute_s > 0)  # fmt: skip
+    sent = np.where(latency.late, np.floor(rate_bps * spent.upload_s), bits)
+    charged = [
+        ClientCharge(
+            plan=plan,
+            rate_bps=float(rate_bps[k]),
+            broadcast_s=float(spent.broadcast_s[k]),
+            compute_s=float(spent.compute_s[k]),
+            upload_s=float(spent.upload_s[k]),
+            uplink_bits=int(min(sent[k], bits[k])),
+            flops=float(flops[k] * computed[k]),
+            energy_j=client_energy(
+                context.devices[plan.client],
+                float(spent.compute_s[k]),
+                float(spent.upload_s[k]),
+                plan.tx_power_w,
+            ),
+            outcome=SILENT if silent[k] else LATE if latency.late[k] else IN_TIME,
+        )
+        for k, plan in enumerate(plans)
+    ]
+    return ChargedRound(charged, latency, downlink_bits)
+
+
+def _refuse_endless(context: RoundContext, start: RoundStart, delays: StageDelays) -> None:
+    """Without a deadline, a client without signal would stop the clock for ever."""
+    if context.deadline_s is not None:
+        return
+    number = start.charges.round_index + 1
+    if not np.isfinite(delays.broadcast_s).all():
+        raise InfeasibleError(
+            f"In round {number} the broadcast cannot reach every client (one of them has no "
+            "signal): set deadline_s, so that the round can end without it."
+        )
+    for plan, upload_s in zip(start.plan.clients, delays.upload_s, strict=True):
+        if not np.isfinite(upload_s):
+            raise InfeasibleError(
+                f"In round {number} {context.names[plan.client]} has no uplink signal and would "
+                "never finish: set deadline_s, so that the round can end without it."
+            )
+
+
+def _round_latency(
+    delays: StageDelays, deadline_s: float | None, silent: NDArray[np.bool_]
+) -> RoundLatency:
+    """With a deadline the server waits until then for whoever fell silent.
+
+    Without one, a silent client is noticed when its link goes down, and nobody waits.
+    """
+    latency = round_latency(delays, deadline_s)
+    if deadline_s is not None and silent.any():
+        return replace(latency, latency_s=deadline_s)
+    return latency

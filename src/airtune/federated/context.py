@@ -1,0 +1,51 @@
+"""What a round is given: what stays the same from round to round, and what is settled first."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from airtune.cost.device import DeviceProfile
+from airtune.federated.backend import Backend
+from airtune.federated.charges import Charges, RoundCharges
+from airtune.federated.cohort import CohortSettings
+from airtune.federated.method import Method
+from airtune.quantities import FloatArray
+from airtune.round_plan import Plan
+from airtune.tuning.evaluate import Evaluation
+from airtune.update.codec import Shapes
+from airtune.wireless.channel import Channel, ChannelState
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """What stays the same from round to round. Arrays have the axis [client], all registered."""
+
+    method: Method
+    backend: Backend
+    channel: Channel
+    charges: Charges
+    devices: Sequence[DeviceProfile]
+    names: tuple[str, ...]
+    weights: FloatArray
+    tx_power_w: FloatArray
+    bandwidth_hz: float
+    cohort: CohortSettings
+    rank: int
+    shapes: Shapes
+    deadline_s: float | None
+    seed: int
+    evaluate: Callable[[Mapping[str, Tensor]], Evaluation]
+
+
+@dataclass(frozen=True)
+class RoundStart:
+    """What is settled before anybody trains."""
+
+    cohort: NDArray[np.int64]
+    silent: frozenset[int]
+    truth: ChannelState
+    charges: RoundCharges
+    plan: Plan
