@@ -227,11 +227,16 @@ def test_operations_are_those_planned(name: str) -> None:
     model = adapted(*MODELS[name])
     slicer, batch = Slicer(model, WeightImportance()), make_batch(1)
     rows, tokens = batch.token_ids.shape
+    # As many labels in every row, for the LM head runs on those positions only.
+    real, labels = np.ones_like(batch.label_mask), np.zeros_like(batch.label_mask)
+    labels[:, 4:] = True
+    batch = Batch(batch.token_ids, real, labels)
+    step = Step(rows, tokens, logit_positions=tokens - 4)
     for rate in (0.25, 0.75):
         small = sliced_model(model, slicer.slice(read_state(model), rate))
         with FlopCounterMode(display=False) as counter:
             loss_and_gradients(small, batch)
-        plan = workload(slicer.architecture, AdapterShape(3), Step(rows, tokens), rate)
+        plan = workload(slicer.architecture, AdapterShape(3), step, rate)
         assert counter.get_total_flops() == plan.flops
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, load_state, read_state
+from airtune.tuning.label_loss import label_losses
 from airtune.tuning.schedule import Schedule
 
 Penalty: TypeAlias = Callable[[Mapping[str, Tensor]], Tensor]
@@ -61,18 +62,16 @@ class LocalResult:
 def completion_loss(model: Any, batch: TokenBatch) -> tuple[Tensor, int]:
     """Summed cross-entropy over the completion tokens of a batch [nat], and their count.
 
-    Position t predicts token t + 1. Logits are taken in fp32, whatever the model's dtype.
+    Position t predicts token t + 1. Logits are taken in fp32, whatever the model's dtype, and only
+    where a completion token is predicted. (The virtual clock goes on being charged for what
+    `workload` counts, logits of every position: a device need not be as thrifty as this machine.)
     """
-    token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long)
-    wanted = torch.as_tensor(batch.label_mask, dtype=torch.bool)[:, 1:]
-    output = model(
-        input_ids=token_ids,
-        attention_mask=torch.as_tensor(batch.attention_mask, dtype=torch.long),
-        use_cache=False,
-    )
-    logits = output.logits[:, :-1][wanted].float()
-    loss = torch.nn.functional.cross_entropy(logits, token_ids[:, 1:][wanted], reduction="sum")
-    return loss, int(wanted.sum())
+    device = next(model.parameters()).device
+    token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long, device=device)
+    real = torch.as_tensor(batch.attention_mask, dtype=torch.long, device=device)
+    wanted = torch.as_tensor(batch.label_mask, dtype=torch.bool, device=device)
+    losses = label_losses(model, token_ids, real, wanted)
+    return losses.sum(), len(losses)
 
 
 def make_optimizer(parameters: list[Tensor], settings: TrainingSettings) -> torch.optim.Optimizer:

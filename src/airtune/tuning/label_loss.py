@@ -1,0 +1,106 @@
+"""Cross-entropy at the tokens that a model must write, and no logits anywhere else.
+
+The LM head is run on the positions whose next token is a label: prompts and padding never reach
+it. It is run a few rows at a time and its gradient taken on the spot, so that the logits of a
+vocabulary of 150,000 words never exist at once.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+BODIES = {
+    "GPT2LMHeadModel": "transformer",
+    "OPTForCausalLM": "model.decoder",
+    "LlamaForCausalLM": "model",
+    "MistralForCausalLM": "model",
+    "Qwen2ForCausalLM": "model",
+    "Qwen3ForCausalLM": "model",
+    "GemmaForCausalLM": "model",
+    "PhiForCausalLM": "model",
+}
+"""transformers classes of which we have read that `logits = lm_head(body(tokens))` and nothing
+more, and where the body is. Everything else (a soft cap on logits, say) runs its whole forward."""
+_LOGITS_AT_ONCE = 2**20
+_LEAST_ROWS = 128
+
+
+def label_losses(
+    model: Any, token_ids: Tensor, attention_mask: Tensor, label_mask: Tensor
+) -> Tensor:
+    """`-log p(token t | tokens before t)` at every label, in the order of rows [label], fp32 [nat].
+
+    All arguments have the axes [row, token]; a label in column 0 has no tokens before it and is
+    left out. A model whose class is not in `BODIES`, or whose LM head is no frozen plain linear
+    layer, computes all its logits itself: slower, and the same numbers.
+    """
+    wanted = label_mask[:, 1:]
+    labels = token_ids[:, 1:][wanted]
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    body, head = find_body(causal), getattr(causal, "lm_head", None)
+    if body is None or head is None:
+        output = model(input_ids=token_ids, attention_mask=attention_mask, use_cache=False)
+        logits = output.logits[:, :-1][wanted].float()
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    # Behind the last real token nothing is seen: causal attention needs no mask against padding
+    # on the right, and runs faster without.
+    mask = None if is_right_padded(attention_mask) else attention_mask
+    hidden = body(input_ids=token_ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return head_losses(hidden[:, :-1][wanted], labels, head.weight, head.bias)
+
+
+def find_body(causal: Any) -> Any:
+    """What runs before the LM head, or None where the whole forward must be run."""
+    kind = type(causal)
+    head = getattr(causal, "lm_head", None)
+    known = kind.__module__.startswith("transformers.models.") and kind.__name__ in BODIES
+    plain = type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters())
+    return causal.get_submodule(BODIES[kind.__name__]) if known and plain else None
+
+
+def is_right_padded(attention_mask: Tensor) -> bool:
+    """Whether no real token stands behind padding."""
+    return not bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any())
+
+
+def head_losses(states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`logsumexp(z) - z_label`, `z = W h + b` in fp32, for states h [label, hidden] -> [label].
+
+    `weight` (vocabulary, hidden) and `bias` are frozen: they get no gradient.
+    """
+    losses: Tensor = _HeadLosses.apply(states, labels, weight, bias)  # type: ignore[no-untyped-call]
+    return losses
+
+
+class _HeadLosses(torch.autograd.Function):
+    """The gradient for h, `W^T (softmax(z) - onehot)`, is made while the logits are there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        rows = max(_LEAST_ROWS, _LOGITS_AT_ONCE // weight.shape[0])
+        losses = torch.empty(len(states), dtype=torch.float32, device=states.device)
+        wants_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(states) if wants_gradient else None
+        for start in range(0, len(states), rows):
+            part = slice(start, start + rows)
+            logits = torch.nn.functional.linear(states[part], weight, bias).float()
+            index = labels[part, None]
+            largest = logits.amax(dim=1, keepdim=True)
+            picked = logits.gather(1, index) - largest
+            total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
+            losses[part] = (total.log() - picked)[:, 0]
+            if gradient is not None:
+                logits.div_(total).scatter_add_(1, index, torch.full_like(picked, -1.0))
+                torch.mm(logits.to(weight.dtype), weight, out=gradient[part])
+        ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[:, None].to(gradient.dtype), None, None, None
