@@ -15,7 +15,7 @@ LEVEL = {
     "wireless": 1, "workload": 1, "data": 1,
     "round_plan": 2,
     "cost": 3, "tuning": 3, "update": 3,
-    "allocation": 4,
+    "allocation": 4, "theory": 4,
     "problems": 5, "federated": 5,
     "methods": 6, "report": 6,
     "config": 7, "config_section": 7, "config_text": 7, "method_options": 7, "experiment": 7,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, ValidationEr
 from airtune.config_section import Section
 from airtune.errors import AirtuneError, InputError
 from airtune.files import parse_yaml, read_yaml_mapping
-from airtune.method_options import FedloraSection, JcpbaSection
+from airtune.method_options import FedloraSection, JcpbaSection, SoftTsfaSection
 from airtune.wireless.cell import CellSettings
 
 Part = str | dict[str, Any]
@@ -147,6 +147,9 @@ class ExperimentConfig(Section):
     method: str = Field("fedlora", description="the learning method")
     fedlora: FedloraSection = Field(default=FedloraSection(), description="options of fedlora")
     jcpba: JcpbaSection = Field(default=JcpbaSection(), description="options of jcpba")
+    soft_tsfa: SoftTsfaSection = Field(
+        default=SoftTsfaSection(), description="options of soft_tsfa"
+    )
     planner: Part | None = Field(None, description="replaces the method's planner")
     tuner: Part | None = Field(None, description="replaces the method's tuner")
     codec: Part | None = Field(None, description="replaces the method's codec")

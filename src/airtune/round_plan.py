@@ -26,6 +26,8 @@ class ClientPlan:
     REMOVED; `split_point` counts the transformer blocks that stay on the client (None: all). A
     split model has two uplinks, `main` to the main server and `federated` to the federated server;
     `bandwidth_hz` and `tx_power_w` are then those of `main`.
+    `kept_ranks` says how many LoRA ranks of each adapted matrix travel where the counts differ by
+    matrix (None: `sparsity` says it for all alike).
     """
 
     client: int
@@ -37,6 +39,7 @@ class ClientPlan:
     split_point: int | None = None
     main: SubchannelShare | None = None
     federated: SubchannelShare | None = None
+    kept_ranks: tuple[int, ...] | None = None
 
     def record(self) -> dict[str, Any]:
         """The decisions that differ from "everything kept", for `rounds.jsonl`."""
@@ -52,6 +55,8 @@ class ClientPlan:
             if share is not None:
                 decisions[f"{link}_subchannels"] = list(share.subchannels)
                 decisions[f"{link}_psd_w_per_hz"] = list(share.psd_w_per_hz)
+        if self.kept_ranks is not None:
+            decisions["kept_ranks"] = list(self.kept_ranks)
         return decisions
 
 
@@ -63,6 +68,7 @@ class Plan:
     `predicted_latency_s` and `lower_bound_s` refer to the channel that the planner saw. With a
     `main_server` the cohort trains together with it, step by step; its `split_point` is the
     earliest cut, from which on it holds the model.
+    `extras` are numbers behind the decision that a record should keep (a queue, a bound).
     """
 
     clients: tuple[ClientPlan, ...]
@@ -72,6 +78,7 @@ class Plan:
     message: str
     skipped: dict[int, str] = field(default_factory=dict)
     main_server: ClientPlan | None = None
+    extras: dict[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         order = [entry.client for entry in self.clients]

@@ -286,9 +286,13 @@ def test_help_is_quick_to_import() -> None:
 
 
 @pytest.mark.slow
-def test_killed_ten_times_and_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "method",
+    [("method=fedlora",), ("method=soft_tsfa", "adapter.rank=4", "soft_tsfa.error_feedback=true")],
+)
+def test_killed_ten_times_and_resumed(tmp_path: Path, method: tuple[str, ...]) -> None:
     """`kill -9` at ten moments spread over a run; the end is byte-identical."""
-    settings = quick("rounds=5", "training.local_steps=3")
+    settings = quick("rounds=5", "training.local_steps=3", *method)
     command = [sys.executable, "-c", "from airtune.cli.main import entry; entry()"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     whole = tmp_path / "whole"

@@ -1,14 +1,17 @@
 """Which parts a method is made of; the only module that knows every concrete part."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from airtune.config import ExperimentConfig, ServerSection
+from airtune.errors import InputError
 from airtune.experiment.parts import make_part, unknown_name
 from airtune.federated.method import Method, Planner
 from airtune.methods.fedlora import BandwidthPlanner, fedlora
 from airtune.methods.jcpba import JcpbaPlanner, jcpba
+from airtune.methods.soft_tsfa import SoftOptions, soft_layout, soft_tsfa
+from airtune.methods.tsfa_planner import TsfaPlanner
 from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator, FactorMean
 from airtune.update.codec import Codec, DenseCodec
@@ -16,6 +19,28 @@ from airtune.update.overlap import OverlapMean
 from airtune.update.server_step import ServerAdam, ServerMomentum, ServerOptimizer, TakeMerged
 
 Factory = Callable[[ExperimentConfig, Any], Method]
+
+
+def _soft_tsfa(config: ExperimentConfig, model: Any) -> Method:
+    section = config.soft_tsfa
+    if config.charge_as and section.selection == "global":
+        raise InputError(
+            "soft_tsfa.selection", "global", "per-layer together with charge_as",
+            "counts by matrix of one model mean nothing for another",
+        )  # fmt: skip
+    names = [field.name for field in fields(SoftOptions)]
+    planner = TsfaPlanner(
+        soft_layout(model, section.selection),
+        "dense" if section.sparsifier == "dense" else section.solver,
+        section.sparsity,
+        section.latency_target_s,
+        section.v,
+        section.virtual_queue,
+        section.outage_latency_s,
+    )
+    options = SoftOptions(**{name: getattr(section, name) for name in names})
+    return soft_tsfa(planner, options, config.seed)
+
 
 METHODS: dict[str, Factory] = {
     "fedlora": lambda config, model: fedlora(
@@ -32,6 +57,7 @@ METHODS: dict[str, Factory] = {
         config.jcpba.importance,
         config.seed,
     ),
+    "soft_tsfa": _soft_tsfa,
 }
 """Method name -> its composition, from the experiment and the adapted model."""
 PLANNERS: dict[str, type[Planner]] = {"bandwidth": BandwidthPlanner, "jcpba": JcpbaPlanner}

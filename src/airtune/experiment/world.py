@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from airtune.federated.charges import Charges
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.context import RoundContext
+from airtune.federated.round import planning_view
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import (
     AdapterState,
     attach,
-    initial_state,
     load_state,
     read_adapter,
 )
@@ -59,11 +60,12 @@ class World:
     devices: tuple[DeviceProfile, ...]
     side: ClientSide
     context: RoundContext
+    planner_notices: tuple[str, ...] = ()
 
     @property
     def notices(self) -> list[str]:
         """Sentences that the user should read before the run."""
-        said = self.shards.notices
+        said = [*self.shards.notices, *self.planner_notices]
         if self.config.charge_as:
             said.append(
                 f"Time, bits, energy and memory are charged as if {self.config.charge_as} were "
@@ -83,9 +85,8 @@ class World:
     def unmeasured_start(self) -> ServerState:
         """The state before round 1, without its test loss."""
         start = self.config.adapter.start
-        adapter = (
-            read_adapter(Path(start)) if start else initial_state(self.model, self.config.seed)
-        )
+        drawn = self.context.method.start
+        adapter = read_adapter(Path(start)) if start else drawn(self.model, self.config.seed)
         # Loading checks names and shapes of a warm start before anything is written.
         load_state(self.model, adapter)
         return ServerState(adapter, planner=self.context.method.planner.initial_state())
@@ -129,7 +130,20 @@ def build_world(config: ExperimentConfig) -> World:
     backend = make_backend(config, engine, side)
     context = _context(config, side, backend, devices, shards, charges, cohort)
     resolved = config.model_copy(update={"threads": threads, "engine": engine})
-    return World(resolved, base, model, architecture, work, shards, devices, side, context)
+    settled = method.planner.settled(partial(planning_view, context))
+    resolved = _with_options(resolved, settled.options)
+    context = replace(context, method=replace(method, planner=settled.planner))
+    return World(
+        resolved, base, model, architecture, work, shards, devices, side, context, settled.notices
+    )
+
+
+def _with_options(config: ExperimentConfig, options: Mapping[str, Any]) -> ExperimentConfig:
+    """The experiment with what the planner derived, in its method's section."""
+    if not options:
+        return config
+    section = getattr(config, config.method).model_copy(update=dict(options))
+    return config.model_copy(update={config.method: section})
 
 
 def _charged_architecture(name: str) -> Architecture:

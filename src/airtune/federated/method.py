@@ -10,9 +10,9 @@ four bases and is named by import path in the experiment file: `planner: my_pack
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from airtune.federated.split_costs import SplitRoundCosts, SplitSystem
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan, Plan
+from airtune.tuning.adapter import AdapterState, initial_state
 from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.tuner import Tuner
-from airtune.update.aggregate import Aggregator
-from airtune.update.codec import Codec
+from airtune.update.aggregate import Aggregator, Update
+from airtune.update.codec import Codec, TensorMap
 from airtune.update.server_step import ServerOptimizer, TakeMerged
 from airtune.wireless.rate import Links
 
@@ -106,6 +107,13 @@ class Planner(ABC):
     prunes: ClassVar[bool] = False
     splits: ClassVar[bool] = False
 
+    def settled(self, view: Callable[[int], PlanningView]) -> "Settled":
+        """The planner with what it derives from the first rounds' channels; asked once.
+
+        `view(index)` is what `plan` would see. A resumed run starts from the settled options.
+        """
+        return Settled(self)
+
     def initial_state(self) -> dict[str, Any]:
         """What `plan` finds in round 0."""
         return {}
@@ -118,6 +126,38 @@ class Planner(ABC):
         """The next state, from the round as it was charged (a virtual queue lives here)."""
         return dict(state)
 
+    def hear(self, state: PlannerState, reported: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+        """The state with what clients reported beside their updates, before `after_round`."""
+        return dict(state)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A planner ready to run. `options` go into its method's section of the resolved experiment."""
+
+    planner: Planner
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What the server holds at the end of a round, for a method's own measurements.
+
+    `start` is the adapter of the broadcast, `merged` the next one; `plans` and `reported` are by
+    client.
+    """
+
+    start: TensorMap
+    updates: Sequence[Update]
+    merged: TensorMap
+    plans: Mapping[int, ClientPlan]
+    reported: Mapping[int, Sequence[float]]
+
+
+Measure: TypeAlias = Callable[[Exchange], dict[str, float | None]]
+StartState: TypeAlias = Callable[[Any, int], AdapterState]
+
 
 @final
 @dataclass(frozen=True)
@@ -126,6 +166,8 @@ class Method:
 
     `server` is what the server makes of the aggregator's result; it goes with every method. `split`
     describes the servers of a split model, whose tuner trains the whole cohort together.
+    `start` draws the adapter before round 1 from the model and the seed. `measure` adds numbers to
+    a round's record, under `measured`.
     """
 
     name: str
@@ -136,3 +178,5 @@ class Method:
     downlink: Codec
     server: ServerOptimizer = field(default_factory=TakeMerged)
     split: SplitSystem | None = None
+    start: StartState = initial_state
+    measure: Measure | None = None

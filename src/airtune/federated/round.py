@@ -17,10 +17,12 @@ from airtune.federated.charging import broadcast_delays, charge_round, downlink_
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import draw_cohort, draw_dropouts
 from airtune.federated.context import RoundContext, RoundStart
-from airtune.federated.method import Method, PlanningView
+from airtune.federated.method import Exchange, Method, PlanningView
+from airtune.federated.replies import carried_over, reported
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import Update
+from airtune.update.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,14 @@ class RoundOutcome:
     evaluation: Evaluation
 
 
-def start_round(context: RoundContext, state: ServerState) -> RoundStart:
-    """Draw the cohort, observe the channel and plan; what `--dry-run` shows of a round."""
-    index = state.rounds_done
+def planning_view(context: RoundContext, index: int) -> PlanningView:
+    """What a planner sees of a round: its cohort and costs, and the channel as estimated."""
     cohort = draw_cohort(context.cohort, len(context.names), context.seed, index)
     observation = context.channel.observe(index)
     charges = context.charges.in_round(index)
     bits = charges.downlink_bits(_whole_plan(context, int(cohort[0])))
     arrival_s = broadcast_delays(observation.estimate, cohort, bits, context.bandwidth_hz)
-    view = PlanningView(
+    return PlanningView(
         round_index=index,
         cohort=cohort,
         names=tuple(context.names[client] for client in cohort),
@@ -54,6 +55,12 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
         deadline_s=context.deadline_s,
         costs=charges,
     )
+
+
+def start_round(context: RoundContext, state: ServerState) -> RoundStart:
+    """Draw the cohort, observe the channel and plan; what `--dry-run` shows of a round."""
+    index = state.rounds_done
+    view = planning_view(context, index)
     plan = context.method.planner.plan(view, state.planner)
     if not plan.clients:
         reasons = "; ".join(sorted(set(plan.skipped.values()))) or plan.message
@@ -61,8 +68,9 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
             f"Round {index + 1} has no client to schedule ({reasons}): give more bandwidth, "
             "more transmit power or a later deadline."
         )
-    silent = draw_dropouts(context.cohort, cohort, context.seed, index)
-    return RoundStart(cohort, silent, observation.truth, charges, plan)
+    silent = draw_dropouts(context.cohort, view.cohort, context.seed, index)
+    truth = context.channel.observe(index).truth
+    return RoundStart(view.cohort, silent, truth, context.charges.in_round(index), plan)
 
 
 def _whole_plan(context: RoundContext, client: int) -> ClientPlan:
@@ -99,35 +107,46 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
     reports = {report.client: report for report in context.backend.run(tasks)}
     charged = charge_round(context, start, reports)
     arrived = [task for task in tasks if task.client in charged.in_time]
-    updates = _updates(context, start, arrived, reports)
+    received, codec = _received(context, start, tasks)
+    updates = _updates(context, codec, arrived, reports)
     adapter, server = _server_side(context.method, state, updates)
     evaluation = context.evaluate(adapter)
     record = _record(context, state, start, charged, reports, evaluation)
-    carried = {**state.carried, **{r.client: r.carried for r in reports.values() if r.carried}}
+    said = reported(codec, arrived, reports, context.shapes)
+    plans = {task.client: task.plan for task in arrived}
+    record |= _measured(context, Exchange(received, updates, adapter, plans, said))
+    kept = carried_over(codec, tasks, reports, charged.in_time, context.shapes)
+    heard = context.method.planner.hear(state.planner, said)
     following = replace(
         state,
         adapter=adapter,
         rounds_done=state.rounds_done + 1,
         clock=state.clock.charge(charged.latency.latency_s, record["energy_j"]),
-        planner=context.method.planner.after_round(state.planner, record),
-        carried=dict(sorted(carried.items())),
+        planner=context.method.planner.after_round(heard, record),
+        carried=dict(sorted({**state.carried, **kept}.items())),
         server=server,
     )
     return RoundOutcome(following, record, evaluation)
 
 
+def _received(
+    context: RoundContext, start: RoundStart, tasks: Sequence[ClientTask]
+) -> tuple[Mapping[str, Tensor], Codec]:
+    """The broadcast as clients decode it, and the codec bound to it; nothing if all are silent."""
+    method = context.method
+    if not tasks:
+        return {}, method.codec
+    received = method.downlink.decode(tasks[0].broadcast, context.shapes, start.plan.broadcast)
+    return received, method.codec.in_round(received)
+
+
 def _updates(
     context: RoundContext,
-    start: RoundStart,
+    codec: Codec,
     tasks: Sequence[ClientTask],
     reports: Mapping[int, ClientReport],
 ) -> list[Update]:
     """What arrived in time, decoded, in the order of the tasks."""
-    if not tasks:
-        return []
-    method, plan = context.method, start.plan
-    received = method.downlink.decode(tasks[0].broadcast, context.shapes, plan.broadcast)
-    codec = method.codec.in_round(received)
     return [
         Update(
             task.client,
@@ -137,6 +156,12 @@ def _updates(
         )
         for task in tasks
     ]
+
+
+def _measured(context: RoundContext, exchange: Exchange) -> dict[str, Any]:
+    """The method's own measurements, where it makes any."""
+    measure = context.method.measure
+    return {} if measure is None else {"measured": measure(exchange)}
 
 
 def _server_side(
@@ -161,6 +186,7 @@ def _record(
     heard = [reports[charge.plan.client] for charge in clients if charge.plan.client in reports]
     losses = [(context.weights[report.client], report.train_loss) for report in heard]
     total = sum(weight for weight, _ in losses)
+    extras = {"plan": start.plan.extras} if start.plan.extras else {}
     return {
         "round": state.rounds_done + 1,
         "virtual_time_s": state.clock.time_s + latency.latency_s,
@@ -175,5 +201,6 @@ def _record(
         "energy_j": sum(charge.energy_j for charge in clients),
         **charged.extra,
         "skipped": {str(client): reason for client, reason in start.plan.skipped.items()},
+        **extras,
         "clients": [charge.record() for charge in clients],
     }

@@ -42,6 +42,10 @@ class Codec(ABC):
         """True where a client with this plan trains and sends a coordinate; None: everywhere."""
         return None
 
+    def reported(self, payload: bytes, template: Shapes) -> list[float] | None:
+        """What the client said beside its change, for the next plan; None: nothing."""
+        return None
+
     @abstractmethod
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         """The bytes that a client with this plan sends."""

@@ -29,6 +29,11 @@ def residual(wanted: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> dict[s
     return {_PREFIX + name: tensor - sent[name] for name, tensor in wanted.items()}
 
 
+def holds_residual(carried: Mapping[str, Tensor]) -> bool:
+    """Whether a client carries a residual among other things."""
+    return any(name.startswith(_PREFIX) for name in carried)
+
+
 def without_residual(carried: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a tuner carried over: everything but the residual."""
     return {name: tensor for name, tensor in carried.items() if not name.startswith(_PREFIX)}

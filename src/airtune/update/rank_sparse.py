@@ -37,9 +37,9 @@ KeptCounts: TypeAlias = Callable[[Sequence[int], ClientPlan], Sequence[int]]
 """(rank of each matrix, plan) -> how many ranks of each matrix travel."""
 
 
-def counts_by_sparsity(ranks: Sequence[int], plan: ClientPlan) -> Sequence[int]:
-    """The plan's sparsity in every matrix alike."""
-    return counts_per_layer(ranks, plan.sparsity)
+def counts_by_plan(ranks: Sequence[int], plan: ClientPlan) -> Sequence[int]:
+    """The plan's `kept_ranks`, or its sparsity in every matrix alike."""
+    return counts_per_layer(ranks, plan.sparsity) if plan.kept_ranks is None else plan.kept_ranks
 
 
 @final
@@ -58,7 +58,7 @@ class RankSparseCodec(Codec):
     dtype: str = "fp32"
     report: bool = False
     seed: int = 0
-    kept: KeptCounts = counts_by_sparsity
+    kept: KeptCounts = counts_by_plan
     broadcast: TensorMap | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +109,15 @@ class RankSparseCodec(Codec):
         if self.report:
             frame["energy"] = ("F16", [sum(ranks)])
         return 8 * frame_bytes(frame)
+
+    def reported(self, payload: bytes, template: Shapes) -> list[float] | None:
+        """`reported_energies` of all matrices, one after another; None without a report."""
+        if not self.report:
+            return None
+        numbers: list[float] = torch.cat(
+            list(self.reported_energies(payload, template).values())
+        ).tolist()
+        return numbers
 
     def reported_energies(self, payload: bytes, template: Shapes) -> RankValues:
         """Each rank's share of its client's energy [rank], from the report; 0 without a change."""

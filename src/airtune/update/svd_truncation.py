@@ -13,7 +13,7 @@ from airtune.round_plan import ClientPlan
 from airtune.tuning.factors import factor_pairs
 from airtune.update.codec import Codec, Shapes, TensorMap, pack, unpack
 from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
-from airtune.update.rank_sparse import KeptCounts, counts_by_sparsity, matrix_ranks
+from airtune.update.rank_sparse import KeptCounts, counts_by_plan, matrix_ranks
 from airtune.workload.payload import frame_bytes
 
 
@@ -41,7 +41,7 @@ class SvdCodec(Codec):
 
     dtype: str = "fp32"
     seed: int = 0
-    kept: KeptCounts = counts_by_sparsity
+    kept: KeptCounts = counts_by_plan
 
     def __post_init__(self) -> None:
         check_format(self.dtype)

@@ -1,0 +1,127 @@
+"""soft_tsfa: near-orthogonal LoRA factors, sent rank by rank as TSFA plans it.
+
+In the manner of SOFT with TSFA (Kim and Choi, arXiv 2505.00333): an orthogonality penalty makes the
+norms of the ranks their singular values, so that the ranks to send are chosen without an SVD; each
+round's plan decides how many travel. Sent are the kept ranks' changes since the broadcast; what is
+not sent did not change.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from airtune.errors import InputError
+from airtune.federated.method import Exchange, Method
+from airtune.methods.rank_layout import RankLayout
+from airtune.methods.tsfa_planner import TsfaPlanner
+from airtune.round_plan import ClientPlan
+from airtune.theory.soft_terms import soft_terms
+from airtune.tuning.adapter import read_state
+from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonormal_state
+from airtune.tuning.tuner import Tuner
+from airtune.update.aggregate import FactorMean
+from airtune.update.codec import Codec, DenseCodec, shapes_of
+from airtune.update.feedback_tuner import FeedbackTuner
+from airtune.update.rank_sparse import (
+    RankSparseCodec,
+    counts_by_plan,
+    matrix_ranks,
+    rank_payload,
+)
+from airtune.update.svd_truncation import SvdCodec
+from airtune.update.top_k import TopKCodec
+
+SPARSIFIERS = ("importance", "random", "top-k", "svd", "dense")
+
+
+@dataclass(frozen=True)
+class SoftOptions:
+    """How clients train and what they send; the planner's own options are `TsfaPlanner`'s.
+
+    `sparsifier`: `importance` is SOFT's; the others are what it is compared with: ranks at
+    `random`, the largest coordinates (`top-k`), a truncated SVD of each factor's change (`svd`),
+    everything (`dense`). Only `importance` reports energies, so the others are planned with the
+    assumed spectrum.
+    """
+
+    penalty: float = 0.3
+    penalty_form: str = "relative"
+    sparsifier: str = "importance"
+    importance: str = "change"
+    error_feedback: bool = False
+    uplink_dtype: str = "fp32"
+    downlink_dtype: str = "fp32"
+
+
+def soft_layout(model: Any, selection: str) -> RankLayout:
+    """The ranks of the adapter that this model carries."""
+    shapes = shapes_of(read_state(model))
+    return RankLayout(tuple(matrix_ranks(shapes)), tuple(rank_payload(shapes)), selection)
+
+
+def soft_tsfa(planner: TsfaPlanner, options: SoftOptions, seed: int) -> Method:
+    """The composition: plan ranks and band, train near-orthogonal factors, send ranks, average."""
+    if options.sparsifier != "importance" and planner.layout.selection == "global":
+        raise InputError(
+            "soft_tsfa.selection", "global", "per-layer with this sparsifier",
+            f"{options.sparsifier} knows no importance by matrix",
+        )  # fmt: skip
+    codec = _codec(options, seed)
+    tuner: Tuner = OrthogonalTuner(options.penalty, options.penalty_form == "relative")
+    return Method(
+        "soft_tsfa",
+        planner,
+        FeedbackTuner(tuner, codec) if options.error_feedback else tuner,
+        codec,
+        FactorMean(),
+        DenseCodec(options.downlink_dtype),
+        start=orthonormal_state,
+        measure=partial(measure_soft, planner.layout),
+    )
+
+
+def _codec(options: SoftOptions, seed: int) -> Codec:
+    if options.sparsifier == "dense":
+        return DenseCodec(options.uplink_dtype)
+    if options.sparsifier == "top-k":
+        return TopKCodec(options.uplink_dtype, seed)
+    if options.sparsifier == "svd":
+        return SvdCodec(options.uplink_dtype, seed)
+    if options.sparsifier == "random":
+        return RankSparseCodec("random", options.uplink_dtype, seed=seed)
+    return RankSparseCodec(options.importance, options.uplink_dtype, report=True, seed=seed)
+
+
+def measure_soft(layout: RankLayout, exchange: Exchange) -> dict[str, float | None]:
+    """How orthogonal the factors are, and the terms of the bound; in a record's `measured`.
+
+    The terms need reports, so without them (another sparsifier) only the covariance is known.
+    """
+    cosine = mean_cosine(exchange.merged)
+    said = len(exchange.reported) == len(exchange.updates) > 0
+    shares = [
+        dropped_share(layout, exchange.reported[update.client], exchange.plans[update.client])
+        if said
+        else 0.0
+        for update in exchange.updates
+    ]
+    terms = soft_terms(exchange.start, exchange.updates, shares)
+    return {
+        "cosine_a": cosine.lora_a,
+        "cosine_b": cosine.lora_b,
+        "covariance_energy": terms.covariance,
+        "update_energy": terms.update if said else None,
+        "dropped_energy": terms.sparsification if said else None,
+    }
+
+
+def dropped_share(layout: RankLayout, reported: Any, plan: ClientPlan) -> float:
+    """Share of its energy that a client did not send: all but its largest ranks of each matrix."""
+    table = np.asarray(reported, dtype=np.float64).reshape(len(layout.ranks), layout.rank)
+    falling = np.sort(table, axis=1)[:, ::-1]
+    kept = np.array(counts_by_plan(layout.ranks, plan))
+    lost = falling[np.arange(layout.rank) >= kept[:, None]].sum()
+    total = table.sum()
+    return float(lost / total) if total > 0 else 0.0

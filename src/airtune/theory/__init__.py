@@ -1,0 +1,1 @@
+"""The error terms of the papers' convergence bounds, of measured quantities."""

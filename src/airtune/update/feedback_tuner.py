@@ -1,0 +1,36 @@
+"""Error feedback around any tuner and any lossy codec."""
+
+from dataclasses import replace
+from typing import final
+
+from airtune.round_plan import ClientPlan
+from airtune.tuning.adapter import AdapterState
+from airtune.tuning.local import LocalResult
+from airtune.tuning.tuner import Tuner, TuningContext
+from airtune.update.codec import Codec, shapes_of
+from airtune.update.error_feedback import add_residual, residual, without_residual
+
+
+@final
+class FeedbackTuner(Tuner):
+    """Trains as `tuner` does, then adds to the change what `codec` left out of the last one.
+
+    The client encodes its change once more than it sends it, to know what the server will read. The
+    residual is as large as the adapter and stays on the client (in a simulation: in the
+    checkpoint).
+    """
+
+    def __init__(self, tuner: Tuner, codec: Codec) -> None:
+        self.tuner, self.codec = tuner, codec
+
+    def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
+        inner = replace(context, carried=without_residual(context.carried))
+        result = self.tuner.tune(start, plan, inner)
+        change = {name: result.state[name] - value for name, value in start.items()}
+        wanted = add_residual(change, context.carried)
+        state = {name: value + wanted[name] for name, value in start.items()}
+        codec = self.codec.in_round(start)
+        # As the client side will see it: start + change, less start, is rounded once more.
+        seen = {name: state[name] - value for name, value in start.items()}
+        sent = codec.decode(codec.encode(seen, plan), shapes_of(start), plan)
+        return replace(result, state=state, carried={**result.carried, **residual(wanted, sent)})

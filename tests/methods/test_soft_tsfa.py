@@ -1,0 +1,209 @@
+"""soft_tsfa end to end on the built-in model: ranks are planned, trained, sent and averaged."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from airtune import Experiment
+from airtune.config import read_config
+from airtune.errors import InputError
+from airtune.experiment.world import build_world
+from airtune.federated.checkpoint import read_checkpoint
+from airtune.federated.round import planning_view, start_round
+from tests.cli.conftest import quick
+from tests.cli.test_run import fingerprint
+
+
+def settings(*changes: str) -> list[str]:
+    # Little bandwidth, so that there is something to save.
+    narrow = ("method=soft_tsfa", "adapter.rank=4", "cell.bandwidth_hz=2e5")
+    return quick(*narrow, *changes)[1::2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return Experiment.load(None, settings()).run(tmp_path_factory.mktemp("soft") / "run")
+
+
+def sent(record: dict[str, Any]) -> list[float]:
+    return [entry.get("sparsity", 0.0) for entry in record["clients"]]
+
+
+def test_planned_is_charged_and_ranks_are_dropped(run: Any) -> None:
+    for record in run.records:
+        assert record["latency_s"] == pytest.approx(record["planned_latency_s"], rel=1e-9)
+        assert all(share < 1 for share in sent(record))
+        assert record["plan"]["objective_lower_bound"] <= record["plan"]["objective"]
+    assert max(map(max, map(sent, run.records))) > 0
+
+
+def test_the_queue_follows_the_charged_latency(run: Any) -> None:
+    target = run.config.soft_tsfa.latency_target_s
+    queue = run.config.soft_tsfa.virtual_queue
+    for record in run.records:
+        assert record["plan"]["virtual_queue_s"] == queue
+        queue = max(queue + record["latency_s"] - target, 0.0)
+    assert run.state.planner["virtual_queue"] == queue
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("soft_tsfa.selection=global",),
+        ("soft_tsfa.uplink_dtype=int8", "soft_tsfa.importance=norm"),
+        ("soft_tsfa.uplink_dtype=bf16", "soft_tsfa.solver=fixed-sparsity"),
+        ("soft_tsfa.sparsifier=random",),
+        ("soft_tsfa.sparsifier=top-k",),
+        ("soft_tsfa.sparsifier=svd",),
+        ("soft_tsfa.sparsifier=dense", "soft_tsfa.downlink_dtype=fp16"),
+        ("soft_tsfa.error_feedback=true", "training.keep_optimizer=true"),
+        ("adapter.rank=1",),
+    ],
+)
+def test_planned_bits_are_encoded_bits(changes: tuple[str, ...]) -> None:
+    world = build_world(read_config(None, settings(*changes)))
+    state = world.start()
+    start = start_round(world.context, state)
+    from airtune.federated.round import run_round
+
+    outcome = run_round(world.context, state)
+    for plan, entry in zip(start.plan.clients, outcome.record["clients"], strict=True):
+        assert entry["uplink_bits"] == start.charges.payload_bits(plan)
+    assert outcome.record["latency_s"] == pytest.approx(start.plan.predicted_latency_s, rel=1e-9)
+
+
+def test_the_plan_knows_nothing_of_its_own_round(run: Any) -> None:
+    world = build_world(run.config)
+    before = read_checkpoint(run.folder.checkpoints / "round-00001.safetensors").state
+    planned = start_round(world.context, before).plan
+    record = run.records[1]
+    assert [p.bandwidth_hz for p in planned.clients] == [
+        entry["bandwidth_hz"] for entry in record["clients"]
+    ]
+    # What it does know is what clients reported with their updates of the round before.
+    forgotten = replace(before, planner={**before.planner, "energies": {}})
+    assert start_round(world.context, forgotten).plan != planned
+
+
+def test_reports_are_shares_of_each_client(run: Any) -> None:
+    energies = run.state.planner["energies"]
+    assert sorted(energies) == ["0", "1", "2"]
+    for shares in energies.values():
+        assert sum(shares) == pytest.approx(1.0)
+        assert shares == sorted(shares, reverse=True)
+
+
+def test_factors_start_and_stay_orthogonal(run: Any) -> None:
+    from airtune.tuning.orthogonality import mean_cosine
+
+    world = build_world(run.config)
+    start = world.unmeasured_start().adapter
+    assert mean_cosine(start).lora_a < 1e-6
+    assert all(not x.any() for name, x in start.items() if ".lora_B." in name)
+    for record in run.records:
+        assert 0 <= record["measured"]["cosine_a"] < 0.1
+        assert record["measured"]["covariance_energy"] >= 0
+        assert record["measured"]["dropped_energy"] < record["measured"]["update_energy"]
+
+
+@pytest.mark.parametrize("changes", [(), ("soft_tsfa.error_feedback=true",)])
+def test_resumed_and_rerun_to_the_same_bytes(changes: tuple[str, ...], tmp_path: Path) -> None:
+    Experiment.load(None, settings(*changes)).run(tmp_path / "whole")
+    Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "short")
+    Experiment.resume(tmp_path / "short", more_rounds=1)
+    assert fingerprint(tmp_path / "short") == fingerprint(tmp_path / "whole")
+
+
+def test_workers_give_the_same_bytes(run: Any, tmp_path: Path) -> None:
+    Experiment.load(None, settings("engine=workers")).run(tmp_path / "workers")
+    ours, theirs = fingerprint(tmp_path / "workers"), fingerprint(run.folder.path)
+    for name in ("experiment.yaml", "report.html"):
+        ours.pop(name), theirs.pop(name)
+    assert ours == theirs
+
+
+def test_adapter_in_plain_peft_gives_the_reported_loss(run: Any) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from airtune.tuning.base_model import model_location
+    from airtune.tuning.evaluate import evaluate
+
+    base = AutoModelForCausalLM.from_pretrained(model_location("builtin"))
+    tuned = PeftModel.from_pretrained(base, run.folder.adapter).eval()
+    world = build_world(run.config)
+    reported = json.loads((run.folder.path / "summary.json").read_text())["final_test_loss"]
+    assert evaluate(tuned, world.shards.test_batches()).loss == pytest.approx(reported, abs=1e-5)
+
+
+def test_what_is_derived_is_written_down(run: Any) -> None:
+    section = run.config.soft_tsfa
+    assert section.latency_target_s is not None
+    assert section.v is not None
+    assert section.virtual_queue is not None
+    # Settling again from the written options changes nothing.
+    again = build_world(run.config)
+    assert again.config.soft_tsfa == section
+    # At the written ratio Q / V the first rounds' mean latency meets the target, not far below it.
+    planner = again.context.method.planner
+    views = [planning_view(again.context, index) for index in range(8)]
+    state = {"energies": {}, "virtual_queue": section.virtual_queue}
+
+    def mean_latency(factor: float) -> float:
+        scaled = {**state, "virtual_queue": factor * section.virtual_queue}
+        return float(np.mean([planner.plan(v, scaled).predicted_latency_s for v in views]))
+
+    assert mean_latency(1e3) < mean_latency(1.0) <= 1.005 * section.latency_target_s
+    assert section.latency_target_s < mean_latency(0.9) < mean_latency(1e-6)
+
+
+def test_a_target_out_of_reach_is_kept_and_said(tmp_path: Path) -> None:
+    world = build_world(read_config(None, settings("soft_tsfa.latency_target_s=0.01",
+                                                   "soft_tsfa.outage_latency_s=1e3")))  # fmt: skip
+    assert any("cannot be reached" in notice for notice in world.notices)
+    assert world.config.soft_tsfa.latency_target_s == 0.01
+
+
+def test_a_client_in_outage_is_skipped() -> None:
+    world = build_world(read_config(None, settings()))
+    view = planning_view(world.context, 0)
+    planner = world.context.method.planner
+    problem = planner.problem(view, planner.initial_state())  # type: ignore[attr-defined]
+    alone = problem.compute_delay_s + problem.least_bits / problem.links.rate(
+        np.full(3, problem.bandwidth_hz)
+    )
+    limit = float(np.sort(alone)[1:].mean())
+    strict = replace(planner, outage_latency_s=limit)  # type: ignore[type-var]
+    plan = strict.plan(view, strict.initial_state())
+    slowest = int(view.cohort[int(np.argmax(alone))])
+    assert list(plan.skipped) == [slowest]
+    assert "outage" in plan.skipped[slowest]
+    assert len(plan.clients) == 2
+
+
+def test_a_deadline_is_kept_where_it_can_be() -> None:
+    free = Experiment.load(None, settings("soft_tsfa.sparsifier=dense")).preview()["latency_s"]
+    fast = Experiment.load(None, settings("soft_tsfa.v=0", "soft_tsfa.virtual_queue=1"))
+    deadline = 0.5 * (free + fast.preview()["latency_s"])
+    lazy = settings("soft_tsfa.virtual_queue=0", "soft_tsfa.v=1", f"deadline_s={deadline}")
+    assert Experiment.load(None, lazy).preview()["latency_s"] <= deadline
+
+
+@pytest.mark.parametrize("sparsifier", ["random", "top-k", "svd", "dense"])
+def test_global_selection_needs_importance(sparsifier: str) -> None:
+    changes = settings("soft_tsfa.selection=global", f"soft_tsfa.sparsifier={sparsifier}")
+    with pytest.raises(InputError, match="per-layer with this sparsifier"):
+        build_world(read_config(None, changes))
+
+
+def test_charging_another_model_scales_the_plan_not_its_meaning() -> None:
+    changes = settings("charge_as=gpt2", "clients.devices=[macbook-pro-m3-pro]")
+    world = build_world(read_config(None, changes))
+    start = start_round(world.context, world.unmeasured_start())
+    assert start.charges.payload_bits(start.plan.clients[0]) > 3e6
+    with pytest.raises(InputError, match="charge_as"):
+        build_world(read_config(None, [*changes, "soft_tsfa.selection=global"]))
