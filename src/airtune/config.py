@@ -15,7 +15,13 @@ from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, ValidationEr
 from airtune.config_section import Section
 from airtune.errors import AirtuneError, InputError
 from airtune.files import parse_yaml, read_yaml_mapping
-from airtune.method_options import FedloraSection, JcpbaSection, SoftTsfaSection
+from airtune.method_options import (
+    FedloraSection,
+    FfaLoraSection,
+    HetloraSection,
+    JcpbaSection,
+    SoftTsfaSection,
+)
 from airtune.wireless.cell import CellSettings
 
 Part = str | dict[str, Any]
@@ -150,6 +156,8 @@ class ExperimentConfig(Section):
     soft_tsfa: SoftTsfaSection = Field(
         default=SoftTsfaSection(), description="options of soft_tsfa"
     )
+    hetlora: HetloraSection = Field(default=HetloraSection(), description="options of hetlora")
+    ffa_lora: FfaLoraSection = Field(default=FfaLoraSection(), description="options of ffa_lora")
     planner: Part | None = Field(None, description="replaces the method's planner")
     tuner: Part | None = Field(None, description="replaces the method's tuner")
     codec: Part | None = Field(None, description="replaces the method's codec")

@@ -8,8 +8,8 @@ from airtune.config_section import Section
 
 
 class FedloraSection(Section):
-    bandwidth: Literal["minmax", "equal"] = Field(
-        "minmax", description="minmax (least round latency) | equal"
+    bandwidth: Literal["minmax", "equal", "random"] = Field(
+        "minmax", description="minmax (least round latency) | equal | random"
     )
     uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
     downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
@@ -75,4 +75,27 @@ class SoftTsfaSection(Section):
     )
     downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32", description="the broadcast adapter on the air"
+    )
+
+
+class HetloraSection(Section):
+    rank_min: int = Field(
+        2, ge=1, description="rank of the slowest device; the fastest gets adapter.rank"
+    )
+    bandwidth: Literal["minmax", "equal", "random"] = Field(
+        "minmax", description="minmax (least round latency) | equal | random"
+    )
+    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
+    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="the broadcast adapter on the air"
+    )
+
+
+class FfaLoraSection(Section):
+    bandwidth: Literal["minmax", "equal", "random"] = Field(
+        "minmax", description="minmax (least round latency) | equal | random"
+    )
+    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
+    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="the broadcast factor B on the air"
     )

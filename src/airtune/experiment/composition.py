@@ -2,16 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from airtune.config import ExperimentConfig, ServerSection
 from airtune.errors import InputError
+from airtune.experiment.devices import deal_devices
 from airtune.experiment.parts import make_part, unknown_name
 from airtune.federated.method import Method, Planner
+from airtune.methods.centralised import centralised
 from airtune.methods.fedlora import BandwidthPlanner, fedlora
+from airtune.methods.ffa_lora import ffa_lora
+from airtune.methods.hetlora import hetlora, ranks_by_speed
 from airtune.methods.jcpba import JcpbaPlanner, jcpba
 from airtune.methods.soft_tsfa import SoftOptions, soft_layout, soft_tsfa
 from airtune.methods.tsfa_planner import TsfaPlanner
+from airtune.tuning.adapter import initial_state, read_adapter
 from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator, FactorMean
 from airtune.update.codec import Codec, DenseCodec
@@ -42,9 +48,26 @@ def _soft_tsfa(config: ExperimentConfig, model: Any) -> Method:
     return soft_tsfa(planner, options, config.seed)
 
 
+def _hetlora(config: ExperimentConfig, model: Any) -> Method:
+    section = config.hetlora
+    speeds = [device.training_flop_rate for device in deal_devices(config)]
+    ranks = ranks_by_speed(speeds, section.rank_min, config.adapter.rank)
+    planner = BandwidthPlanner(section.bandwidth, config.seed, ranks)
+    return hetlora(planner, section.uplink_dtype, section.downlink_dtype)
+
+
+def _ffa_lora(config: ExperimentConfig, model: Any) -> Method:
+    section, start = config.ffa_lora, config.adapter.start
+    drawn = read_adapter(Path(start)) if start else initial_state(model, config.seed)
+    planner = BandwidthPlanner(section.bandwidth, config.seed)
+    return ffa_lora(planner, drawn, section.uplink_dtype, section.downlink_dtype)
+
+
 METHODS: dict[str, Factory] = {
     "fedlora": lambda config, model: fedlora(
-        config.fedlora.bandwidth, config.fedlora.uplink_dtype, config.fedlora.downlink_dtype
+        BandwidthPlanner(config.fedlora.bandwidth, config.seed),
+        config.fedlora.uplink_dtype,
+        config.fedlora.downlink_dtype,
     ),
     "jcpba": lambda config, model: jcpba(
         model,
@@ -58,6 +81,9 @@ METHODS: dict[str, Factory] = {
         config.seed,
     ),
     "soft_tsfa": _soft_tsfa,
+    "hetlora": _hetlora,
+    "ffa_lora": _ffa_lora,
+    "centralised": lambda config, model: centralised(),
 }
 """Method name -> its composition, from the experiment and the adapted model."""
 PLANNERS: dict[str, type[Planner]] = {"bandwidth": BandwidthPlanner, "jcpba": JcpbaPlanner}

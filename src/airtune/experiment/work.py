@@ -1,6 +1,6 @@
 """The work of the charged model: FLOPs, bits and memory of each client's training."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from airtune.cost.device import DeviceProfile, refuse_small_memory
 from airtune.errors import InputError
@@ -22,21 +22,24 @@ class TrainingWork:
     precision: Precision
     shards: Shards
     devices: tuple[DeviceProfile, ...]
-    _known: dict[tuple[int, int, float], Workload] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[int, int, float, int], Workload] = field(default_factory=dict, repr=False)
     _lines: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict, repr=False)
 
-    def of(self, rows: int, tokens: int, pruning_rate: float = 0.0) -> Workload:
-        """Parameters, FLOPs and memory of a batch of `rows` x `tokens`."""
-        key = (rows, tokens, pruning_rate)
+    def of(
+        self, rows: int, tokens: int, pruning_rate: float = 0.0, rank: int | None = None
+    ) -> Workload:
+        """Parameters, FLOPs and memory of a batch, at the adapter's rank or another."""
+        key = (rows, tokens, pruning_rate, rank or self.adapter.rank)
         if key not in self._known:
+            adapter = replace(self.adapter, rank=key[3])
             self._known[key] = workload(
-                self.architecture, self.adapter, Step(rows, tokens), pruning_rate, self.precision
+                self.architecture, adapter, Step(rows, tokens), pruning_rate, self.precision
             )
         return self._known[key]
 
     def flops(self, rows: int, tokens: int, plan: ClientPlan) -> float:
         """Forward and backward operations [FLOP]."""
-        return float(self.of(rows, tokens, plan.pruning_rate).flops)
+        return float(self.of(rows, tokens, plan.pruning_rate, plan.rank).flops)
 
     def affine_flops(self, rows: int, tokens: int) -> tuple[float, float]:
         """`fixed` and `prunable` of a step: fixed + (1 - rate) prunable [FLOP]."""

@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from airtune.config import ExperimentConfig
-from airtune.cost.device import DeviceProfile, find_device, load_devices
+from airtune.cost.device import DeviceProfile
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import check_names, compose_method
+from airtune.experiment.devices import deal_devices
 from airtune.experiment.engine import (
     adapter_settings,
     choose_engine,
@@ -20,6 +21,7 @@ from airtune.experiment.engine import (
     is_small,
     make_backend,
 )
+from airtune.experiment.pooled import pooled
 from airtune.experiment.shards import Shards, load_shards
 from airtune.experiment.work import TrainingWork
 from airtune.federated.backend import Backend, ClientSide
@@ -98,6 +100,7 @@ class World:
 
 def build_world(config: ExperimentConfig) -> World:
     """Load and check everything. The cheap checks come first: a typo should not cost a minute."""
+    config = pooled(config)
     cohort = CohortSettings(config.cohort.size, config.cohort.dropout)
     cohort.check(config.clients.count)
     check_names(config)
@@ -151,14 +154,6 @@ def _charged_architecture(name: str) -> Architecture:
         return load_architecture(name)
     except InputError as error:
         raise AirtuneError(str(error).replace("model is", "charge_as is", 1)) from None
-
-
-def deal_devices(config: ExperimentConfig) -> tuple[DeviceProfile, ...]:
-    """Profiles dealt out to the clients in turn."""
-    own = config.clients.device_file
-    known = load_devices(Path(own) if own else None)
-    kinds = [find_device(name, known, "clients.devices") for name in config.clients.devices]
-    return tuple(kinds[client % len(kinds)] for client in range(config.clients.count))
 
 
 def client_names(devices: tuple[DeviceProfile, ...]) -> tuple[str, ...]:

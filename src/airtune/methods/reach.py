@@ -1,5 +1,6 @@
 """Who can take part in a round at all, which every planner asks first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from airtune.allocation.solve import Status
 from airtune.cost.latency import transfer_delay
 from airtune.errors import InfeasibleError
 from airtune.federated.method import PlanningView
-from airtune.round_plan import Plan
+from airtune.round_plan import ClientPlan, Plan
 from airtune.wireless.rate import Links
 
 
@@ -25,12 +26,13 @@ class Reach:
     skipped: dict[int, str]
 
     @classmethod
-    def of(cls, view: PlanningView) -> "Reach":
+    def of(cls, view: PlanningView, plans: Sequence[ClientPlan] = ()) -> "Reach":
         """Leave out whoever cannot make the deadline with the whole band to itself.
 
+        `plans` are the loads to judge by, one for each client of the cohort; by default all of it.
         Raises InfeasibleError for a client without signal where there is no deadline.
         """
-        skipped = _out_of_reach(view)
+        skipped = _out_of_reach(view, plans)
         kept = [i for i, client in enumerate(view.cohort) if int(client) not in skipped]
         names = [view.names[i].removeprefix("client ") for i in kept]
         return cls(kept, view.uplink.select(np.array(kept, dtype=np.intp)), names, skipped)
@@ -40,7 +42,7 @@ class Reach:
         return Plan((), 0.0, None, Status.INFEASIBLE, "no client can be reached", self.skipped)
 
 
-def _out_of_reach(view: PlanningView) -> dict[int, str]:
+def _out_of_reach(view: PlanningView, plans: Sequence[ClientPlan]) -> dict[int, str]:
     silent = view.uplink.limit_bps() <= 0
     if view.deadline_s is None:
         if silent.any():
@@ -50,7 +52,7 @@ def _out_of_reach(view: PlanningView) -> dict[int, str]:
                 "finish: set deadline_s to go on without it, or raise its transmit power."
             )
         return {}
-    plans = [view.full_plan(position) for position in range(len(view.cohort))]
+    plans = plans or [view.full_plan(position) for position in range(len(view.cohort))]
     fixed_s = view.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
     bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
     whole_band = view.uplink.rate(np.full(len(plans), view.bandwidth_hz))

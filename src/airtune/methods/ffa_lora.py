@@ -1,0 +1,32 @@
+"""ffa_lora: federated LoRA with A frozen as it was drawn (Sun et al., arXiv 2403.12313).
+
+Only B is trained and sent, in both directions: half the bytes, and averaging B is averaging B A.
+Computing is charged as for whole LoRA, which is a little more than FFA-LoRA needs.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from airtune.federated.method import Method
+from airtune.methods.fedlora import BandwidthPlanner
+from airtune.tuning.frozen_a import FrozenATuner
+from airtune.update.aggregate import FactorMean
+from airtune.update.parts import FactorCodec
+
+_B = ".lora_B."
+
+
+def ffa_lora(
+    planner: BandwidthPlanner, drawn: Mapping[str, Tensor], uplink_dtype: str, downlink_dtype: str
+) -> Method:
+    """The composition; `drawn` is the adapter before round 1, whose A every client draws itself."""
+    known = {name: tensor for name, tensor in drawn.items() if _B not in name}
+    return Method(
+        "ffa_lora",
+        planner,
+        FrozenATuner(),
+        FactorCodec(_B, uplink_dtype),
+        FactorMean(),
+        FactorCodec(_B, downlink_dtype, known),
+    )
