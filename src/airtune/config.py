@@ -24,6 +24,8 @@ from airtune.method_options import (
 )
 from airtune.wireless.cell import CellSettings
 
+MOST_ROUNDS = 99_999
+"""Checkpoints sort by name, with five digits."""
 Part = str | dict[str, Any]
 """A named or imported part: `name`, `package.module:Class`, or `{use: name, option: value}`."""
 
@@ -162,7 +164,7 @@ class ExperimentConfig(Section):
     tuner: Part | None = Field(None, description="replaces the method's tuner")
     codec: Part | None = Field(None, description="replaces the method's codec")
     aggregator: Part | None = Field(None, description="replaces the method's aggregator")
-    rounds: int = Field(12, ge=1, description="number of rounds")
+    rounds: int = Field(12, ge=1, le=MOST_ROUNDS, description="number of rounds")
     stop: StopSection = Field(default=StopSection(), description="reasons to stop earlier")
     deadline_s: float | None = Field(
         None, gt=0, description="a later update is discarded, its time still charged"
@@ -199,7 +201,9 @@ def _first_mistake(error: ValidationError, model: type[BaseModel]) -> AirtuneErr
     field = ".".join(place)
     if first["type"] in unknown:
         return unknown_key(field, place[-1], _known_keys(model, place[:-1]))
-    return InputError(field, first["input"], _allowed(first))
+    # A file says null where Python says None.
+    given = "null" if first["input"] is None else first["input"]
+    return InputError(field, given, _allowed(first))
 
 
 def _is_type_tag(part: object) -> bool:
@@ -226,8 +230,9 @@ def _allowed(detail: Mapping[str, Any]) -> str:
         return "a whole number"
     if kind.startswith("float_") or kind == "finite_number":
         return "a finite number"
-    plain = {"list_type": "a list", "model_type": "a mapping of keys to values",
-             "is_instance_of": "a mapping of keys to values", "string_type": "text"}  # fmt: skip
+    mapping = "a mapping of keys to values"
+    plain = {"list_type": "a list", "too_short": "a list of at least one entry",
+             "model_type": mapping, "is_instance_of": mapping, "string_type": "text"}  # fmt: skip
     return plain.get(kind, str(detail["msg"]).removeprefix("Input should be "))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def read_yaml_mapping(path: Path, field: str) -> dict[str, Any]:
     return dict(value)
 
 
+def make_folder(field: str, folder: Path) -> None:
+    """Make a folder and those above it; InputError, naming `field`, where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            field, f"{folder} ({error.strerror})", "a folder that can be made"
+        ) from None
+
+
 def write_bytes_atomic(path: Path, data: bytes) -> None:
     """Write so that a reader sees the old file or the whole new one, also after a power cut.
 
@@ -68,7 +79,9 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        # Where the folder is no folder there is nothing to remove either.
+        with suppress(OSError):
+            temporary.unlink()
         raise AirtuneError(
             f"{path} cannot be written ({error.strerror or error}): free some space or choose "
             "another folder; nothing was left half-written."

@@ -1,11 +1,13 @@
 """Wrong input: one sentence that names field, value and remedy, exit code 2, nothing written."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airtune import Experiment
 from tests.cli.conftest import quick
 
 Call = Callable[..., tuple[int, str, str]]
@@ -32,6 +34,13 @@ Call = Callable[..., tuple[int, str, str]]
         ("adapter.start=nowhere", "adapter.start is nowhere, but it must be a PEFT adapter folder"),
         ("charge_as=llama-3.1-70b", "memory of client 0 is "),
         ("charge_as=lama-3.1-70b", "charge_as is lama-3.1-70b"),
+        ("clients.devices=[]", "clients.devices is [], but it must be a list of at least one"),
+        ("training=null", "training is null, but it must be a mapping"),
+        ("training.warmup_rounds=2", "at least 0 and below the number of rounds, 2."),
+        ("training.schedule=cosin", "training.schedule is cosin, but it must be one of 'constant'"),
+        ("server.momentum=1", "server.momentum is 1, but it must be below 1."),
+        ("rounds=100000", "rounds is 100000, but it must be at most 99999."),
+        ("data.train=half.jsonl", "half.jsonl, line 2 is not JSON"),
         ("cell={trace: none.csv, trace_bandwidth_hz: 1e7}", "none.csv"),
         ("cell={path_loss: log_distance, tx_power_dbm: 99}", "cell.tx_power_dbm is 99"),
     ],
@@ -39,6 +48,7 @@ Call = Callable[..., tuple[int, str, str]]
 def test_wrong_settings(airtune: Call, tmp_path: Path, setting: str, sentence: str) -> None:
     (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00broken")
     (tmp_path / "table.csv").write_text("question,reply\na,b\nc,d\n")
+    (tmp_path / "half.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"\n')
     before = sorted(tmp_path.iterdir())
     code, out, err = airtune("run", "--out", "run", *quick(setting))
     assert (code, out) == (2, "")
@@ -115,17 +125,66 @@ def test_full_disk(airtune: Call, tmp_path: Path, monkeypatch: Any) -> None:
     [
         (["resume", "nowhere"], "RUN_DIR is nowhere, but it must be the folder of a run"),
         (["resume", "nowhere", "--rounds", "-3"], "--rounds is -3, but it must be a positive"),
+        (
+            ["resume", "nowhere", "--rounds", "\u00b2"],
+            "--rounds is \u00b2, but it must be a positive",
+        ),
+        (["resume"], "Missing argument 'RUN_DIR': see `airtune resume --help`."),
+        (["run", "--nope"], "No such option '--nope': see `airtune run --help`."),
+        (["runn"], "No such command 'runn'"),
+        (["generate", "nowhere", "--count", "0"], "0 is not in the range x>=1"),
+        (["init", "afile/x.yaml"], "x.yaml cannot be written (Not a directory)"),
+        (["channel", "afile/c.npz"], "c.npz cannot be written (Not a directory)"),
+        (["model", "export", "builtin", "afile/y"], "DIR is afile/y (Not a directory)"),
         (["eval", "nowhere"], "the folder of a run"),
         (["export", "nowhere", "x"], "the folder of a run"),
         (["model", "export", "gpt5", "x"], "NAME is gpt5, but it must be 'builtin'"),
         (["run", "nowhere.yaml"], "EXPERIMENT.yaml is nowhere.yaml, but it must be a file"),
     ],
 )
-def test_wrong_arguments(airtune: Call, arguments: list[str], sentence: str) -> None:
+def test_wrong_arguments(
+    airtune: Call, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    (tmp_path / "afile").write_text("x")
     code, out, err = airtune(*arguments)
     assert (code, out) == (2, "")
     assert sentence in err
     assert err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One quick run to be spoilt."""
+    folder = tmp_path_factory.mktemp("runs") / "quick"
+    Experiment.load(None, quick("rounds=1")[1::2]).run(folder)
+    return folder
+
+
+def test_what_is_asked_of_a_spoilt_run(finished: Path, airtune: Call, tmp_path: Path) -> None:
+    """Each refused in one sentence, and the folder left as it was."""
+
+    def refused(*arguments: str) -> str:
+        before = {
+            path: path.read_bytes() for path in sorted(Path("r").rglob("*.*")) if path.is_file()
+        }
+        code, out, err = airtune(*arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert all(path.read_bytes() == content for path, content in before.items())
+        return err
+
+    shutil.copytree(finished, "r")
+    assert "99999 rounds in all at most" in refused("resume", "r", "--rounds", "99999")
+    (tmp_path / "afile").write_text("x")
+    assert "DIR is afile/x (Not a directory)" in refused("export", "r", "afile/x")
+    resolved = (finished / "experiment.yaml").read_text()
+    Path("r/experiment.yaml").write_text(resolved.replace("rank: 2", "rank: 4"))
+    assert "use the same rank" in refused("resume", "r", "--rounds", "+1")
+    Path("r/experiment.yaml").write_text("rounds: [\n")
+    assert "experiment.yaml is not YAML" in refused("resume", "r")
+    Path("r/experiment.yaml").write_text(resolved)
+    shutil.rmtree("r/checkpoints")
+    assert "No checkpoint in r/checkpoints is usable" in refused("export", "r", "new")
+    assert not Path("new").exists()
 
 
 def test_init_never_overwrites(airtune: Call, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from airtune.errors import AirtuneError, InputError
+from airtune.errors import AirtuneError
 from airtune.federated.checkpoint import (
     Checkpoint,
     ServerState,
@@ -104,5 +104,13 @@ def test_records_that_lost_their_end(tmp_path: Path) -> None:
 
 
 def test_nothing_usable(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is none"):
+    with pytest.raises(AirtuneError, match="there is none"):
+        newest_checkpoint(tmp_path, 0)
+
+
+def test_all_damaged_are_named(tmp_path: Path) -> None:
+    for rounds_done in (1, 2):
+        write_checkpoint(tmp_path, make(rounds_done))
+        checkpoint_path(tmp_path, rounds_done).write_bytes(b"")
+    with pytest.raises(AirtuneError, match=r"round-00002.*; checkpoint round-00001.*start the run"):
         newest_checkpoint(tmp_path, 0)

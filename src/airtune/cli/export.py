@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from airtune.errors import InputError
+from airtune.files import make_folder
 
 model_app = typer.Typer(help="The built-in model.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -43,5 +44,6 @@ def export_model(
     if name != BUILTIN:
         raise InputError("NAME", name, f"{BUILTIN!r}", "other models are on the hub already")
     _check_free(folder)
+    make_folder("DIR", folder)
     shutil.copytree(model_location(BUILTIN), folder, dirs_exist_ok=True)
     typer.echo(f"Wrote the built-in model to {folder}.")

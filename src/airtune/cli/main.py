@@ -1,9 +1,10 @@
 """The `airtune` command: every subcommand imports what it needs when it runs, not before."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from click import ClickException
 
 from airtune import __version__
 from airtune.cli.channel import channel
@@ -53,10 +54,25 @@ def _root(
     """Options before the subcommand."""
 
 
+def _refuse(error: ClickException) -> NoReturn:
+    """A mistake in the command itself, as one sentence like every other."""
+    sentence = error.format_message()
+    if "\n" in sentence:
+        # Without any argument, the message is the whole help.
+        error.show()
+    else:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "airtune"
+        typer.echo(f"airtune: {sentence.rstrip('.')}: see `{command} --help`.", err=True)
+    sys.exit(error.exit_code)
+
+
 def entry() -> None:
     """Run the command line: a sentence and an exit code for what the user can mend."""
     try:
-        app()
+        sys.exit(app(prog_name="airtune", standalone_mode=False))
+    except ClickException as error:
+        _refuse(error)
     except AirtuneError as error:
         typer.echo(f"airtune: {error}", err=True)
         sys.exit(error.exit_code)

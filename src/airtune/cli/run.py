@@ -68,7 +68,7 @@ def parse_more(rounds: str | None) -> int:
     """`+5` as 5."""
     if rounds is None:
         return 0
-    if not rounds.removeprefix("+").isdigit() or int(rounds) < 1:
+    if not rounds.removeprefix("+").isdecimal() or int(rounds) < 1:
         raise InputError("--rounds", rounds, "a positive whole number such as +5")
     return int(rounds)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from airtune import __version__
-from airtune.config import ExperimentConfig, StopSection, check, read_config
+from airtune.config import MOST_ROUNDS, ExperimentConfig, StopSection, check, read_config
 from airtune.config_section import Section
 from airtune.config_text import resolved_yaml
 from airtune.errors import AirtuneError, InfeasibleError, InputError
@@ -23,7 +23,8 @@ from airtune.federated.checkpoint import ServerState, list_checkpoints, newest_c
 from airtune.federated.loop import StopRule, run_rounds
 from airtune.federated.record import RunFolder
 from airtune.federated.round import start_round
-from airtune.files import write_json_atomic, write_text_atomic
+from airtune.files import make_folder, write_json_atomic, write_text_atomic
+from airtune.tuning.adapter import load_state
 
 SectionT = TypeVar("SectionT", bound=Section)
 REPORTED_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "safetensors")
@@ -102,11 +103,11 @@ class Experiment:
             config = run.config
             if more_rounds:
                 config = _extended(run, more_rounds)
-                write_text_atomic(run.folder.experiment, resolved_yaml(config))
-                _tell_schedule(config, listener)
             world = build_world(config)
             state = _restore(run.folder, world, listener)
             if more_rounds:
+                write_text_atomic(run.folder.experiment, resolved_yaml(config))
+                _tell_schedule(config, listener)
                 state = replace(state, stopped=None)
             return _run(world, state, run.folder, listener)
 
@@ -123,6 +124,8 @@ def _extended(run: Run, more_rounds: int) -> ExperimentConfig:
     """N rounds after those asked for or, after an early stop, after those done."""
     stopped = bool(list_checkpoints(run.folder.checkpoints)) and run.state.stopped is not None
     rounds = (run.state.rounds_done if stopped else run.config.rounds) + more_rounds
+    if rounds > MOST_ROUNDS:
+        raise InputError("--rounds", f"+{more_rounds}", f"{MOST_ROUNDS} rounds in all at most")
     changes: dict[str, Any] = {"rounds": rounds}
     if stopped:
         changes["stop"] = StopSection()
@@ -147,6 +150,8 @@ def _restore(folder: RunFolder, world: World, listener: Listener) -> ServerState
         folder.save(state)
         return state
     checkpoint, notes = newest_checkpoint(folder.checkpoints, folder.records_length())
+    # Refuses the checkpoint of another adapter: an experiment.yaml that was changed by hand.
+    load_state(world.model, dict(checkpoint.state.adapter))
     for note in notes:
         listener.notice(note)
     ahead = folder.records_length() - checkpoint.records_length
@@ -174,12 +179,7 @@ def _run(world: World, state: ServerState, folder: RunFolder, listener: Listener
 
 
 def _create(folder: RunFolder, world: World) -> None:
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            "--out", f"{folder.path} ({error.strerror})", "a folder that can be made"
-        ) from None
+    make_folder("--out", folder.path)
     write_json_atomic(
         folder.path / "environment.json",
         {

@@ -11,7 +11,7 @@ from airtune.experiment.answers import continue_prompt, samples, score
 from airtune.experiment.world import World, build_world
 from airtune.federated.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.record import RunFolder
-from airtune.files import read_text, read_yaml_mapping
+from airtune.files import make_folder, read_text, read_yaml_mapping
 from airtune.tuning.adapter import initial_state, load_state, save_adapter
 
 
@@ -106,7 +106,8 @@ class Run:
 
     def export(self, folder: Path, *, merge: bool = False) -> None:
         """Write the adapter, or the base model with the adapter merged into its weights."""
-        world, state = self.world, self.state
+        state, world = self.state, self.world
+        make_folder("DIR", folder)
         if not merge:
             save_adapter(world.model, dict(state.adapter), folder)
             return

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from airtune.errors import AirtuneError, InputError
+from airtune.errors import AirtuneError
 from airtune.federated.clock import Clock
 from airtune.files import write_bytes_atomic
 
@@ -143,26 +143,20 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def newest_checkpoint(folder: Path, records_length: int) -> tuple[Checkpoint, list[str]]:
     """The newest whole checkpoint whose records are all there, and a sentence per one passed over.
 
-    Raises InputError when none is usable.
+    Raises AirtuneError when none is usable.
     """
-    notes: list[str] = []
+    reasons: list[str] = []
     for path in list_checkpoints(folder):
         try:
             checkpoint = read_checkpoint(path)
         except AirtuneError as error:
-            notes.append(f"{str(error).rstrip('.')}; falling back to the one before.")
+            reasons.append(str(error).rstrip("."))
             continue
         if checkpoint.records_length > records_length:
-            notes.append(
-                f"checkpoint {path.name} is ahead of rounds.jsonl, which lost its end; "
-                "falling back to the one before."
-            )
+            reasons.append(f"checkpoint {path.name} is ahead of rounds.jsonl, which lost its end")
             continue
-        return checkpoint, notes
-    reason = " ".join(notes) or "there is none"
-    raise InputError(
-        "checkpoints",
-        f"unusable ({reason})",
-        "at least one whole checkpoint",
-        "start the run again in a new folder",
+        return checkpoint, [f"{reason}; falling back to the one before." for reason in reasons]
+    raise AirtuneError(
+        f"No checkpoint in {folder} is usable ({'; '.join(reasons) or 'there is none'}): start the "
+        "run again in a new folder."
     )
