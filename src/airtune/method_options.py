@@ -25,9 +25,13 @@ class JcpbaSection(Section):
         0.3, ge=0, lt=1, description="the mean pruning rate (by weight) may not exceed it"
     )
     pruning_rate_max: float = Field(0.9, ge=0, lt=1, description="no client is pruned further")
-    importance: Literal["weights", "random"] = Field(
-        "weights", description="which units go first: weights (small norms) | random"
+    importance: Literal["weights", "activations", "random"] = Field(
+        "weights", description="which units go first: small weights | small activations | random"
     )
+    calibration: str = Field(
+        "builtin", description="public rows for importance: activations; a source as in data.train"
+    )
+    calibration_rows: int = Field(32, ge=1, description="how many of them")
     uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         "fp32", description="updates on the air"
     )

@@ -10,6 +10,7 @@ import pytest
 from airtune import Experiment
 from airtune.config import read_config
 from airtune.errors import InputError
+from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.world import build_world
 from airtune.methods.jcpba import JcpbaPlanner
 from tests.cli.conftest import quick
@@ -80,6 +81,35 @@ def test_a_small_device_is_pruned_to_fit(tmp_path: Path) -> None:
     assert 0 < least < 0.9
     preview = Experiment.load(None, settings(*changes)).preview()
     assert preview["clients"][0]["client"] == 0
+
+
+def test_the_pruning_term_is_recorded(run: Any) -> None:
+    for record in run.records:
+        rates = [entry.get("pruning_rate", 0.0) for entry in record["clients"]]
+        weights = build_world(run.config).context.weights
+        assert record["measured"]["pruning_term"] == pytest.approx(
+            np.average(rates, weights=weights)
+        )
+        # The units that go are the small ones.
+        assert 0 < record["measured"]["pruned_energy"] < record["measured"]["pruning_term"]
+
+
+@pytest.mark.parametrize("importance", ["activations", "random"])
+def test_another_importance_prunes_other_units_and_resumes(importance: str, tmp_path: Path) -> None:
+    changes = settings(f"jcpba.importance={importance}", "jcpba.calibration_rows=4")
+    Experiment.load(None, changes).run(tmp_path / "whole")
+    Experiment.load(None, [*changes, "rounds=1"]).run(tmp_path / "short")
+    Experiment.resume(tmp_path / "short", more_rounds=1)
+    assert fingerprint(tmp_path / "short") == fingerprint(tmp_path / "whole")
+
+
+def test_calibration_rows_are_public_and_the_same_everywhere() -> None:
+    config = read_config(None, settings("jcpba.calibration=builtin:slots",
+                                        "jcpba.calibration_rows=20"))  # fmt: skip
+    once, again = calibration_batches(config), calibration_batches(config)
+    assert [len(batch.token_ids) for batch in once] == [16, 4]
+    for a, b in zip(once, again, strict=True):
+        assert (a.token_ids == b.token_ids).all()
 
 
 def test_unknown_solver() -> None:

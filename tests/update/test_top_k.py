@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
 from airtune.update.codec import coordinates, flatten, pack, shapes_of, unpack
+from airtune.update.rank_sparse import RankSparseCodec
 from airtune.update.top_k import TopKCodec, index_bits, kept_coordinates, places_bytes
 from tests.update.adapters import random_factors
 from tests.update.codec_checks import check_codec
@@ -71,3 +72,17 @@ def test_refusals() -> None:
     broken = {**frame, "places": torch.full_like(frame["places"], 255)}
     with pytest.raises(InputError, match="damaged places"):
         TopKCodec().decode(pack(broken), shapes_of(CHANGE), plan)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.7])
+def test_within_the_bits_of_another_codec(dtype: str, sparsity: float) -> None:
+    other = RankSparseCodec("random", dtype)
+    codec = TopKCodec(dtype, within=other)
+    change = random_factors(4, {"x": (10, 70, 50)})
+    plan = ClientPlan(0, 0.0, 0.1, 10, sparsity=sparsity)
+    check_codec(codec, change, plan, idempotent=dtype != "int8")
+    budget = other.payload_bits(shapes_of(change), plan)
+    bits = codec.payload_bits(shapes_of(change), plan)
+    # One more number would not fit; frames are padded to eight bytes.
+    assert budget - 200 < bits <= budget

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from airtune.config import ExperimentConfig, ServerSection
 from airtune.errors import InputError
+from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.devices import deal_devices
 from airtune.experiment.parts import make_part, unknown_name
 from airtune.federated.method import Method, Planner
@@ -79,6 +81,7 @@ METHODS: dict[str, Factory] = {
         ),
         config.jcpba.importance,
         config.seed,
+        partial(calibration_batches, config),
     ),
     "soft_tsfa": _soft_tsfa,
     "hetlora": _hetlora,

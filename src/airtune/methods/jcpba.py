@@ -7,8 +7,9 @@ whole adapter, since a client derives its slice from the base and the broadcast.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, cast, final
 
 import numpy as np
@@ -17,13 +18,21 @@ from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.pruning import PruningPlan, PruningProblem
 from airtune.allocation.solve import Solution
 from airtune.errors import InfeasibleError, InputError
-from airtune.federated.method import Method, Planner, PlannerState, PlanningView
+from airtune.federated.method import Exchange, Method, Planner, PlannerState, PlanningView
 from airtune.methods.reach import Reach
 from airtune.problems.jcpba import SOLVERS
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan, Plan
-from airtune.tuning.importance import Importance, RandomImportance, WeightImportance
+from airtune.theory.pruning_term import pruning_term
+from airtune.tuning.importance import (
+    ActivationImportance,
+    Importance,
+    RandomImportance,
+    WeightImportance,
+)
+from airtune.tuning.local import TokenBatch
 from airtune.tuning.prune import PrunedTuner, Slicer
+from airtune.tuning.slice import removed_share
 from airtune.update.codec import DenseCodec
 from airtune.update.overlap import OverlapMean
 from airtune.update.sliced import SlicedCodec
@@ -34,10 +43,20 @@ _SLACK = 1e-9
 """A solver's k / units may come out a rounding below itself."""
 
 
-def jcpba(model: Any, planner: "JcpbaPlanner", importance: str, seed: int) -> Method:
-    """The composition: prune and divide the band, train slices, send slices, merge overlaps."""
+def jcpba(
+    model: Any,
+    planner: "JcpbaPlanner",
+    importance: str,
+    seed: int,
+    calibration: Callable[[], Sequence[TokenBatch]] = tuple,
+) -> Method:
+    """The composition: prune and divide the band, train slices, send slices, merge overlaps.
+
+    `calibration` makes the public batches that the importance `activations` looks at.
+    """
     rules: dict[str, Callable[[], Importance]] = {
         "weights": WeightImportance,
+        "activations": lambda: ActivationImportance(calibration()),
         "random": lambda: RandomImportance(seed),
     }
     slicer = Slicer(model, rules[importance]())
@@ -48,7 +67,26 @@ def jcpba(model: Any, planner: "JcpbaPlanner", importance: str, seed: int) -> Me
         SlicedCodec(slicer, planner.uplink_dtype, seed),
         OverlapMean(),
         DenseCodec(),
+        measure=partial(measure_pruning, slicer, Slicer(model, WeightImportance())),
     )
+
+
+def measure_pruning(slicer: Slicer, weights: Slicer, exchange: Exchange) -> dict[str, float | None]:
+    """The pruning term of the bound, as planned and as the weights removed; a record's `measured`.
+
+    `slicer` chose the slices, `weights` scores units by the squared norms of their weights.
+    """
+    if not exchange.updates:
+        return {"pruning_term": None, "pruned_energy": None}
+    rates = [exchange.plans[update.client].pruning_rate for update in exchange.updates]
+    scores = weights.scores(exchange.start) if any(rates) else ()
+    shares = {
+        rate: removed_share(slicer.slice(exchange.start, rate), scores) if rate else 0.0
+        for rate in set(rates)
+    }
+    examples = [update.weight for update in exchange.updates]
+    term = pruning_term(examples, rates, [shares[rate] for rate in rates])
+    return {"pruning_term": term.bound, "pruned_energy": term.measured}
 
 
 def _concave(links: Links) -> ConcaveLinks:

@@ -41,9 +41,9 @@ class SoftOptions:
     """How clients train and what they send; the planner's own options are `TsfaPlanner`'s.
 
     `sparsifier`: `importance` is SOFT's; the others are what it is compared with: ranks at
-    `random`, the largest coordinates (`top-k`), a truncated SVD of each factor's change (`svd`),
-    everything (`dense`). Only `importance` reports energies, so the others are planned with the
-    assumed spectrum.
+    `random`, the largest coordinates in as many bits (`top-k`), a truncated SVD of each factor's
+    change (`svd`), everything (`dense`). Only `importance` reports energies, so the others are
+    planned with the assumed spectrum.
     """
 
     penalty: float = 0.3
@@ -83,14 +83,15 @@ def soft_tsfa(planner: TsfaPlanner, options: SoftOptions, seed: int) -> Method:
 
 
 def _codec(options: SoftOptions, seed: int) -> Codec:
-    if options.sparsifier == "dense":
-        return DenseCodec(options.uplink_dtype)
-    if options.sparsifier == "top-k":
-        return TopKCodec(options.uplink_dtype, seed)
-    if options.sparsifier == "svd":
-        return SvdCodec(options.uplink_dtype, seed)
-    if options.sparsifier == "random":
-        return RankSparseCodec("random", options.uplink_dtype, seed=seed)
+    random = RankSparseCodec("random", options.uplink_dtype, seed=seed)
+    others: dict[str, Codec] = {
+        "dense": DenseCodec(options.uplink_dtype),
+        "top-k": TopKCodec(options.uplink_dtype, seed, within=random),
+        "svd": SvdCodec(options.uplink_dtype, seed),
+        "random": random,
+    }
+    if options.sparsifier in others:
+        return others[options.sparsifier]
     return RankSparseCodec(options.importance, options.uplink_dtype, report=True, seed=seed)
 
 

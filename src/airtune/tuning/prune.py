@@ -58,13 +58,17 @@ class Slicer:
         """
         if pruning_rate == 0:
             return whole_slice(self.architecture)
+        return choose_slice(self.architecture, self.scores(broadcast), pruning_rate)
+
+    def scores(self, broadcast: Mapping[str, Tensor]) -> tuple[BlockScores, ...]:
+        """Importance of every unit with this adapter."""
         state = dict(broadcast)
         key = fingerprint(state)
         if key not in self._latest:
             scores = self.importance.scores(self.model, self.architecture, state)
             self._latest.clear()
             self._latest[key] = scores
-        return choose_slice(self.architecture, self._latest[key], pruning_rate)
+        return self._latest[key]
 
     def kept(self, broadcast: Mapping[str, Tensor], pruning_rate: float) -> dict[str, Tensor]:
         """True where an adapter coordinate is trained and sent, in whole shapes."""

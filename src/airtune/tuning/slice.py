@@ -95,6 +95,18 @@ def choose_slice(
     )
 
 
+def removed_share(part: Slice, scores: Sequence[BlockScores]) -> float:
+    """Share of the total score of all units that the slice leaves out, over all blocks."""
+    layout = UnitLayout.of(part.architecture.widths)
+    kept = total = 0.0
+    for block, values in zip(part.blocks, scores, strict=True):
+        units = sorted({head // layout.heads_per_unit for head in block.query_heads})
+        kept += float(values.attention.double().reshape(-1)[units].sum())
+        kept += float(values.neurons.double()[list(block.neurons)].sum())
+        total += float(values.attention.double().sum() + values.neurons.double().sum())
+    return 1.0 - kept / total if total > 0 else 0.0
+
+
 def whole_slice(architecture: Architecture) -> Slice:
     """Everything kept, as at rate 0."""
     widths = architecture.widths

@@ -23,6 +23,7 @@ from airtune.update.codec import (
     coordinates,
     flatten,
     pack,
+    shapes_of,
     unflatten,
     unpack,
 )
@@ -58,17 +59,22 @@ def _uses_bitmap(kept: int, count: int) -> bool:
 @final
 @dataclass(frozen=True)
 class TopKCodec(Codec):
-    """The `(1 - sparsity)` share of all coordinates that changed most, over the whole adapter."""
+    """The `(1 - sparsity)` share of all coordinates that changed most, over the whole adapter.
+
+    With `within`, as many coordinates as fit, places included, into the bits that this other codec
+    would send with the same plan: to compare the two at equal bytes.
+    """
 
     dtype: str = "fp32"
     seed: int = 0
+    within: Codec | None = None
 
     def __post_init__(self) -> None:
         check_format(self.dtype)
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         vector = flatten(change)
-        kept = kept_coordinates(len(vector), plan.sparsity)
+        kept = self._kept(shapes_of(change), plan)
         places = torch.topk(vector.abs(), kept, sorted=False).indices.sort().values
         values = vector[places]
         draws = partial(content_draws, self.seed, plan.client, values)
@@ -79,7 +85,7 @@ class TopKCodec(Codec):
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         frame = unpack(payload)
         count = coordinates(template)
-        kept = kept_coordinates(count, plan.sparsity)
+        kept = self._kept(template, plan)
         values = from_wire(frame, "update", self.dtype)
         if len(values) != kept or len(frame["places"]) != places_bytes(kept, count):
             raise InputError("payload", f"{len(values)} numbers", f"{kept} numbers, as planned")
@@ -91,8 +97,20 @@ class TopKCodec(Codec):
         return unflatten(vector, template)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        return self._bits(self._kept(shapes, plan), coordinates(shapes))
+
+    def _kept(self, shapes: Shapes, plan: ClientPlan) -> int:
         count = coordinates(shapes)
-        kept = kept_coordinates(count, plan.sparsity)
+        if self.within is None:
+            return kept_coordinates(count, plan.sparsity)
+        budget = self.within.payload_bits(shapes, plan)
+        low, high = 1, count
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._bits(middle, count) <= budget else (low, middle - 1)
+        return low
+
+    def _bits(self, kept: int, count: int) -> int:
         frame = dict(wire_frame("update", kept, self.dtype))
         frame["places"] = ("U8", [places_bytes(kept, count)])
         return 8 * frame_bytes(frame)
