@@ -19,7 +19,7 @@ LEVEL = {
     "problems": 5, "federated": 5,
     "methods": 6, "report": 6,
     "config": 7, "config_section": 7, "config_text": 7, "method_options": 7, "experiment": 7,
-    "deploy": 8,
+    "comparison": 8, "deploy": 8,
     "cli": 9,
 }  # fmt: skip
 TORCH_FREE = [

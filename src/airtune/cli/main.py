@@ -8,6 +8,7 @@ from click import ClickException
 
 from airtune import __version__
 from airtune.cli.channel import channel
+from airtune.cli.compare import compare
 from airtune.cli.device import app as device_app
 from airtune.cli.export import export, model_app
 from airtune.cli.inspect import evaluate, generate
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(resume)
+app.command()(compare)
 app.command()(init)
 app.command()(plan)
 app.command()(profile)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from airtune.config import ExperimentConfig
 from airtune.config_text import resolved_yaml
 from airtune.experiment.answers import samples, score
 from airtune.experiment.world import World
@@ -11,9 +12,11 @@ from airtune.federated.checkpoint import ServerState
 from airtune.federated.record import RunFolder
 from airtune.files import write_json_atomic, write_text_atomic
 from airtune.report.page import render
+from airtune.report.view import RunView
 from airtune.tuning.adapter import initial_state, save_adapter
 
 SAMPLE_TOKENS = 96
+LIMITS = ("deadline_s", "radius_m", "pruning_budget", "latency_target_s")
 
 
 def finish(world: World, state: ServerState, folder: RunFolder) -> None:
@@ -23,15 +26,33 @@ def finish(world: World, state: ServerState, folder: RunFolder) -> None:
     records = folder.read_records()
     summary = summarise(world, state, records)
     write_json_atomic(folder.path / "summary.json", summary)
+    write_text_atomic(folder.path / "report.html", render(report_view(world, summary, records)))
+
+
+def report_view(
+    world: World, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+) -> RunView:
+    """The run as its page shows it."""
     position_m = world.context.channel.observe(0).truth.position_m
-    page = render(
-        summary,
-        records,
-        world.context.names,
-        [[float(x) for x in place[:2]] for place in position_m],
-        resolved_yaml(world.config),
+    return RunView(
+        summary=summary,
+        records=records,
+        names=world.context.names,
+        position_m=[[float(x) for x in place[:2]] for place in position_m],
+        weights=world.context.weights,
+        limits=limits(world.config),
+        experiment_yaml=resolved_yaml(world.config),
     )
-    write_text_atomic(folder.path / "report.html", page)
+
+
+def limits(config: ExperimentConfig) -> dict[str, float]:
+    """Constraints in force, by the name of their key: those of the method, deadline, radius."""
+    options = getattr(config, config.method, None)
+    found = {} if options is None else dict(options)
+    found |= {"deadline_s": config.deadline_s}
+    if not (config.cell.trace or config.cell.replay):
+        found["radius_m"] = config.cell.radius_m
+    return {key: float(found[key]) for key in LIMITS if found.get(key) is not None}
 
 
 def summarise(

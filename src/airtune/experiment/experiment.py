@@ -61,11 +61,17 @@ class Experiment:
     @classmethod
     def load(cls, path: Path | str | None = None, settings: Sequence[str] = ()) -> "Experiment":
         """Read an experiment file (None: the built-in experiment), with `key=value` settings."""
-        experiment = cls.__new__(cls)
-        experiment.config = read_config(None if path is None else Path(path), settings)
+        experiment = cls.of(read_config(None if path is None else Path(path), settings))
         # Parts of the user's own may live beside the experiment file, or where they run it.
         for folder in (Path.cwd(), *([Path(path).resolve().parent] if path else [])):
             make_importable(folder)
+        return experiment
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> "Experiment":
+        """An experiment that is checked already."""
+        experiment = cls.__new__(cls)
+        experiment.config = config
         return experiment
 
     def preview(self) -> dict[str, Any]:
@@ -198,7 +204,11 @@ def _create(folder: RunFolder, world: World) -> None:
 
 def resolved(world: World) -> ExperimentConfig:
     """The experiment with what was chosen for the user, and paths that hold in any folder."""
-    config = world.config
+    return with_absolute_paths(world.config)
+
+
+def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
+    """Every name that exists as a path, made to hold in any folder."""
     sections = {
         "data": _with_paths(config.data, "train", "test"),
         "adapter": _with_paths(config.adapter, "start"),

@@ -1,97 +1,62 @@
-"""`report.html`: one self-contained page about one run, readable without a network."""
+"""`report.html` of one run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from typing import Any
 
-from airtune.quantities import format_duration, format_quantity
-from airtune.report import figures
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-pre { background: #f6f6f4; padding: .8rem; overflow-x: auto; white-space: pre-wrap; }
-.note { background: #fff6dd; padding: .6rem .8rem; }
-"""
+from airtune.report import html
+from airtune.report.cell_map import cell_map
+from airtune.report.curves import Curve, loss_panels, train_and_test
+from airtune.report.decisions import decision_panels
+from airtune.report.latency import by_client, by_round, planned_against_charged
+from airtune.report.paths import constraint_panels, extra_panels
+from airtune.report.sentences import charged_as, run_sentences
+from airtune.report.style import Panel
+from airtune.report.view import RunView
 
 
-def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = [
-        ("Model", summary["model"]),
-        ("Method", summary["method"]),
-        ("Rounds", f"{summary['rounds']}"),
-        ("Test loss", f"{summary['start_test_loss']:.4f} → {summary['final_test_loss']:.4f} nat"),
-        ("Virtual time", format_duration(summary["virtual_time_s"])),
-        ("Sent up", format_quantity(summary["uplink_bits"] / 8, "B")),
-        ("Broadcast", format_quantity(summary["downlink_bits"] / 8, "B")),
-        ("Energy of the clients", format_quantity(summary["energy_j"], "J")),
-    ]
-    facts += [
-        (name, f"{scores['before']:.1%} → {scores['after']:.1%} ({scores['examples']} examples)")
-        for name, scores in summary["scores"].items()
-    ]
-    return facts
+def run_panels(view: RunView) -> dict[str, list[Panel]]:
+    """Every figure of a run's page, by section."""
+    curve = Curve(view.summary["method"], [(view.summary["start_test_loss"], view.records)])
+    optional = [planned_against_charged(view)]
+    place = cell_map(view)
+    return {
+        "Learning": [
+            train_and_test(view.summary["start_test_loss"], view.records),
+            *loss_panels([curve])[1:],
+        ],
+        "Latency": [by_round(view), by_client(view), *(p for p in optional if p is not None)],
+        "Decisions and the cell": [*decision_panels(view), *([] if place is None else [place])],
+        "Constraints": constraint_panels(view),
+        "Measured by the method": extra_panels(view),
+    }
+
+
+def render(view: RunView) -> str:
+    """The whole page as HTML."""
+    summary = view.summary
+    sections = "".join(
+        html.section(title, html.grid(panels, f"figure-{index}"))
+        for index, (title, panels) in enumerate(run_panels(view).items())
+    )
+    return html.page(
+        f"airtune: {summary['method']} on {summary['model']}",
+        f"{html.note(charged_as(summary['charge_as'], summary['model']))}"
+        f"{html.sentences(run_sentences(view))}{sections}{_sample(summary['sample'])}"
+        f"<details><summary>The experiment</summary><pre>{escape(view.experiment_yaml)}</pre>"
+        "</details>",
+    )
 
 
 def _sample(sample: Mapping[str, str] | None) -> str:
     if sample is None:
         return ""
-    parts = [
-        f"<h2>{title}</h2><pre>{escape(sample[key])}</pre>"
-        for title, key in (
-            ("A test prompt", "prompt"),
-            ("The base model continues", "before"),
-            ("The tuned model continues", "after"),
-            ("The reference", "reference"),
-        )
-    ]
-    return "".join(parts)
-
-
-def render(
-    summary: Mapping[str, Any],
-    records: Sequence[Mapping[str, Any]],
-    names: Sequence[str],
-    position_m: Sequence[Sequence[float]],
-    experiment_yaml: str,
-) -> str:
-    """The whole page as HTML; plotly's script is embedded once."""
-    drawn = [
-        figures.loss_over_time(records, summary["start_test_loss"]),
-        figures.latency_over_rounds(records, names),
-        figures.mean_stages(records, names),
-        figures.bandwidth_over_rounds(records, names),
-        figures.cell_map(position_m, names),
-    ]
-    panels = [
-        # Fixed ids: the same run renders to the same bytes.
-        figure.to_html(
-            full_html=False,
-            include_plotlyjs=index == 0,
-            div_id=f"figure-{index}",
-            config={"displayModeBar": False, "responsive": True},
-        )
-        for index, figure in enumerate(drawn)
-    ]
     rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
-        for name, value in _facts(summary)
+        f"<tr><th>{title}</th><td>{escape(sample[key])}</td></tr>"
+        for title, key in (
+            ("Test prompt", "prompt"),
+            ("Base model", "before"),
+            ("Tuned model", "after"),
+            ("Reference", "reference"),
+        )
     )
-    charged = (
-        f'<p class="note">Time, bits and energy are charged as if '
-        f"{escape(str(summary['charge_as']))} were trained; the learning is that of "
-        f"{escape(summary['model'])}.</p>"
-        if summary["charge_as"]
-        else ""
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>airtune: {escape(summary['method'])}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>airtune: {escape(summary['method'])} on {escape(summary['model'])}</h1>"
-        f"{charged}<table>{rows}</table>{''.join(panels)}{_sample(summary['sample'])}"
-        f"<h2>The experiment</h2><pre>{escape(experiment_yaml)}</pre></body></html>\n"
-    )
+    return html.section("What the model writes", f"<table>{rows}</table>")

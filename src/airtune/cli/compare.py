@@ -1,0 +1,114 @@
+"""`airtune compare`: the same cell, devices, data and seeds for several methods."""
+
+import json as json_text
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from airtune.cli.run import Quiet, Settings
+
+if TYPE_CHECKING:
+    from airtune.comparison.definition import Comparison
+
+EXIT_FAILED = 1
+
+
+def compare(
+    experiment: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[EXPERIMENT.yaml]",
+            help="A comparison file (with arms), or an experiment; without one, built in.",
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Arms of the file, method names, or name:key=value+key=value.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds an arm; else the file's, or 1.")
+    ] = None,
+    target_loss: Annotated[
+        float | None, typer.Option(help="Test loss to reach [nat]; else what the first arm does.")
+    ] = None,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the comparison; else runs/compare-NAME.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show each arm's first round as planned; no run.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print comparison.json only.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run several methods on the same cell, devices, data and seeds, and compare them.
+
+    The same command again goes on where it was interrupted; finished runs are kept.
+    Exits with 1 if a run failed, and with 2 for bad input.
+    """
+    from airtune.comparison.definition import parse_methods, read_comparison
+
+    asked = read_comparison(experiment, parse_methods(methods), settings or (), seeds, target_loss)
+    folder = out or Path("runs") / f"compare-{experiment.stem if experiment else 'builtin'}"
+    _make_importable(experiment)
+    if dry_run:
+        _dry_run(asked, folder, as_json=json)
+        return
+    numbers = _watched(asked, folder, as_json=json, quiet=quiet)
+    if any("failure" in run for arm in numbers["arms"] for run in arm["runs"]):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _make_importable(experiment: Path | None) -> None:
+    """Parts of the user's own may live beside the file, or where they run it."""
+    from airtune.experiment.parts import make_importable
+
+    for folder in (Path.cwd(), *([experiment.resolve().parent] if experiment else [])):
+        make_importable(folder)
+
+
+def _watched(asked: "Comparison", folder: Path, *, as_json: bool, quiet: bool) -> dict[str, Any]:
+    from rich.console import Console
+
+    from airtune.cli.comparison_view import ComparisonProgress, print_result
+    from airtune.comparison.results import write_results
+    from airtune.comparison.runs import run_comparison
+
+    # JSON goes to standard output alone, so that it can be piped.
+    console = Console(file=sys.stderr) if as_json else Console(soft_wrap=True)
+    console.quiet = quiet or as_json
+    try:
+        with ComparisonProgress(console, asked) as view:
+            results = run_comparison(asked, folder, view)
+        numbers = write_results(asked, results, folder)
+    except KeyboardInterrupt:
+        if folder.is_dir():
+            sys.stderr.write(
+                "\nInterrupted. Every finished round is kept; the same command goes on from "
+                f"there (runs in {folder}).\n"
+            )
+        raise
+    if as_json:
+        sys.stdout.write(json_text.dumps(numbers, indent=2) + "\n")
+    elif not quiet:
+        print_result(console, numbers, folder)
+    return numbers
+
+
+def _dry_run(asked: "Comparison", folder: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from airtune.cli.comparison_view import print_previews
+    from airtune.comparison.runs import check_comparison, preview_arms
+
+    check_comparison(asked, folder)
+    previews = preview_arms(asked)
+    if as_json:
+        sys.stdout.write(json_text.dumps(previews, indent=2) + "\n")
+    else:
+        print_previews(Console(soft_wrap=True), previews)

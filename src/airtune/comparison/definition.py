@@ -1,0 +1,201 @@
+"""What is compared: one experiment, arms that change only how it learns, seeds and a target.
+
+A comparison file:
+
+    experiment: {rounds: 20, cell: {radius_m: 150}}   # or the name of an experiment file
+    seeds: 3
+    target_loss: 0.6
+    arms:
+      fedlora-equal: {method: fedlora, fedlora: {bandwidth: equal}}
+      jcpba: {method: jcpba}
+      random: {method: fedlora, codec: {use: random-rank}, seeds: 1}
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airtune.config import ExperimentConfig, check, unknown_key, with_settings
+from airtune.errors import AirtuneError, InputError
+from airtune.files import read_yaml_mapping
+
+KEYS = ("experiment", "arms", "seeds", "target_loss")
+SHARED = ("model", "dtype", "data", "clients", "cohort", "cell", "charge_as", "seed")
+"""Keys that an arm may not change: arms that differ in them cannot be compared."""
+FIELD = "EXPERIMENT.yaml"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One contender: its name and the checked experiment of each of its seeds."""
+
+    name: str
+    configs: Mapping[int, ExperimentConfig]
+
+    @property
+    def folder(self) -> str:
+        """Its name as a folder's name."""
+        return re.sub(r"[^\w.+=-]+", "-", self.name)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms in order; ratios refer to the first. `target_loss` None: what the first arm reaches."""
+
+    arms: tuple[Arm, ...]
+    target_loss: float | None
+
+    @property
+    def runs(self) -> list[tuple[Arm, int]]:
+        """Every run, seed by seed, so that an interrupted comparison already compares."""
+        seeds = dict.fromkeys(seed for arm in self.arms for seed in arm.configs)
+        return [(arm, seed) for seed in seeds for arm in self.arms if seed in arm.configs]
+
+
+def read_comparison(
+    path: Path | None = None,
+    methods: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    seeds: int | None = None,
+    target_loss: float | None = None,
+) -> Comparison:
+    """A comparison file, or an experiment file with `methods`.
+
+    `methods` are names of arms in the file, method names, or `name:key=value+key=value`; `settings`
+    change every arm; `seeds` and `target_loss` replace the file's. Raises InputError.
+    """
+    content = read_yaml_mapping(path, FIELD) if path else {}
+    if "arms" not in content:
+        content = {"experiment": content, "arms": {}}
+        if not methods:
+            raise InputError(
+                "--methods", "missing", "the arms to compare",
+                "give --methods fedlora,jcpba, or a comparison file with a section 'arms'",
+            )  # fmt: skip
+    for key in content:
+        if key not in KEYS:
+            raise unknown_key(str(key), str(key), KEYS)
+    shared = _shared(content.get("experiment") or {}, path)
+    arms = _mapping(content["arms"], "arms")
+    chosen = _chosen(arms, methods)
+    wanted = _seeds(content.get("seeds", 1), shared.get("seed", 0), seeds)
+    target = content.get("target_loss") if target_loss is None else target_loss
+    made = [_arm(name, options, shared, settings, wanted) for name, options in chosen.items()]
+    _refuse_same_folders(made)
+    return Comparison(tuple(made), _target(target))
+
+
+def _mapping(value: object, field: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(field, repr(value), "a mapping")
+    return {str(key): entry for key, entry in value.items()}
+
+
+def _shared(experiment: object, path: Path | None) -> dict[str, Any]:
+    """The common experiment: keys in place, or a file named from the comparison's own folder."""
+    if isinstance(experiment, str):
+        folder = path.parent if path else Path()
+        return read_yaml_mapping(folder / experiment, "experiment")
+    return _mapping(experiment, "experiment")
+
+
+def _chosen(arms: Mapping[str, Any], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    if not methods:
+        chosen = {name: _mapping(arm or {}, f"arms.{name}") for name, arm in arms.items()}
+    else:
+        chosen = {
+            name: _mapping(arms[name] or {}, f"arms.{name}") if name in arms else _method(name)
+            for name in methods
+        }
+        if len(chosen) < len(methods):
+            raise InputError("--methods", ",".join(methods), "a list without repetition")
+    if not chosen:
+        raise InputError("arms", "empty", "at least one arm")
+    return chosen
+
+
+def _method(text: str) -> dict[str, Any]:
+    """`jcpba:solver=bcd+pruning_budget=0.2` as experiment keys; bare keys are the method's own."""
+    name, separator, rest = text.partition(":")
+    options: dict[str, Any] = {"method": name}
+    section = ExperimentConfig.model_fields.get(name)
+    own = getattr(section.annotation, "model_fields", {}) if section else {}
+    settings = []
+    for part in rest.split("+") if separator else ():
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise InputError("--methods", text, "a name, or name:key=value+key=value")
+        settings.append(f"{f'{name}.{key}' if key in own else key}={value}")
+    return with_settings(options, settings)
+
+
+def _seeds(value: object, first: object, asked: int | None) -> list[int]:
+    """A number of seeds, counted from the experiment's own, or a list of them."""
+    if asked is not None:
+        value = value[:asked] if isinstance(value, list) and asked <= len(value) else asked
+    if isinstance(value, list) and value and all(type(seed) is int and seed >= 0 for seed in value):
+        return list(dict.fromkeys(value))
+    if type(value) is int and value >= 1:
+        start = first if type(first) is int else 0
+        return list(range(start, start + value))
+    raise InputError("seeds", repr(value), "a number of seeds of at least 1, or a list of them")
+
+
+def _target(value: object) -> float | None:
+    if value is None or (isinstance(value, int | float) and 0 < value < float("inf")):
+        return None if value is None else float(value)
+    raise InputError("target_loss", repr(value), "a positive number")
+
+
+def _arm(
+    name: str,
+    options: Mapping[str, Any],
+    shared: Mapping[str, Any],
+    settings: Sequence[str],
+    seeds: Sequence[int],
+) -> Arm:
+    changes = {key: value for key, value in options.items() if key != "seeds"}
+    for key in changes:
+        if key in SHARED:
+            raise InputError(
+                f"arms.{name}.{key}", str(changes[key]), "the same for every arm",
+                "put it under 'experiment', or give --set",
+            )  # fmt: skip
+    count = options.get("seeds", len(seeds))
+    if type(count) is not int or count < 1:
+        raise InputError(f"arms.{name}.seeds", repr(count), "a whole number of at least 1")
+    merged = with_settings(_merged(shared, changes), settings)
+    try:
+        configs = {seed: check(ExperimentConfig, {**merged, "seed": seed})
+                   for seed in seeds[:count]}  # fmt: skip
+    except AirtuneError as error:
+        raise AirtuneError(f"arm {name}: {error}") from None
+    return Arm(name, configs)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, section by section; a part (`codec`) is replaced as a whole."""
+    result = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        nested = isinstance(value, Mapping) and isinstance(under, Mapping) and "use" not in value
+        result[key] = _merged(under, value) if nested else value  # type: ignore[arg-type]
+    return result
+
+
+def _refuse_same_folders(arms: Sequence[Arm]) -> None:
+    taken: dict[str, str] = {}
+    for arm in arms:
+        if arm.folder in taken or not arm.folder.strip(".-"):
+            raise InputError(
+                "arms", f"{taken.get(arm.folder, arm.name)} and {arm.name}",
+                "names that make different folders",
+            )  # fmt: skip
+        taken[arm.folder] = arm.name
+
+
+def parse_methods(text: str | None) -> list[str]:
+    """`a,b,c` as a list."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else []

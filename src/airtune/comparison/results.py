@@ -1,0 +1,140 @@
+"""What a comparison leaves behind: comparison.json, comparison.csv, curves.csv and report.html."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from airtune import __version__
+from airtune.comparison.definition import Comparison
+from airtune.comparison.measure import MEASURES, RunResult, default_target, measure_arms
+from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
+from airtune.errors import AirtuneError
+from airtune.experiment.world import client_names, deal_devices
+from airtune.files import write_json_atomic, write_text_atomic
+from airtune.report.comparison_page import ArmView, ComparisonView, render_comparison
+from airtune.report.costs import COSTS, spent
+from airtune.report.sentences import charged_as
+from airtune.wireless.channel import open_channel
+
+
+def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, Any]:
+    """The comparison in numbers. Raises AirtuneError where no run of the first arm finished."""
+    target, source = comparison.target_loss, "given"
+    if target is None:
+        target, source = default_target(results), "first arm"
+    if target is None:
+        first = next(result for result in results if result.arm == comparison.arms[0].name)
+        raise AirtuneError(
+            f"No run of the first arm, {first.arm}, finished, so there is no target loss: "
+            f"{first.failure} Mend it, put another arm first, or give --target-loss."
+        )
+    config = next(iter(comparison.arms[0].configs.values()))
+    return {
+        "airtune": __version__,
+        "model": _bare(config.model),
+        "data": _bare(config.data.train),
+        "charge_as": _bare(config.charge_as),
+        "clients": config.clients.count,
+        "target_loss": target,
+        "target_source": source,
+        "arms": measure_arms(results, target),
+    }
+
+
+def _bare(name: str | None) -> str | None:
+    """The last two parts of a path: results travel, machines' folders do not."""
+    if name is None or not Path(name).is_absolute():
+        return name
+    return "/".join(Path(name).parts[-2:])
+
+
+def write_results(
+    comparison: Comparison, results: Sequence[RunResult], out: Path
+) -> dict[str, Any]:
+    """Write the four files; answers what is in comparison.json."""
+    numbers = measured(comparison, results)
+    write_json_atomic(out / "comparison.json", numbers)
+    write_text_atomic(out / "comparison.csv", runs_csv(numbers))
+    write_text_atomic(out / "curves.csv", curves_csv(results))
+    view = comparison_view(comparison, results, numbers, out)
+    write_text_atomic(out / "report.html", render_comparison(view))
+    return numbers
+
+
+def runs_csv(numbers: Mapping[str, Any]) -> str:
+    """A row a run: its losses, and what it cost in all and to the target (empty: not reached)."""
+    head = ["arm", "seed", "failure", "start_test_loss", "final_test_loss", "best_test_loss"]
+    head += [f"{part}_{key}" for part in ("total", "to_target") for key in MEASURES]
+    rows = []
+    for arm in numbers["arms"]:
+        for run in arm["runs"]:
+            costs = {
+                f"{part}_{key}": value
+                for part in ("total", "to_target")
+                for key, value in (run.get(part) or {}).items()
+            }
+            row = {"arm": arm["arm"], **run, **costs}
+            rows.append([row.get(key, "") for key in head])
+    return _csv([head, *rows])
+
+
+def curves_csv(results: Sequence[RunResult]) -> str:
+    """A row a round of every finished run: its test loss and what was spent by then."""
+    rows: list[list[Any]] = [["arm", "seed", "round", "test_loss", *(cost.key for cost in COSTS)]]
+    for result in results:
+        if result.summary is None:
+            continue
+        losses = [result.summary["start_test_loss"], *(r["test_loss"] for r in result.records)]
+        paths = [spent(result.records, cost) for cost in COSTS]
+        for number, loss in enumerate(losses):
+            costs = [f"{path[number]:.6g}" for path in paths]
+            rows.append([result.arm, result.seed, number, f"{loss:.6g}", *costs])
+    return _csv(rows)
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
+
+
+def comparison_view(
+    comparison: Comparison,
+    results: Sequence[RunResult],
+    numbers: Mapping[str, Any],
+    out: Path,
+) -> ComparisonView:
+    """The comparison as its page shows it; the cell is that of the first run."""
+    arm, seed = comparison.runs[0]
+    config = arm.configs[seed]
+    position_m = open_channel(config.cell, config.clients.count, seed).observe(0).truth.position_m
+    arms = [
+        ArmView(
+            arm.name,
+            [
+                (result.summary["start_test_loss"], result.records)
+                for result in results
+                if result.arm == arm.name and result.summary is not None
+            ],
+            [
+                (result.seed, f"{result.folder.relative_to(out).as_posix()}/report.html")
+                for result in results
+                if result.arm == arm.name and result.summary is not None
+            ],
+        )
+        for arm in comparison.arms
+    ]
+    return ComparisonView(
+        title=f"airtune: {len(arms)} arms on {numbers['model']}, {numbers['data']}",
+        note=charged_as(numbers["charge_as"], numbers["model"]),
+        sentences=comparison_sentences(numbers),
+        headings=HEADINGS,
+        rows=table_rows(numbers),
+        arms=arms,
+        measured=numbers,
+        names=client_names(deal_devices(config)),
+        position_m=[[float(x) for x in place[:2]] for place in position_m],
+        radius_m=None if config.cell.trace or config.cell.replay else config.cell.radius_m,
+    )

@@ -1,0 +1,161 @@
+"""Running every arm and seed into its own run folder; what is finished is not run again."""
+
+import traceback
+from pathlib import Path
+from typing import Any, Protocol
+
+from airtune.comparison.definition import Arm, Comparison
+from airtune.comparison.measure import RunResult
+from airtune.config import ExperimentConfig
+from airtune.errors import AirtuneError, InputError
+from airtune.experiment import Experiment, Run
+from airtune.experiment.composition import check_names
+from airtune.experiment.experiment import with_absolute_paths
+from airtune.files import write_text_atomic
+
+FREE = ("engine", "threads", "rounds")
+"""Keys in which an earlier run may differ: the first two change no result, the third extends it."""
+
+
+class Watcher(Protocol):
+    """What a comparison tells as it happens."""
+
+    def run_started(self, arm: str, seed: int, rounds_done: int, rounds: int) -> None: ...
+    def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None: ...
+    def run_ended(self, result: RunResult) -> None: ...
+    def notice(self, arm: str, seed: int, sentence: str) -> None: ...
+
+
+class Unwatched:
+    """Hears and says nothing."""
+
+    def run_started(self, arm: str, seed: int, rounds_done: int, rounds: int) -> None: ...
+    def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None: ...
+    def run_ended(self, result: RunResult) -> None: ...
+    def notice(self, arm: str, seed: int, sentence: str) -> None: ...
+
+
+class _Relay:
+    """An experiment's listener that adds which run it is."""
+
+    def __init__(self, watcher: Watcher, arm: str, seed: int) -> None:
+        self._watcher, self._arm, self._seed = watcher, arm, seed
+
+    def notice(self, sentence: str) -> None:
+        self._watcher.notice(self._arm, self._seed, sentence)
+
+    def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None:
+        self._watcher.run_started(self._arm, self._seed, rounds_done, rounds)
+
+    def round_done(self, record: dict[str, Any]) -> None:
+        self._watcher.round_done(self._arm, self._seed, record)
+
+
+def run_folder(out: Path, arm: Arm, seed: int) -> Path:
+    """`OUT/ARM/seed-0`."""
+    return out / arm.folder / f"seed-{seed}"
+
+
+def check_comparison(comparison: Comparison, out: Path) -> None:
+    """Refuse what cannot work before anything runs: names of parts, and folders of other runs."""
+    for arm in comparison.arms:
+        try:
+            check_names(next(iter(arm.configs.values())))
+        except AirtuneError as error:
+            raise AirtuneError(f"arm {arm.name}: {error}") from None
+    for arm, seed in comparison.runs:
+        folder = run_folder(out, arm, seed)
+        if (folder / "experiment.yaml").is_file():
+            _refuse_other_settings(arm.configs[seed], Run.open(folder))
+
+
+def _refuse_other_settings(asked: ExperimentConfig, run: Run) -> None:
+    free: dict[str, Any] = {key: getattr(asked, key) for key in FREE}
+    there = run.config.model_copy(update=free)
+    wanted = with_absolute_paths(asked)
+    if there == wanted:
+        return
+    changed = [
+        key for key in type(wanted).model_fields if getattr(there, key) != getattr(wanted, key)
+    ]
+    raise InputError(
+        "--out", str(run.folder.path), "a folder of the same comparison",
+        f"the run in it has another {', '.join(changed)}; choose another --out, or remove it",
+    )  # fmt: skip
+
+
+def run_comparison(
+    comparison: Comparison, out: Path, watcher: Watcher | None = None
+) -> list[RunResult]:
+    """Run what is missing, one after another. A run that fails does not lose the others.
+
+    Raises InputError before anything is run, for names that do not exist and folders of others.
+    """
+    watcher = watcher or Unwatched()
+    check_comparison(comparison, out)
+    results = []
+    for arm, seed in comparison.runs:
+        result = run_one(arm, seed, run_folder(out, arm, seed), watcher)
+        watcher.run_ended(result)
+        results.append(result)
+    return results
+
+
+def run_one(arm: Arm, seed: int, folder: Path, watcher: Watcher) -> RunResult:
+    """One run, new, continued or found finished; a failure is a result, not an exception."""
+    try:
+        run = _finished_run(arm.configs[seed], folder, _Relay(watcher, arm.name, seed))
+        records = run.records[: arm.configs[seed].rounds]
+        return RunResult(arm.name, seed, folder, run.summary, records)
+    except AirtuneError as error:
+        return RunResult(arm.name, seed, folder, failure=str(error))
+    except Exception as error:
+        # A fault of one method must not cost hours of the others; its traceback is kept.
+        path = folder.with_suffix(".error.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, traceback.format_exc())
+        kind = type(error).__name__
+        return RunResult(
+            arm.name, seed, folder, failure=f"{kind}: {error} (traceback in {path.name})."
+        )
+
+
+def _finished_run(config: ExperimentConfig, folder: Path, relay: _Relay) -> Run:
+    if not (folder / "experiment.yaml").is_file():
+        return Experiment.of(config).run(folder, relay)
+    run = Run.open(folder)
+    if _is_finished(run, config.rounds):
+        return run
+    return Experiment.resume(folder, max(0, config.rounds - run.config.rounds), relay)
+
+
+def _is_finished(run: Run, rounds: int) -> bool:
+    """A run that was being made longer still has the summary of its shorter self."""
+    if not (run.folder.path / "summary.json").is_file():
+        return False
+    return run.summary["stopped"] is not None or run.summary["rounds"] >= rounds
+
+
+def preview_arms(comparison: Comparison) -> list[dict[str, Any]]:
+    """The first round of every arm as planned, on its first seed; times are of one run."""
+    previews = []
+    for arm in comparison.arms:
+        try:
+            shown = Experiment.of(next(iter(arm.configs.values()))).preview()
+        except AirtuneError as error:
+            raise AirtuneError(f"arm {arm.name}: {error}") from None
+        clients = shown["clients"]
+        previews.append(
+            {
+                "arm": arm.name,
+                "seeds": len(arm.configs),
+                "rounds": shown["rounds"],
+                "latency_s": shown["latency_s"],
+                "lower_bound_s": shown["lower_bound_s"],
+                "uplink_bits": sum(entry["uplink_bits"] for entry in clients),
+                "virtual_time_s": shown["virtual_time_s"],
+                "real_s": shown["real_s"],
+                "message": shown["message"],
+            }
+        )
+    return previews

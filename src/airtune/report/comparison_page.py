@@ -1,0 +1,158 @@
+"""`report.html` of a comparison."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from airtune.report import html
+from airtune.report.cell_map import cell_map
+from airtune.report.costs import COSTS, Cost
+from airtune.report.curves import Curve, loss_panels
+from airtune.report.decisions import mean_decisions
+from airtune.report.labels import span
+from airtune.report.latency import of_arms
+from airtune.report.paths import extra_of_arms
+from airtune.report.style import PALETTE, QUIET, Panel, figure
+from airtune.report.view import Records, RunView
+
+
+@dataclass(frozen=True)
+class ArmView:
+    """One arm: start loss and records of each finished run, and where each run's own page is."""
+
+    name: str
+    runs: Sequence[tuple[float, Records]]
+    pages: Sequence[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class ComparisonView:
+    """A comparison as its page shows it; `rows` are the table's texts under `headings`."""
+
+    title: str
+    note: str
+    sentences: Sequence[str]
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    arms: Sequence[ArmView]
+    measured: Mapping[str, Any]
+    names: Sequence[str]
+    position_m: Sequence[Sequence[float]]
+    radius_m: float | None
+
+
+def comparison_panels(view: ComparisonView) -> dict[str, list[Panel]]:
+    """Every figure of a comparison's page, by section."""
+    arms = [arm for arm in view.arms if arm.runs]
+    if not arms:
+        return {}
+    records = [(arm.name, [records for _, records in arm.runs]) for arm in arms]
+    place = _map(view, arms[0])
+    return {
+        "Learning": loss_panels(
+            [Curve(arm.name, arm.runs) for arm in arms], view.measured["target_loss"]
+        ),
+        "Cost to the target": [panel for cost in COSTS if (panel := _bars(view, cost)) is not None],
+        "Rounds": [of_arms(records), *mean_decisions(records), *extra_of_arms(records)],
+        "The cell": [] if place is None else [place],
+    }
+
+
+def _bars(view: ComparisonView, cost: Cost) -> Panel | None:
+    """One cost to the target, a bar an arm; arms that did not get there say so."""
+    arms = [arm for arm in view.measured["arms"] if arm["finished"]]
+    means = [arm["to_target"][cost.key]["mean"] if arm["to_target"] else None for arm in arms]
+    known = [mean for mean in means if mean is not None]
+    if not known:
+        return None
+    shown = span(max(known), cost.unit)
+    made = figure(f"{cost.label} to the target [{shown.unit}]", "arm")
+    made.add_bar(
+        x=[0.0 if mean is None else mean * shown.scale for mean in means],
+        y=[arm["arm"] for arm in arms],
+        orientation="h",
+        name=cost.label,
+        marker_color=PALETTE[0],
+        error_x={"type": "data", "color": QUIET, "thickness": 1.5, "array": [
+            arm["to_target"][cost.key]["sd"] * shown.scale if arm["to_target"] else 0.0
+            for arm in arms
+        ]},
+        text=["not reached" if mean is None else f"{mean * shown.scale:.3g}" for mean in means],
+        textposition="outside",
+        cliponaxis=False,
+    )  # fmt: skip
+    made.update_layout(height=max(240, 100 + 28 * len(arms)), showlegend=False)
+    made.update_xaxes(range=[0, 1.2 * max(known) * shown.scale])
+    made.update_yaxes(autorange="reversed", showgrid=False)
+    title = f"{cost.label[0].upper()}{cost.label[1:]} to the target"
+    return Panel(title, "Mean over seeds; the thin line is one standard deviation.", made)
+
+
+def _map(view: ComparisonView, arm: ArmView) -> Panel | None:
+    start, records = arm.runs[0]
+    limits = {} if view.radius_m is None else {"radius_m": view.radius_m}
+    run = RunView(
+        summary={"start_test_loss": start},
+        records=records,
+        names=view.names,
+        position_m=view.position_m,
+        weights=np.ones(len(view.names)),
+        limits=limits,
+    )
+    panel = cell_map(run)
+    if panel is None:
+        return None
+    return Panel("The cell in round 1 of the first seed", f"{panel.caption} Rates are those of "
+                 f"{arm.name}.", panel.figure)  # fmt: skip
+
+
+def render_comparison(view: ComparisonView) -> str:
+    """The whole page as HTML."""
+    sections = "".join(
+        html.section(title, html.grid(panels, f"figure-{index}"))
+        for index, (title, panels) in enumerate(comparison_panels(view).items())
+    )
+    return html.page(
+        view.title,
+        f"{html.note(view.note)}{html.sentences(view.sentences)}{_table(view)}{sections}"
+        f"{html.section('Every run', _pages(view))}",
+    )
+
+
+def _table(view: ComparisonView) -> str:
+    head = "".join(
+        f'<th class="{"" if index == 0 else "number"}">{escape(text)}</th>'
+        for index, text in enumerate(view.headings)
+    )
+    rows = "".join(
+        f"<tr><th>{escape(row[0])}</th>"
+        + "".join(f'<td class="number">{_cell(text)}</td>' for text in row[1:])
+        + "</tr>"
+        for row in view.rows
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    words = (
+        "From rounds to the right: what it took to reach the target loss. In brackets, the ratio "
+        f"to {view.rows[0][0]}; ±, one standard deviation over the seeds."
+    )
+    return html.section("The result", f"{table}<p>{escape(words)}</p>")
+
+
+def _cell(text: str) -> str:
+    """A ratio in brackets in small print."""
+    value, bracket, ratio = text.partition(" (")
+    return f"{escape(value)} <small>({escape(ratio)}</small>" if bracket else escape(text)
+
+
+def _pages(view: ComparisonView) -> str:
+    items = "".join(
+        f"<li>{escape(arm.name)}: "
+        + ", ".join(f'<a href="{escape(href)}">seed {seed}</a>' for seed, href in arm.pages)
+        + "</li>"
+        for arm in view.arms
+        if arm.pages
+    )
+    return f"<ul>{items}</ul>" if items else ""

@@ -1,0 +1,35 @@
+"""What is spent round by round, read from the records."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from airtune.report.view import Records
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Something that adds up over rounds; `of` gives a round's part of it in `unit`."""
+
+    key: str
+    label: str
+    unit: str
+    of: Callable[[Mapping[str, Any]], float]
+
+
+def _flops(record: Mapping[str, Any]) -> float:
+    return float(sum(entry["flops"] for entry in record["clients"]))
+
+
+TIME = Cost("virtual_time_s", "virtual time", "s", lambda record: record["latency_s"])
+UPLINK = Cost("uplink_bytes", "bytes sent up", "B", lambda record: record["uplink_bits"] / 8)
+DOWNLINK = Cost("downlink_bytes", "bytes sent down", "B", lambda r: r["downlink_bits"] / 8)
+ENERGY = Cost("energy_j", "clients' energy", "J", lambda record: record["energy_j"])
+FLOPS = Cost("flops", "clients' computing", "FLOP", _flops)
+COSTS = (TIME, UPLINK, DOWNLINK, ENERGY, FLOPS)
+
+
+def spent(records: Records, cost: Cost) -> list[float]:
+    """What was spent by the end of each round, from 0 before the first."""
+    return [0.0, *accumulate(cost.of(record) for record in records)]

@@ -1,0 +1,90 @@
+"""Loss against what it cost: virtual time, bytes and energy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from airtune.report.costs import ENERGY, TIME, UPLINK, Cost, spent
+from airtune.report.labels import span
+from airtune.report.style import PALETTE, QUIET, Panel, faint, figure, line
+from airtune.report.view import Records
+
+LOSS = "test loss per completion token [nat]"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A run's, or an arm's runs' (one a seed), way to its loss."""
+
+    name: str
+    runs: Sequence[tuple[float, Records]]
+    """Start loss and records of each run."""
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _paths(curve: Curve, cost: Cost) -> tuple[list[float], list[list[float]]]:
+    """Mean cost after each round, and the losses of all runs there; the common rounds only."""
+    xs = [spent(records, cost) for _, records in curve.runs]
+    ys = [[start, *(record["test_loss"] for record in records)] for start, records in curve.runs]
+    common = min(len(x) for x in xs)
+    mean_x = [_mean([x[k] for x in xs]) for k in range(common)]
+    return mean_x, [[y[k] for y in ys] for k in range(common)]
+
+
+def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, title: str) -> Panel:
+    """One line an arm: the mean over its seeds, with the range between them shaded."""
+    paths = [_paths(curve, cost) for curve in curves]
+    shown = span(max(x[-1] for x, _ in paths), cost.unit)
+    made = figure(f"{cost.label} [{shown.unit}]", LOSS, height=380)
+    for index, (curve, (xs, losses)) in enumerate(zip(curves, paths, strict=True)):
+        x = [value * shown.scale for value in xs]
+        style = line(index)
+        if len(curve.runs) > 1:
+            made.add_scatter(
+                x=[*x, *reversed(x)],
+                y=[*(max(y) for y in losses), *(min(y) for y in reversed(losses))],
+                fill="toself", fillcolor=faint(style["color"]), line={"width": 0},
+                hoverinfo="skip", showlegend=False, legendgroup=curve.name,
+                name=f"{curve.name}, range",
+            )  # fmt: skip
+        made.add_scatter(
+            x=x, y=[_mean(y) for y in losses], name=curve.name, legendgroup=curve.name,
+            mode="lines+markers" if len(x) <= 60 else "lines",
+            line={**style, "width": 2}, marker={"size": 5},
+        )  # fmt: skip
+    if target is not None:
+        made.add_hline(y=target, line={"color": QUIET, "dash": "dash", "width": 1},
+                       annotation_text=f"target {target:.4g} nat", annotation_font_color=QUIET,
+                       annotation_position="top right")  # fmt: skip
+    made.update_layout(showlegend=len(curves) > 1)
+    return Panel(title, "", made)
+
+
+def loss_panels(curves: Sequence[Curve], target: float | None = None) -> list[Panel]:
+    """Loss against virtual time, bytes up and energy."""
+    titles = {
+        TIME: "Loss against virtual time",
+        UPLINK: "Loss against bytes sent up",
+        ENERGY: "Loss against the clients' energy",
+    }
+    return [loss_against(curves, cost, target, title) for cost, title in titles.items()]
+
+
+def train_and_test(start_loss: float, records: Records) -> Panel:
+    """Test and train loss of one run against the virtual clock."""
+    times = spent(records, TIME)
+    shown = span(times[-1], "s")
+    made = figure(f"virtual time [{shown.unit}]", "loss per completion token [nat]", height=380)
+    x = [time * shown.scale for time in times]
+    trained = [(at, record["train_loss"]) for at, record in zip(x[1:], records, strict=True)]
+    trained = [(at, loss) for at, loss in trained if loss is not None]
+    made.add_scatter(x=x, y=[start_loss, *(record["test_loss"] for record in records)],
+                     name="test", mode="lines+markers", line={"color": PALETTE[0]})  # fmt: skip
+    if trained:
+        made.add_scatter(x=[at for at, _ in trained], y=[loss for _, loss in trained],
+                         name="train (before each step, mean over the cohort)",
+                         mode="lines+markers", line={"color": PALETTE[1], "dash": "dot"},
+                         )  # fmt: skip
+    return Panel("Loss against virtual time", "", made)

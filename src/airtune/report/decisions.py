@@ -1,0 +1,145 @@
+"""What the planner decided, round by round and client by client."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil, floor, log10
+from typing import Any
+
+from airtune.report.labels import Quantity, quantity
+from airtune.report.latency import short_name
+from airtune.report.style import SCALE, Panel, count_rounds, figure, line
+from airtune.report.view import STAGES, Records, RunView, numbers, scheduled
+
+NOT_DECIDED = {"client", "outcome", "rate_bps", "uplink_bits", "flops", "energy_j",
+               *(key for key, _ in STAGES)}  # fmt: skip
+"""Client fields that follow from decisions."""
+FIRST = ("bandwidth_hz", "pruning_rate", "sparsity", "rank", "split_point", "subchannels")
+"""Decisions in the order in which they are shown; others follow."""
+MOST_ROWS = 60
+WIDE_SPAN = 20.0
+
+Table = dict[tuple[int, int], float]
+"""A decision by (round, client)."""
+
+
+def decided(records: Records) -> dict[str, Table]:
+    """Every decision that some plan recorded. What a plan leaves out is 0 (nothing removed)."""
+    found: dict[str, Table] = {}
+    present: list[tuple[int, int]] = []
+    for record in records:
+        for entry in record["clients"]:
+            place = (record["round"], entry["client"])
+            present.append(place)
+            own = {key: value for key, value in entry.items() if key not in NOT_DECIDED}
+            for key, value in numbers(own, most=1).items():
+                found.setdefault(key, {})[place] = value
+    for key in ("pruning_rate", "sparsity"):
+        if key in found:
+            found[key] = {place: found[key].get(place, 0.0) for place in present}
+    order = [key for key in FIRST if key in found]
+    return {key: found[key] for key in [*order, *sorted(set(found) - set(order))]}
+
+
+def constants(records: Records) -> dict[str, float]:
+    """Decisions that were the same for every client in every round."""
+    return {
+        key: next(iter(table.values()))
+        for key, table in decided(records).items()
+        if len(set(table.values())) == 1
+    }
+
+
+def decision_panels(view: RunView) -> list[Panel]:
+    """A map of clients x rounds for every decision that varied."""
+    same = constants(view.records)
+    return [
+        _map(view, quantity(key), table)
+        for key, table in decided(view.records).items()
+        if key not in same
+    ]
+
+
+def _map(view: RunView, what: Quantity, table: Table) -> Panel:
+    clients = scheduled(view.records)
+    shown = clients[:MOST_ROWS]
+    values = [
+        [_scaled(table.get((number, client)), what.scale) for number in view.rounds]
+        for client in shown
+    ]
+    made = figure("round", "client")
+    made.add_heatmap(
+        x=view.rounds,
+        y=[short_name(view.names[client]) for client in shown],
+        customdata=values,
+        xgap=1,
+        ygap=1,
+        name=what.label,
+        hovertemplate=f"round %{{x}}, client %{{y}}<br>{what.label} %{{customdata:.4g}} "
+        f"{what.unit}<extra></extra>",
+        **_colours(values, what.unit),
+    )
+    made.update_layout(height=max(300, 110 + 22 * len(shown)))
+    made.update_yaxes(autorange="reversed", type="category", showgrid=False)
+    made.update_xaxes(showgrid=False)
+    count_rounds(made, view.rounds)
+    blank = any(value is None for row in values for value in row)
+    caption = "Blank: not scheduled, or not decided, in that round. " if blank else ""
+    if len(clients) > len(shown):
+        caption += f"The first {MOST_ROWS} of {len(clients)} clients."
+    return Panel(f"{what.label[0].upper()}{what.label[1:]}, by client and round", caption, made)
+
+
+def _colours(values: Sequence[Sequence[float | None]], unit: str) -> dict[str, Any]:
+    """Values as colours; on a logarithmic scale where they span more than a factor of 20."""
+    known = [value for row in values for value in row if value is not None]
+    bar: dict[str, Any] = {"title": {"text": f"[{unit}]", "side": "top"}, "thickness": 14}
+    if min(known) <= 0 or max(known) < WIDE_SPAN * min(known):
+        return {"z": values, "colorscale": SCALE, "colorbar": bar}
+    logs = [[None if value is None else log10(value) for value in row] for row in values]
+    low, high = floor(log10(min(known))), ceil(log10(max(known)))
+    ticks = [m * 10.0**power for power in range(low, high) for m in (1, 2, 5)]
+    ticks = [tick for tick in [*ticks, 10.0**high] if min(known) <= tick <= max(known)]
+    bar |= {"tickvals": [log10(tick) for tick in ticks], "ticktext": [f"{t:g}" for t in ticks]}
+    return {"z": logs, "colorscale": SCALE, "colorbar": bar}
+
+
+def _scaled(value: float | None, scale: float) -> float | None:
+    return None if value is None else value * scale
+
+
+def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
+    """The mean over clients and seeds of each decision in each arm that makes it, over rounds."""
+    of_arms = [[decided(records) for records in runs] for _, runs in arms]
+    keys = dict.fromkeys(key for runs in of_arms for tables in runs for key in tables)
+    panels = []
+    for key in [*(key for key in FIRST if key in keys), *(key for key in keys if key not in FIRST)]:
+        # The mean share of a fixed band says nothing, and a constant needs no figure.
+        values = {v for runs in of_arms for tables in runs for v in tables.get(key, {}).values()}
+        if key == "bandwidth_hz" or len(values) == 1:
+            continue
+        paths = [
+            (name, index, _by_round([tables[key] for tables in runs if key in tables]))
+            for index, ((name, _), runs) in enumerate(zip(arms, of_arms, strict=True))
+            if any(key in tables for tables in runs)
+        ]
+        panels.append(_lines(quantity(key), paths))
+    return panels
+
+
+def _by_round(tables: Sequence[Mapping[Any, float]]) -> dict[int, float]:
+    collected: dict[int, list[float]] = {}
+    for table in tables:
+        for (number, _), value in table.items():
+            collected.setdefault(number, []).append(value)
+    return {number: sum(values) / len(values) for number, values in sorted(collected.items())}
+
+
+def _lines(what: Quantity, paths: Sequence[tuple[str, int, dict[int, float]]]) -> Panel:
+    made = figure("round", what.axis)
+    for name, index, path in paths:
+        made.add_scatter(x=list(path), y=[value * what.scale for value in path.values()],
+                         name=name, mode="lines+markers", line=line(index),
+                         marker={"size": 4})  # fmt: skip
+    made.update_layout(showlegend=True)
+    count_rounds(made, [number for _, _, path in paths for number in path])
+    title = f"Mean {what.label} over rounds"
+    return Panel(title, "Mean over the scheduled clients and the seeds.", made)

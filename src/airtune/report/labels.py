@@ -1,0 +1,88 @@
+"""What recorded fields are called in words, and the unit that each is shown in.
+
+Fields that are not listed get their words from their name and their unit from its suffix, so that
+a part of a user's own appears in the report without being known here.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """`scale` turns a recorded value into the shown unit."""
+
+    label: str
+    unit: str
+    scale: float = 1.0
+
+    @property
+    def axis(self) -> str:
+        """`bandwidth [MHz]`."""
+        return f"{self.label} [{self.unit}]"
+
+
+KNOWN = {
+    "bandwidth_hz": Quantity("bandwidth", "MHz", 1e-6),
+    "rate_bps": Quantity("uplink rate", "Mbit/s", 1e-6),
+    "pruning_rate": Quantity("pruning rate", "share removed"),
+    "sparsity": Quantity("sparsity", "share removed"),
+    "rank": Quantity("LoRA rank", "ranks"),
+    "split_point": Quantity("blocks on the client", "blocks"),
+    "tx_power_w": Quantity("transmit power", "mW", 1e3),
+    "subchannels": Quantity("subchannels", "count"),
+    "virtual_queue": Quantity("virtual queue", "s"),
+    "virtual_queue_s": Quantity("virtual queue", "s"),
+}
+SUFFIXES = {
+    "_s": ("s", 1.0),
+    "_hz": ("MHz", 1e-6),
+    "_bps": ("Mbit/s", 1e-6),
+    "_bits": ("MB", 1e-6 / 8),
+    "_bytes": ("MB", 1e-6),
+    "_j": ("J", 1.0),
+    "_w": ("W", 1.0),
+    "_m": ("m", 1.0),
+    "_db": ("dB", 1.0),
+    "_dbm": ("dBm", 1.0),
+    "_share": ("share", 1.0),
+    "_rate": ("share", 1.0),
+    "_count": ("count", 1.0),
+    "_loss": ("nat", 1.0),
+    "flops": ("GFLOP", 1e-9),
+}
+DIMENSIONLESS = "1"
+
+
+def quantity(key: str) -> Quantity:
+    """Words and unit of a recorded field; dots of nested fields become words."""
+    name = key.rpartition(".")[2]
+    if key in KNOWN or name in KNOWN:
+        return KNOWN.get(key, KNOWN.get(name, Quantity(key, DIMENSIONLESS)))
+    for suffix, (unit, scale) in SUFFIXES.items():
+        if name.endswith(suffix) or name == suffix[1:]:
+            # A share or a loss says what it is; a unit does not belong to the words.
+            words = key if suffix in ("_rate", "_share", "_loss", "flops") else (
+                key.removesuffix(suffix)
+            )  # fmt: skip
+            return Quantity(_words(words), unit, scale)
+    return Quantity(_words(key), DIMENSIONLESS)
+
+
+def _words(key: str) -> str:
+    return key.replace(".", ": ").replace("_", " ")
+
+
+def span(largest: float, unit: str) -> Quantity:
+    """The multiple of a unit in which a cumulative axis up to `largest` reads well.
+
+    `unit` is `s`, `B`, `J` or `FLOP`; the label is empty.
+    """
+    if unit == "s":
+        steps = [(1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "d")]
+        enough = 3.0
+    else:
+        prefixes = ("", "k", "M", "G", "T", "P", "E")
+        steps = [(10.0 ** (3 * power), prefix + unit) for power, prefix in enumerate(prefixes)]
+        enough = 1.0
+    factor, name = max((step for step in steps if largest >= enough * step[0]), default=steps[0])
+    return Quantity("", name, 1.0 / factor)

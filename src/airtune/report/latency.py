@@ -1,0 +1,160 @@
+"""Where the time of a round goes: by stage, by client, as planned and as charged."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airtune.report.style import PALETTE, Panel, count_rounds, figure
+from airtune.report.view import STAGES, Records, RunView, entries
+
+SAME = 1e-9
+"""Planned and charged latency that differ by less are one number."""
+MOST_CLIENTS = 40
+LABELLED_ROUNDS = 40
+
+
+def stages(records: Records) -> list[tuple[str, str]]:
+    """The stages that took any time in this run, as (field, words)."""
+    return [
+        (key, words) for key, words in STAGES if any(e.get(key, 0) > 0 for _, e in entries(records))
+    ]
+
+
+def by_round(view: RunView) -> Panel:
+    """The last client's stages in every round, stacked; planned latency beside them."""
+    made = figure("round", "latency [s]")
+    last = [_entry(record, record["straggler"]) for record in view.records]
+    names = [view.names[record["straggler"]] for record in view.records]
+    told = [f"{name} ({r['straggler_stage']})" for name, r in zip(names, view.records, strict=True)]
+    for color, (key, words) in zip(PALETTE, stages(view.records), strict=False):
+        made.add_bar(
+            x=view.rounds,
+            y=[entry.get(key, 0.0) for entry in last],
+            name=f"{words} of the last client",
+            marker_color=color,
+            customdata=told,
+            hovertemplate=f"round %{{x}}, {words}: %{{y:.3g}} s<br>last: %{{customdata}}"
+            "<extra></extra>",
+        )
+    charged = [record["latency_s"] for record in view.records]
+    planned = [record["planned_latency_s"] for record in view.records]
+    made.add_scatter(x=view.rounds, y=planned, name="planned latency", mode="markers",
+                     marker={"color": "#000000", "symbol": "line-ew-open", "size": 12})  # fmt: skip
+    if len(view.records) <= LABELLED_ROUNDS:
+        made.add_scatter(
+            x=view.rounds, y=charged, mode="text", showlegend=False, hoverinfo="skip",
+            text=[f"{record['straggler']}" for record in view.records],
+            textposition="top center", name="last client",
+        )  # fmt: skip
+    if "deadline_s" in view.limits:
+        made.add_hline(y=view.limits["deadline_s"], line={"dash": "dash", "width": 1},
+                       annotation_text="deadline")  # fmt: skip
+    made.update_layout(barmode="stack", legend_traceorder="normal")
+    made.update_yaxes(range=[0, 1.12 * max([*charged, *planned])])
+    count_rounds(made, view.rounds)
+    worst = view.summary["straggler"]
+    caption = (
+        f"The number above a bar is the client that the round waited for; most often "
+        f"{view.names[worst['client']]}, in {worst['rounds']} of {len(view.records)} rounds."
+    )
+    return Panel("Latency of each round, by stage of its last client", caption, made)
+
+
+def _entry(record: Mapping[str, Any], client: int) -> Mapping[str, Any]:
+    return next(entry for entry in record["clients"] if entry["client"] == client)
+
+
+def by_client(view: RunView) -> Panel:
+    """Mean delay of each client in each stage, over the rounds it took part in."""
+    made = figure("mean delay [s]", "client")
+    means = _mean_stages(view.records)
+    clients = sorted(means, key=lambda client: (-sum(means[client].values()), client))
+    shown = clients[:MOST_CLIENTS]
+    times = Counter(record["straggler"] for record in view.records)
+    labels = [f"{short_name(view.names[c])}, last {times[c]}×" for c in shown]
+    for color, (key, words) in zip(PALETTE, stages(view.records), strict=False):
+        made.add_bar(y=labels, x=[means[client][key] for client in shown], name=words,
+                     orientation="h", marker_color=color)  # fmt: skip
+    made.update_layout(
+        barmode="stack", legend_traceorder="normal", height=max(340, 120 + 24 * len(shown))
+    )
+    made.update_yaxes(autorange="reversed", title="client", showgrid=False)
+    rest = len(clients) - len(shown)
+    caption = f"The slowest {MOST_CLIENTS}; {rest} faster clients are left out. " if rest else ""
+    return Panel(
+        "Mean time of a round, by client and stage",
+        caption + "“last 3×”: the round waited for this client three times.",
+        made,
+    )
+
+
+def short_name(name: str) -> str:
+    """`client 6 (pixel-9)` as `6 pixel-9`, where an axis says that these are clients."""
+    return name.removeprefix("client ").replace("(", "").replace(")", "")
+
+
+def _mean_stages(records: Records) -> dict[int, dict[str, float]]:
+    """Mean delay of every scheduled client in every stage."""
+    sums: dict[int, dict[str, float]] = {}
+    counts: Counter[int] = Counter()
+    for _, entry in entries(records):
+        counts[entry["client"]] += 1
+        total = sums.setdefault(entry["client"], {key: 0.0 for key, _ in STAGES})
+        for key in total:
+            total[key] += entry.get(key, 0.0)
+    return {
+        client: {key: value / counts[client] for key, value in total.items()}
+        for client, total in sums.items()
+    }
+
+
+def departure(records: Records) -> float | None:
+    """Largest |charged / planned - 1|; None where no latency was promised."""
+    ratios = [
+        abs(record["latency_s"] / record["planned_latency_s"] - 1.0)
+        for record in records
+        if record["planned_latency_s"] > 0
+    ]
+    return max(ratios, default=None)
+
+
+def planned_against_charged(view: RunView) -> Panel | None:
+    """A point a round; None where the plan came true to the last digit."""
+    worst = departure(view.records)
+    if worst is None or worst <= SAME:
+        return None
+    made = figure("planned latency [s]", "charged latency [s]")
+    planned = [record["planned_latency_s"] for record in view.records]
+    charged = [record["latency_s"] for record in view.records]
+    ends = [0.0, 1.05 * max([*planned, *charged])]
+    made.add_scatter(x=planned, y=charged, mode="markers", name="a round",
+                     text=[f"round {number}" for number in view.rounds],
+                     marker={"color": PALETTE[0], "size": 8})  # fmt: skip
+    made.add_scatter(x=ends, y=ends, mode="lines", name="as planned", hoverinfo="skip",
+                     line={"color": PALETTE[6], "dash": "dash", "width": 1})  # fmt: skip
+    return Panel(
+        "Planned against charged latency",
+        f"A point above the line is a round that took longer than planned; at most {worst:.1%} "
+        "off.",
+        made,
+    )
+
+
+def of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> Panel:
+    """Mean latency of a round in each arm, by stage of the client that the round waited for."""
+    made = figure("mean latency of a round, by stage of its last client [s]", "arm")
+    labels = [name for name, _ in arms]
+    joined = [[record for records in runs for record in records] for _, runs in arms]
+    for color, (key, words) in zip(
+        PALETTE, stages([r for records in joined for r in records]), strict=False
+    ):
+        means = [
+            sum(_entry(r, r["straggler"]).get(key, 0.0) for r in records) / len(records)
+            for records in joined
+        ]
+        made.add_bar(y=labels, x=means, name=words, orientation="h", marker_color=color)
+    made.update_layout(
+        barmode="stack", legend_traceorder="normal", height=max(280, 130 + 30 * len(labels))
+    )
+    made.update_yaxes(autorange="reversed", showgrid=False)
+    return Panel("Where a round's time goes", "", made)

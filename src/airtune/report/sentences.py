@@ -1,0 +1,106 @@
+"""The run in sentences, for the top of the page."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from airtune.quantities import format_duration, format_quantity
+from airtune.report.decisions import constants
+from airtune.report.labels import quantity
+from airtune.report.latency import SAME, departure
+from airtune.report.view import RunView, entries
+
+
+def run_sentences(view: RunView) -> list[str]:
+    """What was learned, what it cost, who held it up, and what did not go as planned."""
+    told = [_learned(view.summary), _cost(view.summary), _straggler(view)]
+    told += [*_scores(view.summary), _plan(view), *_missing(view), _constant(view)]
+    if view.summary["stopped"]:
+        told.append(f"It stopped early: {view.summary['stopped']}.")
+    return [sentence for sentence in told if sentence]
+
+
+def charged_as(charge_as: str | None, model: str) -> str:
+    """The sentence that keeps a simulated workload apart from the learning."""
+    if not charge_as:
+        return ""
+    return (
+        f"Charged as {charge_as}: time, bits, energy and memory are those of training {charge_as}, "
+        f"while the learning is that of {model}."
+    )
+
+
+def _learned(summary: Mapping[str, Any]) -> str:
+    start, final = summary["start_test_loss"], summary["final_test_loss"]
+    change = (1.0 - final / start) * 100.0
+    return (
+        f"The test loss {'fell' if change >= 0 else 'rose'} from {start:.4f} to {final:.4f} nat "
+        f"({abs(change):.0f} % {'less' if change >= 0 else 'more'}) in {summary['rounds']} rounds "
+        f"of {summary['method']}."
+    )
+
+
+def _cost(summary: Mapping[str, Any]) -> str:
+    return (
+        f"In this cell and on these devices that takes "
+        f"{format_duration(summary['virtual_time_s'])}, "
+        f"{format_quantity(summary['uplink_bits'] / 8, 'B')} up, "
+        f"{format_quantity(summary['downlink_bits'] / 8, 'B')} down and "
+        f"{format_quantity(summary['energy_j'], 'J')} of the clients' energy."
+    )
+
+
+def _straggler(view: RunView) -> str:
+    worst = view.summary["straggler"]
+    name = view.names[worst["client"]]
+    return (
+        f"{_capital(name)} was last in {worst['rounds']} of {len(view.records)} "
+        f"rounds, mostly waiting for its {worst['stage']}."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _scores(summary: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{_capital(name)}: {scores['before']:.1%} before and {scores['after']:.1%} after, on "
+        f"{scores['examples']} test examples."
+        for name, scores in summary["scores"].items()
+    ]
+
+
+def _plan(view: RunView) -> str:
+    worst = departure(view.records)
+    if worst is None:
+        return ""
+    if worst <= SAME:
+        return "Every round took exactly as long as planned."
+    return f"A round's charged latency was up to {worst:.1%} off the planned one."
+
+
+def _missing(view: RunView) -> list[str]:
+    """Clients that were late, silent or left out, if there were any."""
+    outcomes = Counter(entry["outcome"] for _, entry in entries(view.records))
+    skipped = sum(len(record["skipped"]) for record in view.records)
+    told = [
+        f"{outcomes[kind]} {words}"
+        for kind, words in (("late", "came too late"), ("silent", "fell silent"))
+        if outcomes[kind]
+    ]
+    told += [f"{skipped} left out by the planner"] if skipped else []
+    asked = sum(outcomes.values()) + skipped
+    return [f"Of {asked} updates asked for, {', '.join(told)}."] if told else []
+
+
+def _constant(view: RunView) -> str:
+    """Decisions that never varied have no figure, so they are said here."""
+    same = constants(view.records)
+    if not same:
+        return ""
+    parts = []
+    for key, value in same.items():
+        what = quantity(key)
+        parts.append(f"{what.label} {value * what.scale:.4g} {what.unit}")
+    return f"The same for every client in every round: {', '.join(parts)}."

@@ -1,0 +1,76 @@
+"""What a report is made from: records and plain values, nothing of a model or a channel."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airtune.quantities import FloatArray
+
+Records = Sequence[Mapping[str, Any]]
+
+STAGES = (("broadcast_s", "broadcast"), ("compute_s", "computing"), ("upload_s", "upload"))
+"""Client fields that add up to when a client is done, in the order in which they happen."""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run as its page shows it.
+
+    `names` and `position_m` (east, north; NaN where unknown) are of round 1, per client. `limits`
+    are the constraints in force by name (`deadline_s`, `latency_target_s`, `pruning_budget`,
+    `radius_m`); `weights` the clients' shares in the objective, any scale.
+    """
+
+    summary: Mapping[str, Any]
+    records: Records
+    names: Sequence[str]
+    position_m: Sequence[Sequence[float]]
+    weights: FloatArray
+    limits: Mapping[str, float] = field(default_factory=dict)
+    experiment_yaml: str = ""
+
+    @property
+    def rounds(self) -> list[int]:
+        """The numbers of the rounds."""
+        return [record["round"] for record in self.records]
+
+
+def entries(records: Records) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Every client's entry with the number of its round."""
+    for record in records:
+        for entry in record["clients"]:
+            yield record["round"], entry
+
+
+def scheduled(records: Records) -> list[int]:
+    """Clients that took part in some round, ascending."""
+    return sorted({entry["client"] for _, entry in entries(records)})
+
+
+def numbers(record: Mapping[str, Any], most: int) -> dict[str, float]:
+    """Every number among a record's fields, nested names joined by dots.
+
+    A list counts as its mean, and so does a field with more than `most` numbers in it (a value for
+    each of a hundred matrices is no set of curves).
+    """
+    found: dict[str, float] = {}
+    for key, value in record.items():
+        leaves = _leaves(value, key)
+        if len(leaves) > most:
+            leaves = {key: sum(leaves.values()) / len(leaves)}
+        found |= leaves
+    return found
+
+
+def _leaves(value: Any, key: str) -> dict[str, float]:
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return {}
+    if isinstance(value, int | float):
+        return {key: float(value)}
+    if isinstance(value, Mapping):
+        found: dict[str, float] = {}
+        for name, part in value.items():
+            found |= _leaves(part, f"{key}.{name}")
+        return found
+    plain = [float(x) for x in value if isinstance(x, int | float) and not isinstance(x, bool)]
+    return {key: sum(plain) / len(plain)} if plain and len(plain) == len(value) else {}

@@ -1,0 +1,121 @@
+"""Costs to the target, and arms against the first, on numbers that can be checked by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airtune.comparison.measure import (
+    RunResult,
+    costs_until,
+    default_target,
+    measure_arms,
+    reached,
+    statistics,
+)
+from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
+
+
+def run(
+    arm: str, seed: int, losses: list[float], latency_s: float = 10.0, **round_fields: Any
+) -> RunResult:
+    """A run with the same latency, 8 MB up, 1 MB down, 5 J and 6 FLOP in each round."""
+    records = [
+        {
+            "round": number + 1,
+            "test_loss": loss,
+            "latency_s": latency_s,
+            "virtual_time_s": latency_s * (number + 1),
+            "uplink_bits": 64e6,
+            "downlink_bits": 8e6,
+            "energy_j": 5.0,
+            "clients": [{"flops": 2.0}, {"flops": 4.0}],
+            **round_fields,
+        }
+        for number, loss in enumerate(losses)
+    ]
+    return RunResult(arm, seed, Path(), {"start_test_loss": 4.0, "stopped": None}, records)
+
+
+def compared(results: list[RunResult], target: float, source: str = "given") -> dict[str, Any]:
+    return {
+        "target_loss": target,
+        "target_source": source,
+        "arms": measure_arms(results, target),
+    }
+
+
+def test_costs_until_a_round() -> None:
+    assert costs_until(run("a", 0, [3.0, 2.0, 1.0]).records, 2) == {
+        "rounds": 2,
+        "virtual_time_s": 20.0,
+        "uplink_bytes": 16e6,
+        "downlink_bytes": 2e6,
+        "energy_j": 10.0,
+        "flops": 12.0,
+    }
+
+
+def test_reached_at_the_first_round_at_or_below() -> None:
+    records = run("a", 0, [3.0, 2.0, 2.5, 1.0]).records
+    assert [reached(records, target) for target in (3.5, 2.0, 1.5, 0.5)] == [1, 2, 4, None]
+
+
+def test_default_target_is_what_every_run_of_the_first_arm_reached() -> None:
+    results = [
+        run("a", 0, [3.0, 1.0, 1.2]),
+        run("b", 0, [0.1]),
+        run("a", 1, [2.0, 1.5, 1.4]),
+        RunResult("a", 2, Path(), failure="x."),
+    ]
+    assert default_target(results) == 1.4
+    assert default_target([RunResult("a", 0, Path(), failure="x.")]) is None
+
+
+def test_statistics() -> None:
+    assert statistics([1.0, 3.0]) == {
+        "mean": 2.0, "sd": pytest.approx(2.0**0.5), "min": 1.0, "max": 3.0,
+    }  # fmt: skip
+    assert statistics([5.0])["sd"] == 0.0
+
+
+def test_ratios_are_taken_seed_by_seed() -> None:
+    results = [
+        run("slow", 0, [2.0, 1.0], 10.0),
+        run("slow", 1, [1.0, 1.0], 30.0),
+        run("quick", 0, [1.0, 0.9], 5.0),
+    ]
+    slow, quick = measure_arms(results, 1.0)
+    # Seed 0 took the first arm 20 s and the second 5 s; seed 1 has nothing to be compared with.
+    assert quick["ratio"]["virtual_time_s"] == pytest.approx(0.25)
+    assert quick["ratio"]["final_test_loss"] == pytest.approx(0.9)
+    assert quick["ratio"]["seconds_a_round"] == pytest.approx(0.5)
+    assert slow["ratio"]["virtual_time_s"] == 1.0
+    assert slow["to_target"]["virtual_time_s"]["mean"] == pytest.approx(25.0)
+    told = comparison_sentences(compared(results, 1.0))
+    assert "quick is the fastest to the target: 5 s, ×0.25 of slow." in told
+    # Both send the same a round, and the second takes one round, so half.
+    assert any("quick sends least up to the target: 8 MB" in sentence for sentence in told)
+
+
+def test_equal_arms_are_not_called_better() -> None:
+    told = comparison_sentences(compared([run("a", 0, [1.0]), run("b", 0, [1.0])], 1.0))
+    assert told == ["The target is a test loss of 1 nat."]
+
+
+def test_no_silent_blanks() -> None:
+    results = [
+        run("a", 0, [1.0]),
+        run("a", 1, [3.0]),
+        run("b", 0, [2.0, 1.7]),
+        RunResult("c", 0, Path(), failure="client 3 has no signal."),
+    ]
+    numbers = compared(results, 1.0)
+    first, missed, failed = table_rows(numbers)
+    assert first[2] == "1, 1 of 2 seeds"
+    assert missed[2] == "not reached (best 1.7)"
+    assert failed[1] == "failed"
+    assert {len(row) for row in (first, missed, failed)} == {len(HEADINGS)}
+    told = comparison_sentences(numbers)
+    assert any("only in part by a (1 of 2 seeds)" in sentence for sentence in told)
+    assert "c, seed 0, failed: client 3 has no signal." in told

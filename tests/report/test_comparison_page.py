@@ -1,0 +1,105 @@
+"""The page of a comparison."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from airtune.comparison.measure import RunResult, measure_arms
+from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
+from airtune.report.comparison_page import (
+    ArmView,
+    ComparisonView,
+    comparison_panels,
+    render_comparison,
+)
+from tests.report.test_run_page import check_panel
+from tests.report.views import records
+
+
+@pytest.fixture(scope="module")
+def compared() -> ComparisonView:
+    """Three arms: two seeds, one seed that misses the target, and one that failed."""
+    results = [
+        RunResult("first", seed, Path("x"), {"start_test_loss": 3.0, "stopped": None},
+                  records(seed=seed, virtual_queue_s=2.0))
+        for seed in (0, 1)
+    ]  # fmt: skip
+    short = records(rounds=2)
+    results += [
+        RunResult("short", 0, Path("x"), {"start_test_loss": 3.0, "stopped": None}, short),
+        RunResult("broken", 0, Path("x"), failure="no signal <here>."),
+    ]
+    numbers = {
+        "target_loss": 0.5,
+        "target_source": "given",
+        "charge_as": None,
+        "arms": measure_arms(results, 0.5),
+    }
+    arms = [
+        ArmView(
+            name,
+            [(3.0, result.records) for result in results if result.arm == name and result.summary],
+            [(r.seed, f"{name}/seed-{r.seed}/report.html") for r in results
+             if r.arm == name and r.summary],
+        )
+        for name in ("first", "short", "broken")
+    ]  # fmt: skip
+    return ComparisonView(
+        title="three arms",
+        note="Charged as gpt2.",
+        sentences=comparison_sentences(numbers),
+        headings=HEADINGS,
+        rows=table_rows(numbers),
+        arms=arms,
+        measured=numbers,
+        names=[f"client {k} (pixel-9)" for k in range(4)],
+        position_m=[[10.0 * k, 5.0] for k in range(4)],
+        radius_m=60.0,
+    )
+
+
+def test_every_panel_is_full_and_has_units(compared: ComparisonView) -> None:
+    sections = comparison_panels(compared)
+    for panels in sections.values():
+        assert panels
+        for panel in panels:
+            check_panel(panel)
+    assert [panel.title for panel in sections["Rounds"]] == [
+        "Where a round's time goes",
+        "Mean pruning rate over rounds",
+        "Mean kept ranks over rounds",
+        "Virtual queue over rounds",
+    ]
+    assert len(sections["Cost to the target"]) == 5
+
+
+def test_an_arm_that_misses_the_target_says_so(compared: ComparisonView) -> None:
+    bars = comparison_panels(compared)["Cost to the target"][0].figure.data[0]
+    assert list(bars.y) == ["first", "short"]
+    assert bars.text[1] == "not reached"
+    assert compared.rows[1][2] == "not reached (best 1)"
+    assert compared.rows[2][1] == "failed"
+    assert "The target was not reached by short (best 1 nat)." in compared.sentences
+    assert "broken, seed 0, failed: no signal <here>." in compared.sentences
+
+
+def test_band_is_the_range_of_the_seeds(compared: ComparisonView) -> None:
+    figure = comparison_panels(compared)["Learning"][0].figure
+    bands = [trace for trace in figure.data if trace.fill == "toself"]
+    assert [band.legendgroup for band in bands] == ["first"]
+    lines = [trace for trace in figure.data if trace.fill is None]
+    assert [line.name for line in lines] == ["first", "short"]
+    # Both seeds have the same losses here, and times whose mean is shown.
+    times = [r[-1]["virtual_time_s"] for _, r in compared.arms[0].runs]
+    assert lines[0].x[-1] == pytest.approx(sum(times) / 2)
+
+
+def test_page(compared: ComparisonView) -> None:
+    page = render_comparison(compared)
+    assert page == render_comparison(compared)
+    assert 'href="first/seed-1/report.html"' in page
+    assert "broken/seed-0" not in page
+    assert "&lt;here&gt;" in page
+    ids = re.findall(r'<div id="(figure-\d+-\d+)"', page)
+    assert len(ids) == len(set(ids)) == 13

@@ -1,0 +1,182 @@
+"""The page of a run: every panel full, every axis with a unit, nothing asked of a network."""
+
+import re
+from typing import Any
+
+import pytest
+
+from airtune.report.decisions import decided
+from airtune.report.labels import quantity, span
+from airtune.report.latency import departure
+from airtune.report.page import render, run_panels
+from airtune.report.paths import constraint_panels, extra_paths
+from airtune.report.sentences import run_sentences
+from airtune.report.style import Panel
+from airtune.report.view import RunView, numbers
+from tests.report.views import records, view
+
+WITHOUT_UNIT = {"round", "client", "arm"}
+"""Axes that count or name things."""
+
+
+def check_panel(panel: Panel) -> None:
+    """Something is drawn, and both axes say what they show and in which unit."""
+    assert panel.title
+    drawn = panel.figure.data
+    assert drawn
+    for trace in drawn:
+        for axis in ("x", "y"):
+            values = getattr(trace, axis)
+            assert values is not None and len(values) > 0, (panel.title, trace.name)  # noqa: PT018
+    for axis in (panel.figure.layout.xaxis, panel.figure.layout.yaxis):
+        title = axis.title.text
+        assert title in WITHOUT_UNIT or re.search(r"\[[^\]]+\]$", title), (panel.title, title)
+
+
+@pytest.fixture(scope="module")
+def full() -> RunView:
+    """A run with all that a method may record."""
+    made = records(virtual_queue_s=3.0, covariance={"measured": 0.1, "share": 0.02}, note="text")
+    made[2]["planned_latency_s"] *= 0.5
+    return view(made)
+
+
+def test_every_panel_is_full_and_has_units(full: RunView) -> None:
+    sections = run_panels(full)
+    titles = [panel.title for panels in sections.values() for panel in panels]
+    for panels in sections.values():
+        for panel in panels:
+            check_panel(panel)
+    assert titles == [
+        "Loss against virtual time",
+        "Loss against bytes sent up",
+        "Loss against the clients' energy",
+        "Latency of each round, by stage of its last client",
+        "Mean time of a round, by client and stage",
+        "Planned against charged latency",
+        "Bandwidth, by client and round",
+        "Pruning rate, by client and round",
+        "Kept ranks, by client and round",
+        "The cell in round 1",
+        "Long-term latency constraint",
+        "Pruning budget",
+        "Virtual queue over rounds",
+        "Covariance: measured over rounds",
+        "Covariance: share over rounds",
+    ]
+
+
+def test_what_a_run_does_not_have_makes_no_panel() -> None:
+    nan = float("nan")
+    made = [
+        {**record, "clients": [{k: v for k, v in entry.items() if k not in (
+            "pruning_rate", "kept_ranks")} for entry in record["clients"]]}
+        for record in records()
+    ]  # fmt: skip
+    plain = view(made, limits={"pruning_budget": 0.3}, position_m=[[nan, nan]] * 4)
+    sections = run_panels(plain)
+    assert sections["Constraints"] == sections["Measured by the method"] == []
+    assert [panel.title for panel in sections["Decisions and the cell"]] == [
+        "Bandwidth, by client and round"
+    ]
+    assert "<h2>Constraints" not in render(plain)
+
+
+def test_page_is_self_contained_and_reproducible(full: RunView) -> None:
+    page = render(full)
+    assert page == render(full)
+    assert page.count("plotly.js v") == 1
+    outside = page.replace(page[page.index("<script>") : page.index("</script>")], "")
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", outside)
+    assert "<p></td>" not in page
+    assert "&lt;p&gt;" in page
+    ids = re.findall(r'<div id="(figure-\d+-\d+)"', page)
+    assert len(ids) == len(set(ids)) == 15
+
+
+def test_sentences(full: RunView) -> None:
+    told = " ".join(run_sentences(full))
+    assert "fell from 3.0000 to 0.3333 nat (89 % less) in 6 rounds of jcpba." in told
+    assert "Client 3 (laptop-cpu) was last in 6 of 6 rounds, mostly waiting for its upload." in told
+    assert "charged latency was up to 100.0% off the planned one." in told
+    assert "LoRA rank 8 ranks, transmit power 200 mW" in told
+    assert "Share of slots realised: 25.0% before and 50.0% after, on 4 test examples." in told
+    assert "Charged as llama-3.2-1b: time, bits, energy and memory" in render(full)
+    assert "Every round took exactly as long as planned." in run_sentences(view(records()))
+
+
+def test_late_silent_and_skipped_are_counted() -> None:
+    made = records(rounds=2)
+    made[0]["clients"][0]["outcome"] = "late"
+    made[1]["clients"][1]["outcome"] = "silent"
+    made[1]["skipped"] = {"4": "out of reach"}
+    told = run_sentences(view(made))
+    assert (
+        "Of 9 updates asked for, 1 came too late, 1 fell silent, 1 left out by the planner." in told
+    )
+
+
+def test_a_removed_share_that_is_not_recorded_is_zero() -> None:
+    rates = decided(records())["pruning_rate"]
+    assert set(rates.values()) == {0.0, 0.25}
+    assert len(rates) == 24
+
+
+def test_weighted_mean_of_the_pruning_budget() -> None:
+    made = records(rounds=1, clients=2)
+    # Weights 1 and 2; client 0 is pruned by 0.25 in round 1, client 1 is not.
+    panel = next(p for p in constraint_panels(view(made)) if p.title == "Pruning budget")
+    assert panel.figure.data[0].y[0] == pytest.approx(0.25 / 3)
+
+
+def test_the_straggler_is_named_above_its_bar() -> None:
+    made = records(rounds=3)
+    panel = run_panels(view(made))["Latency"][0]
+    labels = next(trace for trace in panel.figure.data if trace.name == "last client")
+    assert list(labels.text) == ["3", "3", "3"]
+    assert list(labels.y) == [record["latency_s"] for record in made]
+    bars = [trace for trace in panel.figure.data if trace.type == "bar"]
+    stacked = [sum(bar.y[k] for bar in bars) for k in range(3)]
+    assert stacked == pytest.approx([record["latency_s"] for record in made])
+
+
+def test_no_promise_no_departure() -> None:
+    made = records(rounds=2)
+    for record in made:
+        record["planned_latency_s"] = 0.0
+    assert departure(made) is None
+    render(view(made))
+
+
+@pytest.mark.parametrize(
+    ("key", "axis", "scaled"),
+    [
+        ("bandwidth_hz", "bandwidth [MHz]", 3.0),
+        ("queue_length_s", "queue length [s]", 3e6),
+        ("server_flops", "server flops [GFLOP]", 3e-3),
+        ("theory.rank_share", "theory: rank share [share]", 3e6),
+        ("something", "something [1]", 3e6),
+    ],
+)
+def test_words_and_units_of_fields(key: str, axis: str, scaled: float) -> None:
+    assert quantity(key).axis == axis
+    assert 3e6 * quantity(key).scale == pytest.approx(scaled)
+
+
+@pytest.mark.parametrize(
+    ("largest", "unit", "shown"),
+    [
+        (2.0, "s", "s"), (200.0, "s", "min"), (20_000.0, "s", "h"), (300_000.0, "s", "d"),
+        (999.0, "B", "B"), (5e6, "B", "MB"), (2e3, "J", "kJ"), (0.0, "J", "J"),
+    ],
+)  # fmt: skip
+def test_spans(largest: float, unit: str, shown: str) -> None:
+    assert span(largest, unit).unit == shown
+
+
+def test_numbers_of_any_record() -> None:
+    value: dict[str, Any] = {"a": 1, "b": {"c": 2.0, "d": "x"}, "e": [1, 3], "f": [1, "x"],
+                             "g": True, "h": None, "i": []}  # fmt: skip
+    assert numbers(value, most=2) == {"a": 1.0, "b.c": 2.0, "e": 2.0}
+    assert numbers({"m": {"q": 1, "v": 3}}, most=1) == {"m": 2.0}
+    assert extra_paths([{"round": 1, "latency_s": 1.0, "new": 5}]) == {"new": {1: 5.0}}
