@@ -22,7 +22,7 @@ def compared() -> ComparisonView:
     """Three arms: two seeds, one seed that misses the target, and one that failed."""
     results = [
         RunResult("first", seed, Path("x"), {"start_test_loss": 3.0, "stopped": None},
-                  records(seed=seed, virtual_queue_s=2.0))
+                  records(seed=seed, plan={"virtual_queue_s": 2.0}))
         for seed in (0, 1)
     ]  # fmt: skip
     short = records(rounds=2)
@@ -68,7 +68,8 @@ def test_every_panel_is_full_and_has_units(compared: ComparisonView) -> None:
     assert [panel.title for panel in sections["Rounds"]] == [
         "Where a round's time goes",
         "Mean pruning rate over rounds",
-        "Mean kept ranks over rounds",
+        "Mean kept ranks of a matrix (mean) over rounds",
+        "Mean main subchannels over rounds",
         "Virtual queue over rounds",
     ]
     assert len(sections["Cost to the target"]) == 5
@@ -102,4 +103,4 @@ def test_page(compared: ComparisonView) -> None:
     assert "broken/seed-0" not in page
     assert "&lt;here&gt;" in page
     ids = re.findall(r'<div id="(figure-\d+-\d+)"', page)
-    assert len(ids) == len(set(ids)) == 13
+    assert len(ids) == len(set(ids)) == 14

@@ -36,7 +36,12 @@ def check_panel(panel: Panel) -> None:
 @pytest.fixture(scope="module")
 def full() -> RunView:
     """A run with all that a method may record."""
-    made = records(virtual_queue_s=3.0, covariance={"measured": 0.1, "share": 0.02}, note="text")
+    made = records(
+        plan={"virtual_queue_s": 3.0, "latency_target_s": 6.0, "objective": 2.0},
+        measured={"update_energy": 9.0, "covariance_energy": 0.01},
+        spread={"first": 0.1, "share": 0.02},
+        note="text",
+    )
     made[2]["planned_latency_s"] *= 0.5
     return view(made)
 
@@ -56,13 +61,16 @@ def test_every_panel_is_full_and_has_units(full: RunView) -> None:
         "Planned against charged latency",
         "Bandwidth, by client and round",
         "Pruning rate, by client and round",
-        "Kept ranks, by client and round",
+        "Kept ranks of a matrix (mean), by client and round",
+        "Main subchannels, by client and round",
         "The cell in round 1",
         "Long-term latency constraint",
         "Pruning budget",
-        "Virtual queue over rounds",
-        "Covariance: measured over rounds",
-        "Covariance: share over rounds",
+        "Virtual queue",
+        "Squared norms: the update, and what the server does not get of it",
+        "Objective of each round",
+        "Spread: first over rounds",
+        "Spread: share over rounds",
     ]
 
 
@@ -70,7 +78,7 @@ def test_what_a_run_does_not_have_makes_no_panel() -> None:
     nan = float("nan")
     made = [
         {**record, "clients": [{k: v for k, v in entry.items() if k not in (
-            "pruning_rate", "kept_ranks")} for entry in record["clients"]]}
+            "pruning_rate", "kept_ranks", "main_subchannels")} for entry in record["clients"]]}
         for record in records()
     ]  # fmt: skip
     plain = view(made, limits={"pruning_budget": 0.3}, position_m=[[nan, nan]] * 4)
@@ -91,7 +99,7 @@ def test_page_is_self_contained_and_reproducible(full: RunView) -> None:
     assert "<p></td>" not in page
     assert "&lt;p&gt;" in page
     ids = re.findall(r'<div id="(figure-\d+-\d+)"', page)
-    assert len(ids) == len(set(ids)) == 15
+    assert len(ids) == len(set(ids)) == 18
 
 
 def test_sentences(full: RunView) -> None:

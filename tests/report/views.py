@@ -55,7 +55,8 @@ def _entry(client: int, number: int, draw: np.random.Generator) -> dict[str, Any
         "tx_power_w": 0.2,
         # Recorded only where something is removed.
         **({"pruning_rate": 0.25} if (client + number) % 2 else {}),
-        "kept_ranks": {"q_proj": 4 + client, "v_proj": 2},
+        "kept_ranks": [4 + client, 2],
+        "main_subchannels": [3, 5] if client else [1],
     }
 
 
@@ -84,7 +85,7 @@ def view(made: list[dict[str, Any]], **changes: Any) -> RunView:
         "names": [f"client {k} ({DEVICES[k % 2]})" for k in range(clients)],
         "position_m": [[10.0 * k - 15.0, 20.0] for k in range(clients)],
         "weights": np.arange(1.0, clients + 1),
-        "limits": {"radius_m": 50.0, "pruning_budget": 0.3, "latency_target_s": 6.0},
+        "limits": {"radius_m": 50.0, "pruning_budget": 0.3, "deadline_s": 9.0},
         "experiment_yaml": "rounds: 6\n",
     }
     return RunView(**(arguments | changes))

@@ -11,7 +11,8 @@ from airtune.comparison.definition import Comparison
 from airtune.comparison.measure import MEASURES, RunResult, default_target, measure_arms
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
 from airtune.errors import AirtuneError
-from airtune.experiment.world import client_names, deal_devices
+from airtune.experiment.devices import deal_devices
+from airtune.experiment.world import client_names
 from airtune.files import write_json_atomic, write_text_atomic
 from airtune.report.comparison_page import ArmView, ComparisonView, render_comparison
 from airtune.report.costs import COSTS, spent

@@ -7,12 +7,12 @@ from typing import Any
 from airtune.report.labels import Quantity, quantity
 from airtune.report.latency import short_name
 from airtune.report.style import SCALE, Panel, count_rounds, figure, line
-from airtune.report.view import STAGES, Records, RunView, numbers, scheduled
+from airtune.report.view import Records, RunView, numbers, scheduled
 
-NOT_DECIDED = {"client", "outcome", "rate_bps", "uplink_bits", "flops", "energy_j",
-               *(key for key, _ in STAGES)}  # fmt: skip
-"""Client fields that follow from decisions."""
-FIRST = ("bandwidth_hz", "pruning_rate", "sparsity", "rank", "split_point", "subchannels")
+FOLLOWS = ("client", "outcome", "flops", "energy_j")
+FOLLOWS_ENDING = ("_s", "_bits", "_bps")
+"""Client fields that follow from decisions: delays, payloads, rates."""
+FIRST = ("bandwidth_hz", "pruning_rate", "sparsity", "kept_ranks", "rank", "split_point")
 """Decisions in the order in which they are shown; others follow."""
 MOST_ROWS = 60
 WIDE_SPAN = 20.0
@@ -29,14 +29,22 @@ def decided(records: Records) -> dict[str, Table]:
         for entry in record["clients"]:
             place = (record["round"], entry["client"])
             present.append(place)
-            own = {key: value for key, value in entry.items() if key not in NOT_DECIDED}
-            for key, value in numbers(own, most=1).items():
+            for key, value in numbers(_own(entry), most=1).items():
                 found.setdefault(key, {})[place] = value
     for key in ("pruning_rate", "sparsity"):
         if key in found:
             found[key] = {place: found[key].get(place, 0.0) for place in present}
     order = [key for key in FIRST if key in found]
     return {key: found[key] for key in [*order, *sorted(set(found) - set(order))]}
+
+
+def _own(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The decisions in a client's entry; of subchannels their number, not their names."""
+    return {
+        key: len(value) if key.endswith("subchannels") else value
+        for key, value in entry.items()
+        if key not in FOLLOWS and not key.endswith(FOLLOWS_ENDING)
+    }
 
 
 def constants(records: Records) -> dict[str, float]:

@@ -11,7 +11,23 @@ from airtune.report.view import Records, RunView, numbers
 SHOWN_ELSEWHERE = {
     "round", "virtual_time_s", "latency_s", "planned_latency_s", "straggler", "straggler_stage",
     "train_loss", "test_loss", "uplink_bits", "downlink_bits", "energy_j", "skipped", "clients",
+    "latency_target_s", "server_s",
 }  # fmt: skip
+GROUPS = {
+    "Virtual queue": ("virtual_queue_s",),
+    "Orthogonality of the factors": ("cosine_a", "cosine_b"),
+    "Squared norms: the update, and what the server does not get of it": (
+        "update_energy", "dropped_energy", "covariance_energy",
+    ),
+    "Objective of each round": ("objective", "objective_lower_bound"),
+}  # fmt: skip
+"""Recorded numbers that one figure shows together."""
+ONE_RUN_ONLY = ("objective", "objective_lower_bound")
+"""Numbers that mean nothing beside those of another arm."""
+LOG_FROM = 100.0
+"""Curves whose values span more than this factor share a logarithmic axis."""
+WRAPPERS = ("plan.", "measured.")
+"""Fields of a record that only say where their numbers come from."""
 MOST_CURVES = 7
 """Numbers of one field that still make a readable figure."""
 
@@ -20,18 +36,30 @@ def extra_paths(records: Records) -> dict[str, dict[int, float]]:
     """Numbers of the rounds that no other panel shows, as key -> round -> value."""
     found: dict[str, dict[int, float]] = {}
     for record in records:
-        own = {key: value for key, value in record.items() if key not in SHOWN_ELSEWHERE}
-        for key, value in numbers(own, most=MOST_CURVES).items():
-            found.setdefault(key, {})[record["round"]] = value
+        for key, value in numbers(record, most=MOST_CURVES).items():
+            name = key.removeprefix(WRAPPERS[0]).removeprefix(WRAPPERS[1])
+            if name.partition(".")[0] not in SHOWN_ELSEWHERE:
+                found.setdefault(name, {})[record["round"]] = value
     return found
 
 
 def extra_panels(view: RunView) -> list[Panel]:
-    """One panel for the extra numbers that share their first word and unit."""
-    groups: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
-    for key, path in extra_paths(view.records).items():
-        groups.setdefault((key.partition(".")[0], quantity(key).unit), {})[key] = path
-    return [_group(view, first, paths) for (first, _), paths in groups.items()]
+    """A panel for each group of numbers that belong together, and for each number without one."""
+    paths = extra_paths(view.records)
+    grouped = {key for keys in GROUPS.values() for key in keys}
+    panels = [
+        _group(view, title, {key: paths[key] for key in keys if key in paths})
+        for title, keys in GROUPS.items()
+        if any(key in paths for key in keys)
+    ]
+    rest: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    for key, path in paths.items():
+        if key not in grouped:
+            rest.setdefault((key.partition(".")[0], quantity(key).unit), {})[key] = path
+    for (first, _), several in rest.items():
+        words = quantity(first if len(several) > 1 else next(iter(several))).label
+        panels.append(_group(view, f"{words[0].upper()}{words[1:]} over rounds", several))
+    return panels
 
 
 def extra_of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
@@ -42,7 +70,7 @@ def extra_of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
         for index, (name, runs) in enumerate(arms)
     ]
     keys = dict.fromkeys(key for _, _, runs in tables for run in runs for key in run)
-    for key in keys:
+    for key in (key for key in keys if key not in ONE_RUN_ONLY):
         what = quantity(key)
         made = figure("round", what.axis)
         rounds = []
@@ -69,26 +97,31 @@ def _mean_path(paths: Sequence[Mapping[int, float]]) -> dict[int, float]:
     }
 
 
-def _group(view: RunView, first: str, paths: Mapping[str, Mapping[int, float]]) -> Panel:
+def _group(view: RunView, title: str, paths: Mapping[str, Mapping[int, float]]) -> Panel:
     shown = {key: quantity(key) for key in paths}
     one = next(iter(shown.values()))
-    words = one.label if len(paths) == 1 else quantity(first).label
-    made = figure("round", f"{words} [{one.unit}]")
+    made = figure("round", one.axis if len(paths) == 1 else f"value [{one.unit}]")
     for index, (key, path) in enumerate(paths.items()):
         made.add_scatter(
             x=list(path), y=[value * shown[key].scale for value in path.values()],
             name=shown[key].label, mode="lines+markers", line=line(index), marker={"size": 4},
         )  # fmt: skip
     made.update_layout(showlegend=len(paths) > 1)
+    values = [value for path in paths.values() for value in path.values()]
+    if min(values) > 0 and max(values) > LOG_FROM * min(values):
+        made.update_yaxes(type="log")
     count_rounds(made, view.rounds)
-    return Panel(f"{words[0].upper()}{words[1:]} over rounds", "", made)
+    return Panel(title, "", made)
 
 
 def constraint_panels(view: RunView) -> list[Panel]:
     """Constraints that bind over the whole run, as the path of what they limit."""
     panels = []
-    if "latency_target_s" in view.limits:
-        panels.append(_mean_latency(view, view.limits["latency_target_s"]))
+    # A target that was derived before round 1 is in the records, not in the experiment.
+    plan = view.records[0].get("plan", {})
+    target_s = plan.get("latency_target_s", view.limits.get("latency_target_s"))
+    if target_s is not None:
+        panels.append(_mean_latency(view, target_s))
     if "pruning_budget" in view.limits and any(_pruning(view)):
         panels.append(_mean_pruning(view, view.limits["pruning_budget"]))
     return panels

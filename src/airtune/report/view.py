@@ -8,8 +8,15 @@ from airtune.quantities import FloatArray
 
 Records = Sequence[Mapping[str, Any]]
 
-STAGES = (("broadcast_s", "broadcast"), ("compute_s", "computing"), ("upload_s", "upload"))
-"""Client fields that add up to when a client is done, in the order in which they happen."""
+STAGES = (
+    ("broadcast_s", "broadcast"),
+    ("compute_s", "computing"),
+    ("upload_s", "upload"),
+    ("download_s", "hidden states and gradients down"),
+    ("server_s", "main server"),
+    ("wait_s", "waiting for others"),
+)
+"""Client fields that add up to when a client is done; the last three are those of a split model."""
 
 
 @dataclass(frozen=True)
