@@ -172,8 +172,13 @@ class ExperimentConfig(Section):
     charge_as: str | None = Field(
         None, description="charge time and energy as if this model were trained"
     )
-    engine: Literal["auto", "sequential", "workers"] = Field(
-        "auto", description="auto | sequential | workers (one process per core); same result"
+    engine: Literal["auto", "sequential", "workers", "batched", "batched-workers"] = Field(
+        "auto",
+        description="auto | sequential | batched (clients trained as one stack) | workers "
+        "(processes) | batched-workers; same result up to rounding",
+    )
+    workers: int | None = Field(
+        None, ge=1, description="worker processes; null: one per core, at most one per client"
     )
     threads: int | None = Field(
         None, ge=1, description="torch threads; null: one for a small model, else one per core"

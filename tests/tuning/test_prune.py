@@ -24,6 +24,7 @@ from airtune.tuning.local import TrainingSettings, completion_loss, train_locall
 from airtune.tuning.prune import PrunedTuner, Slicer
 from airtune.tuning.slice import Slice, adapter_cuts, gather, scatter, whole_slice
 from airtune.tuning.sliced_model import sliced_model
+from airtune.tuning.tuner import TuningJob
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.pruning import pruned_widths
 from airtune.workload.step import Step
@@ -377,3 +378,41 @@ def test_a_model_that_is_not_its_architecture_is_refused() -> None:
     model.get_base_model().model.layers[1].self_attn.head_dim = 5
     with pytest.raises(InputError, match=r"config\.head_dim is 4, but it must be 5"):
         sliced_model(model, part)
+
+
+def test_clients_of_one_rate_are_a_stack() -> None:
+    model = adapted(*MODELS["llama, groups"])
+    start = random_state(model, seed=9)
+    tuner = PrunedTuner(Slicer(model, WeightImportance()))
+    training = TrainingSettings(keep_optimizer=True, learning_rate=0.02)
+    carried: dict[str, Tensor] = {}
+    for turn in range(2):
+        jobs = [
+            TuningJob(start, a_plan(0.5), Context(model, [make_batch(10 * c + turn)] * 2, training))
+            for c in range(3)
+        ]
+        jobs[0].context.carried.update(carried)
+        assert tuner.stackable(jobs[0].plan, jobs[0].context) == 0.5
+        expected = [tuner.tune(job.start, job.plan, job.context) for job in jobs]
+        for one, other in zip(tuner.tune_stack(jobs), expected, strict=True):
+            assert one.losses == pytest.approx(other.losses, rel=1e-5)
+            assert one.carried.keys() == other.carried.keys()
+            for key, value in (*other.state.items(), *other.carried.items()):
+                found = {**one.state, **one.carried}[key]
+                torch.testing.assert_close(found, value, rtol=1e-5, atol=1e-5)
+        # The second turn continues from moments of a wider slice.
+        carried = tuner.tune(start, a_plan(0.0), jobs[0].context).carried
+
+
+def test_clients_of_different_slices_are_no_stack() -> None:
+    model = adapted(*MODELS["gpt2"])
+    tuner = PrunedTuner(Slicer(model, WeightImportance()))
+    jobs = [
+        TuningJob(random_state(model, seed), a_plan(0.5), Context(model, [make_batch(1)]))
+        for seed in (1, 2)
+    ]
+    slices = [tuner.slicer.slice(job.start, 0.5) for job in jobs]
+    assert slices[0] != slices[1]
+    for job, result in zip(jobs, tuner.tune_stack(jobs), strict=True):
+        alone = tuner.tune(job.start, job.plan, job.context)
+        assert all(torch.equal(result.state[key], alone.state[key]) for key in alone.state)

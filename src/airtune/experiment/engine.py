@@ -1,9 +1,13 @@
-"""Where clients are trained: one after another here, or on a worker process per core.
+"""Where and how clients are trained: here or on worker processes, one by one or as stacks.
 
-Both give the same bytes, since every client is trained by the same code on one thread. The choice
-is made from shapes before round 1 and written into the resolved experiment.
+`sequential` and `workers` give the same bytes, since every client is trained by the same code on
+one thread. `batched` and `batched-workers` give the same numbers up to rounding, and the same bytes
+for the same number of workers. The choice is made from shapes before round 1 and written into the
+resolved experiment.
 """
 
+import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,16 +18,25 @@ from airtune.federated.backend import Backend, ClientSide, InProcess
 from airtune.federated.method import Method
 from airtune.federated.workers import Workers
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
+from airtune.tuning.adapter_stack import COPIES
 from airtune.tuning.base_model import load_base, usable_cores, use_threads
+from airtune.tuning.batched import TOKENS_AT_ONCE
+from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.local import TrainingSettings
 from airtune.tuning.schedule import Schedule
-from airtune.update.codec import shapes_of
+from airtune.tuning.stacked_linear import refuses_stacking
+from airtune.tuning.tuner import Tuner
+from airtune.update.codec import Shapes, shapes_of
 from airtune.workload.architecture import Architecture
 
 SMALL_MODEL_WIDTH = 512
 """Below this width a second thread waits more than it computes, above all on a busy machine."""
 WORTHWHILE_STEPS = 400
 """Starting a worker costs about as much as two hundred steps of the built-in model."""
+STACK_BYTES = 2**29
+"""Memory for the clients of one stack, beside the model and its activations."""
+HELD_BESIDES = 3
+"""An adapter is also held as received, as trained, and as the change that is encoded."""
 
 
 def is_small(architecture: Architecture) -> bool:
@@ -31,23 +44,71 @@ def is_small(architecture: Architecture) -> bool:
     return architecture.hidden_size < SMALL_MODEL_WIDTH
 
 
-def choose_engine(config: ExperimentConfig, architecture: Architecture) -> str:
-    """`sequential` or `workers`; only `auto` is a question."""
-    if config.engine != "auto":
-        return config.engine
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine, its worker processes (None: it has none), and why it is this one."""
+
+    name: str
+    workers: int | None = None
+    reason: str = ""
+
+    @property
+    def notice(self) -> str:
+        """A sentence for the user."""
+        processes = f", {self.workers} processes" if self.workers else ""
+        return f"Engine: {self.name}{processes}{f' ({self.reason})' if self.reason else ''}."
+
+
+def choose_engine(
+    config: ExperimentConfig, architecture: Architecture, side: ClientSide, step_tokens: float
+) -> EngineChoice:
+    """What was asked for, or for `auto` what the shapes suggest.
+
+    `step_tokens` is the tokens of one client's step. A stack pays while several of them fit into
+    one forward pass. Where clients cannot be stacked, they are trained one by one, and told why.
+    """
     cohort = config.cohort.size or config.clients.count
-    steps = config.rounds * cohort * config.training.local_steps
-    parallel = min(usable_cores(), cohort) > 1 and is_small(architecture)
-    one_thread = config.threads in (None, 1)
-    return "workers" if parallel and one_thread and steps >= WORTHWHILE_STEPS else "sequential"
+    workers = config.workers or min(usable_cores(), cohort)
+    if isinstance(side.method.tuner, CohortTuner):
+        return EngineChoice("sequential", None, "the cohort trains together with its main server")
+    refusal = _refuses_stacking(side)
+    if config.engine == "auto":
+        steps = config.rounds * cohort * config.training.local_steps
+        parallel = workers > 1 and is_small(architecture) and config.threads in (None, 1)
+        parallel = parallel and steps >= WORTHWHILE_STEPS
+        stacked = cohort > 1 and 2 * step_tokens <= TOKENS_AT_ONCE and not refusal
+    else:
+        parallel = config.engine.endswith("workers")
+        stacked = config.engine.startswith("batched") and not refusal
+    name = {
+        (False, False): "sequential",
+        (False, True): "workers",
+        (True, False): "batched",
+        (True, True): "batched-workers",
+    }[stacked, parallel]
+    reason = f"not batched: {refusal}" if refusal and config.engine != name else ""
+    return EngineChoice(name, workers if parallel else None, reason)
 
 
-def make_backend(config: ExperimentConfig, engine: str, side: ClientSide) -> Backend:
+def _refuses_stacking(side: ClientSide) -> str:
+    tuner = side.method.tuner
+    if not isinstance(tuner, Tuner) or type(tuner).stackable is Tuner.stackable:
+        return f"{type(tuner).__name__} knows no stacks"
+    return refuses_stacking(side.model)
+
+
+def make_backend(config: ExperimentConfig, engine: EngineChoice, side: ClientSide) -> Backend:
     """The backend of an engine; workers make their own copy of `side` from the experiment."""
-    if engine == "workers":
-        cohort = config.cohort.size or config.clients.count
-        return Workers(partial(build_client_side, config), min(usable_cores(), cohort))
-    return InProcess(side)
+    together = clients_at_once(side.shapes) if engine.name.startswith("batched") else 1
+    if engine.workers:
+        return Workers(partial(build_client_side, config), engine.workers, together)
+    return InProcess(side, together)
+
+
+def clients_at_once(shapes: Shapes) -> int:
+    """Clients whose adapters, gradients and moments fit into `STACK_BYTES`."""
+    row = sum(math.prod(shape) for shape in shapes.values())
+    return max(2, STACK_BYTES // (4 * (COPIES + HELD_BESIDES) * row))
 
 
 def build_client_side(config: ExperimentConfig) -> ClientSide:

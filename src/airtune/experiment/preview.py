@@ -66,7 +66,7 @@ def _real_seconds(world: World, cohort: int) -> float:
     began = time.perf_counter()
     world.side.answer(ClientTask(0, plan.client, plan, broadcast))
     train_s = time.perf_counter() - began
-    if world.config.engine == "workers":
+    if world.config.workers:
         train_s /= min(usable_cores(), cohort)
     began = time.perf_counter()
     world.evaluate(state.adapter)

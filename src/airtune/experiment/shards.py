@@ -46,6 +46,11 @@ class Shards:
         longest = self.train.length[self.rows(client, round_index)].max(axis=1)
         return [(self.batch_size, int(tokens)) for tokens in longest]
 
+    @property
+    def step_tokens(self) -> float:
+        """Real tokens of an average local step."""
+        return self.batch_size * float(self.train.length.mean())
+
     def test_batches(self) -> Iterator[Batch]:
         """Every test row once."""
         for rows in evaluation_batches(self.test, EVALUATION_ROWS):

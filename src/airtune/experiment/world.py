@@ -62,6 +62,7 @@ class World:
     devices: tuple[DeviceProfile, ...]
     side: ClientSide
     context: RoundContext
+    engine_notice: str
     planner_notices: tuple[str, ...] = ()
 
     @property
@@ -73,7 +74,7 @@ class World:
                 f"Time, bits, energy and memory are charged as if {self.config.charge_as} were "
                 f"trained; the learning is that of {self.config.model}."
             )
-        return said
+        return [*said, self.engine_notice]
 
     def evaluate(self, adapter: Mapping[str, Tensor]) -> Evaluation:
         """Test loss of an adapter."""
@@ -129,16 +130,18 @@ def build_world(config: ExperimentConfig) -> World:
         as_other_model=other is not None,
     )
     side = client_side(config, method, model, shards)
-    engine = choose_engine(config, architecture)
+    engine = choose_engine(config, architecture, side, shards.step_tokens)
     backend = make_backend(config, engine, side)
     context = _context(config, side, backend, devices, shards, charges, cohort)
-    resolved = config.model_copy(update={"threads": threads, "engine": engine})
+    chosen = {"threads": threads, "engine": engine.name, "workers": engine.workers}
+    resolved = config.model_copy(update=chosen)
     settled = method.planner.settled(partial(planning_view, context))
     resolved = _with_options(resolved, settled.options)
     context = replace(context, method=replace(method, planner=settled.planner))
     return World(
-        resolved, base, model, architecture, work, shards, devices, side, context, settled.notices
-    )
+        resolved, base, model, architecture, work, shards, devices, side, context,
+        engine.notice, settled.notices,
+    )  # fmt: skip
 
 
 def _with_options(config: ExperimentConfig, options: Mapping[str, Any]) -> ExperimentConfig:

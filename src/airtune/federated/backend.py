@@ -4,8 +4,9 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, final
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from airtune.tuning.adapter import AdapterState
 from airtune.tuning.cohort_tuner import CohortTuner, Party
 from airtune.tuning.cut_link import StepBits
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
-from airtune.tuning.tuner import Tuner, TuningContext
+from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
 from airtune.update.codec import Shapes
 
 
@@ -84,6 +85,24 @@ class ClientSide:
         result = self.method.tuner.tune(start, task.plan, self._context(task))
         return self._report(task, start, result)
 
+    def answer_stacked(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
+        """The same up to rounding, with clients that can be stacked trained as one stack."""
+        tuner = self.method.tuner
+        assert isinstance(tuner, Tuner), "this cohort trains together"
+        stacks: dict[Hashable, list[tuple[ClientTask, TuningJob]]] = {}
+        for task in tasks:
+            job = TuningJob(self._start(task), task.plan, self._context(task))
+            key = tuner.stackable(job.plan, job.context)
+            if key is None:
+                result = tuner.tune(job.start, job.plan, job.context)
+                yield self._report(task, job.start, result)
+            else:
+                stacks.setdefault((key, len(job.context.batches)), []).append((task, job))
+        for members in stacks.values():
+            results = tuner.tune_stack([job for _, job in members])
+            for (task, job), result in zip(members, results, strict=True):
+                yield self._report(task, job.start, result)
+
     def answer_together(self, tasks: Sequence[ClientTask]) -> list[ClientReport]:
         """Do everybody's part of a round in which the cohort trains together."""
         assert isinstance(self.method.tuner, CohortTuner), "these clients train one by one"
@@ -123,16 +142,35 @@ class ClientSide:
 @final
 @dataclass(frozen=True)
 class InProcess(Backend):
-    """One client after another on one shared model, or all together where the tuner wants it."""
+    """On one shared model: one client after another, or stacks of at most `together` clients.
+
+    A tuner that wants the whole cohort together gets it.
+    """
 
     side: ClientSide
+    together: int = 1
 
     def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
         if isinstance(self.side.method.tuner, CohortTuner):
             yield from self.side.answer_together(tasks)
-            return
-        for task in tasks:
-            yield self.side.answer(task)
+        elif self.together == 1:
+            yield from map(self.side.answer, tasks)
+        else:
+            for part in deal(tasks, 1, self.together):
+                yield from self.side.answer_stacked(part)
+
+
+def deal(tasks: Sequence[ClientTask], count: int, largest: int) -> list[Sequence[ClientTask]]:
+    """Parts of at most `largest` neighbours, as many as a multiple of `count` where tasks suffice.
+
+    A function of its arguments alone, so that a resumed run stacks the same clients.
+    """
+    if not tasks:
+        return []
+    turns = -(-len(tasks) // (count * largest))
+    ends = [len(tasks) * part // (turns * count) for part in range(turns * count + 1)]
+    parts = [tasks[start:end] for start, end in pairwise(ends)]
+    return [part for part in parts if part]
 
 
 @final

@@ -2,7 +2,8 @@
 
 A small model's step gains nothing from a second thread, but two steps run side by side. Each
 worker makes the same `ClientSide` as the main process would, so the answers are the same bytes,
-whoever computes them and in whatever order they arrive.
+whoever computes them and in whatever order they arrive. Workers that stack clients are given the
+same parts of a cohort each time, whichever of them is free.
 """
 
 import signal
@@ -13,19 +14,22 @@ from multiprocessing.context import SpawnProcess
 from typing import final
 
 from airtune.errors import AirtuneError
-from airtune.federated.backend import Backend, ClientReport, ClientSide, ClientTask
+from airtune.federated.backend import Backend, ClientReport, ClientSide, ClientTask, deal
 
 MakeSide = Callable[[], ClientSide]
 
 
-def _serve(make_side: MakeSide, connection: Connection) -> None:
-    """Answer tasks until the main process closes the connection, also by dying."""
+def _serve(make_side: MakeSide, together: int, connection: Connection) -> None:
+    """Answer lists of tasks until the main process closes the connection, also by dying."""
     # Ctrl-C reaches the whole process group; the main process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         side = make_side()
         while True:
-            connection.send(side.answer(connection.recv()))
+            tasks = connection.recv()
+            one_by_one = together == 1
+            answers = map(side.answer, tasks) if one_by_one else side.answer_stacked(tasks)
+            connection.send(list(answers))
     except AirtuneError as error:
         connection.send(error)
     except (EOFError, ConnectionError):
@@ -37,25 +41,28 @@ def _serve(make_side: MakeSide, connection: Connection) -> None:
 class Workers(Backend):
     """`count` processes, started at the first round and ended with this object.
 
+    Each trains one client at a time, or stacks of at most `together` clients.
+
     `make_side` must be picklable: workers are spawned, since a forked torch deadlocks.
     """
 
-    def __init__(self, make_side: MakeSide, count: int) -> None:
-        self._make_side, self._count = make_side, count
+    def __init__(self, make_side: MakeSide, count: int, together: int = 1) -> None:
+        self._make_side, self._count, self._together = make_side, count, together
         self._processes: list[SpawnProcess] = []
         self._connections: list[Connection] = []
 
     def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
         if not self._processes:
             self._start()
-        waiting = list(reversed(tasks))
-        busy: dict[Connection, ClientTask] = {}
-        for connection in self._connections[: len(tasks)]:
+        count = len(tasks) if self._together == 1 else self._count
+        waiting = list(reversed(deal(tasks, count, self._together)))
+        busy: dict[Connection, Sequence[ClientTask]] = {}
+        for connection in self._connections[: len(waiting)]:
             busy[connection] = self._give(connection, waiting.pop())
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                yield self._take(ready, busy.pop(ready))
+                yield from self._take(ready, busy.pop(ready))
                 if waiting:
                     busy[ready] = self._give(ready, waiting.pop())
 
@@ -73,7 +80,8 @@ class Workers(Backend):
         context = get_context("spawn")
         for _ in range(self._count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(self._make_side, theirs), daemon=True)
+            arguments = (self._make_side, self._together, theirs)
+            process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             # With our copy of the far end closed, a dead worker reads as the end of its stream.
             theirs.close()
@@ -81,20 +89,21 @@ class Workers(Backend):
             self._connections.append(ours)
 
     @staticmethod
-    def _give(connection: Connection, task: ClientTask) -> ClientTask:
-        connection.send(task)
-        return task
+    def _give(connection: Connection, tasks: Sequence[ClientTask]) -> Sequence[ClientTask]:
+        connection.send(tasks)
+        return tasks
 
     @staticmethod
-    def _take(connection: Connection, task: ClientTask) -> ClientReport:
+    def _take(connection: Connection, tasks: Sequence[ClientTask]) -> list[ClientReport]:
         try:
             answer = connection.recv()
         except (EOFError, ConnectionError):
+            clients = ", ".join(str(task.client) for task in tasks)
             raise AirtuneError(
-                f"The worker process that trained client {task.client} died (out of memory?): "
+                f"The worker process that trained client {clients} died (out of memory?): "
                 "run `airtune resume`, with --set engine=sequential if it happens again."
             ) from None
         if isinstance(answer, AirtuneError):
             raise answer
-        assert isinstance(answer, ClientReport)
+        assert isinstance(answer, list)
         return answer

@@ -68,7 +68,7 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
             "adapter.target_modules", str(targets), "names of linear layers of this model"
         ) from error
     model.peft_config[_ADAPTER_NAME].base_model_name_or_path = base.location
-    for parameter in _parameters(model).values():
+    for parameter in trained_parameters(model).values():
         parameter.data = parameter.data.to(torch.float32)
     set_evaluation_mode(model)
     return model
@@ -83,7 +83,7 @@ def set_evaluation_mode(model: Any) -> None:
     model.eval()
 
 
-def _parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     """The adapter's parameters in module order, under the names PEFT saves them by."""
     marker = f".{_ADAPTER_NAME}."
     return {
@@ -100,7 +100,7 @@ def initial_state(model: Any, seed: int) -> AdapterState:
     """
     draws = generator(seed, "adapter")
     state: AdapterState = {}
-    for name, parameter in _parameters(model).items():
+    for name, parameter in trained_parameters(model).items():
         if ".lora_A." in name:
             bound = 1.0 / math.sqrt(parameter.shape[1])
             values = draws.uniform(-bound, bound, size=tuple(parameter.shape))
@@ -114,13 +114,13 @@ def read_state(model: Any) -> AdapterState:
     """A copy of the adapter that the model holds."""
     return {
         name: parameter.detach().to(torch.float32).clone()
-        for name, parameter in _parameters(model).items()
+        for name, parameter in trained_parameters(model).items()
     }
 
 
 def load_state(model: Any, state: AdapterState) -> None:
     """Put an adapter into the model; names and shapes must match exactly."""
-    parameters = _parameters(model)
+    parameters = trained_parameters(model)
     if parameters.keys() != state.keys():
         odd = sorted(parameters.keys() ^ state.keys())[0]
         raise InputError("adapter", odd, "made of the same tensors as this model's adapter")

@@ -74,11 +74,17 @@ def completion_loss(model: Any, batch: TokenBatch) -> tuple[Tensor, int]:
     return losses.sum(), len(losses)
 
 
-def make_optimizer(parameters: list[Tensor], settings: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW without weight decay (LoRA factors are small), or plain SGD."""
+def make_optimizer(
+    parameters: list[Tensor], settings: TrainingSettings, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """AdamW without weight decay (LoRA factors are small), or plain SGD.
+
+    `fused` reads and writes large parameters once instead of once an operation.
+    """
+    rate = settings.learning_rate
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=settings.learning_rate)
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.0)
+        return torch.optim.SGD(parameters, lr=rate, fused=fused)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=fused)
 
 
 def train_locally(

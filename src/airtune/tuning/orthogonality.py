@@ -7,7 +7,7 @@ asked for unit norms would destroy what the norms say.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -20,7 +20,7 @@ from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, read_state
 from airtune.tuning.factors import factor_pairs
 from airtune.tuning.local import LocalResult, train_locally
-from airtune.tuning.tuner import Tuner, TuningContext
+from airtune.tuning.tuner import Tuner, TuningContext, TuningJob, tune_as_stack
 
 _SMALLEST_NORM = 1e-12
 
@@ -91,6 +91,12 @@ class OrthogonalTuner(Tuner):
             carried=dict(context.carried),
             penalty=OrthogonalityPenalty(self.strength, self.relative),
         )
+
+    def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
+        return "whole model"
+
+    def tune_stack(self, jobs: Sequence[TuningJob]) -> list[LocalResult]:
+        return tune_as_stack(jobs, OrthogonalityPenalty(self.strength, self.relative))
 
 
 def orthonormal_state(model: Any, seed: int) -> AdapterState:

@@ -4,7 +4,7 @@ In the manner of Pang et al., arXiv 2602.01024: less computing and less upload a
 stay follows from the pruning rate, the base and the broadcast adapter, so no mask travels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, final
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState, read_state
+from airtune.tuning.batched import train_stacked
 from airtune.tuning.importance import Importance, fingerprint
 from airtune.tuning.local import LocalResult, train_locally
 from airtune.tuning.slice import (
@@ -30,7 +31,7 @@ from airtune.tuning.slice import (
     whole_slice,
 )
 from airtune.tuning.sliced_model import sliced_model
-from airtune.tuning.tuner import Tuner, TuningContext
+from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
 from airtune.workload.architecture import Architecture
 
 
@@ -94,20 +95,60 @@ class PrunedTuner(Tuner):
         model = sliced_model(context.model, part)
         # Moments are numbered in the model's order, which need not be that of `start`.
         in_order = {name: start[name] for name in read_state(model)}
-        carried = dict(context.carried)
         result = train_locally(
             model,
             gather(start, cuts),
             context.batches,
             context.training,
             dropout_seed=(context.seed, context.round_index, plan.client),
-            carried=_cut_moments(carried, in_order, cuts),
+            carried=_cut_moments(context.carried, in_order, cuts),
         )
-        return replace(
-            result,
-            state=scatter(start, cuts, result.state),
-            carried=_whole_moments(carried, result.carried, in_order, cuts),
+        return _whole_result(result, start, context.carried, in_order, cuts)
+
+    def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
+        return plan.pruning_rate
+
+    def tune_stack(self, jobs: Sequence[TuningJob]) -> list[LocalResult]:
+        """Clients with the same slice share one sliced model.
+
+        Clients of one rate have the same slice where they received the same adapter.
+        """
+        parts = [self.slicer.slice(job.start, job.plan.pruning_rate) for job in jobs]
+        if any(part != parts[0] for part in parts):
+            return [self.tune(job.start, job.plan, job.context) for job in jobs]
+        model = sliced_model(jobs[0].context.model, parts[0])
+        names = list(read_state(model))
+        cuts = adapter_cuts(parts[0], jobs[0].start)
+        ordered = [{name: job.start[name] for name in names} for job in jobs]
+        results = train_stacked(
+            model,
+            [gather(job.start, cuts) for job in jobs],
+            [job.context.batches for job in jobs],
+            jobs[0].context.training,
+            [
+                _cut_moments(job.context.carried, start, cuts)
+                for job, start in zip(jobs, ordered, strict=True)
+            ],
         )
+        return [
+            _whole_result(result, job.start, job.context.carried, start, cuts)
+            for result, job, start in zip(results, jobs, ordered, strict=True)
+        ]
+
+
+def _whole_result(
+    result: LocalResult,
+    start: AdapterState,
+    carried: Mapping[str, Tensor],
+    in_order: AdapterState,
+    cuts: Cuts,
+) -> LocalResult:
+    """A slice's result in whole shapes."""
+    return replace(
+        result,
+        state=scatter(start, cuts, result.state),
+        carried=_whole_moments(carried, result.carried, in_order, cuts),
+    )
 
 
 def _cut_moments(

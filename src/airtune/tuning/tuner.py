@@ -1,7 +1,7 @@
 """How a client trains: one of the four parts of a method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState
-from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings, train_locally
+from airtune.tuning.batched import train_stacked
+from airtune.tuning.local import LocalResult, Penalty, TokenBatch, TrainingSettings, train_locally
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,46 @@ class TuningContext:
     carried: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class TuningJob:
+    """One client's share of a stack: the arguments of `Tuner.tune`."""
+
+    start: AdapterState
+    plan: ClientPlan
+    context: TuningContext
+
+
 class Tuner(ABC):
     """How a client trains from the broadcast adapter."""
 
     @abstractmethod
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
         """Train as planned; the result's state has the start's names and shapes."""
+
+    def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
+        """Clients of a round with the same key may be trained as one stack; None: each for itself.
+
+        Asked only where the model allows it: plain LoRA on linear layers, no dropout. The engine
+        sees to equal numbers of steps by itself.
+        """
+        return None
+
+    def tune_stack(self, jobs: Sequence[TuningJob]) -> list[LocalResult]:
+        """What `tune` answers for each of these clients of one key, up to rounding."""
+        return [self.tune(job.start, job.plan, job.context) for job in jobs]
+
+
+def tune_as_stack(jobs: Sequence[TuningJob], penalty: Penalty | None = None) -> list[LocalResult]:
+    """Train whole adapters as one stack; the penalty's factors have a leading axis [client]."""
+    context = jobs[0].context
+    return train_stacked(
+        context.model,
+        [job.start for job in jobs],
+        [job.context.batches for job in jobs],
+        context.training,
+        [job.context.carried for job in jobs],
+        penalty,
+    )
 
 
 @final
@@ -46,3 +81,9 @@ class FullTuner(Tuner):
             dropout_seed=(context.seed, context.round_index, plan.client),
             carried=dict(context.carried),
         )
+
+    def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
+        return "whole model"
+
+    def tune_stack(self, jobs: Sequence[TuningJob]) -> list[LocalResult]:
+        return tune_as_stack(jobs)

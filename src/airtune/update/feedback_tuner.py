@@ -1,12 +1,13 @@
 """Error feedback around any tuner and any lossy codec."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import final
 
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult
-from airtune.tuning.tuner import Tuner, TuningContext
+from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
 from airtune.update.codec import Codec, shapes_of
 from airtune.update.error_feedback import add_residual, residual, without_residual
 
@@ -24,8 +25,22 @@ class FeedbackTuner(Tuner):
         self.tuner, self.codec = tuner, codec
 
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
-        inner = replace(context, carried=without_residual(context.carried))
-        result = self.tuner.tune(start, plan, inner)
+        result = self.tuner.tune(start, plan, _without_residual(context))
+        return self._with_residual(result, start, plan, context)
+
+    def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
+        return self.tuner.stackable(plan, _without_residual(context))
+
+    def tune_stack(self, jobs: Sequence[TuningJob]) -> list[LocalResult]:
+        inner = [replace(job, context=_without_residual(job.context)) for job in jobs]
+        return [
+            self._with_residual(result, job.start, job.plan, job.context)
+            for result, job in zip(self.tuner.tune_stack(inner), jobs, strict=True)
+        ]
+
+    def _with_residual(
+        self, result: LocalResult, start: AdapterState, plan: ClientPlan, context: TuningContext
+    ) -> LocalResult:
         change = {name: result.state[name] - value for name, value in start.items()}
         wanted = add_residual(change, context.carried)
         state = {name: value + wanted[name] for name, value in start.items()}
@@ -34,3 +49,7 @@ class FeedbackTuner(Tuner):
         seen = {name: state[name] - value for name, value in start.items()}
         sent = codec.decode(codec.encode(seen, plan), shapes_of(start), plan)
         return replace(result, state=state, carried={**result.carried, **residual(wanted, sent)})
+
+
+def _without_residual(context: TuningContext) -> TuningContext:
+    return replace(context, carried=without_residual(context.carried))

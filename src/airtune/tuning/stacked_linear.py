@@ -1,0 +1,120 @@
+"""A frozen linear layer with one pair of LoRA factors per client, all clients in one call.
+
+Rows of the input are client after client, as many for each: `y_c = W x_c + b + s B_c A_c x_c`. The
+frozen product runs once over everybody's rows, the low-rank ones as batched products. Dropout on
+the way into A is not implemented; whoever stacks clients checks that there is none.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from airtune.tuning.block_matrix import stores_transposed
+
+
+class _StackedLora(torch.autograd.Function):
+    """Saves the input once and `A x`; the frozen weight has no gradient.
+
+    Axes: x [client * row, ..., in], a [client, rank, in], b [client, out, rank], weight (in, out).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, scale: float
+    ) -> Tensor:
+        clients, width = len(a), x.shape[-1]
+        rows = x.reshape(-1, width)
+        y = rows @ weight if bias is None else torch.addmm(bias, rows, weight)
+        grouped = rows.view(clients, -1, width)
+        low = torch.bmm(grouped, a.mT)
+        y.view(clients, -1, y.shape[-1]).baddbmm_(low, b.mT, alpha=scale)
+        ctx.save_for_backward(grouped, low, a, b, weight)
+        ctx.scale = scale
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, a, b, weight = ctx.saved_tensors
+        rows = upstream.reshape(-1, upstream.shape[-1])
+        grouped = rows.view(len(a), -1, upstream.shape[-1])
+        back = torch.bmm(grouped, b).mul_(ctx.scale)
+        gradient_a = torch.bmm(back.mT, x)
+        gradient_b = torch.bmm(grouped.mT, low).mul_(ctx.scale)
+        gradient_x = None
+        if ctx.needs_input_grad[0]:
+            product = rows @ weight.mT
+            product.view(x.shape).baddbmm_(back, a)
+            gradient_x = product.view(*upstream.shape[:-1], weight.shape[0])
+        return gradient_x, gradient_a, gradient_b, None, None, None
+
+
+@final
+class StackedLinear(nn.Module):
+    """Stands where PEFT's LoRA layer was; `lora_a` and `lora_b` are set before a call."""
+
+    lora_a: Tensor
+    lora_b: Tensor
+
+    def __init__(self, layer: nn.Module, scale: float) -> None:
+        super().__init__()
+        self.layer = layer
+        self.scale = scale
+        self._transposed = stores_transposed(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All clients' rows through the frozen matrix and each through its own factors."""
+        weight: Tensor = self.layer.weight  # type: ignore[assignment]
+        if not self._transposed:
+            weight = weight.mT
+        y: Tensor = _StackedLora.apply(  # type: ignore[no-untyped-call]
+            x, self.lora_a, self.lora_b, weight, self.layer.bias, self.scale
+        )
+        return y
+
+
+@contextmanager
+def stacked_layers(model: Any) -> Iterator[dict[str, StackedLinear]]:
+    """The PEFT model with every LoRA layer replaced for a while; layers by their module path."""
+    found = {name: module for name, module in model.named_modules() if _is_lora(module)}
+    layers: dict[str, StackedLinear] = {}
+    try:
+        for name, module in found.items():
+            adapter = module.active_adapters[0]
+            layers[name] = StackedLinear(module.base_layer, module.scaling[adapter])
+            _put(model, name, layers[name])
+        yield layers
+    finally:
+        for name, module in found.items():
+            _put(model, name, module)
+
+
+def _put(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    model.get_submodule(parent)._modules[own] = module
+
+
+def _is_lora(module: nn.Module) -> bool:
+    from peft.tuners.lora import LoraLayer
+
+    return isinstance(module, LoraLayer)
+
+
+def refuses_stacking(model: Any) -> str:
+    """Why this PEFT model's clients cannot be trained as one stack; empty where they can."""
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in model.named_modules():
+        if not _is_lora(module):
+            continue
+        if type(module.base_layer) not in (nn.Linear, Conv1D):
+            return f"{name} adapts a {type(module.base_layer).__name__}"
+        if any(getattr(drop, "p", 0.0) > 0 for drop in module.lora_dropout.values()):
+            return "adapter.dropout is above 0"
+        if len(module.active_adapters) != 1 or any(module.use_dora.values()):
+            return f"{name} has more than plain LoRA"
+    return ""

@@ -1,0 +1,83 @@
+"""Engines: the same records whoever trains the clients, and the same bytes after a resume."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from airtune.experiment import Experiment
+from airtune.experiment.run import Run
+from airtune.tuning.adapter import read_adapter
+from tests.cli.conftest import quick
+
+SETTINGS = ("clients.count=5", "training.local_steps=2", "training.keep_optimizer=true")
+
+
+def run(folder: Path, *changes: str) -> list[dict[str, Any]]:
+    Experiment.load(None, quick(*SETTINGS, *changes)[1::2]).run(folder)
+    return [json.loads(line) for line in (folder / "rounds.jsonl").open()]
+
+
+@pytest.fixture(scope="module")
+def sequential(tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("engines") / "sequential"
+    run(folder)
+    return folder
+
+
+def assert_same_records(ours: list[dict[str, Any]], folder: Path) -> None:
+    theirs = [json.loads(line) for line in (folder / "rounds.jsonl").open()]
+    for one, other in zip(ours, theirs, strict=True):
+        for key in ("train_loss", "test_loss"):
+            assert one.pop(key) == pytest.approx(other.pop(key), abs=1e-5)
+        assert one == other
+
+
+@pytest.mark.parametrize("engine", ["batched", "batched-workers"])
+def test_stacks_give_the_same_records(engine: str, sequential: Path, tmp_path: Path) -> None:
+    ours = run(tmp_path / "run", f"engine={engine}", "workers=2")
+    assert_same_records(ours, sequential)
+    one, other = (
+        torch.cat([x.flatten() for x in read_adapter(folder / "adapter").values()])
+        for folder in (tmp_path / "run", sequential)
+    )
+    # As a whole: AdamW divides by the gradient's own size, so that a single entry whose gradient is
+    # no more than rounding may move by a part of a step this way or that.
+    assert float((one - other).norm()) < 1e-5 * float(other.norm())
+    config = Run.open(tmp_path / "run").config
+    assert (config.engine, config.workers) == (engine, 2 if "workers" in engine else None)
+
+
+def test_resumed_stacks_give_the_same_bytes(tmp_path: Path) -> None:
+    run(tmp_path / "whole", "rounds=3", "engine=batched")
+    run(tmp_path / "part", "engine=batched")
+    Experiment.resume(tmp_path / "part", more_rounds=1)
+    for name in ("rounds.jsonl", "checkpoints/round-00003.safetensors"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_methods_that_prune_are_stacked_too(tmp_path: Path) -> None:
+    run(tmp_path / "one", "method=jcpba")
+    ours = run(tmp_path / "run", "method=jcpba", "engine=batched")
+    assert any(client.get("pruning_rate") for client in ours[0]["clients"])
+    assert_same_records(ours, tmp_path / "one")
+
+
+def test_what_cannot_be_stacked_runs_one_by_one_and_says_so(
+    airtune: Any, sequential: Path, tmp_path: Path
+) -> None:
+    settings = quick("adapter.dropout=0.1", "engine=batched")
+    code, out, err = airtune("run", "--out", tmp_path / "run", *settings)
+    assert code == 0, err
+    assert "Engine: sequential (not batched: adapter.dropout is above 0)." in out + err
+    assert Run.open(tmp_path / "run").config.engine == "sequential"
+    # An older run names its engine but not its number of workers.
+    shutil.copytree(sequential, tmp_path / "old")
+    path = tmp_path / "old/experiment.yaml"
+    path.write_text(
+        "\n".join(x for x in path.read_text().splitlines() if not x.startswith("workers"))
+    )
+    assert Experiment.resume(tmp_path / "old").config.workers is None
