@@ -9,13 +9,19 @@ from torch import Tensor
 
 from airtune.data.batches import Batch
 from airtune.errors import InputError
+from airtune.round_plan import ClientPlan
 from airtune.tuning import batched
 from airtune.tuning.adapter import AdapterSettings, AdapterState, attach, read_state
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.batched import passes, train_stacked
+from airtune.tuning.factors import factor_pairs
+from airtune.tuning.first_ranks import FirstRanksTuner
 from airtune.tuning.local import LocalResult, TrainingSettings, train_locally
-from airtune.tuning.orthogonality import OrthogonalityPenalty
+from airtune.tuning.orthogonality import OrthogonalityPenalty, OrthogonalTuner
 from airtune.tuning.stacked_linear import StackedLinear, refuses_stacking, stacked_layers
+from airtune.tuning.tuner import FullTuner, Tuner, TuningContext, TuningJob
+from airtune.update.codec import DenseCodec
+from airtune.update.feedback_tuner import FeedbackTuner
 from tests.models import CONFIGS, small_model
 
 SETTINGS = TrainingSettings(learning_rate=2e-3, max_grad_norm=0.5)
@@ -221,3 +227,50 @@ def test_stacked_gradients_against_finite_differences() -> None:
         for c, y in enumerate(expected)
     ]
     torch.testing.assert_close(run(*inputs), torch.cat(expected))
+
+
+def jobs_of(model: Any, ranks: tuple[int, ...], settings: TrainingSettings) -> list[TuningJob]:
+    start = start_of(model, 0)
+    return [
+        TuningJob(
+            start,
+            ClientPlan(client, 1.0, 1.0, rank=rank),
+            TuningContext(model, [batch_of(client, step) for step in range(2)], settings, 0, 0, {}),
+        )
+        for client, rank in enumerate(ranks)
+    ]
+
+
+@pytest.mark.parametrize(
+    "tuner",
+    [FullTuner(), OrthogonalTuner(3.0), FirstRanksTuner(),
+     FeedbackTuner(OrthogonalTuner(3.0), DenseCodec("bf16"))],
+    ids=lambda tuner: type(tuner).__name__,
+)  # fmt: skip
+def test_tuners_that_stack(tuner: Tuner) -> None:
+    """Clients of ranks 1, 3 and 2 of an adapter of rank 3 (only HetLoRA minds)."""
+    model = adapted("llama")
+    jobs = jobs_of(model, (1, 3, 2), TrainingSettings("sgd", 0.1, keep_optimizer=True))
+    keys = {tuner.stackable(job.plan, job.context) for job in jobs}
+    assert len(keys) == 1
+    assert None not in keys
+    expected = [tuner.tune(job.start, job.plan, job.context) for job in jobs]
+    assert_same(tuner.tune_stack(jobs), expected)
+    for job, result in zip(jobs, expected, strict=True):
+        for pair in factor_pairs(job.start):
+            beyond = result.state[pair.lora_a][job.plan.rank :]
+            same = torch.equal(beyond, job.start[pair.lora_a][job.plan.rank :])
+            assert same == (isinstance(tuner, FirstRanksTuner) or job.plan.rank == 3)
+
+
+class OwnTuner(Tuner):
+    """Knows nothing of stacks."""
+
+    def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
+        return LocalResult(start, (float(plan.client),), 1)
+
+
+def test_a_tuner_that_knows_no_stacks_is_asked_one_by_one() -> None:
+    jobs = jobs_of(adapted("llama"), (1, 2), SETTINGS)
+    assert OwnTuner().stackable(jobs[0].plan, jobs[0].context) is None
+    assert [result.losses for result in OwnTuner().tune_stack(jobs)] == [(0.0,), (1.0,)]

@@ -1,5 +1,6 @@
 """HetLoRA's client: a weaker device trains only the first ranks of the adapter."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -9,7 +10,7 @@ from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.factors import factor_pairs
 from airtune.tuning.local import LocalResult
-from airtune.tuning.tuner import FullTuner, Tuner, TuningContext
+from airtune.tuning.tuner import FullTuner, Tuner, TuningContext, TuningJob
 
 
 def first_ranks(state: AdapterState, rank: int) -> AdapterState:
@@ -40,8 +41,23 @@ class FirstRanksTuner(Tuner):
 
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
         result = FullTuner().tune(first_ranks(start, plan.rank), plan, context)
-        state = {name: tensor.clone() for name, tensor in start.items()}
-        for pair in factor_pairs(start):
-            state[pair.lora_a][: plan.rank] = result.state[pair.lora_a][: plan.rank]
-            state[pair.lora_b][:, : plan.rank] = result.state[pair.lora_b][:, : plan.rank]
-        return replace(result, state=state)
+        return _with_other_ranks(result, start, plan)
+
+    def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
+        return FullTuner().stackable(plan, context)
+
+    def tune_stack(self, jobs: Sequence[TuningJob]) -> list[LocalResult]:
+        """Clients of any ranks, each with zeros beyond its own."""
+        cut = [replace(job, start=first_ranks(job.start, job.plan.rank)) for job in jobs]
+        return [
+            _with_other_ranks(result, job.start, job.plan)
+            for result, job in zip(FullTuner().tune_stack(cut), jobs, strict=True)
+        ]
+
+
+def _with_other_ranks(result: LocalResult, start: AdapterState, plan: ClientPlan) -> LocalResult:
+    state = {name: tensor.clone() for name, tensor in start.items()}
+    for pair in factor_pairs(start):
+        state[pair.lora_a][: plan.rank] = result.state[pair.lora_a][: plan.rank]
+        state[pair.lora_b][:, : plan.rank] = result.state[pair.lora_b][:, : plan.rank]
+    return replace(result, state=state)
