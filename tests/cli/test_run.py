@@ -251,7 +251,10 @@ def test_charging_as_another_model_says_so(airtune: Call, tmp_path: Path) -> Non
     assert "charged as if gpt2 were trained; the learning is that of builtin" in " ".join(
         out.split()
     )
-    assert "charged as if gpt2 were trained" in (tmp_path / "other/report.html").read_text()
+    assert (
+        "Charged as gpt2: time, bits, energy and memory"
+        in (tmp_path / "other/report.html").read_text()
+    )
     record = json.loads((tmp_path / "other/rounds.jsonl").read_text())
     assert record["clients"][0]["uplink_bits"] == 32 * 294_912 + 8 * 80
     assert record["clients"][0]["flops"] > 2e10

@@ -12,6 +12,7 @@ from airtune.config import read_config
 from airtune.errors import InputError
 from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.world import build_world
+from airtune.federated.round import start_round
 from airtune.methods.jcpba import JcpbaPlanner
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
@@ -44,6 +45,24 @@ def test_a_slice_computes_and_sends_less(run: Any, tmp_path: Path) -> None:
         assert entry["flops"] < (1 - 0.4 * entry["pruning_rate"]) * same["flops"]
         assert entry["uplink_bits"] < same["uplink_bits"]
     assert sliced["latency_s"] < whole["latency_s"]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2.5-0.5b"])
+def test_another_models_slices_are_charged(name: str) -> None:
+    """Bits and FLOPs of the charged model's own slice, though another model's is trained."""
+    from airtune.workload.adapter_shape import AdapterShape, adapter_parameters
+    from airtune.workload.architecture import load_architecture
+    from airtune.workload.pruning import pruned
+
+    devices = "clients.devices=[macbook-pro-m3-pro]"
+    world = build_world(read_config(None, settings(f"charge_as={name}", devices)))
+    start = start_round(world.context, world.unmeasured_start())
+    architecture, adapter = load_architecture(name), AdapterShape(2, "all-linear")
+    assert 0 < max(plan.pruning_rate for plan in start.plan.clients) < 0.9
+    for plan in start.plan.clients:
+        count = adapter_parameters(pruned(architecture, plan.pruning_rate), adapter)
+        # The frame's header is what is more.
+        assert 32 * count < start.charges.payload_bits(plan) < 32 * count + 8 * 100
 
 
 def test_resumed_and_rerun_to_the_same_bytes(run: Any, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def build_world(config: ExperimentConfig) -> World:
         devices=devices,
         step_shapes=shards.step_shapes,
         work=work,
-        codec=method.codec,
+        codec=method.codec if other is None else method.codec.charged_as(other),
         downlink=method.downlink,
         shapes=adapter_tensors(charged, adapter),
         as_other_model=other is not None,

@@ -80,6 +80,30 @@ class Slicer:
         """How many of them there are, known before round 1."""
         return kept_coordinates(self.architecture, shapes, pruning_rate)
 
+    def of_model(self, architecture: Architecture) -> "CountedSlices":
+        """The slices of a model that is charged for, not trained."""
+        return CountedSlices(architecture)
+
+
+@final
+@dataclass(frozen=True)
+class CountedSlices:
+    """Slices of a model known by its config alone: their sizes, not which units they keep."""
+
+    architecture: Architecture
+
+    def kept(self, broadcast: Mapping[str, Tensor], pruning_rate: float) -> dict[str, Tensor]:
+        """Nobody knows: there are no weights."""
+        raise NotImplementedError("slices of a model without weights can only be counted")
+
+    def kept_coordinates(self, shapes: Mapping[str, tuple[int, ...]], pruning_rate: float) -> int:
+        """How many adapter coordinates are trained and sent."""
+        return kept_coordinates(self.architecture, shapes, pruning_rate)
+
+    def of_model(self, architecture: Architecture) -> "CountedSlices":
+        """The slices of yet another model."""
+        return CountedSlices(architecture)
+
 
 @final
 @dataclass(frozen=True)

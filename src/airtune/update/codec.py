@@ -15,6 +15,7 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
+from airtune.workload.architecture import Architecture
 from airtune.workload.payload import flat_update_bits
 
 TensorMap = Mapping[str, Tensor]
@@ -35,6 +36,13 @@ class Codec(ABC):
         """This codec in a round that began with `broadcast`, as the client decoded it.
 
         Both ends know it, so a codec may derive from it what then need not travel (a mask).
+        """
+        return self
+
+    def charged_as(self, architecture: Architecture) -> "Codec":
+        """This codec as it predicts payloads of another model than the trained one.
+
+        For codecs whose `payload_bits` needs more than shapes.
         """
         return self
 

@@ -16,6 +16,7 @@ from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
 from airtune.update.codec import Codec, Shapes, TensorMap, pack, unpack
 from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
+from airtune.workload.architecture import Architecture
 from airtune.workload.payload import frame_bytes
 
 
@@ -28,6 +29,10 @@ class Slices(Protocol):
 
     def kept_coordinates(self, shapes: Shapes, pruning_rate: float) -> int:
         """How many coordinates are kept, whatever the broadcast."""
+        ...
+
+    def of_model(self, architecture: Architecture) -> "Slices":
+        """The slices of another model, as far as they can be counted."""
         ...
 
 
@@ -54,6 +59,10 @@ class SlicedCodec(Codec):
     def in_round(self, broadcast: TensorMap) -> "SlicedCodec":
         """This codec for the round that began with this adapter, as the client decoded it."""
         return replace(self, broadcast=broadcast)
+
+    def charged_as(self, architecture: Architecture) -> "SlicedCodec":
+        """This codec for counting the payloads of another model."""
+        return replace(self, slices=self.slices.of_model(architecture))
 
     def trained(self, plan: ClientPlan) -> Mapping[str, Tensor]:
         """True where a client with this plan trains and sends a coordinate; for `Update.kept`."""
