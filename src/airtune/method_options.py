@@ -24,6 +24,9 @@ class JcpbaSection(Section):
     pruning_budget: float = Field(
         0.3, ge=0, lt=1, description="the mean pruning rate (by weight) may not exceed it"
     )
+    budget_search: bool = Field(
+        False, description="choose pruning_budget in short runs before round 1"
+    )
     pruning_rate_max: float = Field(0.9, ge=0, lt=1, description="no client is pruned further")
     importance: Literal["weights", "activations", "random"] = Field(
         "weights", description="which units go first: small weights | small activations | random"
@@ -38,6 +41,9 @@ class JcpbaSection(Section):
 
 
 class SoftTsfaSection(Section):
+    rank_search: bool = Field(
+        False, description="choose adapter.rank in short runs before round 1 (the offline stage)"
+    )
     solver: Literal["exact", "fixed-sparsity", "dense"] = Field(
         "exact", description="which ranks travel: exact (TSFA) | fixed-sparsity | dense"
     )

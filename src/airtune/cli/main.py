@@ -15,6 +15,7 @@ from airtune.cli.inspect import evaluate, generate
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run
+from airtune.cli.search import budget_search, rank_search
 from airtune.errors import AirtuneError
 
 app = typer.Typer(
@@ -32,6 +33,8 @@ app.command()(resume)
 app.command()(compare)
 app.command()(init)
 app.command()(plan)
+app.command("rank-search")(rank_search)
+app.command("budget-search")(budget_search)
 app.command()(profile)
 app.command()(channel)
 app.command("eval")(evaluate)

@@ -15,6 +15,7 @@ from airtune.config_section import Section
 from airtune.config_text import resolved_yaml
 from airtune.errors import AirtuneError, InfeasibleError, InputError
 from airtune.experiment.closing import finish
+from airtune.experiment.offline import offline_stages
 from airtune.experiment.parts import make_importable
 from airtune.experiment.preview import preview
 from airtune.experiment.run import Run
@@ -85,11 +86,14 @@ class Experiment:
         """
         path, listener = Path(folder), listener or Silent()
         refuse_used_folder(path)
-        world = build_world(self.config)
+        config, evidence = offline_stages(self.config, listener.notice)
+        world = build_world(config)
         state = world.start()
         _refuse_hopeless(world, state)
         run_folder = RunFolder(path)
         _create(run_folder, world)
+        for name, table in evidence.items():
+            write_json_atomic(path / name, table)
         with _locked(run_folder):
             run_folder.save(state)
             return _run(world, state, run_folder, listener)

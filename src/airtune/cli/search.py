@@ -1,0 +1,106 @@
+"""`airtune rank-search` and `airtune budget-search`: what to know before the run."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from airtune.cli.run import Settings
+
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each short run.")]
+Target = Annotated[
+    float | None, typer.Option("--target-loss", help="Test loss to reach; default: what all reach.")
+]
+Out = Annotated[Path | None, typer.Option(help="Write the table there: .json, .yaml or .csv.")]
+Experiment = Annotated[
+    Path | None,
+    typer.Argument(metavar="[EXPERIMENT.yaml]", help="The experiment; without one, built in."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")]
+
+
+def rank_search(
+    experiment: Experiment = None,
+    settings: Settings = None,
+    ranks: Annotated[
+        str | None, typer.Option(metavar="1,2,4", help="Candidate ranks; default: 1 to 32.")
+    ] = None,
+    rounds: Rounds = 3,
+    clients: Annotated[int, typer.Option(min=1, help="Clients of each short run.")] = 4,
+    target_loss: Target = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Measure J(r) and the rounds E(r) of LoRA ranks in short runs, and name the best rank."""
+    from airtune.config import read_config
+    from airtune.experiment.rank_search import search_ranks
+    from airtune.experiment.tables import check_name
+
+    check_name(out)
+    config = read_config(experiment, settings or ())
+    candidates = None if ranks is None else [int(x) for x in _numbers(ranks, "--ranks", whole=True)]
+    table = search_ranks(config, candidates, rounds, clients, target_loss, _teller(json))
+    _show(table.to_dict(), "ranks", out, json)
+    if not json:
+        typer.echo(f"Rank {table.best_rank} has the least J.")
+
+
+def budget_search(
+    experiment: Experiment = None,
+    settings: Settings = None,
+    budgets: Annotated[
+        str | None, typer.Option(metavar="0,0.2,0.4", help="Candidate budgets; default: 0 to 0.5.")
+    ] = None,
+    rounds: Rounds = 4,
+    target_loss: Target = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Measure time to a target loss for JCPBA's pruning budgets in short runs; name the fastest."""
+    from airtune.config import read_config
+    from airtune.experiment.budget_search import search_budget
+    from airtune.experiment.tables import check_name
+
+    check_name(out)
+    config = read_config(experiment, settings or ())
+    candidates = None if budgets is None else _numbers(budgets, "--budgets")
+    table = search_budget(config, candidates, rounds, None, target_loss, _teller(json))
+    _show(table.to_dict(), "budgets", out, json)
+    if not json:
+        typer.echo(f"The pruning budget {table.best_budget:g} is the fastest.")
+
+
+def _numbers(text: str, option: str, whole: bool = False) -> list[float]:
+    from airtune.errors import InputError
+
+    try:
+        return [int(part) if whole else float(part) for part in text.split(",")]
+    except ValueError:
+        kind = "whole numbers" if whole else "numbers"
+        raise InputError(option, text, f"{kind} with commas between them") from None
+
+
+def _teller(quiet: bool) -> Any:
+    return (lambda sentence: None) if quiet else (lambda sentence: typer.echo(sentence, err=True))
+
+
+def _show(table: dict[str, Any], rows: str, out: Path | None, json: bool) -> None:
+    from json import dumps
+
+    if out is not None:
+        from airtune.experiment.tables import write_table
+
+        write_table(out, table, rows)
+    if json:
+        typer.echo(dumps(table, indent=2))
+        return
+    columns = [key for key in table[rows][0] if key != "losses"]
+    typer.echo("  ".join(f"{name:>16}" for name in columns))
+    for row in table[rows]:
+        typer.echo("  ".join(f"{_cell(row[name]):>16}" for name in columns))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

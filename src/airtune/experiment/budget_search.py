@@ -1,0 +1,90 @@
+"""JCPBA's budget Gamma, searched: how much pruning buys more latency than it costs loss.
+
+A larger budget makes rounds shorter and progress per round smaller. A short run at every candidate
+tells both, and the budget with which the virtual time to a common target loss is least wins. The
+target is by default the highest of the last losses, which all candidates reach, so nothing is
+extrapolated; later in training the best budget may be another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airtune.config import ExperimentConfig
+from airtune.errors import InputError
+from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
+from airtune.experiment.world import build_world
+
+BUDGETS = (0.0, 0.1, 0.2, 0.3, 0.5)
+PROXY_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class BudgetTable:
+    """The search's answer and its evidence."""
+
+    best_budget: float
+    target_loss: float
+    runs: dict[float, ProxyRun]
+    facts: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is written: the choice, how it was made, and a row for each budget."""
+        return {
+            "best_budget": self.best_budget,
+            "target_loss": self.target_loss,
+            **self.facts,
+            "budgets": [
+                {
+                    "pruning_budget": budget,
+                    "time_to_target_s": run.time_to(self.target_loss),
+                    "rounds_to_target": run.rounds_to(self.target_loss),
+                    "mean_latency_s": run.time_s[-1] / (len(run) - 1),
+                    "losses": list(run.losses),
+                }
+                for budget, run in self.runs.items()
+            ],
+        }
+
+
+def search_budget(
+    config: ExperimentConfig,
+    budgets: Sequence[float] | None = None,
+    rounds: int = PROXY_ROUNDS,
+    clients: int | None = None,
+    target_loss: float | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> BudgetTable:
+    """Run the proxies and choose.
+
+    Args:
+        budgets: candidates for Gamma, by default `BUDGETS`.
+        clients: a round; by default the whole cohort, since latency depends on who is in it.
+        target_loss: by default the highest of the proxies' last losses.
+        tell: hears a sentence after every proxy.
+    """
+    budgets = BUDGETS if budgets is None else budgets
+    if not budgets or not all(0 <= budget < 1 for budget in budgets):
+        raise InputError("--budgets", list(budgets), "numbers from 0 to below 1")
+    size = clients or config.cohort.size or config.clients.count
+    runs: dict[float, ProxyRun] = {}
+    for budget in sorted(set(budgets)):
+        section = config.jcpba.model_copy(update={"pruning_budget": budget})
+        proxy = proxy_config(config, rounds, size)
+        runs[budget] = short_run(
+            build_world(proxy.model_copy(update={"method": "jcpba", "jcpba": section}))
+        )
+        tell(f"budget {budget:g}: test loss {runs[budget].losses[-1]:.4f} after {rounds} rounds")
+    if target_loss is None:
+        target_loss = max(run.losses[-1] for run in runs.values())
+    times = {budget: run.time_to(target_loss) for budget, run in runs.items()}
+    reached = {budget: time for budget, time in times.items() if time is not None}
+    if not reached:
+        least = min(run.losses[-1] for run in runs.values())
+        raise InputError(
+            "--target-loss", target_loss, f"at least {least:.4f}, the least that a proxy reached",
+            "give the proxies more rounds",
+        )  # fmt: skip
+    best = min(reached, key=lambda budget: (reached[budget], budget))
+    facts = {"model": config.model, "proxy_rounds": rounds, "proxy_clients": size}
+    return BudgetTable(best, target_loss, runs, facts)

@@ -1,0 +1,78 @@
+"""Short runs in memory, from which an offline stage learns what the real run needs to know."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from airtune.config import CohortSection, ExperimentConfig, StopSection
+from airtune.experiment.world import World
+from airtune.federated.method import Exchange
+from airtune.federated.round import run_round
+
+
+@dataclass(frozen=True)
+class ProxyRun:
+    """What a short run showed: loss and virtual time after 0, 1, 2, ... rounds."""
+
+    losses: tuple[float, ...]
+    time_s: tuple[float, ...]
+
+    def rounds_to(self, target_loss: float) -> float | None:
+        """Rounds until the loss is first at the target, between rounds in proportion."""
+        return _crossing(self.losses, target_loss)
+
+    def time_to(self, target_loss: float) -> float | None:
+        """Virtual time until then [s]."""
+        rounds = self.rounds_to(target_loss)
+        return None if rounds is None else float(np.interp(rounds, range(len(self)), self.time_s))
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+
+def _crossing(losses: Sequence[float], target: float) -> float | None:
+    for index, loss in enumerate(losses):
+        if loss <= target:
+            if index == 0:
+                return 0.0
+            before = losses[index - 1]
+            return index - 1 + (before - target) / (before - loss)
+    return None
+
+
+def proxy_config(config: ExperimentConfig, rounds: int, clients: int) -> ExperimentConfig:
+    """The experiment with so few rounds and clients a round, without reasons to stop."""
+    cohort = config.cohort.size or config.clients.count
+    return config.model_copy(
+        update={
+            "rounds": rounds,
+            "cohort": CohortSection(size=min(clients, cohort)),
+            "stop": StopSection(),
+            "engine": "sequential",
+        }
+    )
+
+
+def short_run(world: World, watch: Callable[[Exchange], None] | None = None) -> ProxyRun:
+    """Run a world's rounds without writing anything; `watch` sees each round's updates."""
+    context = world.context
+    if watch is not None:
+        context = replace(context, method=replace(context.method, measure=_watching(watch)))
+    state = world.start()
+    losses, time_s = [state.start_loss], [0.0]
+    for _ in range(world.config.rounds):
+        outcome = run_round(context, state)
+        state = outcome.state
+        losses.append(outcome.evaluation.loss)
+        time_s.append(state.clock.time_s)
+    return ProxyRun(tuple(losses), tuple(time_s))
+
+
+def _watching(watch: Callable[[Exchange], None]) -> Callable[[Exchange], dict[str, Any]]:
+    def measure(exchange: Exchange) -> dict[str, Any]:
+        watch(exchange)
+        return {}
+
+    return measure
