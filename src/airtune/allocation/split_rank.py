@@ -30,7 +30,7 @@ class NoPlanError(Exception):
 
 def require_reachable(training: SplitTraining) -> None:
     """Raise NoPlanError where a client can never send what any candidate asks of it."""
-    activations = max(training.candidates, key=lambda candidate: candidate.activation_bits)
+    activations = max(training.candidates, key=lambda c: float(np.max(c.activation_bits)))
     adapter = max(training.candidates, key=lambda candidate: candidate.adapter_bits)
     blocked = obstacle(
         training.main, training.main_demand(activations), training.name, "main server's"

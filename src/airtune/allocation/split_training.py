@@ -15,6 +15,7 @@ servers' own links to each other, and the averaging itself.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -24,9 +25,15 @@ from airtune.allocation.solve import Check
 from airtune.quantities import FloatArray
 
 
+PerClient: TypeAlias = float | FloatArray
+"""The same for every client, or [client]."""
+
+
 @dataclass(frozen=True)
 class SplitCandidate:
     """A split point and a rank, and what they cost; counts per sample, bits per sample or adapter.
+
+    Counts of the clients' side may differ between clients, as mean batches do.
 
     Attributes:
         split_point: transformer blocks on the client.
@@ -38,12 +45,12 @@ class SplitCandidate:
     split_point: int
     rank: int
     rounds: float
-    client_forward_flops: float
-    client_backward_flops: float
+    client_forward_flops: PerClient
+    client_backward_flops: PerClient
     server_forward_flops: float
     server_backward_flops: float
-    activation_bits: float
-    gradient_bits: float
+    activation_bits: PerClient
+    gradient_bits: PerClient
     adapter_bits: float
 
 
@@ -82,7 +89,8 @@ class SplitTraining:
     """A planning problem of SflLLM.
 
     `downlink_rate_bps` [client] is None where the download is not charged; a candidate with
-    gradients to send down needs it.
+    gradients to send down needs it. At `multicast_bps` the averaged adapter goes to all clients at
+    once (None: to each at its own downlink rate).
     """
 
     local_steps: int
@@ -94,6 +102,7 @@ class SplitTraining:
     candidates: tuple[SplitCandidate, ...]
     downlink_rate_bps: FloatArray | None = None
     names: Sequence[str] = ()
+    multicast_bps: float | None = None
 
     @property
     def clients(self) -> int:
@@ -106,7 +115,7 @@ class SplitTraining:
 
     def main_demand(self, candidate: SplitCandidate) -> Demand:
         """What one local step asks of the main server's link."""
-        bits = np.full(self.clients, self.batch_size * candidate.activation_bits)
+        bits = self._bits(candidate.activation_bits)
         return Demand(bits, self._compute_s(candidate.client_forward_flops))
 
     def federated_demand(self, candidate: SplitCandidate) -> Demand:
@@ -127,7 +136,7 @@ class SplitTraining:
             adapter_upload_s=airtime_s(
                 np.full(self.clients, candidate.adapter_bits), federated_bps
             ),
-            adapter_download_s=self._download_s(np.full(self.clients, candidate.adapter_bits)),
+            adapter_download_s=self._adapter_down_s(candidate),
         )
 
     def total_s(
@@ -156,12 +165,18 @@ class SplitTraining:
 
     def adapter_download_s(self, candidate: SplitCandidate) -> float:
         """The slowest download of the averaged adapter; 0 where the download is not charged."""
-        return float(np.max(self._download_s(np.full(self.clients, candidate.adapter_bits))))
+        return float(np.max(self._adapter_down_s(candidate)))
 
-    def _bits(self, per_sample: float) -> FloatArray:
+    def _adapter_down_s(self, candidate: SplitCandidate) -> FloatArray:
+        bits = np.full(self.clients, candidate.adapter_bits)
+        if self.multicast_bps is None:
+            return self._download_s(bits)
+        return airtime_s(bits, np.full(self.clients, self.multicast_bps))
+
+    def _bits(self, per_sample: PerClient) -> FloatArray:
         return np.full(self.clients, self.batch_size * per_sample)
 
-    def _compute_s(self, flops_per_sample: float) -> FloatArray:
+    def _compute_s(self, flops_per_sample: PerClient) -> FloatArray:
         return self.batch_size * flops_per_sample / self.client_flop_rate
 
     def _download_s(self, bits: FloatArray) -> FloatArray:
@@ -223,17 +238,26 @@ def _plain_total_s(
     batch, speed = training.batch_size, training.client_flop_rate
     first = last = up = down = server = 0.0
     for k in range(training.clients):
-        forward = batch * candidate.client_forward_flops / speed[k]
-        first = max(first, forward + _plain_s(batch * candidate.activation_bits, rates["main"][k]))
+        forward = batch * _of(candidate.client_forward_flops, k) / speed[k]
+        bits = batch * _of(candidate.activation_bits, k)
+        first = max(first, forward + _plain_s(bits, rates["main"][k]))
         up = max(up, _plain_s(candidate.adapter_bits, rates["federated"][k]))
         fetch = 0.0
         if training.downlink_rate_bps is not None:
-            fetch = _plain_s(batch * candidate.gradient_bits, training.downlink_rate_bps[k])
-            down = max(down, _plain_s(candidate.adapter_bits, training.downlink_rate_bps[k]))
-        last = max(last, fetch + batch * candidate.client_backward_flops / speed[k])
+            bits = batch * _of(candidate.gradient_bits, k)
+            fetch = _plain_s(bits, training.downlink_rate_bps[k])
+            if training.multicast_bps is None:
+                down = max(down, _plain_s(candidate.adapter_bits, training.downlink_rate_bps[k]))
+        last = max(last, fetch + batch * _of(candidate.client_backward_flops, k) / speed[k])
         server += batch * (candidate.server_forward_flops + candidate.server_backward_flops)
+    if training.multicast_bps is not None:
+        down = _plain_s(candidate.adapter_bits, training.multicast_bps)
     step = first + server / training.server_flop_rate + last
     return candidate.rounds * (training.local_steps * step + up + down)
+
+
+def _of(values: PerClient, client: int) -> float:
+    return float(values if isinstance(values, int | float) else values[client])
 
 
 def _plain_s(bits: float, rate_bps: float) -> float:
