@@ -20,6 +20,7 @@ from airtune.method_options import (
     FfaLoraSection,
     HetloraSection,
     JcpbaSection,
+    SflllmSection,
     SoftTsfaSection,
 )
 from airtune.wireless.cell import CellSettings
@@ -160,6 +161,7 @@ class ExperimentConfig(Section):
     )
     hetlora: HetloraSection = Field(default=HetloraSection(), description="options of hetlora")
     ffa_lora: FfaLoraSection = Field(default=FfaLoraSection(), description="options of ffa_lora")
+    sflllm: SflllmSection = Field(default=SflllmSection(), description="options of sflllm")
     planner: Part | None = Field(None, description="replaces the method's planner")
     tuner: Part | None = Field(None, description="replaces the method's tuner")
     codec: Part | None = Field(None, description="replaces the method's codec")

@@ -17,6 +17,58 @@ class FedloraSection(Section):
     )
 
 
+class SflllmSection(Section):
+    solver: Literal[
+        "joint",
+        "greedy",
+        "random",
+        "random-subchannels",
+        "random-power",
+        "random-split-point",
+        "random-rank",
+    ] = Field("joint", description="as in airtune plan: joint | greedy | random | random-...")
+    split_point: int | None = Field(
+        None, ge=1, description="blocks on every client; null: planned in every round"
+    )
+    split_points: Literal["common", "own"] = Field(
+        "common", description="common (one cut for all) | own (every client its own)"
+    )
+    server_side: Literal["shared", "copies"] = Field(
+        "shared", description="shared (SplitFed v2) | copies (v1: one per client, averaged)"
+    )
+    labels_at: Literal["server", "client"] = Field(
+        "server", description="server | client (U-shaped: LM head and loss stay with the labels)"
+    )
+    activation_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        "fp32", description="what crosses the cut forward; int8 rounds at random"
+    )
+    gradient_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        "fp32", description="what comes back across the cut"
+    )
+    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="the client halves' updates on the air"
+    )
+    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="the broadcast client half on the air"
+    )
+    downlink: Literal["equal", "free"] = Field(
+        "equal", description="equal (shares of the downlink band) | free (not charged, the paper's)"
+    )
+    server_flop_rate: float = Field(1e13, gt=0, description="of the main server [FLOP/s]")
+    main_subchannels: int = Field(
+        20, ge=1, description="of the uplink to the main server, at least one a client"
+    )
+    federated_subchannels: int = Field(
+        20, ge=1, description="of the uplink to the federated server, at least one a client"
+    )
+    main_total_power_dbm: float | None = Field(
+        None, description="of all clients together to the main server; null: each its full power"
+    )
+    federated_total_power_dbm: float | None = Field(
+        None, description="of all clients together to the federated server"
+    )
+
+
 class JcpbaSection(Section):
     solver: Literal["exact", "bcd", "equal", "uniform-pruning", "no-pruning", "none"] = Field(
         "exact", description="as in airtune plan: exact | bcd | equal | uniform-pruning | ..."

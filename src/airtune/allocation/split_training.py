@@ -24,7 +24,6 @@ from airtune.allocation.power import NOBODY, Demand, Owners, Uplink, measure
 from airtune.allocation.solve import Check
 from airtune.quantities import FloatArray
 
-
 PerClient: TypeAlias = float | FloatArray
 """The same for every client, or [client]."""
 

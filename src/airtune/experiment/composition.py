@@ -11,6 +11,7 @@ from airtune.errors import InputError
 from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.devices import deal_devices
 from airtune.experiment.parts import make_part, unknown_name
+from airtune.experiment.split_composition import check_split, split_method
 from airtune.federated.method import Method, Planner
 from airtune.methods.centralised import centralised
 from airtune.methods.fedlora import BandwidthPlanner, fedlora
@@ -20,6 +21,7 @@ from airtune.methods.jcpba import JcpbaPlanner, jcpba
 from airtune.methods.soft_tsfa import SoftOptions, soft_layout, soft_tsfa
 from airtune.methods.tsfa_planner import TsfaPlanner
 from airtune.tuning.adapter import initial_state, read_adapter
+from airtune.methods.sflllm import SflllmPlanner
 from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator, FactorMean
 from airtune.update.codec import Codec, DenseCodec
@@ -87,9 +89,14 @@ METHODS: dict[str, Factory] = {
     "hetlora": _hetlora,
     "ffa_lora": _ffa_lora,
     "centralised": lambda config, model: centralised(),
+    "sflllm": split_method,
 }
 """Method name -> its composition, from the experiment and the adapted model."""
-PLANNERS: dict[str, type[Planner]] = {"bandwidth": BandwidthPlanner, "jcpba": JcpbaPlanner}
+PLANNERS: dict[str, type[Planner]] = {
+    "bandwidth": BandwidthPlanner,
+    "jcpba": JcpbaPlanner,
+    "sflllm": SflllmPlanner,
+}
 TUNERS: dict[str, type[Tuner]] = {"full": FullTuner}
 CODECS: dict[str, type[Codec]] = {"dense": DenseCodec}
 AGGREGATORS: dict[str, type[Aggregator]] = {"factor-mean": FactorMean, "overlap-mean": OverlapMean}
@@ -104,8 +111,10 @@ def check_names(config: ExperimentConfig) -> None:
 
 def compose_method(config: ExperimentConfig, model: Any) -> Method:
     """The method by name, with the server's step and every part that the experiment replaces."""
-    method = METHODS[config.method](config, model)
-    return replace(method, server=_server(config.server), **_replacements(config))
+    made = METHODS[config.method](config, model)
+    method = replace(made, server=_server(config.server), **_replacements(config))
+    check_split(config, method)
+    return method
 
 
 def _server(section: ServerSection) -> ServerOptimizer:

@@ -11,6 +11,7 @@ from airtune.data.partition import Partition, partition
 from airtune.data.sources import SourceOptions, TaskData, load_task_data
 from airtune.errors import InputError
 from airtune.federated.charges import StepShape
+from airtune.update.cut import CutShape
 
 EVALUATION_ROWS = 64
 """Rows of one evaluation batch: enough to be fast, few enough for a large vocabulary's logits."""
@@ -50,6 +51,10 @@ class Shards:
     def step_tokens(self) -> float:
         """Real tokens of an average local step."""
         return self.batch_size * float(self.train.length.mean())
+
+    def cut_shapes(self, client: int, round_index: int) -> list[CutShape]:
+        """What the length of a split model's messages depends on, for each of those batches."""
+        return [CutShape.of(batch) for batch in self.batches(client, round_index)]
 
     def test_batches(self) -> Iterator[Batch]:
         """Every test row once."""

@@ -30,6 +30,7 @@ from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.context import RoundContext
 from airtune.federated.round import planning_view
+from airtune.federated.split_costs import SplitCosts, SplitSystem
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import (
     AdapterState,
@@ -119,7 +120,7 @@ def build_world(config: ExperimentConfig) -> World:
     method = compose_method(config, model)
     precision = Precision(config.dtype, config.training.optimizer)
     work = TrainingWork(charged, adapter, precision, shards, devices)
-    work.refuse_small_memory(method.planner.prunes)
+    work.refuse_small_memory(method)
     charges = Charges(
         devices=devices,
         step_shapes=shards.step_shapes,
@@ -128,6 +129,7 @@ def build_world(config: ExperimentConfig) -> World:
         downlink=method.downlink,
         shapes=adapter_tensors(charged, adapter),
         as_other_model=other is not None,
+        split=None if method.split is None else split_costs(method.split, work),
     )
     side = client_side(config, method, model, shards)
     engine = choose_engine(config, architecture, side, shards.step_tokens)
@@ -150,6 +152,19 @@ def _with_options(config: ExperimentConfig, options: Mapping[str, Any]) -> Exper
         return config
     section = getattr(config, config.method).model_copy(update=dict(options))
     return config.model_copy(update={config.method: section})
+
+
+def split_costs(system: SplitSystem, work: TrainingWork) -> SplitCosts:
+    """The cost model of a split, with the width and vocabulary of the charged model."""
+    charged = work.architecture
+    return SplitCosts(
+        system=system,
+        cut=replace(system.cut, vocabulary=charged.vocab_size),
+        hidden_size=charged.hidden_size,
+        work=work,
+        devices=work.devices,
+        cut_shapes=work.shards.cut_shapes,
+    )
 
 
 def _charged_architecture(name: str) -> Architecture:

@@ -48,6 +48,10 @@ class CohortCosts(Protocol):
         """Length of the update [bit]."""
         ...
 
+    def downlink_bits(self, plan: ClientPlan) -> int:
+        """Length of the broadcast [bit]."""
+        ...
+
     def affine_compute_s(self, plan: ClientPlan) -> tuple[float, float]:
         """`fixed` and `prunable` of the computing delay, fixed + (1 - rate) prunable [s]."""
         ...

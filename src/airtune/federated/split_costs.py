@@ -77,7 +77,7 @@ class SplitWork(Protocol):
     """The charged model's work on both sides of the cut."""
 
     def split_flops(self, rows: int, tokens: int, split_point: int) -> SplitFlops: ...
-    def split_points(self, client: int) -> list[int]: ...
+    def split_points(self, client: int, keeps_labels: bool) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,6 @@ class SplitCosts:
     system: SplitSystem
     cut: CutCodec
     hidden_size: int
-    blocks: int
     work: SplitWork
     devices: Sequence[DeviceProfile]
     cut_shapes: Callable[[int, int], Sequence[CutShape]]
@@ -135,6 +134,10 @@ class SplitRoundCosts:
     def keeps_labels(self) -> bool:
         """Whether labels, and with them the LM head, stay at the clients."""
         return self.system.labels_at == "client"
+
+    def split_points(self, client: int) -> list[int]:
+        """The split points whose client half fits the client's memory, ascending."""
+        return self.model.work.split_points(client, self.keeps_labels)
 
     def flops(self, client: int, split_point: int) -> list[SplitFlops]:
         """The operations of each local step."""
