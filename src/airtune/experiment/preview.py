@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from airtune.experiment.world import World
-from airtune.federated.backend import ClientTask
-from airtune.federated.round import start_round
+from airtune.federated.backend import InProcess
+from airtune.federated.charging import expected_charges
+from airtune.federated.round import start_round, tasks_of
+from airtune.round_plan import MAIN_SERVER
 from airtune.tuning.base_model import usable_cores
 
 
@@ -15,13 +17,10 @@ def preview(world: World) -> dict[str, Any]:
     """The first round as it would be charged, without training more than a step or two."""
     state, context, config = world.unmeasured_start(), world.context, world.config
     start = start_round(context, state)
-    clients = np.array([entry.client for entry in start.plan.clients])
-    bands = np.array([entry.bandwidth_hz for entry in start.plan.clients])
-    rates = start.truth.uplink(context.tx_power_w).select(clients).rate(bands)
     places = np.hypot(*start.truth.position_m[:, :2].T)
     rows = []
-    for plan, rate in zip(start.plan.clients, rates, strict=True):
-        bits = start.charges.payload_bits(plan)
+    for charge in expected_charges(context, start):
+        plan = charge.plan
         rows.append(
             {
                 "client": plan.client,
@@ -29,13 +28,13 @@ def preview(world: World) -> dict[str, Any]:
                 "device": world.devices[plan.client].name,
                 "distance_m": None if np.isnan(places[plan.client]) else float(places[plan.client]),
                 "rows": int(world.shards.parts.sizes[plan.client]),
-                "memory_bytes": world.memory_bytes(plan.client),
+                "memory_bytes": world.memory_bytes(plan),
                 "device_memory_bytes": world.devices[plan.client].memory_bytes,
                 "bandwidth_hz": plan.bandwidth_hz,
-                "rate_bps": float(rate),
-                "compute_s": start.charges.compute_s(plan),
-                "upload_s": bits / float(rate),
-                "uplink_bits": bits,
+                "rate_bps": charge.rate_bps,
+                "compute_s": charge.compute_s,
+                "upload_s": charge.upload_s,
+                "uplink_bits": charge.uplink_bits,
             }
         )
     return {
@@ -61,10 +60,11 @@ def preview(world: World) -> dict[str, Any]:
 def _real_seconds(world: World, cohort: int) -> float:
     """Rounds x clients x steps at the pace of one client's first round, evaluation included."""
     state, context = world.unmeasured_start(), world.context
-    plan = start_round(context, state).plan.clients[0]
-    broadcast = context.method.downlink.encode(state.adapter, plan)
+    tasks = tasks_of(context, state, start_round(context, state))
+    # One client, and the main server where there is one.
+    sample = [task for task in tasks if task.client in (tasks[0].client, MAIN_SERVER)]
     began = time.perf_counter()
-    world.side.answer(ClientTask(0, plan.client, plan, broadcast))
+    list(InProcess(world.side).run(sample))
     train_s = time.perf_counter() - began
     if world.config.workers:
         train_s /= min(usable_cores(), cohort)

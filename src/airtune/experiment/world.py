@@ -32,6 +32,7 @@ from airtune.federated.context import RoundContext
 from airtune.federated.round import planning_view
 from airtune.federated.split_costs import SplitCosts, SplitSystem
 from airtune.quantities import FloatArray, dbm_to_watts
+from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import (
     AdapterState,
     attach,
@@ -95,9 +96,13 @@ class World:
         load_state(self.model, adapter)
         return ServerState(adapter, planner=self.context.method.planner.initial_state())
 
-    def memory_bytes(self, client: int) -> int:
+    def memory_bytes(self, plan: ClientPlan) -> int:
         """Peak memory of a client's training, at the longest row that it holds."""
-        return self.work.memory_bytes(client)
+        split = self.context.method.split
+        if split is None or plan.split_point is None:
+            return self.work.memory_bytes(plan.client)
+        keeps_labels = split.labels_at == "client"
+        return self.work.split_memory_bytes(plan.client, plan.split_point, keeps_labels)
 
 
 def build_world(config: ExperimentConfig) -> World:

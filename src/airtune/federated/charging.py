@@ -1,6 +1,6 @@
 """What a round took: seconds, bits and joules of every client, as it really was."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +54,22 @@ def charge_round(
     if start.plan.main_server is not None:
         return charge_split_round(context, start, reports)
     return _charge_clients(context, start, reports)
+
+
+def expected_charges(context: RoundContext, start: RoundStart) -> Sequence[ClientCharge]:
+    """What the round's clients will be charged if all answer as predicted, and with no deadline."""
+    split = start.charges.split
+    reports = {
+        plan.client: ClientReport(
+            plan.client,
+            bytes(start.charges.payload_bits(plan) // 8),
+            train_loss=0.0,
+            label_tokens=0,
+            cut=() if split is None else tuple(split.messages(plan.client)),
+        )
+        for plan in start.plan.clients
+    }
+    return charge_round(replace(context, deadline_s=None), start, reports).clients
 
 
 def _charge_clients(

@@ -1,0 +1,356 @@
+"""sflllm end to end on the built-in model: planned, trained in halves, charged and merged."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from airtune import Experiment
+from airtune.config import read_config
+from airtune.errors import InputError
+from airtune.experiment.world import World, build_world
+from airtune.federated.round import start_round
+from airtune.methods.own_points import OwnPointSearch
+from airtune.methods.sflllm import RUN_SOLVERS, SflllmPlanner
+from airtune.methods.split_problem import SplitProblem
+from airtune.tuning.base_model import model_location
+from tests.cli.conftest import quick
+from tests.cli.test_run import fingerprint
+
+STAGES = ("broadcast", "forward", "activations", "hidden", "head", "hidden_gradient", "gradient",
+          "backward", "adapter")  # fmt: skip
+
+
+def settings(*changes: str) -> list[str]:
+    return quick("method=sflllm", "data.score_rows=0", "sflllm.main_subchannels=7", *changes)[1::2]
+
+
+def world_of(*changes: str) -> World:
+    return build_world(read_config(None, settings(*changes)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("sflllm") / "run"
+    changes = ("training.local_steps=2", "training.keep_optimizer=true")
+    return Experiment.load(None, settings(*changes)).run(folder)
+
+
+VARIANTS = [
+    (), ("sflllm.labels_at=client",), ("sflllm.server_side=copies",), ("sflllm.downlink=free",),
+    ("sflllm.split_points=own",), ("sflllm.split_point=3",), ("charge_as=gpt2",),
+    ("sflllm.activation_dtype=int8", "sflllm.gradient_dtype=bf16", "sflllm.uplink_dtype=bf16",
+     "sflllm.downlink_dtype=bf16", "sflllm.labels_at=client"),
+    ("sflllm.main_total_power_dbm=20", "sflllm.federated_total_power_dbm=17"),
+    *((f"sflllm.solver={solver}",) for solver in RUN_SOLVERS if solver != "joint"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: ",".join(changes) or "plain")
+def test_planned_is_charged(changes: tuple[str, ...], tmp_path: Path) -> None:
+    """Exactly, under a perfect estimate: real token counts and encoded bits are known before."""
+    run = Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "run")
+    (record,) = run.records
+    assert record["latency_s"] == record["planned_latency_s"] > 0
+    assert record["train_loss"] == pytest.approx(3.6, abs=0.4)
+    assert record["test_loss"] < run.summary["start_test_loss"]
+    for entry in record["clients"]:
+        assert entry["uplink_bits"] == entry["cut_uplink_bits"] + entry["adapter_bits"]
+        # Stages, waiting and the server's time add up to the round, for everybody.
+        spent = entry["stages_s"]
+        assert sum(spent.values()) + entry["server_s"] + entry["wait_s"] == pytest.approx(
+            record["latency_s"] - max(e["stages_s"]["adapter"] for e in record["clients"])
+            + spent["adapter"], rel=1e-9,
+        )  # fmt: skip
+        assert tuple(spent) == STAGES
+
+
+def test_predicted_bits_are_encoded_bits(run: Any) -> None:
+    world = world_of("training.local_steps=2", "training.keep_optimizer=true")
+    state = world.unmeasured_start()
+    start = start_round(world.context, state)
+    split = start.charges.split
+    assert split is not None
+    for plan, entry in zip(start.plan.clients, run.records[0]["clients"], strict=True):
+        steps = split.messages(plan.client)
+        assert sum(step.uplink for step in steps) == entry["cut_uplink_bits"]
+        assert sum(step.downlink for step in steps) == entry["cut_downlink_bits"]
+        assert start.charges.payload_bits(plan) == entry["adapter_bits"]
+        # By hand: 128 fp32 numbers a real token; the rest of a step is masks, labels and headers.
+        shapes = split.shapes(plan.client)
+        numbers = 128 * 32 * sum(shape.real_tokens for shape in shapes)
+        labels = 16 * sum(shape.label_tokens for shape in shapes)
+        rest = entry["cut_uplink_bits"] - numbers - labels
+        assert 0 < rest < 2 * 8 * 500
+
+
+def test_the_clock_is_the_formula(run: Any) -> None:
+    """Latency and energy of round 1 by plain loops, from the record's own rates and the batches."""
+    world = world_of("training.local_steps=2", "training.keep_optimizer=true")
+    start = start_round(world.context, world.unmeasured_start())
+    record, split = run.records[0], start.charges.split
+    assert split is not None
+    rows = {entry["client"]: entry for entry in record["clients"]}
+    down = start.truth.downlink().rate(np.full(3, 3e6))
+    total = start.charges.downlink_bits(start.plan.broadcast) / down.min()
+    served = 0.0
+    for step in range(2):
+        first = last = 0.0
+        for plan in start.plan.clients:
+            shape = split.shapes(plan.client)[step]
+            whole = world.work.of(shape.rows, shape.width).parts
+            speed = world.devices[plan.client].training_flop_rate
+            client = whole[: 1 + (plan.split_point or 0)]
+            up = split.messages(plan.client)[step].uplink / rows[plan.client]["rate_bps"]
+            first = max(first, sum(p.forward_flops for p in client) / speed + up)
+            back = split.messages(plan.client)[step].downlink / (down[plan.client] / 3)
+            last = max(last, sum(p.backward_flops for p in client) / speed + back)
+            rest = whole[1 + (plan.split_point or 0) :]
+            served += sum(p.forward_flops + p.backward_flops for p in rest) / 1e13
+        total += first + last
+    total += served
+    total += max(e["adapter_bits"] / e["federated_rate_bps"] for e in rows.values())
+    assert record["latency_s"] == pytest.approx(total, rel=1e-9)
+    assert record["server_s"] == pytest.approx(served, rel=1e-9)
+    for plan in start.plan.clients:
+        entry, device = rows[plan.client], world.devices[plan.client]
+        assert plan.main is not None
+        assert plan.federated is not None
+        main_w = sum(plan.main.psd_w_per_hz) * 3e6 / 7
+        federated_w = sum(plan.federated.psd_w_per_hz) * 3e6 / 20
+        airtime_j = (main_w * entry["stages_s"]["activations"]
+                     + federated_w * entry["stages_s"]["adapter"]) / 0.35  # fmt: skip
+        computing_j = (device.computing_power_w or 0) * entry["compute_s"]
+        assert entry["energy_j"] == pytest.approx(airtime_j + computing_j, rel=1e-9)
+
+
+def test_plans_keep_their_constraints(run: Any) -> None:
+    world = world_of()
+    cap_w = world.context.tx_power_w
+    for record in run.records:
+        for link, count in (("main", 7), ("federated", 20)):
+            taken = [i for e in record["clients"] for i in e[f"{link}_subchannels"]]
+            assert sorted(taken) == sorted(set(taken))
+            assert set(taken) <= set(range(count))
+            for entry in record["clients"]:
+                power_w = sum(entry[f"{link}_psd_w_per_hz"]) * 3e6 / count
+                assert power_w <= cap_w[entry["client"]] * (1 + 1e-9)
+                assert len(entry[f"{link}_subchannels"]) >= 1
+
+
+def test_resumed_and_rerun_to_the_same_bytes(run: Any, tmp_path: Path) -> None:
+    """Also the optimiser's moments of clients and main server, which the checkpoint carries."""
+    changes = ("training.local_steps=2", "training.keep_optimizer=true")
+    Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "short")
+    carried = Experiment.resume(tmp_path / "short", more_rounds=1).state.carried
+    assert set(carried) == {-1, 0, 1, 2}
+    assert fingerprint(tmp_path / "short") == fingerprint(run.folder.path)
+
+
+def test_the_adapter_is_both_halves_and_loads_in_plain_peft(run: Any) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from airtune.tuning.evaluate import evaluate
+
+    model = AutoModelForCausalLM.from_pretrained(model_location("builtin"))
+    tuned = PeftModel.from_pretrained(model, run.folder.adapter).eval()
+    world = run.world
+    result = evaluate(tuned, list(world.shards.test_batches()))
+    assert result.loss == pytest.approx(run.summary["final_test_loss"], abs=1e-6)
+    start = world.unmeasured_start().adapter
+    assert all((run.state.adapter[name] != start[name]).any() for name in start if "lora_B" in name)
+
+
+def test_one_client_follows_centralised_lora(tmp_path: Path) -> None:
+    """One local step a round, moments kept: AdamW on the whole model, round after round."""
+    changes = (
+        "rounds=4", "clients.count=1", "clients.devices=[laptop-cpu]", "training.max_grad_norm=0",
+        "training.keep_optimizer=true", "training.learning_rate=1e-3",
+    )  # fmt: skip
+    split = Experiment.load(None, settings(*changes)).run(tmp_path / "split").records
+    whole = Experiment.load(None, quick("data.score_rows=0", *changes)[1::2]).run(tmp_path / "w")
+    for ours, theirs in zip(split, whole.records, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
+        assert ours["test_loss"] == pytest.approx(theirs["test_loss"], abs=1e-5)
+    assert whole.records[-1]["test_loss"] < whole.records[0]["test_loss"]
+
+
+def test_no_solver_beats_the_joint_one_and_the_bound_holds() -> None:
+    plans = {
+        solver: start_round(world.context, world.unmeasured_start()).plan
+        for solver in RUN_SOLVERS
+        for world in [world_of(f"sflllm.solver={solver}", "training.local_steps=3")]
+    }
+    best = plans["joint"]
+    assert best.lower_bound_s is not None
+    assert best.lower_bound_s <= best.predicted_latency_s <= 1.1 * best.lower_bound_s
+    for solver, plan in plans.items():
+        # Solvers see mean steps; on the real ones another plan may win by a little.
+        assert plan.predicted_latency_s >= 0.98 * best.predicted_latency_s, solver
+        assert plan.predicted_latency_s >= best.lower_bound_s
+    assert plans["random"].predicted_latency_s > 1.2 * best.predicted_latency_s
+
+
+def test_random_plans_differ_from_round_to_round_and_repeat() -> None:
+    world = world_of("sflllm.solver=random")
+
+    def plan(round_index: int) -> Any:
+        state = world.unmeasured_start()
+        return start_round(world.context, replace(state, rounds_done=round_index)).plan.clients
+
+    assert plan(3) == plan(3)
+    assert any(
+        [c.main for c in one] != [c.main for c in two]
+        for one, two in pairwise(plan(index) for index in range(4))
+    )
+
+
+def own_devices(folder: Path) -> str:
+    """A fast and a slow device, so slow that cuts matter."""
+    sources = "{training_flop_rate: x, memory_bytes: x, computing_power_w: x, tx_power_dbm: x}"
+    text = "".join(
+        f"{name}: {{training_flop_rate: {rate}, memory_bytes: 8e9, computing_power_w: 1, "
+        f"tx_power_dbm: 20, sources: {sources}}}\n"
+        for name, rate in (("fast", 1e10), ("slow", 2e8))
+    )
+    (folder / "devices.yaml").write_text(text)
+    return f"clients.device_file={folder / 'devices.yaml'}"
+
+
+def test_own_cuts_are_faster_where_devices_differ(tmp_path: Path) -> None:
+    changes = (own_devices(tmp_path), "clients.devices=[fast, slow, fast]",
+               "sflllm.server_flop_rate=4e8", "cell.bandwidth_hz=30e6")  # fmt: skip
+    common = Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "common")
+    own = Experiment.load(
+        None, settings("rounds=1", "sflllm.split_points=own", *changes)
+    ).run(tmp_path / "own")  # fmt: skip
+    points = [entry["split_point"] for entry in own.records[0]["clients"]]
+    assert points[0] == points[2] > points[1]
+    assert own.records[0]["latency_s"] < 0.95 * common.records[0]["latency_s"]
+    assert own.records[0]["latency_s"] == own.records[0]["planned_latency_s"]
+    # The deepest half is broadcast, and each client sends its own.
+    bits = [entry["adapter_bits"] for entry in own.records[0]["clients"]]
+    assert bits[0] == bits[2] > bits[1]
+    assert own.records[0]["test_loss"] < own.summary["start_test_loss"]
+
+
+def test_own_cuts_against_all_combinations(tmp_path: Path) -> None:
+    """The search against brute force over every client's cut."""
+    changes = (own_devices(tmp_path), "clients.devices=[fast, slow, fast]",
+               "sflllm.server_flop_rate=4e8", "cell.bandwidth_hz=30e6",
+               "sflllm.split_points=own")  # fmt: skip
+    world = world_of(*changes)
+    views: list[Any] = []
+
+    class Listening:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.context.method.planner, name)
+
+        def plan(self, view: Any, state: Any) -> Any:
+            views.append(view)
+            return world.context.method.planner.plan(view, state)
+
+    method = replace(world.context.method, planner=Listening())  # type: ignore[arg-type]
+    start_round(replace(world.context, method=method), world.unmeasured_start())
+    search = OwnPointSearch(SplitProblem(views[0], [0, 1, 2]))
+    found = search.search(1)
+    best = min(search.solve(points).latency_s for points in product(range(1, 6), repeat=3))
+    assert best <= found.latency_s <= 1.01 * best
+
+
+def test_a_silent_client_and_a_deadline(tmp_path: Path) -> None:
+    whole = Experiment.load(None, settings("rounds=1", "clients.count=4")).run(tmp_path / "whole")
+    changes = ("clients.count=4", "rounds=3", "cohort.dropout=0.4")
+    silent = Experiment.load(None, settings(*changes)).run(tmp_path / "silent")
+    outcomes = [[e["outcome"] for e in record["clients"]] for record in silent.records]
+    assert any("silent" in row for row in outcomes)
+    for record in silent.records:
+        for entry in record["clients"]:
+            if entry["outcome"] == "silent":
+                assert entry["uplink_bits"] == 0
+                assert entry["flops"] == 0.0
+                assert entry["broadcast_s"] > 0
+    latency = whole.records[0]["latency_s"]
+    late = Experiment.load(
+        None, settings("rounds=1", "clients.count=4", f"deadline_s={0.6 * latency}")
+    ).run(tmp_path / "late")  # fmt: skip
+    (record,) = late.records
+    assert record["skipped"]
+    assert "would make all miss the deadline" in next(iter(record["skipped"].values()))
+    assert record["latency_s"] <= 0.6 * latency
+
+
+def test_a_wrong_estimate_is_charged_with_the_truth(tmp_path: Path) -> None:
+    run = Experiment.load(None, settings("cell.csi_error_db=6")).run(tmp_path / "run")
+    for record in run.records:
+        assert record["latency_s"] != record["planned_latency_s"]
+    deadline = f"deadline_s={1.01 * run.records[0]['planned_latency_s']}"
+    cut = Experiment.load(None, settings("cell.csi_error_db=6", deadline)).run(tmp_path / "cut")
+    (late,) = [r for r in cut.records if any(e["outcome"] == "late" for e in r["clients"])][:1]
+    assert late["latency_s"] == pytest.approx(1.01 * run.records[0]["planned_latency_s"])
+    for entry, full in zip(late["clients"], run.records[late["round"] - 1]["clients"], strict=True):
+        assert entry["uplink_bits"] <= full["uplink_bits"]
+
+
+def test_a_small_device_rules_out_deep_cuts(tmp_path: Path) -> None:
+    sources = "{training_flop_rate: x, memory_bytes: x, computing_power_w: x, tx_power_dbm: x}"
+    work = world_of().work
+    three, four = (work.split_memory_bytes(0, point, keeps_labels=False) for point in (3, 4))
+    (tmp_path / "devices.yaml").write_text(
+        f"tiny: {{training_flop_rate: 1e9, memory_bytes: {int((three + four) / 2 / 0.65)}, "
+        "computing_power_w: 1, "
+        f"tx_power_dbm: 20, sources: {sources}}}\n"
+    )
+    device = (f"clients.device_file={tmp_path / 'devices.yaml'}", "clients.devices=[tiny]")
+    with pytest.raises(InputError, match="memory of client 0"):
+        build_world(read_config(None, quick(*device)[1::2]))
+    world = world_of(*device)
+    assert world.work.split_points(0, keeps_labels=False) == [1, 2, 3]
+    # With the LM head and the logits at the client, less fits.
+    assert len(world.work.split_points(0, keeps_labels=True)) < 3
+    with pytest.raises(InputError, match=r"sflllm\.split_point is 5, but it must be one of 1, 2, "):
+        deep = world_of(*device, "sflllm.split_point=5")
+        start_round(deep.context, deep.unmeasured_start())
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    for changes, message in (
+        (("engine=workers",), "engine is workers.*sequential for sflllm"),
+        (("tuner=full",), r"tuner is full.*one that splits the model, for sflllm"),
+        (("planner=bandwidth",), r"planner is bandwidth.*one that splits"),
+        (("sflllm.split_points=own", "sflllm.solver=greedy"), r"sflllm\.split_points is own"),
+        (("sflllm.split_points=own", "sflllm.split_point=2"), r"sflllm\.split_points is own"),
+    ):
+        with pytest.raises(InputError, match=message):
+            world_of(*changes)
+    with pytest.raises(InputError, match=r"planner is sflllm.*one that does not split"):
+        build_world(read_config(None, quick("planner=sflllm")[1::2]))
+    with pytest.raises(InputError, match=r"sflllm\.solver is best"):
+        SflllmPlanner("best")
+    for change in ("cell.rate_model=cqi",):
+        cqi = world_of(change)
+        with pytest.raises(InputError, match="Shannon's rates for sflllm"):
+            start_round(cqi.context, cqi.unmeasured_start())
+    few = world_of("sflllm.main_subchannels=2")
+    with pytest.raises(Exception, match="2 subchannels for 3 clients"):
+        start_round(few.context, few.unmeasured_start())
+
+
+def test_dry_run_is_the_first_round(run: Any) -> None:
+    changes = ("training.local_steps=2", "training.keep_optimizer=true")
+    preview = Experiment.load(None, settings(*changes)).preview()
+    record = run.records[0]
+    assert preview["latency_s"] == record["latency_s"]
+    for ours, theirs in zip(preview["clients"], record["clients"], strict=True):
+        for key in ("bandwidth_hz", "rate_bps", "compute_s", "upload_s", "uplink_bits"):
+            assert ours[key] == theirs[key], key
+        assert ours["memory_bytes"] < 1e8
+
+
+def test_records_are_json(run: Any) -> None:
+    assert json.loads(json.dumps(run.records)) == run.records
