@@ -320,7 +320,6 @@ def test_a_small_device_rules_out_deep_cuts(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_together_is_refused() -> None:
     for changes, message in (
-        (("engine=workers",), "engine is workers.*sequential for sflllm"),
         (("tuner=full",), r"tuner is full.*one that splits the model, for sflllm"),
         (("planner=bandwidth",), r"planner is bandwidth.*one that splits"),
         (("sflllm.split_points=own", "sflllm.solver=greedy"), r"sflllm\.split_points is own"),

@@ -18,10 +18,10 @@ from airtune.methods.fedlora import BandwidthPlanner, fedlora
 from airtune.methods.ffa_lora import ffa_lora
 from airtune.methods.hetlora import hetlora, ranks_by_speed
 from airtune.methods.jcpba import JcpbaPlanner, jcpba
+from airtune.methods.sflllm import SflllmPlanner
 from airtune.methods.soft_tsfa import SoftOptions, soft_layout, soft_tsfa
 from airtune.methods.tsfa_planner import TsfaPlanner
 from airtune.tuning.adapter import initial_state, read_adapter
-from airtune.methods.sflllm import SflllmPlanner
 from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator, FactorMean
 from airtune.update.codec import Codec, DenseCodec
