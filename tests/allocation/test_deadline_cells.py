@@ -101,7 +101,7 @@ def test_the_error_over_an_interval_is_of_second_order() -> None:
     for width in (0.08, 0.04, 0.02):
         cell = Cell(headroom * (1.0 - width), headroom, -np.inf, point.price)
         table = CostTable(trade, headroom, point.options[0], {})
-        value, _, _ = module._at_price(trade, table, cell, point.price)
+        value, _, _ = module._at_price(trade, (table, table), cell, point.price)
         exact = CostTable(trade, cell.low_s, point.options[0], {}).cheapest(point.price)[0]
         exact += trade.latency_cost(cell.low_s) - point.price * trade.bandwidth_hz
         tangent = table.cheapest(point.price, headroom * width)[0]
@@ -132,6 +132,23 @@ def test_a_window_finds_what_the_whole_table_finds(seed: int, earlier: float) ->
             if not earlier:
                 guess = options_at_price(trade, headroom, price)
                 assert guess.tolist() == expected[2].tolist()
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10_000), st.floats(0.01, 0.8))
+def test_windows_give_an_interval_the_bound_of_the_whole_table(seed: int, width: float) -> None:
+    draw = np.random.default_rng(seed)
+    energy = draw.random((CLIENTS, 40)) * 0.9 ** np.arange(40)
+    options = rank_options(energy, np.full((CLIENTS, 1), 2e4), np.zeros(CLIENTS))
+    trade = trade_of(seed, "shannon", options)
+    headroom = float(trade.headroom(np.full(CLIENTS, 10)))
+    cell = Cell((1 - width) * headroom, headroom, -np.inf, 10 ** draw.uniform(-9, -3))
+    whole, _ = bound_cell(trade, cell, np.inf, 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TABLE_ENTRIES", 0)
+        near = draw.integers(0, 40, CLIENTS)
+        windows, _ = bound_cell(trade, cell, np.inf, 0.0, near)
+    assert windows.bound == pytest.approx(whole.bound, rel=1e-9)
 
 
 @settings(max_examples=40)

@@ -9,6 +9,7 @@ tangents, each bracket is a minimum of linear functions, hence concave, and so i
 interval is of second order in `(t2 - t1) / (t2 - start)`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +22,10 @@ from airtune.wireless.rate import Links
 WINDOW = 5
 """Options of a client that are costed together where there are too many for all of them."""
 _PRICE_STEPS = 80
+_FIRST_STRIDE, _LONGEST_STRIDE = 1.1, 8.0
+# Factors of the price: that of a neighbouring interval is near, a first guess may not be.
+_WIDE = 0.1
+# Of the deadline: the ends of a wider interval suit different options.
 _ROUNDING = 1e-14
 
 
@@ -64,7 +69,7 @@ class RankTrade:
 
     def loss(self, option: IntArray) -> FloatArray:
         """Weighted dropped energy of these options [..., client] -> [...]."""
-        loss: FloatArray = (self.gain * self.options.dropped[self.columns, option]).sum(axis=-1)
+        loss: FloatArray = (self.gain * self.options.dropped_at(self.columns, option)).sum(axis=-1)
         return loss
 
     def latency_cost(self, headroom_s: float) -> float:
@@ -109,7 +114,7 @@ class CostTable:
         last = options.dropped.shape[1] - 1
         option = np.minimum(self.first[part] + np.arange(self.rows)[:, None], last)
         band, fall = needed_bandwidth(links, options.bits(part, option), self.time_s[part])
-        dropped = options.dropped[clients, option]
+        dropped = options.dropped_at(clients, option)
         if options.floor_dropped is not None:
             dropped = np.where(option == 0, options.floor_dropped[part], dropped)
         if not trade.smooth and not self.whole:
@@ -194,15 +199,50 @@ class CostTable:
 
 def options_at_price(trade: RankTrade, headroom_s: float, price: float) -> IntArray:
     """Each client's best option of a convex cost, by bisection on the last one worth its price."""
+
+    def extra_band(option: IntArray) -> FloatArray:
+        pair = trade.options.bits(trade.columns, np.stack([option - 1, option]))
+        band, _ = needed_bandwidth(trade.links, pair, headroom_s + trade.slack_s)
+        with np.errstate(invalid="ignore"):
+            more: FloatArray = band[1] - band[0]
+        return more
+
+    return _last_worth(trade, price, extra_band)
+
+
+def options_near(
+    trade: RankTrade, headroom_s: float, earlier_s: float, price: float, guess: IntArray
+) -> IntArray:
+    """The same if a bit cost as much band everywhere as around `guess`; a guess as well.
+
+    `earlier_s` before the deadline by the tangent, as in `CostTable.taken`.
+    """
+    options, columns = trade.options, trade.columns
+    pair = np.stack([guess, guess + 1]) - (guess + 1 >= options.count)
+    bits = options.bits(columns, np.maximum(pair, 0))
+    band, fall = needed_bandwidth(trade.links, bits, headroom_s + trade.slack_s)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        per_bit = np.diff(band + earlier_s * fall, axis=0)[0] / np.diff(bits, axis=0)[0]
+    per_bit = np.where(np.isnan(per_bit), 0.0, per_bit)
+
+    def extra_band(option: IntArray) -> FloatArray:
+        more: FloatArray = options.bits(columns, option) - options.bits(columns, option - 1)
+        return per_bit * more
+
+    return _last_worth(trade, price, extra_band)
+
+
+def _last_worth(
+    trade: RankTrade, price: float, extra_band: Callable[[IntArray], FloatArray]
+) -> IntArray:
+    """The last option whose energy is worth the band that it takes above the one before."""
     options, columns = trade.options, trade.columns
     low, high = np.zeros(len(trade), dtype=np.intp), options.count - 1
     while (low < high).any():
         middle = np.maximum((low + high + 1) // 2, 1)
-        saved = options.dropped[columns, middle - 1] - options.dropped[columns, middle]
-        pair = options.bits(columns, np.stack([middle - 1, middle]))
-        band, _ = needed_bandwidth(trade.links, pair, headroom_s + trade.slack_s)
+        saved = options.dropped_at(columns, middle - 1) - options.dropped_at(columns, middle)
         with np.errstate(invalid="ignore"):
-            worth = trade.gain * saved > price * (band[1] - band[0])
+            worth = trade.gain * saved > price * extra_band(middle)
         low, high = (
             np.where(worth, np.minimum(middle, high), low),
             np.where(worth, high, middle - 1),
@@ -238,14 +278,12 @@ def bound_cell(
     in on its maximum. The search ends as soon as the bound exceeds `enough`, or what is left to
     gain is below `tolerance` or a tenth of what it falls short of `enough` (inf: to `tolerance`).
     """
-    if near is None:
-        near = options_at_price(trade, cell.high_s, cell.price)
-    table = CostTable(trade, cell.high_s, near, cell.limits)
+    ends = _end_tables(trade, cell, near)
     rise: tuple[float, float, float] | None = None
     fall: tuple[float, float, float] | None = None
-    best, price = replace(cell, bound=-np.inf), cell.price
+    best, price, stride = replace(cell, bound=-np.inf), cell.price, _FIRST_STRIDE
     for _ in range(_PRICE_STEPS):
-        value, slope, picked = _at_price(trade, table, cell, price)
+        value, slope, picked = _at_price(trade, ends, cell, price)
         if value > best.bound:
             best = replace(cell, bound=value, price=price, options=picked)
         if best.bound >= enough or slope == 0.0:
@@ -261,18 +299,34 @@ def bound_cell(
             if ceiling - best.bound <= max(tolerance, missing):
                 break
         else:
-            price *= 2.0 if rise else 0.5
-    return best, table
+            price *= stride if rise else 1.0 / stride
+            stride = min(stride * stride, _LONGEST_STRIDE)
+    return best, ends[1]
+
+
+def _end_tables(trade: RankTrade, cell: Cell, near: IntArray | None) -> tuple[CostTable, CostTable]:
+    """The costs for the low and for the high end; one table where it holds all options."""
+    if near is None:
+        near = options_at_price(trade, cell.high_s, cell.price)
+    width = cell.high_s - cell.low_s
+    few = trade.options.dropped.size <= TABLE_ENTRIES
+    if not few and width > _WIDE * cell.high_s and cell.price > 0:
+        # Each end has windows of its own: moving them to and fro would cost more.
+        near_low = options_near(trade, cell.high_s, width, cell.price, near)
+        low = CostTable(trade, cell.high_s, near_low, cell.limits)
+        near = options_near(trade, cell.high_s, 0.0, cell.price, near)
+        return low, CostTable(trade, cell.high_s, near, cell.limits)
+    table = CostTable(trade, cell.high_s, near, cell.limits)
+    return table, table
 
 
 def _at_price(
-    trade: RankTrade, table: CostTable, cell: Cell, price: float
+    trade: RankTrade, ends: tuple[CostTable, CostTable], cell: Cell, price: float
 ) -> tuple[float, float, tuple[IntArray, ...]]:
     """The bound at this price, its derivative, and the options at both ends."""
     width = cell.high_s - cell.low_s
     results = []
-    for end in (cell.low_s, cell.high_s):
-        earlier = width if end == cell.low_s else 0.0
+    for end, table, earlier in zip((cell.low_s, cell.high_s), ends, (width, 0.0), strict=True):
         value, band, option = table.cheapest(price, earlier)
         # What rounding could have added is taken off again.
         value -= _ROUNDING * (value + price * trade.bandwidth_hz)

@@ -12,6 +12,7 @@ IntArray = NDArray[np.intp]
 TABLE_ENTRIES = 60_000
 """Up to this many (client, option) pairs are costed together; also the most subsets listed."""
 _MASK_BITS = 62
+_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ class RankOptions:
     def complete(self) -> bool:
         """Whether the best set of ranks is always among the options."""
         return self.floor_dropped is None
+
+    def dropped_at(self, clients: IntArray, option: IntArray) -> FloatArray:
+        """Energy that these clients drop with these options [..., client]."""
+        flat, width = self.dropped.ravel(), self.dropped.shape[1]
+        dropped = np.empty(option.shape)
+        # In blocks whose rows stay in the processor's cache from one option to the next.
+        for start in range(0, option.shape[-1], _BLOCK):
+            block = np.s_[..., start : start + _BLOCK]
+            dropped[block] = flat.take(clients[block] * width + option[block])
+        return dropped
 
     def bits(self, clients: IntArray | slice, option: IntArray) -> FloatArray:
         """Bits that these clients send with these options [..., client]; inf beyond the last."""
