@@ -1,23 +1,20 @@
-"""JCPBA planning measured: every solver against the optimum, and time against cvxpy + Clarabel.
+"""JCPBA planning measured: every solver against the optimum, and many channel draws.
 
     OMP_NUM_THREADS=1 python benchmarks/planning.py quality   # 500 problems, 1 to 200 clients
-    OMP_NUM_THREADS=1 python benchmarks/planning.py scale     # 10 to 1,000,000 clients
     OMP_NUM_THREADS=1 python benchmarks/planning.py draws     # many channel draws of a cell
 
 Cells: clients uniform in a disc of 500 m (not closer than 20 m), path loss 128.1 + 37.6 log10(d/km)
 dB with 8 dB shadowing and Rayleigh fading, 23 dBm, noise -174 dBm/Hz, 0.5 MHz of band a client;
 clients that could not send 1.4 Mbit/s with all the spectrum there is are out of coverage (5 %);
 GPT-2 small's rank-8 adapter (9.4 Mbit, three quarters of it prunable), 1 to 12 s of computing.
-For `quality` times, bits and bandwidth are also shifted and scaled at random.
+For `quality` times, bits and bandwidth are also shifted and scaled at random. `convex_latency` is
+what `planning_scale.py` times beside the exact solver.
 """
 
 import argparse
 import math
 import warnings
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from reporting import report, seconds
@@ -28,10 +25,7 @@ from airtune.problems.jcpba import SOLVERS
 from airtune.quantities import dbm_to_watts
 from airtune.wireless.rate import ShannonLinks
 
-ROOT = Path(__file__).parents[1]
-CONVEX_SIZES = (10, 30, 100, 300, 1000)
 COVERAGE_HZ = 1e6
-EXACT_SIZES = (*CONVEX_SIZES, 10_000, 100_000, 1_000_000)
 
 
 def cn0_hz(rng: np.random.Generator, clients: int) -> np.ndarray:
@@ -124,50 +118,6 @@ def measure_quality(count: int) -> None:
     )
 
 
-def measure_scale(largest: int) -> None:
-    """Time against the number of clients, with cvxpy beside it where it can follow."""
-    sizes = [size for size in EXACT_SIZES if size <= largest]
-    rows = [scale_row(size) for size in sizes]
-    many = [row for row in rows if row["clients"] >= 1000]
-    exponent = None
-    if len(many) > 1:
-        clients, times = ([math.log(row[key]) for row in many] for key in ("clients", "exact_s"))
-        slope, offset = np.polyfit(clients, times, 1)
-        exponent = float(slope)
-        draw_growth(rows, lambda n: np.exp(offset) * n**slope, f"n^{slope:.2f}")
-    report("planning_scale", rows, growth_exponent=exponent)
-
-
-def scale_row(clients: int) -> dict[str, Any]:
-    """Mean times over a few cells of one size."""
-    cells = 5 if clients <= 1000 else 1
-    problems = [cell(np.random.default_rng([clients, seed]), clients) for seed in range(cells)]
-    ours, theirs, solves, errors, iterations = [], [], [], [], []
-    for problem in problems:
-        spent, best = seconds(partial(exact_pruning, problem), repeat=3 if cells > 1 else 1)
-        ours.append(spent)
-        iterations.append(best.iterations)
-        if clients in CONVEX_SIZES:
-            spent, (latency, programs) = seconds(partial(convex_latency, problem))
-            theirs.append(spent)
-            solves.append(programs)
-            errors.append(abs(latency / best.objective - 1))
-    row = {
-        "clients": clients,
-        "exact_s": float(np.mean(ours)),
-        "iterations": float(np.mean(iterations)),
-        "gap": best.gap,
-    }
-    if theirs:
-        row |= {
-            "cvxpy_s": float(np.mean(theirs)),
-            "programs": float(np.mean(solves)),
-            "times_faster": float(np.mean(theirs) / np.mean(ours)),
-            "largest_difference": max(errors),
-        }
-    return row
-
-
 def convex_latency(problem: PruningProblem, accuracy: float = 1e-4) -> tuple[float, int]:
     """Bisection over the deadline, one convex program each; latency, and how many programs."""
     count, band = len(problem), problem.bandwidth_hz
@@ -216,28 +166,6 @@ def convex_least_pruning(problem: PruningProblem, deadline: float) -> float:
     return float(program.value) if program.value is not None else math.inf
 
 
-def draw_growth(
-    rows: list[dict[str, Any]], fitted: Callable[[np.ndarray], np.ndarray], label: str
-) -> None:
-    """Time against clients on logarithmic axes, with the fitted power."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    clients = np.array([row["clients"] for row in rows], dtype=np.float64)
-    axes.loglog(clients, [row["exact_s"] for row in rows], "o-", label="exact")
-    convex = [(row["clients"], row["cvxpy_s"]) for row in rows if "cvxpy_s" in row]
-    axes.loglog(*zip(*convex, strict=True), "s-", label="cvxpy + Clarabel, bisection to 1e-4")
-    large = clients[clients >= 1000]
-    axes.loglog(large, fitted(large), ":", label=label)
-    axes.set(xlabel="clients", ylabel="processor time (s)", title="JCPBA: time to the optimum")
-    axes.grid(visible=True, which="major", alpha=0.3)
-    axes.legend()
-    path = ROOT / "docs" / "images" / "planning_growth.svg"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-
-
 def measure_draws(draws: int) -> None:
     """Many channel draws of one cell through `plan` on arrays, as a simulator asks for them."""
     from airtune.problems import plan
@@ -278,14 +206,11 @@ def measure_draws(draws: int) -> None:
 def main() -> None:
     """Run the named measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("quality", "scale", "draws"))
+    parser.add_argument("what", choices=("quality", "draws"))
     parser.add_argument("--count", type=int, default=500, help="problems, or draws")
-    parser.add_argument("--largest", type=int, default=EXACT_SIZES[-1], help="clients in scale")
     options = parser.parse_args()
     if options.what == "quality":
         measure_quality(options.count)
-    elif options.what == "scale":
-        measure_scale(options.largest)
     else:
         measure_draws(options.count)
 

@@ -2,7 +2,6 @@
 
     OMP_NUM_THREADS=1 python benchmarks/planning_sflllm.py cells   # 200 cells in its manner
     OMP_NUM_THREADS=1 python benchmarks/planning_sflllm.py small   # 60 instances by brute force
-    OMP_NUM_THREADS=1 python benchmarks/planning_sflllm.py scale   # 50 clients, 400 subchannels
 
 The cells: 5 clients in a disc of 200 m, 20 + 20 subchannels of 0.5 MHz, path loss
 128.1 + 37.6 log10(d / km) dB with 8 dB shadowing to each server, 41.8 dBm per client and 47 dBm in
@@ -24,7 +23,6 @@ from airtune.allocation.power import (
     Owners,
     Uplink,
     WaterFilling,
-    control_power,
     least_window,
 )
 from airtune.allocation.solve import Solution, Status
@@ -177,28 +175,6 @@ def _shortest(link: Uplink, demand: Demand) -> float:
     return float(np.min(least_window(WaterFilling.of_slots(width, noise), link, demand)))
 
 
-def measure_scale() -> None:
-    """50 clients, 200 subchannels to each server, 60 candidates; and one convex program beside."""
-    rows = []
-    for fading in (False, True):
-        for seed in range(5):
-            training = random_cell(seed, fading, clients=50, subchannels=200, candidates=60)
-            spent, answer = seconds(partial(solve_joint, training))
-            gains = "Rayleigh gain per subchannel" if fading else "flat gains"
-            rows.append({"gains": gains, "cell": seed, "joint_s": spent, "gap": answer.gap})
-    demand = training.main_demand(training.candidates[answer.plan.candidate])
-    owner = answer.plan.main.owner
-    ours, control = seconds(partial(control_power, training.main, owner, demand), repeat=5)
-    theirs, deadline = seconds(partial(convex_deadline, training.main, owner, demand))
-    report(
-        "planning_sflllm_scale",
-        rows,
-        power_control_of_one_assignment_s=ours,
-        cvxpy_clarabel_for_the_same_s=theirs,
-        cvxpy_deadline_over_ours=deadline / control.deadline_s,
-    )
-
-
 def convex_deadline(link: Uplink, owner: Owners, demand: Demand) -> float:
     """Power control of a fixed assignment as a convex program."""
     import cvxpy
@@ -246,15 +222,13 @@ def spread(values: list[float]) -> dict[str, float]:
 def main() -> None:
     """Run the named measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("cells", "small", "scale"))
+    parser.add_argument("what", choices=("cells", "small"))
     parser.add_argument("--count", type=int, help="cells or instances (200 and 60)")
     options = parser.parse_args()
     if options.what == "cells":
         measure_cells(options.count or 200)
-    elif options.what == "small":
-        measure_small(options.count or 60)
     else:
-        measure_scale()
+        measure_small(options.count or 60)
 
 
 if __name__ == "__main__":
