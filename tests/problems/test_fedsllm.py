@@ -11,7 +11,7 @@ from airtune.problems import fedsllm
 
 KEYS = [
     "status", "message", "total_delay_s", "local_accuracy", "lower_bound_s", "gap", "solver",
-    "solve_time_s", "clients",
+    "solve_time_s", "iterations", "check", "clients",
 ]  # fmt: skip
 
 

@@ -129,7 +129,7 @@ class TestRefusals:
 
 class TestAnswer:
     KEYS = ("status", "message", "latency_s", "lower_bound_s", "gap", "solver", "solve_time_s",
-            "clients")  # fmt: skip
+            "iterations", "check", "clients")  # fmt: skip
 
     @pytest.mark.parametrize("solver", SOLVERS)
     def test_exact_keys_and_plain_values(self, solver: str) -> None:
@@ -146,7 +146,8 @@ class TestAnswer:
     def test_infeasible(self) -> None:
         planned = solved(problem(gain_db=-math.inf))
         found = planned.answer
-        assert tuple(found) == self.KEYS
+        assert tuple(found) == (*self.KEYS[:2], "plan", *self.KEYS[2:])
+        assert found["plan"] is None
         assert found["status"] == "infeasible"
         assert found["message"].startswith("client b has a payload but no signal")
         assert [found[key] for key in ("latency_s", "lower_bound_s", "gap", "clients")] == [

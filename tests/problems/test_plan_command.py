@@ -65,7 +65,9 @@ def test_infeasible_prints_why_and_exits_with_3(
     assert code == 3
     answer = json.loads(out)
     assert answer["status"] == "infeasible"
+    assert answer["plan"] is None
     assert answer["clients"] is None
+    assert "client phone-far" in answer["message"]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,57 @@ def test_missing_file(command: Command) -> None:
     code, _, err = command("plan", "nowhere.yaml")
     assert code == 2
     assert "nowhere.yaml" in err
+
+
+KEYS = {
+    "jcpba": (
+        ["latency_s", "lower_bound_s", "gap"],
+        ["name", "bandwidth_hz", "pruning_rate", "compute_s", "upload_s"],
+    ),
+    "tsfa": (
+        ["latency_s", "objective", "objective_lower_bound", "gap", "virtual_queue_next"],
+        ["name", "bandwidth_hz", "kept_ranks", "sparsity", "compute_s", "upload_s"],
+    ),
+    "sflllm": (
+        ["total_delay_s", "split_point", "rank", "lower_bound_s", "gap"],
+        ["name", "main_subchannels", "main_psd_w_per_hz", "federated_subchannels",
+         "federated_psd_w_per_hz", "client_forward_s", "activation_upload_s", "adapter_upload_s"],
+    ),
+    "fedsllm": (
+        ["total_delay_s", "local_accuracy", "lower_bound_s", "gap"],
+        ["name", "bandwidth_hz", "compute_s", "upload_s"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", KEYS)
+def test_the_answer_has_the_promised_keys(command: Command, method: str) -> None:
+    code, out, _ = command("plan", ROOT / "examples" / f"{method}.yaml", "--json")
+    assert code == 0
+    answer = json.loads(out)
+    own, of_clients = KEYS[method]
+    shared = ["status", "message", "solver", "solve_time_s", "iterations", "clients"]
+    assert set(shared + own) <= set(answer)
+    assert "plan" not in answer
+    assert answer["check"]["passed"] is True
+    assert answer["status"] == "optimal"
+    for row in answer["clients"]:
+        assert set(of_clients) <= set(row)
+        if method == "sflllm":
+            assert len(row["main_subchannels"]) == len(row["main_psd_w_per_hz"])
+            assert len(row["federated_subchannels"]) == len(row["federated_psd_w_per_hz"])
+
+
+@pytest.mark.parametrize("method", KEYS)
+def test_tables_name_every_client_and_what_binds(command: Command, method: str) -> None:
+    path = ROOT / "examples" / f"{method}.yaml"
+    code, out, err = command("plan", path)
+    assert code == 0
+    assert err == ""
+    answer = json.loads(command("plan", path, "--json")[1])
+    assert all(row["name"] in out for row in answer["clients"])
+    assert "every constraint holds; tightest: " in out
+    assert "nan" not in out
 
 
 class TestSweep:

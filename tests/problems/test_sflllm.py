@@ -12,7 +12,7 @@ from airtune.problems import sflllm
 
 KEYS = [
     "status", "message", "total_delay_s", "split_point", "rank", "lower_bound_s", "gap", "solver",
-    "solve_time_s", "clients",
+    "solve_time_s", "iterations", "check", "clients",
 ]  # fmt: skip
 CLIENT_KEYS = [
     "name", "main_subchannels", "main_psd_w_per_hz", "federated_subchannels",

@@ -81,7 +81,7 @@ def test_the_answer_has_the_agreed_keys_and_adds_up() -> None:
     answer = answered(PROBLEM)
     assert list(answer) == [
         "status", "message", "latency_s", "objective", "objective_lower_bound", "gap",
-        "virtual_queue_next", "solver", "solve_time_s", "clients",
+        "virtual_queue_next", "solver", "solve_time_s", "iterations", "check", "clients",
     ]  # fmt: skip
     problem = read(PROBLEM).one_round
     assert answer["status"] == "optimal"
@@ -145,7 +145,8 @@ def test_infeasible_has_the_same_keys_and_no_plan() -> None:
     assert isinstance(planned, Planned)
     assert planned.solution.status is Status.INFEASIBLE
     answer = answered(problem)
-    assert list(answer) == list(answered(PROBLEM))
+    assert set(answer) == {*answered(PROBLEM), "plan"}
+    assert answer["plan"] is None
     assert answer["clients"] is None
     assert answer["objective"] is None
     assert "client a is in outage" in answer["message"]
@@ -246,6 +247,19 @@ def test_an_unreachable_target_is_named_with_the_least_that_is_not() -> None:
     assert summary["least_reachable_target_s"] == summary["least_mean_latency_s"] > 0.5
     assert "cannot be reached" in summary["message"]
     assert summary["overshoot_limit_s"] > 0
+
+
+def test_a_target_that_skips_everybody_is_not_held() -> None:
+    summary = simulate(read(changed(latency_target_s=1e-3, virtual_queue=0)), 10)
+    assert summary["empty_rounds"] == 10
+    assert summary["reachable"] is False
+    assert summary["least_reachable_target_s"] > 0.1
+    assert summary["message"].startswith("Every client is in outage in every round")
+    held = changed(latency_target_s=summary["least_reachable_target_s"], virtual_queue=0)
+    assert simulate(read(held), 10)["reachable"] is True
+    own = simulate(read(changed(latency_target_s=1e-3, outage_latency_s=1e-3)), 10)
+    assert own["least_reachable_target_s"] is None
+    assert "raise outage_latency_s" in own["message"]
 
 
 def test_the_message_tells_a_queue_that_is_still_filling() -> None:

@@ -161,16 +161,19 @@ def least_reachable_target_s(
     `least_mean_latency(t) <= t` is then found by bisection over the same draws.
 
     Args:
-        least_s: `least_mean_latency_s` of the problem, above its target.
+        least_s: `least_mean_latency_s` of the problem: above its target, or 0 since that target
+            leaves every client in outage in every round.
     """
     if not np.isnan(problem.outage_latency_s):
         return least_s
 
     def reachable(candidate: float) -> bool:
         shifted = replace(problem, latency_target_s=candidate)
-        return least_mean_latency_s(shifted, rounds, channel) <= candidate
+        if least_mean_latency_s(shifted, rounds, channel) > candidate:
+            return False
+        return any(not one.in_outage().all() for one in _problems(shifted, rounds, channel))
 
-    low, high = problem.latency_target_s, 2.0 * least_s
+    low, high = problem.latency_target_s, 2.0 * max(least_s, problem.latency_target_s)
     while not reachable(high):
         low, high = high, 2.0 * high
     for _ in range(_BISECTIONS):

@@ -20,6 +20,7 @@ from airtune.allocation.sparsity_problem import (
     SparsityProblem,
     check_plan,
     dropped_energy,
+    upload_delay_s,
 )
 from airtune.errors import InputError
 from airtune.quantities import FloatArray, format_duration
@@ -223,12 +224,28 @@ def _message(
     share = dropped / energy if energy else 0.0
     skipped = int(plan.skipped.sum())
     out = f", {skipped} of {len(plan.kept)} clients in outage" if skipped else ""
-    claim = "no bound is proven"
+    claim, above = "Feasible", "; no bound is proven"
     if bound is not None:
         gap = objective / bound - 1.0 if bound > 0 else 0.0
-        claim = "optimal" if gap <= PROVEN_GAP else f"at most {gap:.1e} above the optimum"
+        claim, above = (
+            ("Optimal", "")
+            if gap <= PROVEN_GAP
+            else ("Feasible", f"; at most {gap:.1e} above the optimum")
+        )
     ranks = int(plan.kept.sum())
     return (
-        f"{ranks} ranks sent in {format_duration(plan.latency_s)}, "
-        f"{share:.1%} of the energy dropped{out}; {claim}."
+        f"{claim}: {ranks} ranks sent in {format_duration(plan.latency_s)}, "
+        f"{share:.1%} of the energy dropped{out}; {_what_binds(problem, plan)}{above}."
     )
+
+
+def _what_binds(problem: SparsityProblem, plan: SparsityPlan) -> str:
+    """Who ends last, and whether more band would help."""
+    upload = upload_delay_s(problem, plan)
+    finish = np.where(plan.skipped, 0.0, problem.compute_delay_s + upload)
+    last = int(np.argmax(finish))
+    if not upload[last] > 0:
+        return f"the delay of {problem.name(last)} binds"
+    together = int(np.count_nonzero(finish >= plan.latency_s * (1.0 - 1e-9)))
+    who = f"{together} clients end together" if together > 1 else f"{problem.name(last)} ends last"
+    return f"{who} and the band binds"

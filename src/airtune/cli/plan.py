@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _INFEASIBLE = 3
 _MOST_ROWS = 40
+_NOT_IN_SWEEP = ("message", "plan", "clients", "check", "solver", "iterations")
 
 Problem = Annotated[Path, typer.Argument(metavar="PROBLEM", help="A problem file (YAML).")]
 
@@ -135,19 +136,38 @@ def _print_table(planned: "Planned", answer: dict[str, Any]) -> None:
     rows = answer.get("clients")
     if not rows:
         return
-    console.print(_client_table(rows))
+    differing, same = _split_columns(rows)
+    console.print(_client_table(differing))
     facts = Table.grid(padding=(0, 2))
     for key, value in answer.items():
-        if key not in ("status", "message", "clients"):
+        if key not in ("status", "message", "clients", "check"):
             facts.add_row(_title(key), _shown(key, value))
-    facts.add_row("iterations", str(solution.iterations))
+    for key, value in same.items():
+        facts.add_row(f"{_title(key)}, all clients", value)
     if solution.check is not None:
         name, excess = solution.check.worst
-        facts.add_row("check", f"every constraint holds (closest: {name}, {excess:+.0e})")
+        facts.add_row("check", f"every constraint holds; tightest: {name} ({excess:+.0e})")
     console.print(facts)
 
 
-def _client_table(rows: list[dict[str, Any]]) -> Any:
+def _split_columns(rows: list[dict[str, Any]]) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """The rows as text without the delays that are alike for all clients, and those delays.
+
+    A column of nothing but 0 or False is left out altogether; JSON has it.
+    """
+    shown = [{key: _shown(key, value) for key, value in row.items()} for row in rows]
+    empty = {key for key in rows[0] if not any(row[key] for row in rows)} - {"pruning_rate"}
+    same = {
+        key: shown[0][key]
+        for key in rows[0]
+        if key.endswith("_s") and len(rows) > 1 and len({row[key] for row in shown}) == 1
+    }
+    left_out = empty | same.keys()
+    kept = [{key: text for key, text in row.items() if key not in left_out} for row in shown]
+    return kept, {key: text for key, text in same.items() if key not in empty}
+
+
+def _client_table(rows: list[dict[str, str]]) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -158,7 +178,7 @@ def _client_table(rows: list[dict[str, Any]]) -> Any:
         is_name = key == "name"
         table.add_column(_title(key), justify="left" if is_name else "right", no_wrap=is_name)
     for row in rows[:_MOST_ROWS]:
-        table.add_row(*(_shown(key, value) for key, value in row.items()))
+        table.add_row(*row.values())
     return table
 
 
@@ -174,7 +194,7 @@ def _show_sweep(mapping: Mapping[str, Any], sweep: str, solver: str | None, json
     if json:
         _print_json([{key: value, **answer} for value, answer in zip(values, answers, strict=True)])
     else:
-        columns = [name for name in answers[0] if name not in ("message", "clients")]
+        columns = [name for name in answers[0] if name not in _NOT_IN_SWEEP]
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column(key, justify="right", no_wrap=True)
         for name in columns:
@@ -225,8 +245,10 @@ def _simulate(
     if json:
         _print_json(summary)
         return
+    typer.echo(summary.pop("message"))
     for key, value in summary.items():
-        typer.echo(f"{_title(key)}: {_shown(key, value)}")
+        if value is not None:
+            typer.echo(f"{_title(key)}: {_shown(key, value)}")
 
 
 def _write(path: Path, mapping: Mapping[str, Any], sentences: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ def show_value(key: str, value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, list):
-        return " ".join(show_value(key, entry) for entry in value) or "-"
+        return _show_list(key, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     unit = split_unit(key)[1]
@@ -44,3 +44,21 @@ def show_value(key: str, value: Any) -> str:
     if key.endswith("gap"):
         return f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.2%}"
     return f"{value:.4g}"
+
+
+def _show_list(key: str, values: list[Any]) -> str:
+    """Runs of whole numbers as `3-7`; of quantities the range, or the one that all are."""
+    if all(isinstance(value, int) for value in values):
+        runs: list[list[int]] = []
+        for value in values:
+            if runs and value == runs[-1][-1] + 1:
+                runs[-1].append(value)
+            else:
+                runs.append([value])
+        return " ".join(_show_run(run) for run in runs) or "-"
+    texts = [show_value(key, value) for value in (min(values), max(values))]
+    return texts[0] if texts[0] == texts[1] else f"{texts[0]} to {texts[1]}"
+
+
+def _show_run(run: list[int]) -> str:
+    return f"{run[0]}-{run[-1]}" if len(run) > 2 else " ".join(map(str, run))

@@ -7,8 +7,23 @@ from airtune.allocation.solve import Solution
 
 
 def heading(solution: Solution[Any]) -> dict[str, Any]:
-    """Status and message, the first keys of every answer."""
-    return {"status": str(solution.status), "message": solution.message}
+    """Status and message, the first keys of every answer; `plan: null` where there is none."""
+    found = {"status": str(solution.status), "message": solution.message}
+    return found if solution.plan is not None else {**found, "plan": None}
+
+
+def closing(solution: Solution[Any]) -> dict[str, Any]:
+    """Who found it, and the independent check: the constraint nearest to being exceeded."""
+    check = None
+    if solution.check is not None:
+        name, excess = solution.check.worst
+        check = {"passed": solution.check.passed, "tightest": name, "excess": finite(excess)}
+    return {
+        "solver": solution.solver,
+        "solve_time_s": solution.solve_time_s,
+        "iterations": solution.iterations,
+        "check": check,
+    }
 
 
 def finite(value: float | None) -> float | None:

@@ -19,7 +19,7 @@ from airtune.allocation.local_accuracy import (
     solve_local_accuracy,
 )
 from airtune.allocation.solve import Solution
-from airtune.problems.answer import finite, heading
+from airtune.problems.answer import closing, finite, heading
 from airtune.problems.columns import read_links
 from airtune.problems.fields import NOT_NEGATIVE, POSITIVE
 from airtune.problems.reading import Reader
@@ -60,8 +60,7 @@ def answer(problem: LocalTraining, solution: Solution[LocalAccuracyPlan]) -> dic
         "local_accuracy": None if plan is None else plan.local_accuracy,
         "lower_bound_s": finite(solution.lower_bound),
         "gap": finite(solution.gap),
-        "solver": solution.solver,
-        "solve_time_s": solution.solve_time_s,
+        **closing(solution),
         "clients": None if plan is None else _clients(problem, plan),
     }
 

@@ -22,7 +22,7 @@ from airtune.allocation.pruning_alternatives import (
 )
 from airtune.allocation.pruning_exact import exact_pruning
 from airtune.allocation.solve import Solution
-from airtune.problems.answer import finite, heading
+from airtune.problems.answer import closing, finite, heading
 from airtune.problems.columns import read_links, read_weights
 from airtune.problems.fields import NOT_NEGATIVE, POSITIVE, SHARE
 from airtune.problems.reading import Reader
@@ -71,8 +71,7 @@ def answer(problem: PruningProblem, solution: Solution[PruningPlan]) -> dict[str
         "latency_s": finite(solution.objective),
         "lower_bound_s": finite(solution.lower_bound),
         "gap": finite(solution.gap),
-        "solver": solution.solver,
-        "solve_time_s": solution.solve_time_s,
+        **closing(solution),
         "clients": None if solution.plan is None else _clients(problem, solution.plan),
     }
 

@@ -26,7 +26,7 @@ from airtune.allocation.split_iteration import solve_greedy
 from airtune.allocation.split_rank import solve_joint
 from airtune.allocation.split_training import SplitCandidate, SplitPlan, SplitTraining
 from airtune.errors import InputError
-from airtune.problems.answer import finite, heading
+from airtune.problems.answer import closing, finite, heading
 from airtune.problems.columns import ClientColumns
 from airtune.problems.fields import LEVEL, NOT_NEGATIVE, POSITIVE
 from airtune.problems.reading import Reader
@@ -195,8 +195,7 @@ def answer(problem: SflllmProblem, solution: Solution[SplitPlan]) -> dict[str, A
         "rank": None if chosen is None else chosen.rank,
         "lower_bound_s": finite(solution.lower_bound),
         "gap": finite(solution.gap),
-        "solver": solution.solver,
-        "solve_time_s": solution.solve_time_s,
+        **closing(solution),
         "clients": None if plan is None else _clients(problem.training, plan),
     }
 

@@ -28,7 +28,7 @@ from airtune.allocation.sparsity import dense, exact, fixed_sparsity
 from airtune.allocation.sparsity_problem import SparsityPlan, SparsityProblem, upload_delay_s
 from airtune.errors import InputError
 from airtune.files import write_text_atomic
-from airtune.problems.answer import finite, heading
+from airtune.problems.answer import closing, finite, heading
 from airtune.problems.columns import ClientColumns, read_links, read_weights
 from airtune.problems.fields import NOT_NEGATIVE, POSITIVE, SHARE, Range, is_number, number_list
 from airtune.problems.reading import Reader
@@ -167,8 +167,7 @@ def answer(problem: TsfaProblem, solution: Solution[SparsityPlan]) -> dict[str, 
         "objective_lower_bound": finite(solution.lower_bound),
         "gap": finite(solution.gap),
         "virtual_queue_next": queue,
-        "solver": solution.solver,
-        "solve_time_s": solution.solve_time_s,
+        **closing(solution),
         "clients": None if plan is None else _clients(problem.one_round, plan),
     }
 
@@ -208,9 +207,11 @@ def simulate(problem: TsfaProblem, rounds: int, trace: Path | None = None) -> di
     )
     table = run_rounds(template, rounds, channel, lambda one: exact(one, ROUND_GAP))
     least = least_mean_latency_s(template, rounds, channel)
-    reachable = least <= template.latency_target_s
+    # A target so short that the outage rule skips everybody is held by nobody.
+    reachable = least <= template.latency_target_s and table.empty_rounds < rounds
     smallest = None
-    if not reachable:
+    own_limit = not np.isnan(template.outage_latency_s)
+    if not reachable and not (own_limit and table.empty_rounds == rounds):
         smallest = least_reachable_target_s(template, rounds, channel, least)
     if trace is not None:
         write_text_atomic(trace, _csv(table))
@@ -234,6 +235,16 @@ def simulate(problem: TsfaProblem, rounds: int, trace: Path | None = None) -> di
 def _summary(table: Rounds, smallest_target_s: float | None) -> str:
     """One sentence: whether the mean latency meets the target, and if not, why."""
     mean, target = format_duration(table.mean_latency_s), format_duration(table.latency_target_s)
+    if table.empty_rounds == len(table):
+        remedy = (
+            "raise outage_latency_s"
+            if smallest_target_s is None
+            else f"the smallest target that can be held is {format_duration(smallest_target_s)}"
+        )
+        return (
+            "Every client is in outage in every round: none can send one rank over the whole band "
+            f"in time for the target of {target}; {remedy}."
+        )
     if smallest_target_s is not None:
         smallest = format_duration(smallest_target_s)
         return (
