@@ -67,6 +67,17 @@ class SflllmSection(Section):
     federated_total_power_dbm: float | None = Field(
         None, description="of all clients together to the federated server"
     )
+    rounds_table: str | dict[int, float] | None = Field(
+        None,
+        description="rounds to the target by rank, {4: 60, 8: 50} or the file of airtune "
+        "rank-search --out: adapter.rank is then chosen before round 1",
+    )
+    accuracy_a: float | None = Field(
+        None, gt=0, description="FedsLLM's a: local_steps and rounds follow from a local accuracy"
+    )
+    accuracy_v: float | None = Field(
+        None, gt=0, description="FedsLLM's v: local steps per halving of the local error"
+    )
 
 
 class JcpbaSection(Section):

@@ -84,7 +84,8 @@ def split_timeline(broadcast_s: FloatArray, steps: StepDelays, adapter_s: FloatA
     def wait(since: int, index: int) -> None:
         spent = np.sum(seconds[since:], axis=0)
         # Two clients that never end do not wait for each other.
-        late = np.where(np.isfinite(spent), spent.max() - spent, 0.0)
+        with np.errstate(invalid="ignore"):
+            late = np.where(np.isfinite(spent), spent.max() - spent, 0.0)
         stages.append(WAIT)
         step.append(index)
         seconds.append(late)

@@ -6,6 +6,7 @@ from typing import Any
 from airtune.config import ExperimentConfig
 from airtune.experiment.budget_search import search_budget
 from airtune.experiment.rank_search import search_ranks
+from airtune.experiment.split_offline import choose_rank, count_by_accuracy
 
 Evidence = dict[str, dict[str, Any]]
 
@@ -28,6 +29,11 @@ def offline_stages(
                 "soft_tsfa": config.soft_tsfa.model_copy(update={"rank_search": False}),
             }
         )
+    if config.method == "sflllm" and config.sflllm.rounds_table is not None:
+        config, evidence["rank-choice.json"] = choose_rank(config, tell)
+    counted = (config.sflllm.accuracy_a, config.sflllm.accuracy_v)
+    if config.method == "sflllm" and counted != (None, None):
+        config, evidence["local-accuracy.json"] = count_by_accuracy(config, tell)
     if config.method == "jcpba" and config.jcpba.budget_search:
         budgets = search_budget(config, tell=tell)
         tell(f"The pruning budget {budgets.best_budget:g} is the fastest.")
