@@ -176,7 +176,7 @@ def _shortest(link: Uplink, demand: Demand) -> float:
 
 
 def convex_deadline(link: Uplink, owner: Owners, demand: Demand) -> float:
-    """Power control of a fixed assignment as a convex program."""
+    """Power control of a fixed assignment as a convex program; NaN where Clarabel fails."""
     import cvxpy
 
     # Units in which every coefficient is of order one; Clarabel fails or errs without them.
@@ -203,7 +203,10 @@ def convex_deadline(link: Uplink, owner: Owners, demand: Demand) -> float:
     with warnings.catch_warnings():
         # Clarabel calls its own answer inaccurate; how inaccurate, the report says.
         warnings.simplefilter("ignore")
-        program.solve(solver=cvxpy.CLARABEL)
+        try:
+            program.solve(solver=cvxpy.CLARABEL)
+        except cvxpy.SolverError:
+            return float("nan")
     return float(deadline.value) * unit_s
 
 
