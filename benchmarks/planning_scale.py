@@ -42,10 +42,11 @@ RANKS = 64
 SIZES = {
     "jcpba": (10, 30, 100, 300, 1000, 10_000, 100_000, 1_000_000),
     "tsfa": (10, 30, 100, 300, 1000, 10_000, 100_000),
-    "sflllm": (5, 10, 20, 50, 100),
+    "sflllm": (5, 10, 20, 50, 100, 200),
 }
 CONVEX_LIMIT = {"jcpba": 1000, "tsfa": 1000, "sflllm": 100}
-FITTED_FROM = {"jcpba": 1000, "tsfa": 1000, "sflllm": 10}
+FITTED_FROM = {"jcpba": 1000, "tsfa": 1000, "sflllm": 20}
+CONVEX_PART = {"jcpba": "the whole problem", "tsfa": "one deadline", "sflllm": "one assignment"}
 
 
 def jcpba_row(clients: int, seed: int, convex: bool) -> dict[str, Any]:
@@ -191,7 +192,8 @@ def draw(methods: dict[str, Any]) -> None:
         label = f"{method}, grows as n^{found['exponent']:.2f}"
         axes.loglog(clients, [row["exact_s"] for row in rows], "o-", color=color, label=label)
         convex = [(row["clients"], row["cvxpy_s"]) for row in rows if "cvxpy_s" in row]
-        axes.loglog(*zip(*convex, strict=True), "x--", color=color, label=f"{method}, cvxpy")
+        part = f"cvxpy, {CONVEX_PART[method]}"
+        axes.loglog(*zip(*convex, strict=True), "x--", color=color, label=part)
         large = np.array([n for n in clients if n >= FITTED_FROM[method]], dtype=float)
         fit = found["seconds_at_one_client"] * large ** found["exponent"]
         axes.loglog(large, fit, ":", color="black", linewidth=1)

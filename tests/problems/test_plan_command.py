@@ -196,6 +196,16 @@ def test_rounds_are_for_methods_with_a_queue(command: Command) -> None:
     assert "for a method that keeps a queue" in err
 
 
+def test_rounds_heed_the_solver(command: Command) -> None:
+    path = ROOT / "examples" / "tsfa.yaml"
+    code, out, _ = command("plan", path, "--rounds", 3, "--solver", "dense", "--json")
+    assert code == 0
+    assert json.loads(out)["solver"] == "dense"
+    code, _, err = command("plan", path, "--rounds", 3, "--solver", "densse")
+    assert code == 2
+    assert "did you mean dense" in err
+
+
 def test_a_written_problem_has_the_same_answer(command: Command, tmp_path: Path) -> None:
     assert command("plan", EXAMPLE, "--write-problem", "again.yaml")[0] == 0
 

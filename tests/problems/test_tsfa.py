@@ -249,6 +249,19 @@ def test_an_unreachable_target_is_named_with_the_least_that_is_not() -> None:
     assert summary["overshoot_limit_s"] > 0
 
 
+def test_rounds_of_another_solver() -> None:
+    problem = read(changed(latency_target_s=0.6, virtual_queue=20))
+    answers = {name: simulate(problem, 10, None, name) for name in ("exact", "dense")}
+    assert answers["exact"] == simulate(problem, 10)
+    assert answers["dense"]["mean_dropped_energy"] < answers["exact"]["mean_dropped_energy"]
+    assert answers["dense"]["mean_latency_s"] > answers["exact"]["mean_latency_s"]
+    assert "dense does not heed the queue" in answers["dense"]["message"]
+    sparse = simulate(problem, 10, None, "fixed-sparsity")
+    assert sparse["mean_latency_s"] < answers["dense"]["mean_latency_s"]
+    with pytest.raises(InputError, match="per-client-queues, but it must be one of exact"):
+        simulate(problem, 10, None, "per-client-queues")
+
+
 def test_a_target_that_skips_everybody_is_not_held() -> None:
     summary = simulate(read(changed(latency_target_s=1e-3, virtual_queue=0)), 10)
     assert summary["empty_rounds"] == 10

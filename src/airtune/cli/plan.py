@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _INFEASIBLE = 3
 _MOST_ROWS = 40
+_PAGE_WIDTH = 120
 _NOT_IN_SWEEP = ("message", "plan", "clients", "check", "solver", "iterations")
 
 Problem = Annotated[Path, typer.Argument(metavar="PROBLEM", help="A problem file (YAML).")]
@@ -57,7 +58,7 @@ def plan(
     if write_problem is not None:
         _write(write_problem, mapping, sentences)
     elif simulated:
-        _simulate(mapping, rounds, trace, json)
+        _simulate(mapping, rounds, trace, solver, json)
     else:
         _show(_solve(mapping, solver), json)
 
@@ -127,11 +128,10 @@ def _print_json(value: Any) -> None:
 
 def _print_table(planned: "Planned", answer: dict[str, Any]) -> None:
     """The status sentence, one row per client, and what is proven."""
-    from rich.console import Console
     from rich.table import Table
 
     solution = planned.solution
-    console = Console()
+    console = _console()
     console.print(solution.message, highlight=False)
     rows = answer.get("clients")
     if not rows:
@@ -148,6 +148,17 @@ def _print_table(planned: "Planned", answer: dict[str, Any]) -> None:
         name, excess = solution.check.worst
         facts.add_row("check", f"every constraint holds; tightest: {name} ({excess:+.0e})")
     console.print(facts)
+
+
+def _console() -> Any:
+    """The terminal, or a page wide enough for the tables where the output goes elsewhere."""
+    import os
+    import sys
+
+    from rich.console import Console
+
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console() if known else Console(width=_PAGE_WIDTH)
 
 
 def _split_columns(rows: list[dict[str, Any]]) -> tuple[list[dict[str, str]], dict[str, str]]:
@@ -185,7 +196,6 @@ def _client_table(rows: list[dict[str, str]]) -> Any:
 def _show_sweep(mapping: Mapping[str, Any], sweep: str, solver: str | None, json: bool) -> None:
     """One row per value of the swept key; exits with 3 if no value has a plan."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     key, values = _parse_sweep(sweep)
@@ -201,7 +211,7 @@ def _show_sweep(mapping: Mapping[str, Any], sweep: str, solver: str | None, json
             table.add_column(_title(name), justify="left" if name == "status" else "right")
         for value, answer in zip(values, answers, strict=True):
             table.add_row(str(value), *(_shown(name, answer[name]) for name in columns))
-        Console().print(table)
+        _console().print(table)
         for value, answer in zip(values, answers, strict=True):
             if answer["status"] == "infeasible":
                 typer.echo(f"{key} = {value}: {answer['message']}")
@@ -230,10 +240,14 @@ def _with_value(content: Any, path: str, value: Any) -> Any:
 
 
 def _simulate(
-    mapping: Mapping[str, Any], rounds: int | None, trace: Path | None, json: bool
+    mapping: Mapping[str, Any],
+    rounds: int | None,
+    trace: Path | None,
+    solver: str | None,
+    json: bool,
 ) -> None:
     """Many rounds of a method that carries state from round to round."""
-    from airtune.problems import method_of
+    from airtune.problems import method_of, solver_of
 
     name, method = method_of(mapping)
     simulate = getattr(method, "simulate", None)
@@ -241,7 +255,8 @@ def _simulate(
         raise InputError("--rounds", name, "for a method that keeps a queue, such as tsfa")
     if rounds is None:
         raise InputError("--trace", str(trace), "given together with --rounds")
-    summary = simulate(method.read(mapping), rounds, trace)
+    solver_of(method, name, solver)
+    summary = simulate(method.read(mapping), rounds, trace, solver)
     if json:
         _print_json(summary)
         return

@@ -7,7 +7,7 @@ One module per method, imported when a problem names it. Such a module has
     read(mapping) -> problem            refuses bad input with one sentence (InputError)
     SOLVERS: {name: problem -> Solution}  the first is the default
     answer(problem, solution) -> dict   what `airtune plan --json` prints
-    simulate(problem, rounds, trace) -> dict   optional: many rounds, for `--rounds`
+    simulate(problem, rounds, trace, solver) -> dict   optional: many rounds, for `--rounds`
 """
 
 import difflib
