@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -282,32 +281,6 @@ def task_loss(model: torch.nn.Module, encoded: Encoded) -> float:
     return total / tokens
 
 
-def converged_loss(curves: list[Curve]) -> dict[str, Any]:
-    """Where three runs of different lengths point to: `loss = floor + scale * steps^-power`.
-
-    Solved exactly through the three final losses by bisection on the power; nothing is fitted.
-    """
-    ends = sorted((curve[-1]["step"], curve[-1]["hold_out_loss"]) for curve in curves)
-    (n1, l1), (n2, l2), (n3, l3) = ends
-
-    def ratio(power: float) -> float:
-        """(l1 - l2) / (l2 - l3) of this power; it grows with the power."""
-        return float((n1**-power - n2**-power) / (n2**-power - n3**-power))
-
-    wanted, low, high = (l1 - l2) / (l2 - l3), 1e-3, 10.0
-    if not ratio(low) < wanted < ratio(high):
-        raise SystemExit("these three runs do not point to a floor: take a longer one")
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if ratio(middle) < wanted else (low, middle)
-    scale = (l2 - l3) / (n2**-low - n3**-low)
-    return {
-        "estimate": round(l3 - scale * n3**-low, 4),
-        "power": round(low, 4),
-        "runs": [{"steps": steps, "hold_out_loss": loss} for steps, loss in ends],
-    }
-
-
 def command(options: argparse.Namespace) -> str:
     """The command of this run, and before it that of the run that it goes on from."""
     this = (
@@ -328,9 +301,6 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--checkpoint", type=Path, help="a file to go on from, and to keep")
-    arguments.add_argument(
-        "--shorter", type=Path, nargs=2, help="recipe.json of two shorter runs: estimate the floor"
-    )
     options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     tokenizer = train_tokenizer(options.seed)
@@ -357,9 +327,6 @@ def main() -> None:
         "torch": str(torch.__version__),
         "curve": curve,
     }
-    if options.shorter:
-        curves = [json.loads(path.read_text())["curve"] for path in options.shorter]
-        recipe["converged_loss"] = converged_loss([*curves, curve])
     options.out.mkdir(parents=True, exist_ok=True)
     save(options.out, model, tokenizer)
     recipe["hold_out_loss"] = round(hold_out_loss(model.float(), hold_out), 4)

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import math
+from collections.abc import Iterator
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -16,12 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import airtune
 from airtune.data.batches import evaluation_batches, make_batch
+from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.generate import builtin_examples
 from airtune.data.encoding import Encoded, encode
+from airtune.seeds import generator
 
 FOLDER = Path(str(files("airtune") / "builtin_model"))
 RECIPE = json.loads((FOLDER / "recipe.json").read_text())
-SCRIPT = Path(airtune.__file__).parents[2] / "scripts" / "pretrain_builtin.py"
+SCRIPTS = Path(airtune.__file__).parents[2] / "scripts"
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +40,14 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    if not SCRIPT.is_file():
-        pytest.skip("the pretraining script is part of a checkout, not of an installation")
-    spec = importlib.util.spec_from_file_location("pretrain_builtin", SCRIPT)
+    return _script("pretrain_builtin")
+
+
+def _script(name: str) -> ModuleType:
+    path = SCRIPTS / f"{name}.py"
+    if not path.is_file():
+        pytest.skip("the scripts are part of a checkout, not of an installation")
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -123,7 +132,7 @@ def test_pretraining_is_repeatable(script: ModuleType, tokenizer: Any) -> None:
     for _ in range(2):
         data = script.packed(tokenizer, script.corpus(0, "train"))
         model = script.build_model(tokenizer, 0)
-        script.train(model, data, [next(data)], 3)
+        script.train(model, data, [next(data)], 3, [])
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     assert torch.equal(*weights)
 
@@ -137,7 +146,7 @@ def test_a_run_goes_on_from_its_checkpoint(
     def trained(steps: int, checkpoint: Path | None) -> torch.Tensor:
         data = script.packed(tokenizer, script.corpus(0, "train"))
         model = script.build_model(tokenizer, 0)
-        script.train(model, data, [torch.ones(1, 8, dtype=torch.long)], steps, checkpoint)
+        script.train(model, data, [torch.ones(1, 8, dtype=torch.long)], steps, [], checkpoint)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     whole = trained(5, None)
@@ -145,8 +154,44 @@ def test_a_run_goes_on_from_its_checkpoint(
     assert torch.equal(whole, trained(5, tmp_path / "kept.pt"))
 
 
-def test_the_floor_of_three_runs_is_recovered(script: ModuleType) -> None:
-    runs = [[{"step": n, "hold_out_loss": 0.8 + 5 * n**-0.4}] for n in (3000, 5000, 10_000)]
-    found = script.converged_loss(runs)
-    assert found["estimate"] == pytest.approx(0.8, abs=1e-3)
-    assert found["power"] == pytest.approx(0.4, abs=1e-3)
+@pytest.mark.slow
+def test_a_run_goes_on_from_an_earlier_one(script: ModuleType, tokenizer: Any) -> None:
+    """Its steps and curve go on, and the batches that the earlier run saw are passed over."""
+    seen: list[torch.Tensor] = []
+
+    def batches() -> Iterator[torch.Tensor]:
+        for batch in script.packed(tokenizer, script.corpus(0, "train")):
+            seen.append(batch)
+            yield batch
+
+    model = script.build_model(tokenizer, 0)
+    earlier = [{"step": 3, "hold_out_loss": 7.0}]
+    curve = script.train(model, batches(), [torch.ones(1, 8, dtype=torch.long)], 2, earlier)
+    assert [point["step"] for point in curve] == [3, 5]
+    assert len(seen) == 5
+
+
+class TestEntropy:
+    """Two texts in three ways: what nobody sees costs nothing, equal outcomes are joined."""
+
+    @staticmethod
+    def _text(draw: Draw) -> str:
+        draw.pick("xyz")
+        word = draw.pick(("a", "a", "b"))
+        return word + (draw.pick("cd") if draw.chance(0.25) else "")
+
+    def test_each_text_has_its_probability(self) -> None:
+        script = _script("builtin_entropy")
+        expected = {"a": 2 / 3 * 3 / 4, "b": 1 / 3 * 3 / 4}
+        expected |= {w + c: p / 2 for w, p in (("a", 1 / 6), ("b", 1 / 12)) for c in "cd"}
+        stream, found = generator(0, "entropy of a toy"), {}
+        for _ in range(60):
+            recorded = script.RecordedDraw([], stream)
+            text = self._text(recorded)
+            found[text] = math.exp(-script.document_nats(self._text, recorded, text))
+        assert found == pytest.approx(expected)
+
+    def test_the_model_is_near_the_entropy_of_its_text(self) -> None:
+        """Within a tenth of what no model could go below."""
+        result = _script("builtin_entropy").measure(FOLDER, 150)
+        assert 0.95 < result["ratio"] < 1.10

@@ -182,6 +182,12 @@ class ExperimentConfig(Section):
     workers: int | None = Field(
         None, ge=1, description="worker processes; null: one per core, at most one per client"
     )
+    backend: Literal["local", "ray"] = Field(
+        "local", description="local | ray (the workers are actors of a Ray cluster; same result)"
+    )
+    ray_address: str | None = Field(
+        None, description="a running cluster (ray://host:port, auto); null: one on this machine"
+    )
     threads: int | None = Field(
         None, ge=1, description="torch threads; null: one for a small model, else one per core"
     )

@@ -12,10 +12,12 @@ from functools import partial
 from typing import Any
 
 from airtune.config import ExperimentConfig
+from airtune.errors import InputError
 from airtune.experiment.composition import compose_method
 from airtune.experiment.shards import Shards, load_shards
 from airtune.federated.backend import Backend, ClientSide, InProcess
 from airtune.federated.method import Method
+from airtune.federated.ray_actors import RayActors, cluster_cores
 from airtune.federated.workers import Workers
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.adapter_stack import COPIES
@@ -68,14 +70,15 @@ def choose_engine(
     one forward pass. Where clients cannot be stacked, they are trained one by one, and told why.
     """
     cohort = config.cohort.size or config.clients.count
-    workers = config.workers or min(usable_cores(), cohort)
+    _check_backend(config, side)
+    workers = config.workers or min(_cores(config), cohort)
     if isinstance(side.method.tuner, CohortTuner):
         return EngineChoice("sequential", None, "the cohort trains together with its main server")
     refusal = _refuses_stacking(side)
     if config.engine == "auto":
         steps = config.rounds * cohort * config.training.local_steps
         parallel = workers > 1 and is_small(architecture) and config.threads in (None, 1)
-        parallel = parallel and steps >= WORTHWHILE_STEPS
+        parallel = (parallel and steps >= WORTHWHILE_STEPS) or config.backend == "ray"
         stacked = cohort > 1 and 2 * step_tokens <= TOKENS_AT_ONCE and not refusal
     else:
         parallel = config.engine.endswith("workers")
@@ -90,6 +93,25 @@ def choose_engine(
     return EngineChoice(name, workers if parallel else None, reason)
 
 
+def _cores(config: ExperimentConfig) -> int:
+    """Cores for workers: of the running cluster, or of this machine."""
+    if config.backend == "ray" and config.ray_address:
+        return cluster_cores(config.ray_address)
+    return usable_cores()
+
+
+def _check_backend(config: ExperimentConfig, side: ClientSide) -> None:
+    """Ray's actors are workers; what cannot have workers says so."""
+    if config.backend == "local":
+        return
+    if isinstance(side.method.tuner, CohortTuner):
+        raise InputError(
+            "backend", "ray", f"local for {config.method}, whose cohort trains together"
+        )
+    if config.engine in ("sequential", "batched"):
+        raise InputError("engine", config.engine, "auto, workers or batched-workers on Ray")
+
+
 def _refuses_stacking(side: ClientSide) -> str:
     tuner = side.method.tuner
     if not isinstance(tuner, Tuner) or type(tuner).stackable is Tuner.stackable:
@@ -100,8 +122,11 @@ def _refuses_stacking(side: ClientSide) -> str:
 def make_backend(config: ExperimentConfig, engine: EngineChoice, side: ClientSide) -> Backend:
     """The backend of an engine; workers make their own copy of `side` from the experiment."""
     together = clients_at_once(side.shapes) if engine.name.startswith("batched") else 1
+    make_side = partial(build_client_side, config)
+    if engine.workers and config.backend == "ray":
+        return RayActors(make_side, engine.workers, together, config.ray_address)
     if engine.workers:
-        return Workers(partial(build_client_side, config), engine.workers, together)
+        return Workers(make_side, engine.workers, together)
     return InProcess(side, together)
 
 
