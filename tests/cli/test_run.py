@@ -293,7 +293,11 @@ def test_help_is_quick_to_import() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
-    [("method=fedlora",), ("method=soft_tsfa", "adapter.rank=4", "soft_tsfa.error_feedback=true")],
+    [
+        ("method=fedlora",),
+        ("method=soft_tsfa", "adapter.rank=4", "soft_tsfa.error_feedback=true"),
+        ("method=sflllm", "training.keep_optimizer=true"),
+    ],
 )
 def test_killed_ten_times_and_resumed(tmp_path: Path, method: tuple[str, ...]) -> None:
     """`kill -9` at ten moments spread over a run; the end is byte-identical."""
