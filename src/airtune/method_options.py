@@ -51,8 +51,9 @@ class SflllmSection(Section):
     downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32", description="the broadcast client half on the air"
     )
-    downlink: Literal["equal", "free"] = Field(
-        "equal", description="equal (shares of the downlink band) | free (not charged, the paper's)"
+    downlink: Literal["planned", "equal", "free"] = Field(
+        "planned",
+        description="shares of the downlink: planned | equal | free (not charged, the paper's)",
     )
     server_flop_rate: float = Field(1e13, gt=0, description="of the main server [FLOP/s]")
     main_subchannels: int = Field(

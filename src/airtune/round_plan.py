@@ -25,7 +25,8 @@ class ClientPlan:
     `bandwidth_hz` is the FDMA share of the uplink band; `pruning_rate` and `sparsity` are shares
     REMOVED; `split_point` counts the transformer blocks that stay on the client (None: all). A
     split model has two uplinks, `main` to the main server and `federated` to the federated server;
-    `bandwidth_hz` and `tx_power_w` are then those of `main`.
+    `bandwidth_hz` and `tx_power_w` are then those of `main`, and gradients come down on
+    `downlink_share` of the downlink's band and power (None: not charged).
     `kept_ranks` says how many LoRA ranks of each adapted matrix travel where the counts differ by
     matrix (None: `sparsity` says it for all alike).
     """
@@ -40,6 +41,7 @@ class ClientPlan:
     main: SubchannelShare | None = None
     federated: SubchannelShare | None = None
     kept_ranks: tuple[int, ...] | None = None
+    downlink_share: float | None = None
 
     def record(self) -> dict[str, Any]:
         """The decisions that differ from "everything kept", for `rounds.jsonl`."""
@@ -50,6 +52,8 @@ class ClientPlan:
             decisions["sparsity"] = self.sparsity
         if self.split_point is not None:
             decisions["split_point"] = self.split_point
+        if self.downlink_share is not None:
+            decisions["downlink_share"] = self.downlink_share
         for link in ("main", "federated"):
             share: SubchannelShare | None = getattr(self, link)
             if share is not None:

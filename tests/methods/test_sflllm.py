@@ -42,6 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 VARIANTS = [
     (), ("sflllm.labels_at=client",), ("sflllm.server_side=copies",), ("sflllm.downlink=free",),
+    ("sflllm.downlink=equal",), ("sflllm.downlink=equal", "sflllm.labels_at=client"),
     ("sflllm.split_points=own",), ("sflllm.split_point=3",), ("charge_as=gpt2",),
     ("sflllm.activation_dtype=int8", "sflllm.gradient_dtype=bf16", "sflllm.uplink_dtype=bf16",
      "sflllm.downlink_dtype=bf16", "sflllm.labels_at=client"),
@@ -107,7 +108,8 @@ def test_the_clock_is_the_formula(run: Any) -> None:
             client = whole[: 1 + (plan.split_point or 0)]
             up = split.messages(plan.client)[step].uplink / rows[plan.client]["rate_bps"]
             first = max(first, sum(p.forward_flops for p in client) / speed + up)
-            back = split.messages(plan.client)[step].downlink / (down[plan.client] / 3)
+            share = rows[plan.client]["downlink_share"]
+            back = split.messages(plan.client)[step].downlink / (down[plan.client] * share)
             last = max(last, sum(p.backward_flops for p in client) / speed + back)
             rest = whole[1 + (plan.split_point or 0) :]
             served += sum(p.forward_flops + p.backward_flops for p in rest) / 1e13
@@ -353,3 +355,27 @@ def test_dry_run_is_the_first_round(run: Any) -> None:
 
 def test_records_are_json(run: Any) -> None:
     assert json.loads(json.dumps(run.records)) == run.records
+
+
+def test_planned_shares_of_the_downlink_end_together() -> None:
+    """Mean steps end together, so no other division of the downlink is faster."""
+    plans = {}
+    for downlink in ("planned", "equal"):
+        world = world_of(f"sflllm.downlink={downlink}", "training.local_steps=3")
+        start = start_round(world.context, world.unmeasured_start())
+        shares = np.array([plan.downlink_share for plan in start.plan.clients])
+        assert shares.sum() == pytest.approx(1.0)
+        rate = start.truth.downlink().rate(np.full(3, 3e6))
+        split = start.charges.split
+        assert split is not None
+        ends = []
+        for plan, bps in zip(start.plan.clients, rate * shares, strict=True):
+            speed = world.devices[plan.client].training_flop_rate
+            flops = split.flops(plan.client, plan.split_point or 0)
+            bits = [step.gradient for step in split.messages(plan.client)]
+            backward = sum(step.client_backward for step in flops)
+            ends.append((sum(bits) / bps + backward / speed) / 3)
+        plans[downlink] = (start.plan.predicted_latency_s, max(ends), min(ends))
+    assert plans["planned"][1] == pytest.approx(plans["planned"][2], rel=1e-6)
+    assert plans["equal"][1] > 1.02 * plans["equal"][2]
+    assert plans["planned"][0] < plans["equal"][0]

@@ -2,8 +2,8 @@
 
 Both servers stand behind the cell's base station, so both uplinks have its gains, and each has the
 whole band in equal subchannels, since activations and adapters are never sent at the same time. On
-the downlink a client has an equal share of band and power for its gradients; the adapter is one
-multicast over the whole band.
+the downlink a client has a share of band and power for its gradients; the adapter is one multicast
+over the whole band.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,9 @@ from airtune.update.cut import CutCodec, CutShape
 from airtune.wireless.rate import Links, ShannonLinks
 from airtune.workload.split import SplitFlops
 
-DOWNLINKS = ("equal", "free")
-"""`equal` shares of band and power; `free`: no download is charged, as in the published problem."""
+DOWNLINKS = ("planned", "equal", "free")
+"""Shares of band and power for gradients, so that all end together, or `equal` ones; `free`: no
+download is charged, as in the published problem."""
 
 
 @final
@@ -70,7 +71,11 @@ class SplitSystem:
     server_flop_rate: float
     cut: CutCodec
     labels_at: str = "server"
-    downlink: str = "equal"
+    downlink: str = "planned"
+
+    def __post_init__(self) -> None:
+        if self.downlink not in DOWNLINKS:
+            raise InputError("sflllm.downlink", self.downlink, f"one of {', '.join(DOWNLINKS)}")
 
 
 class SplitWork(Protocol):
@@ -169,7 +174,8 @@ class SplitRoundCosts:
             return RoundRates(rates["main"], rates["federated"], free, np.inf)
         reached = downlink_bps[downlink_bps > 0]
         slowest = float(reached.min()) if len(reached) else 0.0
-        return RoundRates(rates["main"], rates["federated"], downlink_bps / len(plans), slowest)
+        gradient_bps = downlink_bps * np.array([plan.downlink_share or 0.0 for plan in plans])
+        return RoundRates(rates["main"], rates["federated"], gradient_bps, slowest)
 
     def timeline(
         self,

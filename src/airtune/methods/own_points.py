@@ -63,8 +63,8 @@ class OwnPointSearch:
         return best
 
     def _work_s(self, position: int, point: int) -> float:
-        mean = self._problem.mean_step(position, point)
-        return mean.ahead_s + mean.behind_s
+        ahead_s, behind_s, _ = self._problem.work_s(position, point)
+        return ahead_s + behind_s
 
     def solve(self, points: Sequence[int]) -> OwnPoints:
         """Both links for these split points, and the latency of the mean round."""
@@ -75,23 +75,18 @@ class OwnPointSearch:
 
     def _solved(self, points: tuple[int, ...]) -> OwnPoints:
         problem = self._problem
-        training = problem.training([min(points)])
-        means = [problem.mean_step(k, point) for k, point in enumerate(points)]
-        up, down = problem.bits
+        mean, (up, _, _) = problem.mean_step(points), problem.bits
         adapters = np.array([float(problem.adapter_bits(point)) for point in points])
         links = []
         for link, solver, demand in (
-            (training.main, self._main, Demand(up, np.array([m.ahead_s for m in means]))),
-            (training.federated, self._federated, Demand(adapters, np.zeros(len(points)))),
+            (problem.links[0], self._main, Demand(up, mean.ahead_s)),
+            (problem.links[1], self._federated, Demand(adapters, np.zeros(len(points)))),
         ):
             answer = solver.solve(demand)
             assert answer is not None, "without a cutoff a reachable link is always solved"
             control = control_power(link, answer.owner, demand)
             links.append((LinkPlan(answer.owner, control.psd_w_per_hz), control.deadline_s))
-        fetch_s = 0.0 if training.downlink_rate_bps is None else down / training.downlink_rate_bps
-        after_s = float(np.max(fetch_s + np.array([mean.behind_s for mean in means])))
         (main, main_s), (federated, upload_s) = links
-        step_s = main_s + sum(mean.server_s for mean in means) + after_s
-        multicast = training.multicast_bps or np.inf
-        latency_s = problem.steps * step_s + upload_s + float(adapters.max()) / multicast
-        return OwnPoints(points, main, federated, latency_s)
+        step_s = main_s + mean.server_s + mean.after_s
+        broadcast_s = float(adapters.max()) / problem.multicast_bps
+        return OwnPoints(points, main, federated, problem.steps * step_s + upload_s + broadcast_s)

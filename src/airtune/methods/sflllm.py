@@ -109,7 +109,7 @@ class SflllmPlanner(Planner):
             raise InfeasibleError(f"In round {view.round_index + 1}: {solution.message}")
         common = training.candidates[chosen.candidate].split_point
         plans = problem.plans([common] * len(kept), chosen.main, chosen.federated)
-        bound = solution.lower_bound
+        bound = solution.lower_bound if problem.is_bounded else None
         if self.split_points == "own":
             own = OwnPointSearch(problem).search(common)
             plans = problem.plans(own.points, own.main, own.federated)

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.power import Uplink, measure
 from airtune.allocation.split_training import LinkPlan, SplitCandidate, SplitTraining
 from airtune.cost.timeline import Timeline
@@ -19,15 +20,18 @@ from airtune.federated.method import PlanningView
 from airtune.federated.split_costs import RoundRates, SplitRoundCosts, link_to_shares
 from airtune.quantities import FloatArray
 from airtune.round_plan import MAIN_SERVER, ClientPlan
+from airtune.wireless.rate import FixedEfficiencyLinks
 
 
 @dataclass(frozen=True)
 class MeanStep:
-    """A client's mean local step at one split point: seconds on both sides of the cut."""
+    """The mean local step at given split points: delays before the upload [client], the main
+    server's, and what follows it; `shares` [client] of the downlink, None where it is free."""
 
-    ahead_s: float
-    behind_s: float
+    ahead_s: FloatArray
     server_s: float
+    after_s: float
+    shares: FloatArray | None
 
 
 @dataclass(frozen=True)
@@ -61,18 +65,39 @@ class SplitProblem:
             system.federated.uplink(links, power_w, view.bandwidth_hz),
         )
 
-    def mean_step(self, position: int, point: int) -> MeanStep:
-        """Of the client at this position of `kept`; labels at the client bring the head's work."""
-        return self._mean_steps[position][point]
+    def mean_step(self, points: Sequence[int]) -> MeanStep:
+        """With one split point per client of `kept`; labels at the clients bring the head there."""
+        ahead_s, behind_s, server_s = np.array(
+            [self.work_s(k, point) for k, point in enumerate(points)]
+        ).T
+        _, hidden, gradient = self.bits
+        downlink = self.costs.system.downlink
+        if downlink == "free":
+            return MeanStep(ahead_s, float(server_s.sum()), float(behind_s.max()), None)
+        rate = self.view.downlink_bps[list(self.kept)]
+        shares = np.full(len(points), 1.0 / len(points))
+        if downlink == "planned":
+            band = minmax_bandwidth(
+                FixedEfficiencyLinks(rate), hidden + gradient, behind_s, 1.0, self.names
+            ).plan
+            assert band is not None, "clients without signal are left out before"
+            shares = band.bandwidth_hz
+        after_s = float(np.max(gradient / (rate * shares) + behind_s))
+        ahead_s = ahead_s + hidden / (rate * shares)
+        return MeanStep(ahead_s, float(server_s.sum()), after_s, shares)
+
+    def work_s(self, position: int, point: int) -> tuple[float, float, float]:
+        """Seconds of one client's mean step: its own before and after the upload, the server's."""
+        return self._work[position][point]
 
     @cached_property
-    def _mean_steps(self) -> list[dict[int, MeanStep]]:
+    def _work(self) -> list[dict[int, tuple[float, float, float]]]:
         return [
-            {point: self._mean(client, point) for point in points}
+            {point: self._worked(client, point) for point in points}
             for client, points in zip(self.clients, self.points, strict=True)
         ]
 
-    def _mean(self, client: int, point: int) -> MeanStep:
+    def _worked(self, client: int, point: int) -> tuple[float, float, float]:
         costs = self.costs
         speed = costs.model.devices[client].training_flop_rate
         served = costs.system.server_flop_rate
@@ -86,39 +111,38 @@ class SplitProblem:
             server += head
         behind = sum(step.client_backward for step in steps)
         count = len(steps)
-        hidden_bits = sum(step.hidden for step in costs.messages(client)) / count
-        rate = self._gradient_bps[client]
-        hidden_s = hidden_bits / rate if hidden_bits else 0.0
-        return MeanStep(
-            ahead / count / speed + hidden_s, behind / count / speed, server / count / served
-        )
+        return ahead / count / speed, behind / count / speed, server / count / served
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a solver's bound holds for the round: not where hidden states come down on
+        shares that were planned for the gradients as well."""
+        return not (self.costs.keeps_labels and self.costs.system.downlink == "planned")
 
     @cached_property
-    def _gradient_bps(self) -> dict[int, float]:
-        """Each client's equal share of the downlink."""
-        free = self.costs.system.downlink == "free"
-        return {
-            client: float("inf") if free else float(self.view.downlink_bps[i]) / len(self.kept)
-            for client, i in zip(self.clients, self.kept, strict=True)
-        }
-
-    @cached_property
-    def bits(self) -> tuple[FloatArray, FloatArray]:
-        """Mean bits of a step up and of its gradient down [client]; hidden states are in the delay
-        before, and their gradient goes up with the activations."""
+    def bits(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Mean bits of a step [client]: up, hidden states down, gradient down."""
         messages = [self.costs.messages(client) for client in self.clients]
-        up = [float(np.mean([step.uplink for step in steps])) for steps in messages]
-        down = [float(np.mean([step.gradient for step in steps])) for steps in messages]
-        return np.array(up), np.array(down)
+        up, hidden, gradient = (
+            np.array(
+                [np.mean([float(getattr(step, name)) for step in steps]) for steps in messages]
+            )
+            for name in ("uplink", "hidden", "gradient")
+        )
+        return up, hidden, gradient
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What messages call the clients."""
+        return [self.view.names[i].removeprefix("client ") for i in self.kept]
 
     def training(self, points: Sequence[int]) -> SplitTraining:
         """The problem with one split point for all clients, to be chosen among `points`.
 
-        Work is given in seconds at unit speed, because clients differ in device and in batch.
+        Work is given in seconds at unit speed, because clients differ in device and in batch. What
+        follows the upload does not depend on the uplinks, so it counts with the main server.
         """
         main, federated = self.links
-        free = self.costs.system.downlink == "free"
-        reached = self._reached
         return SplitTraining(
             local_steps=self.steps,
             batch_size=1,
@@ -127,9 +151,8 @@ class SplitProblem:
             main=main,
             federated=federated,
             candidates=tuple(self._candidate(point) for point in points),
-            downlink_rate_bps=None if free else np.array(list(self._gradient_bps.values())),
-            names=[self.view.names[i].removeprefix("client ") for i in self.kept],
-            multicast_bps=np.inf if free else reached,
+            names=self.names,
+            multicast_bps=self.multicast_bps,
         )
 
     @property
@@ -138,23 +161,24 @@ class SplitProblem:
         return len(self.costs.shapes(self.clients[0]))
 
     @property
-    def _reached(self) -> float:
+    def multicast_bps(self) -> float:
+        """Of the broadcast, at the worst rate; it takes no time where the downlink is free."""
         rates = self.view.downlink_bps[list(self.kept)]
-        return float(rates[rates > 0].min()) if (rates > 0).any() else 0.0
+        return np.inf if self.costs.system.downlink == "free" else float(rates.min())
 
     def _candidate(self, point: int) -> SplitCandidate:
-        means = [self.mean_step(k, point) for k in range(len(self.kept))]
-        up, down = self.bits
+        count = len(self.kept)
+        mean = self.mean_step([point] * count)
         return SplitCandidate(
             split_point=point,
             rank=self.view.rank,
             rounds=1.0,
-            client_forward_flops=np.array([mean.ahead_s for mean in means]),
-            client_backward_flops=np.array([mean.behind_s for mean in means]),
-            server_forward_flops=sum(mean.server_s for mean in means) / len(means),
+            client_forward_flops=mean.ahead_s,
+            client_backward_flops=0.0,
+            server_forward_flops=(mean.server_s + mean.after_s) / count,
             server_backward_flops=0.0,
-            activation_bits=up,
-            gradient_bits=down,
+            activation_bits=self.bits[0],
+            gradient_bits=0.0,
             adapter_bits=self.adapter_bits(point),
         )
 
@@ -170,6 +194,7 @@ class SplitProblem:
         link, _ = self.links
         _, power_w = measure(link, main.owner, main.psd_w_per_hz)
         count = len(self.kept)
+        shares = self.mean_step(points).shares
         mains = link_to_shares(main.owner, main.psd_w_per_hz, count)
         others = link_to_shares(federated.owner, federated.psd_w_per_hz, count)
         return [
@@ -181,6 +206,7 @@ class SplitProblem:
                 split_point=points[k],
                 main=mains[k],
                 federated=others[k],
+                downlink_share=None if shares is None else float(shares[k]),
             )
             for k, client in enumerate(self.clients)
         ]
