@@ -10,6 +10,7 @@ import torch
 
 from airtune.experiment import Experiment
 from airtune.experiment.run import Run
+from airtune.federated.stopwatch import STAGES
 from airtune.tuning.adapter import read_adapter
 from tests.cli.conftest import quick
 
@@ -31,8 +32,9 @@ def sequential(tmp_path_factory: Any) -> Path:
 def assert_same_records(ours: list[dict[str, Any]], folder: Path) -> None:
     theirs = [json.loads(line) for line in (folder / "rounds.jsonl").open()]
     for one, other in zip(ours, theirs, strict=True):
-        for key in ("train_loss", "test_loss"):
-            assert one.pop(key) == pytest.approx(other.pop(key), abs=1e-5)
+        # What is computed from trained numbers agrees to rounding, all else exactly.
+        for key in ("train_loss", "test_loss", "measured"):
+            assert one.pop(key, {}) == pytest.approx(other.pop(key, {}), abs=1e-5)
         assert one == other
 
 
@@ -81,3 +83,19 @@ def test_what_cannot_be_stacked_runs_one_by_one_and_says_so(
         "\n".join(x for x in path.read_text().splitlines() if not x.startswith("workers"))
     )
     assert Experiment.resume(tmp_path / "old").config.workers is None
+
+
+def test_profile_says_where_the_seconds_went(airtune: Any, tmp_path: Path) -> None:
+    code, out, err = airtune(
+        "run", "--out", tmp_path / "run", "--profile", *quick("engine=batched")
+    )
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines()]
+    rows = {words[0]: words[1] for words in lines if words[-1:] == ["%"]}
+    assert list(rows) == [*STAGES, "other"]
+    assert float(rows["tune"]) > 0
+    for line in (tmp_path / "run/timing.jsonl").open():
+        timing = json.loads(line)
+        assert sum(timing["stages"].values()) <= timing["real_s"] * 1.01
+        assert set(timing["stages"]) == set(STAGES)
+    assert "stages" not in (tmp_path / "run/rounds.jsonl").read_text()

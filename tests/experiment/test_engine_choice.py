@@ -22,14 +22,13 @@ class OwnTuner(Tuner):
 
 
 def choice(
-    *settings: str, width: int = 128, tokens: float = 200.0, tuner: Tuner | None = None
+    *settings: str, tokens: float = 200.0, tuner: Tuner | None = None
 ) -> tuple[str, int | None]:
     side: Any = SimpleNamespace(
         method=SimpleNamespace(tuner=tuner or FullTuner()),
         model=SimpleNamespace(named_modules=dict),
     )
-    architecture: Any = SimpleNamespace(hidden_size=width)
-    found = choose_engine(read_config(None, list(settings)), architecture, side, tokens)
+    found = choose_engine(read_config(None, list(settings)), side, tokens)
     return found.name, found.workers
 
 

@@ -1,7 +1,7 @@
 """Workers answer like the main process, and a dead one is an error, not a wait."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from airtune.errors import AirtuneError, InputError
 from airtune.federated.backend import ClientReport, ClientTask
+from airtune.federated.stopwatch import Stopwatch
 from airtune.federated.workers import Workers
 from airtune.round_plan import ClientPlan
 
@@ -20,6 +21,7 @@ class FakeSide:
 
     dies_at: int = -1
     refuses_at: int = -1
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     def answer(self, task: ClientTask) -> ClientReport:
         if task.client == self.dies_at:
@@ -27,6 +29,9 @@ class FakeSide:
         if task.client == self.refuses_at:
             raise InputError("field", task.client, "something else")
         return ClientReport(task.client, bytes([task.client]), 0.5, task.round_index)
+
+    def test_losses(self, adapter: Any, share: slice) -> list[tuple[float, int]]:
+        return [(float(adapter["a"]) + batch, batch) for batch in range(5)][share]
 
 
 def make_side(**settings: int) -> Any:
@@ -57,6 +62,18 @@ def test_trouble_in_a_worker(settings: dict[str, int], sentence: str) -> None:
     try:
         with pytest.raises(AirtuneError, match=sentence):
             list(workers.run(tasks(3)))
+    finally:
+        workers.close()
+
+
+def test_test_batches_are_shared_out_and_come_back_in_order() -> None:
+    workers = Workers(make_side, 2)
+    try:
+        assert not workers.running
+        list(workers.run(tasks(1)))
+        assert workers.running
+        losses = workers.test_losses({"a": torch.tensor(10.0)})
+        assert losses == [(10.0 + batch, batch) for batch in range(5)]
     finally:
         workers.close()
 

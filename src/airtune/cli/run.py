@@ -27,19 +27,26 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cell, shards, memory and first plan; no run.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the real seconds of a round went.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a language model over simulated wireless clients."""
     from airtune.cli.session import dry_run as show_dry_run
     from airtune.cli.session import run_experiment
+    from airtune.cli.stages import show_profile
     from airtune.experiment import Experiment
 
     job = Experiment.load(experiment, settings or ())
     if dry_run:
         show_dry_run(job, as_json=json)
         return
-    run_experiment(job, out or next_free_folder(Path("runs")), as_json=json, quiet=quiet)
+    folder = out or next_free_folder(Path("runs"))
+    run_experiment(job, folder, as_json=json, quiet=quiet)
+    if profile:
+        show_profile(folder, to_stderr=json or quiet)
 
 
 def next_free_folder(parent: Path) -> Path:

@@ -26,6 +26,7 @@ from airtune.tuning.batched import TOKENS_AT_ONCE
 from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.local import TrainingSettings
 from airtune.tuning.schedule import Schedule
+from airtune.tuning.shared_weights import map_weights, share_weights
 from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.tuning.tuner import Tuner
 from airtune.update.codec import Shapes, shapes_of
@@ -61,9 +62,7 @@ class EngineChoice:
         return f"Engine: {self.name}{processes}{f' ({self.reason})' if self.reason else ''}."
 
 
-def choose_engine(
-    config: ExperimentConfig, architecture: Architecture, side: ClientSide, step_tokens: float
-) -> EngineChoice:
+def choose_engine(config: ExperimentConfig, side: ClientSide, step_tokens: float) -> EngineChoice:
     """What was asked for, or for `auto` what the shapes suggest.
 
     `step_tokens` is the tokens of one client's step. A stack pays while several of them fit into
@@ -77,8 +76,8 @@ def choose_engine(
     refusal = _refuses_stacking(side)
     if config.engine == "auto":
         steps = config.rounds * cohort * config.training.local_steps
-        parallel = workers > 1 and is_small(architecture) and config.threads in (None, 1)
-        parallel = (parallel and steps >= WORTHWHILE_STEPS) or config.backend == "ray"
+        parallel = workers > 1 and config.threads in (None, 1) and steps >= WORTHWHILE_STEPS
+        parallel = parallel or config.backend == "ray"
         stacked = cohort > 1 and 2 * step_tokens <= TOKENS_AT_ONCE and not refusal
     else:
         parallel = config.engine.endswith("workers")
@@ -120,13 +119,15 @@ def _refuses_stacking(side: ClientSide) -> str:
 
 
 def make_backend(config: ExperimentConfig, engine: EngineChoice, side: ClientSide) -> Backend:
-    """The backend of an engine; workers make their own copy of `side` from the experiment."""
+    """The backend of an engine; workers make `side` again, on this process's frozen weights."""
     together = clients_at_once(side.shapes) if engine.name.startswith("batched") else 1
     make_side = partial(build_client_side, config)
     if engine.workers and config.backend == "ray":
         return RayActors(make_side, engine.workers, together, config.ray_address)
     if engine.workers:
-        return Workers(make_side, engine.workers, together)
+        weights = share_weights(side.model)
+        make_side = partial(build_client_side, config, weights and weights.path)
+        return Workers(make_side, engine.workers, together, side.watch, keeps=weights)
     return InProcess(side, together)
 
 
@@ -136,13 +137,18 @@ def clients_at_once(shapes: Shapes) -> int:
     return max(2, STACK_BYTES // (4 * (COPIES + HELD_BESIDES) * row))
 
 
-def build_client_side(config: ExperimentConfig) -> ClientSide:
-    """A worker's own client side: the same model, data and method, on one thread."""
+def build_client_side(config: ExperimentConfig, weights: str | None = None) -> ClientSide:
+    """A worker's own client side: the same model, data and method, on one thread.
+
+    The model is loaded like that of the main process and then uses its `weights`.
+    """
     use_threads(config.threads or 1)
     base = load_base(config.model, config.dtype)
     architecture = Architecture.from_config(base.config)
     shards = load_shards(config, base.tokenizer, architecture.max_tokens)
     model = attach(base, adapter_settings(config))
+    if weights:
+        map_weights(model, weights)
     return client_side(config, compose_method(config, model), model, shards)
 
 
@@ -159,7 +165,9 @@ def client_side(config: ExperimentConfig, method: Method, model: Any, shards: Sh
         Schedule(section.schedule, config.rounds, section.warmup_rounds),
     )
     shapes = shapes_of(initial_state(model, config.seed))
-    return ClientSide(method, model, shapes, shards.batches, training, config.seed)
+    return ClientSide(
+        method, model, shapes, shards.batches, training, config.seed, shards.test_batches
+    )
 
 
 def adapter_settings(config: ExperimentConfig) -> AdapterSettings:

@@ -31,6 +31,7 @@ from airtune.federated.cohort import CohortSettings
 from airtune.federated.context import RoundContext
 from airtune.federated.round import planning_view
 from airtune.federated.split_costs import SplitCosts, SplitSystem
+from airtune.federated.workers import Workers
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import (
@@ -40,7 +41,7 @@ from airtune.tuning.adapter import (
     read_adapter,
 )
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
-from airtune.tuning.evaluate import Evaluation, evaluate
+from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
 from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 from airtune.workload.architecture import Architecture, load_architecture
@@ -137,7 +138,10 @@ def build_world(config: ExperimentConfig) -> World:
         split=None if method.split is None else split_costs(method.split, work),
     )
     side = client_side(config, method, model, shards)
-    engine = choose_engine(config, architecture, side, shards.step_tokens)
+    engine = choose_engine(config, side, shards.step_tokens)
+    if engine.workers:
+        # Every process has one thread; this one evaluates while no worker is there yet.
+        threads = use_threads(config.threads or 1)
     backend = make_backend(config, engine, side)
     context = _context(config, side, backend, devices, shards, charges, cohort)
     chosen = {"threads": threads, "engine": engine.name, "workers": engine.workers}
@@ -208,7 +212,8 @@ def _context(
         shapes=side.shapes,
         deadline_s=config.deadline_s,
         seed=config.seed,
-        evaluate=_evaluator(side.model, shards),
+        evaluate=_evaluator(side, backend),
+        watch=side.watch,
     )
 
 
@@ -218,12 +223,15 @@ def _tx_power(config: ExperimentConfig, devices: tuple[DeviceProfile, ...]) -> F
     return dbm_to_watts(np.minimum(device_dbm, config.cell.tx_power_dbm))
 
 
-def _evaluator(model: Any, shards: Shards) -> Any:
-    batches = list(shards.test_batches())
+def _evaluator(side: ClientSide, backend: Backend) -> Any:
+    """Workers that are there measure along; by the same code, so to the same bytes."""
+    batches = list(side.test_batches())
 
     def measure(adapter: AdapterState) -> Evaluation:
-        load_state(model, adapter)
-        return evaluate(model, batches)
+        if isinstance(backend, Workers) and backend.running and len(batches) > 1:
+            return total_loss(backend.test_losses(adapter))
+        load_state(side.model, adapter)
+        return evaluate(side.model, batches)
 
     return measure
 

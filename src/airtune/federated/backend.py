@@ -4,18 +4,20 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, final
 
 from torch import Tensor
 
 from airtune.federated.method import Method
+from airtune.federated.stopwatch import Stopwatch
 from airtune.round_plan import MAIN_SERVER, ClientPlan
-from airtune.tuning.adapter import AdapterState
+from airtune.tuning.adapter import AdapterState, load_state
 from airtune.tuning.cohort_tuner import CohortTuner, Party
 from airtune.tuning.cut_link import StepBits
+from airtune.tuning.evaluate import batch_losses
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
 from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
 from airtune.update.codec import Shapes
@@ -77,12 +79,15 @@ class ClientSide:
     batches: Callable[[int, int], Sequence[TokenBatch]]
     training: TrainingSettings
     seed: int
+    test_batches: Callable[[], Iterable[TokenBatch]] = tuple
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     def answer(self, task: ClientTask) -> ClientReport:
         """Do the client's part of the round."""
         assert isinstance(self.method.tuner, Tuner), "this cohort trains together"
         start = self._start(task)
-        result = self.method.tuner.tune(start, task.plan, self._context(task))
+        with self.watch.stage("tune"):
+            result = self.method.tuner.tune(start, task.plan, self._context(task))
         return self._report(task, start, result)
 
     def answer_stacked(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
@@ -94,12 +99,14 @@ class ClientSide:
             job = TuningJob(self._start(task), task.plan, self._context(task))
             key = tuner.stackable(job.plan, job.context)
             if key is None:
-                result = tuner.tune(job.start, job.plan, job.context)
+                with self.watch.stage("tune"):
+                    result = tuner.tune(job.start, job.plan, job.context)
                 yield self._report(task, job.start, result)
             else:
                 stacks.setdefault((key, len(job.context.batches)), []).append((task, job))
         for members in stacks.values():
-            results = tuner.tune_stack([job for _, job in members])
+            with self.watch.stage("tune"):
+                results = tuner.tune_stack([job for _, job in members])
             for (task, job), result in zip(members, results, strict=True):
                 yield self._report(task, job.start, result)
 
@@ -111,14 +118,21 @@ class ClientSide:
             Party(start, task.plan, self._context(task), task.weight)
             for start, task in zip(starts, tasks, strict=True)
         ]
-        results = self.method.tuner.tune_together(parties)
+        with self.watch.stage("tune"):
+            results = self.method.tuner.tune_together(parties)
         return [
             replace(self._report(task, start, party.result), cut=party.cut)
             for task, start, party in zip(tasks, starts, results, strict=True)
         ]
 
+    def test_losses(self, adapter: Mapping[str, Tensor], share: slice) -> list[tuple[float, int]]:
+        """Summed loss [nat] and label tokens of some of the test batches, in their order."""
+        load_state(self.model, dict(adapter))
+        return batch_losses(self.model, islice(self.test_batches(), share.start, None, share.step))
+
     def _start(self, task: ClientTask) -> AdapterState:
-        return self.method.downlink.decode(task.broadcast, self.shapes, task.plan)
+        with self.watch.stage("encode"):
+            return self.method.downlink.decode(task.broadcast, self.shapes, task.plan)
 
     def _context(self, task: ClientTask) -> TuningContext:
         serves = task.client == MAIN_SERVER
@@ -132,8 +146,9 @@ class ClientSide:
         )
 
     def _report(self, task: ClientTask, start: AdapterState, result: LocalResult) -> ClientReport:
-        change = {name: result.state[name] - value for name, value in start.items()}
-        payload = self.method.codec.in_round(start).encode(change, task.plan)
+        with self.watch.stage("encode"):
+            change = {name: result.state[name] - value for name, value in start.items()}
+            payload = self.method.codec.in_round(start).encode(change, task.plan)
         return ClientReport(
             task.client, payload, result.mean_loss, result.label_tokens, result.carried
         )

@@ -1,7 +1,7 @@
 """What a round is given: what stays the same from round to round, and what is settled first."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from airtune.federated.backend import Backend
 from airtune.federated.charges import Charges, RoundCharges
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.method import Method
+from airtune.federated.stopwatch import Stopwatch
 from airtune.quantities import FloatArray
 from airtune.round_plan import Plan
 from airtune.tuning.evaluate import Evaluation
@@ -38,6 +39,7 @@ class RoundContext:
     deadline_s: float | None
     seed: int
     evaluate: Callable[[Mapping[str, Tensor]], Evaluation]
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from airtune.federated.checkpoint import ServerState
 from airtune.federated.context import RoundContext
 from airtune.federated.record import RunFolder
 from airtune.federated.round import run_round
+from airtune.federated.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,21 @@ def run_rounds(
     The record is on disk before the checkpoint that counts it, so a kill in between costs at
     most the round that is then made again.
     """
+    context.watch.take()  # what came before belongs to no round
     while state.rounds_done < rounds and state.stopped is None:
         began = time.perf_counter()
         outcome = run_round(context, state)
         state = replace(outcome.state, stopped=stop.reason(outcome.evaluation.loss, outcome.state))
-        folder.append_record(outcome.record)
-        folder.save(state)
-        seconds = time.perf_counter() - began
-        folder.append_timing({"round": state.rounds_done, "real_s": round(seconds, 4)})
+        with context.watch.stage("write"):
+            folder.append_record(outcome.record)
+            folder.save(state)
+        folder.append_timing(_timing(state.rounds_done, began, context.watch))
         on_round(outcome.record)
     return state
+
+
+def _timing(round_number: int, began: float, watch: Stopwatch) -> dict[str, Any]:
+    """Real seconds of a round, and of its stages."""
+    seconds = time.perf_counter() - began
+    stages = {name: round(spent, 4) for name, spent in watch.take().items()}
+    return {"round": round_number, "real_s": round(seconds, 4), "stages": stages}

@@ -1,7 +1,7 @@
 """One round: observe channel, plan, broadcast, tune, encode, charge, decode, aggregate, evaluate.
 
 State in, state and record out. Nothing here reads a clock of the real world, writes a file, or
-knows which method runs.
+knows which method runs. (`watch` is told which stage begins; nothing that it measures comes back.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -102,15 +102,23 @@ def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> li
 
 def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
     """Run one round to its record."""
-    start = start_round(context, state)
-    tasks = tasks_of(context, state, start)
-    reports = {report.client: report for report in context.backend.run(tasks)}
-    charged = charge_round(context, start, reports)
+    stage = context.watch.stage
+    with stage("plan"):
+        start = start_round(context, state)
+    with stage("encode"):
+        tasks = tasks_of(context, state, start)
+    with stage("tune"):
+        reports = {report.client: report for report in context.backend.run(tasks)}
+    with stage("plan"):
+        charged = charge_round(context, start, reports)
     arrived = [task for task in tasks if task.client in charged.in_time]
-    received, codec = _received(context, start, tasks)
-    updates = _updates(context, codec, arrived, reports)
-    adapter, server = _server_side(context.method, state, updates)
-    evaluation = context.evaluate(adapter)
+    with stage("encode"):
+        received, codec = _received(context, start, tasks)
+        updates = _updates(context, codec, arrived, reports)
+    with stage("aggregate"):
+        adapter, server = _server_side(context.method, state, updates)
+    with stage("evaluate"):
+        evaluation = context.evaluate(adapter)
     record = _record(context, state, start, charged, reports, evaluation)
     said = reported(codec, arrived, reports, context.shapes)
     plans = {task.client: task.plan for task in arrived}

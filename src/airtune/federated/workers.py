@@ -7,16 +7,35 @@ same parts of a cohort each time, whichever of them is free.
 """
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import final
+from typing import Any, TypeAlias, final
+
+from torch import Tensor
 
 from airtune.errors import AirtuneError
 from airtune.federated.backend import Backend, ClientReport, ClientSide, ClientTask, deal
+from airtune.federated.stopwatch import Stopwatch
 
 MakeSide = Callable[[], ClientSide]
+
+
+@dataclass(frozen=True)
+class TestShare:
+    """Every so many test batches of an adapter."""
+
+    __test__ = False  # pytest would take it for a test
+
+    adapter: Mapping[str, Tensor]
+    share: slice
+
+
+Message: TypeAlias = Sequence[ClientTask] | TestShare
+Answer: TypeAlias = tuple[list[ClientReport], dict[str, float]] | list[tuple[float, int]]
 
 
 def _serve(make_side: MakeSide, together: int, connection: Connection) -> None:
@@ -26,10 +45,7 @@ def _serve(make_side: MakeSide, together: int, connection: Connection) -> None:
     try:
         side = make_side()
         while True:
-            tasks = connection.recv()
-            one_by_one = together == 1
-            answers = map(side.answer, tasks) if one_by_one else side.answer_stacked(tasks)
-            connection.send(list(answers))
+            connection.send(_answer(side, together, connection.recv()))
     except AirtuneError as error:
         connection.send(error)
     except (EOFError, ConnectionError):
@@ -37,17 +53,36 @@ def _serve(make_side: MakeSide, together: int, connection: Connection) -> None:
         pass
 
 
+def _answer(side: ClientSide, together: int, message: Message) -> Answer:
+    """Reports with the seconds that they took by stage, or losses of test batches."""
+    if isinstance(message, TestShare):
+        return side.test_losses(message.adapter, message.share)
+    answers = map(side.answer, message) if together == 1 else side.answer_stacked(message)
+    reports = list(answers)
+    return reports, side.watch.take()
+
+
 @final
 class Workers(Backend):
     """`count` processes, started at the first round and ended with this object.
 
-    Each trains one client at a time, or stacks of at most `together` clients.
+    Each trains one client at a time, or stacks of at most `together` clients. `keeps` is whatever
+    must live as long as workers may be started (the memory of shared weights).
 
     `make_side` must be picklable: workers are spawned, since a forked torch deadlocks.
     """
 
-    def __init__(self, make_side: MakeSide, count: int, together: int = 1) -> None:
+    def __init__(
+        self,
+        make_side: MakeSide,
+        count: int,
+        together: int = 1,
+        watch: Stopwatch | None = None,
+        keeps: object = None,
+    ) -> None:
         self._make_side, self._count, self._together = make_side, count, together
+        self._watch = watch or Stopwatch()
+        self._keeps = keeps
         self._processes: list[SpawnProcess] = []
         self._connections: list[Connection] = []
 
@@ -59,12 +94,34 @@ class Workers(Backend):
         busy: dict[Connection, Sequence[ClientTask]] = {}
         for connection in self._connections[: len(waiting)]:
             busy[connection] = self._give(connection, waiting.pop())
+        spent: Counter[str] = Counter()
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                yield from self._take(ready, busy.pop(ready))
+                reports, seconds = self._take(ready, busy.pop(ready))
+                spent.update(seconds)
                 if waiting:
                     busy[ready] = self._give(ready, waiting.pop())
+                yield from reports
+        self._watch.share("tune", spent)
+
+    @property
+    def running(self) -> bool:
+        """Whether the processes are there, so that asking them costs no start."""
+        return bool(self._processes)
+
+    def test_losses(self, adapter: Mapping[str, Tensor]) -> list[tuple[float, int]]:
+        """Summed loss and label tokens of each test batch, dealt out in turn to the workers."""
+        count = len(self._connections)
+        for first, connection in enumerate(self._connections):
+            connection.send(TestShare(adapter, slice(first, None, count)))
+        shares = [
+            self._receive(connection, "measured the test loss") for connection in self._connections
+        ]
+        losses: list[tuple[float, int]] = [(0.0, 0)] * sum(len(share) for share in shares)
+        for first, share in enumerate(shares):
+            losses[first::count] = share
+        return losses
 
     def close(self) -> None:
         """End the workers; a later round would start them again."""
@@ -93,17 +150,23 @@ class Workers(Backend):
         connection.send(tasks)
         return tasks
 
+    def _take(
+        self, connection: Connection, tasks: Sequence[ClientTask]
+    ) -> tuple[list[ClientReport], dict[str, float]]:
+        clients = ", ".join(str(task.client) for task in tasks)
+        answer: tuple[list[ClientReport], dict[str, float]]
+        answer = self._receive(connection, f"trained client {clients}")
+        return answer
+
     @staticmethod
-    def _take(connection: Connection, tasks: Sequence[ClientTask]) -> list[ClientReport]:
+    def _receive(connection: Connection, work: str) -> Any:
         try:
             answer = connection.recv()
         except (EOFError, ConnectionError):
-            clients = ", ".join(str(task.client) for task in tasks)
             raise AirtuneError(
-                f"The worker process that trained client {clients} died (out of memory?): "
+                f"The worker process that {work} died (out of memory?): "
                 "run `airtune resume`, with --set engine=sequential if it happens again."
             ) from None
         if isinstance(answer, AirtuneError):
             raise answer
-        assert isinstance(answer, list)
         return answer

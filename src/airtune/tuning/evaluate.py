@@ -25,12 +25,20 @@ class Evaluation:
 
 def evaluate(model: Any, batches: Iterable[TokenBatch]) -> Evaluation:
     """Sum the loss over all completion tokens, then divide once, so batching does not matter."""
-    total, count = 0.0, 0
+    return total_loss(batch_losses(model, batches))
+
+
+def batch_losses(model: Any, batches: Iterable[TokenBatch]) -> list[tuple[float, int]]:
+    """Summed loss [nat] and label tokens of each batch."""
     with torch.inference_mode():
-        for batch in batches:
-            loss, tokens = completion_loss(model, batch)
-            total += float(loss)
-            count += tokens
+        losses = [completion_loss(model, batch) for batch in batches]
+    return [(float(loss), tokens) for loss, tokens in losses]
+
+
+def total_loss(losses: Sequence[tuple[float, int]]) -> Evaluation:
+    """The evaluation that batches make up together."""
+    total = sum((loss for loss, _ in losses), 0.0)
+    count = sum(tokens for _, tokens in losses)
     return Evaluation(total / count, count)
 
 
