@@ -1,6 +1,6 @@
 """Does the orthogonality penalty do what it should, and is a rank worth more than its bytes?
 
-The stories260K model on GSM8K, 8 clients, Dirichlet 0.5 over answer lines, from the same start with
+The stories260K model on GSM8K, 4 clients, Dirichlet 0.5 over answer lines, from the same start with
 the same batches. Part `penalty` sends everything: mean |cos| over pairs of ranks in A and in B of
 the merged adapter, the least share over K of the best rank-K energy that the K largest norms hold,
 and the test loss over that without a penalty. Part `sparse` sends a fixed share of the ranks, or as
@@ -25,9 +25,8 @@ from airtune.tuning.orthogonality import mean_cosine
 from airtune.update.sparsify import norm_importance
 
 PENALTIES = (
-    ("none", 0.0, "raw"), ("raw", 100.0, "raw"),
-    ("relative", 0.1, "relative"), ("relative", 0.3, "relative"),
-    ("relative", 1.0, "relative"), ("relative", 3.0, "relative"),
+    ("none", 0.0, "raw"), ("raw", 10.0, "raw"), ("raw", 100.0, "raw"),
+    ("relative", 0.3, "relative"), ("relative", 1.0, "relative"), ("relative", 3.0, "relative"),
 )  # fmt: skip
 SPARSE = (
     ("change", {}),
@@ -50,12 +49,13 @@ def run(data: Path, rounds: int, learning_rate: float, rank: int, **soft: Any) -
         data={
             "train": str(data / "gsm8k" / "train.jsonl"),
             "test": str(data / "gsm8k" / "test.jsonl"),
-            "max_tokens": 512,
-            "test_limit": 200,
+            "max_tokens": 384,
+            "test_limit": 100,
             "score_rows": 0,
             "partition": {"kind": "dirichlet", "concentration": 0.5},
         },
-        training={"learning_rate": learning_rate, "local_steps": 8},
+        training={"learning_rate": learning_rate, "local_steps": 6, "batch_size": 4},
+        clients={"count": 4},
         cell={"path_loss": "log_distance"},
         rounds=rounds,
         threads=1,
@@ -134,7 +134,7 @@ def sparse(options: argparse.Namespace) -> None:
 def facts(options: argparse.Namespace, done: Run) -> dict[str, Any]:
     """What all rows share."""
     return {
-        "model": "stories260K on GSM8K, 8 clients, Dirichlet 0.5, 8 local steps of 8 rows",
+        "model": "stories260K on GSM8K, 4 clients, Dirichlet 0.5, 6 local steps of 4 rows",
         "rounds": options.rounds,
         "rank": options.rank,
         "learning_rate": options.learning_rate,

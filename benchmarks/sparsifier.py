@@ -1,0 +1,128 @@
+"""How much faster norms choose ranks than an SVD does, on the adapter of GPT-2 small.
+
+All 48 linear layers of GPT-2 small, random fp32 factors, half of the ranks kept, one thread, the
+least processor time of many turns. Milliseconds for the whole adapter:
+
+    norms           norms and top-k, matrices of one shape stacked (as clients trained together are)
+    norms, codec    the same through `update.sparsify`, from one tensor a factor
+    change, codec   importance of the change, through `update.sparsify`
+    svd values      thin QR without Q, singular values of the rank x rank product, stacked: enough
+                    to choose how many, but what to send must then still be made
+    svd             thin QR, SVD of the rank x rank product, truncated factors, stacked
+    svd, codec      the same through `update.svd_truncation`, matrix by matrix
+
+    python benchmarks/sparsifier.py [--repeats 20]
+"""
+
+import argparse
+from typing import Any
+
+import torch
+from reporting import report, seconds
+from torch import Tensor
+
+from airtune.tuning.factors import factor_pairs
+from airtune.update.sparsify import change_importance, largest_ranks, norm_importance
+from airtune.update.svd_truncation import truncated_product
+
+LAYERS = {"c_attn": (768, 2304), "attn.c_proj": (768, 768), "c_fc": (768, 3072),
+          "mlp.c_proj": (3072, 768)}  # fmt: skip
+"""Layer -> in, out."""
+BLOCKS = 12
+RANKS = (8, 16, 32)
+
+Stacks = dict[str, tuple[Tensor, Tensor]]
+"""Layer -> A [block, rank, in], B [block, out, rank]."""
+
+
+def random_stacks(rank: int, seed: int) -> Stacks:
+    source = torch.Generator().manual_seed(seed)
+    return {
+        name: (
+            torch.randn(BLOCKS, rank, width, generator=source),
+            torch.randn(BLOCKS, out, rank, generator=source),
+        )
+        for name, (width, out) in LAYERS.items()
+    }
+
+
+def as_state(stacks: Stacks) -> dict[str, Tensor]:
+    """One tensor a factor, under PEFT-like names."""
+    state = {}
+    for name, (a, b) in stacks.items():
+        for block in range(BLOCKS):
+            state[f"h.{block}.{name}.lora_A.weight"] = a[block].clone()
+            state[f"h.{block}.{name}.lora_B.weight"] = b[block].clone()
+    return state
+
+
+def by_norms(stacks: Stacks, kept: int) -> Tensor:
+    """Indices of the kept ranks [matrix, kept]."""
+    importance = [
+        torch.linalg.vector_norm(a, dim=2) * b.square().sum(1).sqrt_() for a, b in stacks.values()
+    ]
+    return torch.cat(importance).topk(kept, dim=1, sorted=False).indices
+
+
+def singular_values(stacks: Stacks) -> list[Tensor]:
+    return [
+        torch.linalg.svdvals(torch.linalg.qr(b, mode="r").R @ torch.linalg.qr(a.mT, mode="r").R.mT)
+        for a, b in stacks.values()
+    ]
+
+
+def by_svd(stacks: Stacks, kept: int) -> list[tuple[Tensor, Tensor]]:
+    """The factors to send."""
+    sent = []
+    for a, b in stacks.values():
+        q_b, r_b = torch.linalg.qr(b)
+        q_a, r_a = torch.linalg.qr(a.mT)
+        left, values, right = torch.linalg.svd(r_b @ r_a.mT)
+        scaled = left[:, :, :kept] * values[:, None, :kept]
+        sent.append((right[:, :kept] @ q_a.mT, q_b @ scaled))
+    return sent
+
+
+def measure(rank: int, repeats: int) -> dict[str, Any]:
+    """One row: milliseconds of each route, and ratios."""
+    kept = rank // 2
+    stacks = random_stacks(rank, 1)
+    state, change = as_state(stacks), as_state(random_stacks(rank, 2))
+    pairs = factor_pairs(state)
+    counts = [kept] * len(pairs)
+    routes = {
+        "norms": lambda: by_norms(stacks, kept),
+        "norms, codec": lambda: largest_ranks(norm_importance(state), counts),
+        "change, codec": lambda: largest_ranks(change_importance(state, change), counts),
+        "svd values": lambda: singular_values(stacks),
+        "svd": lambda: by_svd(stacks, kept),
+        "svd, codec": lambda: [
+            truncated_product(state[p.lora_a], state[p.lora_b], kept) for p in pairs
+        ],
+    }
+    best = dict.fromkeys(routes, float("inf"))
+    for _ in range(repeats):
+        # In turns, so that a busy machine disturbs all routes alike.
+        for name, route in routes.items():
+            best[name] = min(best[name], seconds(route)[0])
+    return {
+        "rank": rank,
+        **{f"{name} [ms]": 1e3 * value for name, value in best.items()},
+        "svd / norms": best["svd"] / best["norms"],
+        "svd values / norms": best["svd values"] / best["norms"],
+        "svd / norms, codec": best["svd, codec"] / best["norms, codec"],
+        "svd / change, codec": best["svd, codec"] / best["change, codec"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=20)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [measure(rank, options.repeats) for rank in RANKS]
+    report("sparsifier", rows, model="GPT-2 small, 48 matrices, half of the ranks kept, fp32")
+
+
+if __name__ == "__main__":
+    main()
