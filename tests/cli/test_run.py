@@ -17,6 +17,7 @@ import pytest
 from airtune import Experiment
 from airtune.config import read_config
 from airtune.experiment.experiment import Silent
+from airtune.files import write_bytes_atomic
 from tests.cli.conftest import quick
 
 Call = Callable[..., tuple[int, str, str]]
@@ -288,6 +289,32 @@ def test_help_is_quick_to_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("killed_at", ["experiment.yaml", "environment.json"])
+def test_killed_before_the_first_file_is_whole(
+    finished: Path, tmp_path: Path, killed_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command, or a resume where the experiment is there, ends in the same bytes."""
+
+    def die(path: Path, data: bytes) -> None:
+        if path.name == killed_at:
+            path.with_name(f".{path.name}.7.partial").write_bytes(data[:9])
+            raise KeyboardInterrupt
+        write_bytes_atomic(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("airtune.files.write_bytes_atomic", die)
+        with pytest.raises(KeyboardInterrupt):
+            Experiment.load(None, quick()[1::2]).run(tmp_path / "run")
+    if killed_at == "experiment.yaml":
+        Experiment.load(None, quick()[1::2]).run(tmp_path / "run")
+    else:
+        Experiment.resume(tmp_path / "run")
+    assert fingerprint(tmp_path / "run") == fingerprint(finished)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        path.name for path in finished.iterdir()
+    }
 
 
 @pytest.mark.slow

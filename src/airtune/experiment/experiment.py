@@ -95,6 +95,7 @@ class Experiment:
         for name, table in evidence.items():
             write_json_atomic(path / name, table)
         with _locked(run_folder):
+            run_folder.clean()
             run_folder.save(state)
             return _run(world, state, run_folder, listener)
 
@@ -175,6 +176,7 @@ def _restore(folder: RunFolder, world: World, listener: Listener) -> ServerState
 
 
 def _run(world: World, state: ServerState, folder: RunFolder, listener: Listener) -> Run:
+    _note_environment(folder, world)
     config = world.config
     for sentence in world.notices:
         listener.notice(sentence)
@@ -189,9 +191,18 @@ def _run(world: World, state: ServerState, folder: RunFolder, listener: Listener
 
 
 def _create(folder: RunFolder, world: World) -> None:
+    """The experiment comes first: from then on a killed run can be resumed."""
     make_folder("--out", folder.path)
+    write_text_atomic(folder.experiment, resolved_yaml(resolved(world)))
+
+
+def _note_environment(folder: RunFolder, world: World) -> None:
+    """What the run began with, unless it was killed before that was written."""
+    path = folder.path / "environment.json"
+    if path.exists():
+        return
     write_json_atomic(
-        folder.path / "environment.json",
+        path,
         {
             "airtune": __version__,
             "python": platform.python_version(),
@@ -203,7 +214,6 @@ def _create(folder: RunFolder, world: World) -> None:
             "command": sys.argv[1:],
         },
     )
-    write_text_atomic(folder.experiment, resolved_yaml(resolved(world)))
 
 
 def resolved(world: World) -> ExperimentConfig:

@@ -237,8 +237,12 @@ def _evaluator(side: ClientSide, backend: Backend) -> Any:
 
 
 def refuse_used_folder(folder: Path) -> None:
-    """A run never writes over another one."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """A run never writes over another one; what a killed one left half-written is no run."""
+
+    def half_written(path: Path) -> bool:
+        return path.name.startswith(".") and path.name.endswith(".partial")
+
+    if folder.exists() and not (folder.is_dir() and all(map(half_written, folder.iterdir()))):
         raise InputError(
             "--out",
             str(folder),
