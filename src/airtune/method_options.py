@@ -127,7 +127,7 @@ class SoftTsfaSection(Section):
         None, gt=0, description="who would end later with one rank is skipped; null: 5 x target"
     )
     penalty: float = Field(
-        0.3, ge=0, description="strength of the orthogonality penalty (lam); 0: none"
+        0.03, ge=0, description="strength of the orthogonality penalty (lam); 0: none"
     )
     penalty_form: Literal["relative", "raw"] = Field(
         "relative", description="relative (over the vectors' norms) | raw (the paper's; 1 to 1000)"
@@ -142,7 +142,10 @@ class SoftTsfaSection(Section):
         "per-layer", description="ranks kept: the same number in every matrix | wherever they count"
     )
     error_feedback: bool = Field(
-        False, description="what was left out is added to the client's next change"
+        False, description="what was left out is added to the client's next change; merge: mean"
+    )
+    merge: Literal["sent", "mean"] = Field(
+        "sent", description="a rank's mean over those who sent it | over all (unsent: no change)"
     )
     uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         "fp32", description="updates on the air"

@@ -60,7 +60,9 @@ def test_the_queue_follows_the_charged_latency(run: Any) -> None:
         ("soft_tsfa.sparsifier=top-k",),
         ("soft_tsfa.sparsifier=svd",),
         ("soft_tsfa.sparsifier=dense", "soft_tsfa.downlink_dtype=fp16"),
-        ("soft_tsfa.error_feedback=true", "training.keep_optimizer=true"),
+        ("soft_tsfa.sparsifier=dense", "soft_tsfa.uplink_dtype=int8"),
+        ("soft_tsfa.sparsifier=top-k", "soft_tsfa.uplink_dtype=int8"),
+        ("soft_tsfa.error_feedback=true", "soft_tsfa.merge=mean", "training.keep_optimizer=true"),
         ("adapter.rank=1",),
     ],
 )
@@ -110,7 +112,16 @@ def test_factors_start_and_stay_orthogonal(run: Any) -> None:
         assert record["measured"]["dropped_energy"] < record["measured"]["update_energy"]
 
 
-@pytest.mark.parametrize("changes", [(), ("soft_tsfa.error_feedback=true",)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        (
+            "soft_tsfa.error_feedback=true",
+            "soft_tsfa.merge=mean",
+        ),
+    ],
+)
 def test_resumed_and_rerun_to_the_same_bytes(changes: tuple[str, ...], tmp_path: Path) -> None:
     Experiment.load(None, settings(*changes)).run(tmp_path / "whole")
     Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "short")
@@ -198,6 +209,11 @@ def test_global_selection_needs_importance(sparsifier: str) -> None:
     changes = settings("soft_tsfa.selection=global", f"soft_tsfa.sparsifier={sparsifier}")
     with pytest.raises(InputError, match="per-layer with this sparsifier"):
         build_world(read_config(None, changes))
+
+
+def test_error_feedback_wants_the_plain_mean() -> None:
+    with pytest.raises(InputError, match=r"soft_tsfa\.merge is sent"):
+        build_world(read_config(None, settings("soft_tsfa.error_feedback=true")))
 
 
 def test_charging_another_model_scales_the_plan_not_its_meaning() -> None:

@@ -180,7 +180,12 @@ def _default_ranks(config: ExperimentConfig) -> list[int]:
 def _proxy(config: ExperimentConfig, rank: int, rounds: int, clients: int) -> ExperimentConfig:
     """A run of near-orthogonal factors at this rank that sends everything."""
     section = config.soft_tsfa.model_copy(
-        update={"sparsifier": "dense", "selection": "per-layer", "error_feedback": False}
+        update={
+            "sparsifier": "dense",
+            "selection": "per-layer",
+            "error_feedback": False,
+            "merge": "mean",
+        }
     )
     return proxy_config(config, rounds, clients).model_copy(
         update={

@@ -21,15 +21,17 @@ from airtune.theory.soft_terms import soft_terms
 from airtune.tuning.adapter import read_state
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonormal_state
 from airtune.tuning.tuner import Tuner
-from airtune.update.aggregate import FactorMean
+from airtune.update.aggregate import Aggregator, FactorMean
 from airtune.update.codec import Codec, DenseCodec, shapes_of
 from airtune.update.feedback_tuner import FeedbackTuner
+from airtune.update.quantise import INT8, Int8Codec
 from airtune.update.rank_sparse import (
     RankSparseCodec,
     counts_by_plan,
     matrix_ranks,
     rank_payload,
 )
+from airtune.update.sent import SentMean
 from airtune.update.svd_truncation import SvdCodec
 from airtune.update.top_k import TopKCodec
 
@@ -40,17 +42,20 @@ SPARSIFIERS = ("importance", "random", "top-k", "svd", "dense")
 class SoftOptions:
     """How clients train and what they send; the planner's own options are `TsfaPlanner`'s.
 
+    `merge`: see `update.sent`; whole updates have the plain mean.
+
     `sparsifier`: `importance` is SOFT's; the others are what it is compared with: ranks at
     `random`, the largest coordinates in as many bits (`top-k`), a truncated SVD of each factor's
     change (`svd`), everything (`dense`). Only `importance` reports energies, so the others are
     planned with the assumed spectrum.
     """
 
-    penalty: float = 0.3
+    penalty: float = 0.03
     penalty_form: str = "relative"
     sparsifier: str = "importance"
     importance: str = "change"
     error_feedback: bool = False
+    merge: str = "sent"
     uplink_dtype: str = "fp32"
     downlink_dtype: str = "fp32"
 
@@ -68,6 +73,11 @@ def soft_tsfa(planner: TsfaPlanner, options: SoftOptions, seed: int) -> Method:
             "soft_tsfa.selection", "global", "per-layer with this sparsifier",
             f"{options.sparsifier} knows no importance by matrix",
         )  # fmt: skip
+    if options.error_feedback and options.merge != "mean":
+        raise InputError(
+            "soft_tsfa.merge", options.merge, "mean together with error_feedback",
+            "the other merge would count twice what was left out",
+        )  # fmt: skip
     codec = _codec(options, seed)
     tuner: Tuner = OrthogonalTuner(options.penalty, options.penalty_form == "relative")
     return Method(
@@ -75,23 +85,29 @@ def soft_tsfa(planner: TsfaPlanner, options: SoftOptions, seed: int) -> Method:
         planner,
         FeedbackTuner(tuner, codec) if options.error_feedback else tuner,
         codec,
-        FactorMean(),
+        _merge(options),
         DenseCodec(options.downlink_dtype),
         start=orthonormal_state,
         measure=partial(measure_soft, planner.layout),
     )
 
 
+def _merge(options: SoftOptions) -> Aggregator:
+    whole = options.sparsifier in ("dense", "svd")
+    return FactorMean() if whole or options.merge == "mean" else SentMean()
+
+
 def _codec(options: SoftOptions, seed: int) -> Codec:
-    random = RankSparseCodec("random", options.uplink_dtype, seed=seed)
-    others: dict[str, Codec] = {
-        "dense": DenseCodec(options.uplink_dtype),
-        "top-k": TopKCodec(options.uplink_dtype, seed, within=random),
-        "svd": SvdCodec(options.uplink_dtype, seed),
-        "random": random,
-    }
-    if options.sparsifier in others:
-        return others[options.sparsifier]
+    dtype = options.uplink_dtype
+    random = RankSparseCodec("random", dtype, seed=seed)
+    if options.sparsifier == "dense":
+        return Int8Codec(seed=seed) if dtype == INT8 else DenseCodec(dtype)
+    if options.sparsifier == "top-k":
+        return TopKCodec(dtype, seed, within=random)
+    if options.sparsifier == "svd":
+        return SvdCodec(dtype, seed)
+    if options.sparsifier == "random":
+        return random
     return RankSparseCodec(options.importance, options.uplink_dtype, report=True, seed=seed)
 
 

@@ -34,11 +34,11 @@ class OrthogonalityPenalty:
     fourth order in small norms and wants a strength of 1 to 1000 that depends on learning rate and
     time. `relative` divides each squared inner product by both vectors' norms, held constant:
     `(b_i . b_j)^2 / (||b_i|| ||b_j||)`, second order like the energy itself, so that one strength
-    serves small and large factors (0.1 to 3 all do on small models).
+    serves small and large factors (0.03 to 0.3 on small models).
     Factors may have leading axes (clients trained together); the penalty is the sum over them.
     """
 
-    strength: float = 0.3
+    strength: float = 0.03
     relative: bool = True
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ def _rank_vectors(parameters: Mapping[str, Tensor]) -> Iterable[Tensor]:
 class OrthogonalTuner(Tuner):
     """The whole model is trained, with an orthogonality penalty added to each step's loss."""
 
-    strength: float = 0.3
+    strength: float = 0.03
     relative: bool = True
 
     def __post_init__(self) -> None:
