@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from job import answer, held_out_loss, load, load_model, mean_state, process_age_s, read_job, train
+from job import (
+    answer,
+    held_out_loss,
+    load,
+    load_model,
+    mean_state,
+    process_age_s,
+    read_job,
+    train,
+    tree_processor_s,
+)
 
 
 def main() -> None:
@@ -23,17 +33,18 @@ def main() -> None:
     tokens = np.load(options.job / "tokens.npy")
     model, parameters = load_model(job)
     state = torch.load(options.job / "start.pt")
-    startup_s, rounds_s = process_age_s(), []
+    startup_s, rounds_s, processor_s = process_age_s(), [], []
     for cohort in tokens:
-        began = time.perf_counter()
+        began, used = time.perf_counter(), tree_processor_s()
         states = []
         for batches in cohort:
             load(parameters, state)
             states.append(train(model, parameters, batches, job.learning_rate))
         state = mean_state(states)
         rounds_s.append(time.perf_counter() - began)
+        processor_s.append(tree_processor_s() - used)
     load(parameters, state)
-    answer("plain peft", startup_s, rounds_s, held_out_loss(model, options.job))
+    answer("plain peft", startup_s, rounds_s, held_out_loss(model, options.job), processor_s)
 
 
 if __name__ == "__main__":
