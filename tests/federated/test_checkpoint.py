@@ -32,10 +32,16 @@ def make(rounds_done: int, records_length: int = 0) -> Checkpoint:
     return Checkpoint(state, records_length)
 
 
-def test_round_trip(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """As in a run: what clients carry lies in a folder beside it."""
+    return tmp_path / "checkpoints"
+
+
+def test_round_trip(folder: Path) -> None:
     written = make(3, 120)
-    write_checkpoint(tmp_path, written)
-    read = read_checkpoint(checkpoint_path(tmp_path, 3))
+    write_checkpoint(folder, written)
+    read = read_checkpoint(checkpoint_path(folder, 3))
     assert read.records_length == 120
     for field in ("rounds_done", "clock", "planner", "stopped"):
         assert getattr(read.state, field) == getattr(written.state, field)
@@ -46,27 +52,27 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(read.state.carried[7]["residual"], written.state.carried[7]["residual"])
 
 
-def test_same_state_same_bytes(tmp_path: Path) -> None:
+def test_same_state_same_bytes(folder: Path) -> None:
     for name in ("one", "two"):
-        write_checkpoint(tmp_path / name, make(2, 5))
-    one, two = (checkpoint_path(tmp_path / name, 2).read_bytes() for name in ("one", "two"))
+        write_checkpoint(folder / name, make(2, 5))
+    one, two = (checkpoint_path(folder / name, 2).read_bytes() for name in ("one", "two"))
     assert one == two
 
 
-def test_the_newest_two_are_kept(tmp_path: Path) -> None:
+def test_the_newest_two_are_kept(folder: Path) -> None:
     for rounds_done in range(5):
-        write_checkpoint(tmp_path, make(rounds_done))
-    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        write_checkpoint(folder, make(rounds_done))
+    assert [path.name for path in list_checkpoints(folder)] == [
         "round-00004.safetensors",
         "round-00003.safetensors",
     ]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "remove"])
-def test_damage_falls_back_and_says_so(tmp_path: Path, damage: str) -> None:
-    write_checkpoint(tmp_path, make(1, 10))
-    write_checkpoint(tmp_path, make(2, 20))
-    newest = checkpoint_path(tmp_path, 2)
+def test_damage_falls_back_and_says_so(folder: Path, damage: str) -> None:
+    write_checkpoint(folder, make(1, 10))
+    write_checkpoint(folder, make(2, 20))
+    newest = checkpoint_path(folder, 2)
     content = bytearray(newest.read_bytes())
     if damage == "truncate":
         newest.write_bytes(content[: len(content) // 2])
@@ -77,7 +83,7 @@ def test_damage_falls_back_and_says_so(tmp_path: Path, damage: str) -> None:
         newest.write_bytes(b"")
     else:
         newest.unlink()
-    checkpoint, notes = newest_checkpoint(tmp_path, records_length=20)
+    checkpoint, notes = newest_checkpoint(folder, records_length=20)
     assert checkpoint.state.rounds_done == 1
     if damage != "remove":
         assert len(notes) == 1
@@ -85,9 +91,9 @@ def test_damage_falls_back_and_says_so(tmp_path: Path, damage: str) -> None:
         assert "falling back" in notes[0]
 
 
-def test_flipped_state_is_noticed(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, make(4))
-    path = checkpoint_path(tmp_path, 4)
+def test_flipped_state_is_noticed(folder: Path) -> None:
+    write_checkpoint(folder, make(4))
+    path = checkpoint_path(folder, 4)
     content = path.read_bytes()
     assert b'\\"rounds_done\\": 4' in content
     path.write_bytes(content.replace(b'\\"rounds_done\\": 4', b'\\"rounds_done\\": 5'))
@@ -95,22 +101,22 @@ def test_flipped_state_is_noticed(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
-def test_records_that_lost_their_end(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, make(1, 10))
-    write_checkpoint(tmp_path, make(2, 20))
-    checkpoint, notes = newest_checkpoint(tmp_path, records_length=15)
+def test_records_that_lost_their_end(folder: Path) -> None:
+    write_checkpoint(folder, make(1, 10))
+    write_checkpoint(folder, make(2, 20))
+    checkpoint, notes = newest_checkpoint(folder, records_length=15)
     assert checkpoint.state.rounds_done == 1
     assert "lost its end" in notes[0]
 
 
-def test_nothing_usable(tmp_path: Path) -> None:
+def test_nothing_usable(folder: Path) -> None:
     with pytest.raises(AirtuneError, match="there is none"):
-        newest_checkpoint(tmp_path, 0)
+        newest_checkpoint(folder, 0)
 
 
-def test_all_damaged_are_named(tmp_path: Path) -> None:
+def test_all_damaged_are_named(folder: Path) -> None:
     for rounds_done in (1, 2):
-        write_checkpoint(tmp_path, make(rounds_done))
-        checkpoint_path(tmp_path, rounds_done).write_bytes(b"")
+        write_checkpoint(folder, make(rounds_done))
+        checkpoint_path(folder, rounds_done).write_bytes(b"")
     with pytest.raises(AirtuneError, match=r"round-00002.*; checkpoint round-00001.*start the run"):
-        newest_checkpoint(tmp_path, 0)
+        newest_checkpoint(folder, 0)

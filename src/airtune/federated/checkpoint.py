@@ -1,21 +1,22 @@
 """Checkpoints: one file per round, whole or absent, with a digest that damage cannot pass.
 
-A checkpoint is a safetensors file. Its tensors are the adapter and what clients and server
-carry over; its metadata holds the JSON state, the length of `rounds.jsonl` at that moment, and a
-SHA-256 over all of it. The newest two are kept, so that a damaged newest one costs one round, not
-the run.
+A checkpoint is a safetensors file. Its tensors are the adapter and what the server carries over;
+its metadata holds the JSON state, the length of `rounds.jsonl` at that moment, and a SHA-256 over
+all of it. What clients carry over lies in files of its own (`carried.py`), which the state names.
+The newest two are kept, so that a damaged newest one costs one round, not the run.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from airtune.errors import AirtuneError
+from airtune.federated.carried import CarriedStates, Saved, remove_old, with_fresh
 from airtune.federated.clock import Clock
 from airtune.files import write_bytes_atomic
 
@@ -63,11 +64,15 @@ def checkpoint_path(folder: Path, rounds_done: int) -> Path:
     return folder / f"round-{rounds_done:05d}.safetensors"
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write atomically, then remove all but the newest two."""
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> ServerState:
+    """Write atomically, then remove all but the newest two.
+
+    The state comes back with what clients carry on disk, in a folder beside the checkpoints' own.
+    """
     from safetensors.torch import save
 
     state = checkpoint.state
+    carried = with_fresh(state.carried, {}).written(clients_folder(folder), state.rounds_done)
     header = json.dumps(
         {
             "rounds_done": state.rounds_done,
@@ -77,21 +82,25 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             "start_loss": state.start_loss,
             "stopped": state.stopped,
             "records_length": checkpoint.records_length,
+            "carried": {str(client): saved for client, saved in carried.index.items()},
         },
         sort_keys=True,
     )
     tensors = {_ADAPTER + name: tensor.contiguous() for name, tensor in state.adapter.items()}
     tensors |= {_SERVER + name: tensor.contiguous() for name, tensor in state.server.items()}
-    for client, entries in state.carried.items():
-        tensors |= {
-            f"{_CARRIED}{client}/{name}": tensor.contiguous() for name, tensor in entries.items()
-        }
     # One metadata entry: safetensors writes several in an order that changes from run to run.
     metadata = {"state": _digest(header, tensors) + header}
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(checkpoint_path(folder, state.rounds_done), save(tensors, metadata=metadata))
     for old in list_checkpoints(folder)[KEPT:]:
         old.unlink()
+    remove_old(carried, state.rounds_done)
+    return replace(state, carried=carried)
+
+
+def clients_folder(checkpoints: Path) -> Path:
+    """Where clients' states lie, for checkpoints in this folder."""
+    return checkpoints.parent / "clients"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -114,22 +123,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if digest != _digest(header, tensors):
         raise AirtuneError(f"checkpoint {path.name} is damaged (its digest does not match).")
     values = json.loads(header)
-    carried: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith(_CARRIED):
-            client, _, entry = name.removeprefix(_CARRIED).partition("/")
-            carried.setdefault(int(client), {})[entry] = tensor
+    carried = _carried(path, values, tensors)
     state = ServerState(
         adapter=_under(_ADAPTER, tensors),
         rounds_done=values["rounds_done"],
         clock=Clock(values["time_s"], values["energy_j"]),
         planner=values["planner"],
-        carried=dict(sorted(carried.items())),
+        carried=carried,
         server=_under(_SERVER, tensors),
         start_loss=values["start_loss"],
         stopped=values["stopped"],
     )
     return Checkpoint(state, values["records_length"])
+
+
+def _carried(path: Path, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> CarriedStates:
+    """What clients carry: in files that the header names; inside the file, in older runs."""
+    index = {int(client): Saved(*saved) for client, saved in values.get("carried", {}).items()}
+    fresh: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _under(_CARRIED, tensors).items():
+        client, _, entry = name.partition("/")
+        fresh.setdefault(int(client), {})[entry] = tensor
+    carried = CarriedStates(clients_folder(path.parent), index, fresh)
+    missing = carried.missing()
+    if missing is not None:
+        raise AirtuneError(f"checkpoint {path.name} counts on {missing}, which is missing.")
+    return carried
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def run_rounds(
         state = replace(outcome.state, stopped=stop.reason(outcome.evaluation.loss, outcome.state))
         with context.watch.stage("write"):
             folder.append_record(outcome.record)
-            folder.save(state)
+            state = folder.save(state)
         folder.append_timing(_timing(state.rounds_done, began, context.watch))
         on_round(outcome.record)
     return state

@@ -50,7 +50,11 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove files that a killed process left half-written."""
-        for litter in [*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")]:
+        for litter in [
+            *self.path.glob(".*.partial"),
+            *self.checkpoints.glob(".*.partial"),
+            *self.path.glob("clients/*/.*.partial"),
+        ]:
             litter.unlink()
 
     def truncate_records(self, length: int) -> None:
@@ -81,9 +85,9 @@ class RunFolder:
                 "`airtune resume`; every finished round is kept."
             ) from error
 
-    def save(self, state: ServerState) -> None:
-        """Checkpoint a state, after its record is on disk."""
-        write_checkpoint(self.checkpoints, Checkpoint(state, self.records_length()))
+    def save(self, state: ServerState) -> ServerState:
+        """Checkpoint a state, after its record is on disk; what clients carry leaves memory."""
+        return write_checkpoint(self.checkpoints, Checkpoint(state, self.records_length()))
 
     def read_records(self) -> list[dict[str, Any]]:
         """Every finished round."""

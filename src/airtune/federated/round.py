@@ -12,6 +12,7 @@ from torch import Tensor
 
 from airtune.errors import InfeasibleError
 from airtune.federated.backend import ClientReport, ClientTask
+from airtune.federated.carried import with_fresh
 from airtune.federated.charges import ChargedRound
 from airtune.federated.charging import broadcast_delays, charge_round, downlink_rates
 from airtune.federated.checkpoint import ServerState
@@ -131,7 +132,7 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
         rounds_done=state.rounds_done + 1,
         clock=state.clock.charge(charged.latency.latency_s, record["energy_j"]),
         planner=context.method.planner.after_round(heard, record),
-        carried=dict(sorted({**state.carried, **kept}.items())),
+        carried=with_fresh(state.carried, kept),
         server=server,
     )
     return RoundOutcome(following, record, evaluation)
