@@ -6,15 +6,16 @@ from typing import Any, Protocol
 
 from airtune.comparison.definition import Arm, Comparison
 from airtune.comparison.measure import RunResult
-from airtune.config import ExperimentConfig
+from airtune.config import ExperimentConfig, read_config
+from airtune.config_text import resolved_yaml
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import Experiment, Run
 from airtune.experiment.composition import check_names
 from airtune.experiment.experiment import with_absolute_paths
 from airtune.files import write_text_atomic
 
-FREE = ("engine", "threads", "rounds")
-"""Keys in which an earlier run may differ: the first two change no result, the third extends it."""
+FREE = ("engine", "threads", "workers", "rounds")
+"""Keys in which an earlier run may differ: they change no result, or make it longer."""
 
 
 class Watcher(Protocol):
@@ -66,22 +67,30 @@ def check_comparison(comparison: Comparison, out: Path) -> None:
     for arm, seed in comparison.runs:
         folder = run_folder(out, arm, seed)
         if (folder / "experiment.yaml").is_file():
-            _refuse_other_settings(arm.configs[seed], Run.open(folder))
+            _refuse_other_settings(arm.configs[seed], folder)
 
 
-def _refuse_other_settings(asked: ExperimentConfig, run: Run) -> None:
-    free: dict[str, Any] = {key: getattr(asked, key) for key in FREE}
-    there = run.config.model_copy(update=free)
-    wanted = with_absolute_paths(asked)
-    if there == wanted:
-        return
+def asked_file(folder: Path) -> Path:
+    """`OUT/ARM/seed-0.yaml`: what was asked. The run's own file also holds what was settled."""
+    return folder.with_suffix(".yaml")
+
+
+def _refuse_other_settings(config: ExperimentConfig, folder: Path) -> None:
+    remedy = "choose another --out, or remove it"
+    path = asked_file(folder)
+    if not path.is_file():
+        raise InputError("--out", str(folder), "a folder of the same comparison", remedy)
+    free: dict[str, Any] = {key: getattr(config, key) for key in FREE}
+    there = read_config(path).model_copy(update=free)
+    wanted = with_absolute_paths(config)
     changed = [
         key for key in type(wanted).model_fields if getattr(there, key) != getattr(wanted, key)
     ]
-    raise InputError(
-        "--out", str(run.folder.path), "a folder of the same comparison",
-        f"the run in it has another {', '.join(changed)}; choose another --out, or remove it",
-    )  # fmt: skip
+    if changed:
+        raise InputError(
+            "--out", str(folder), "a folder of the same comparison",
+            f"the run in it has another {', '.join(changed)}; {remedy}",
+        )  # fmt: skip
 
 
 def run_comparison(
@@ -122,6 +131,8 @@ def run_one(arm: Arm, seed: int, folder: Path, watcher: Watcher) -> RunResult:
 
 def _finished_run(config: ExperimentConfig, folder: Path, relay: _Relay) -> Run:
     if not (folder / "experiment.yaml").is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(asked_file(folder), resolved_yaml(with_absolute_paths(config)))
         return Experiment.of(config).run(folder, relay)
     run = Run.open(folder)
     if _is_finished(run, config.rounds):
