@@ -9,6 +9,22 @@ from airtune.config_text import commented_defaults, resolved_yaml
 from airtune.errors import AirtuneError
 
 
+def test_variables_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "experiment.yaml"
+    path.write_text("data: {train: '${AIRTUNE_DATA}/train.jsonl'}\nclients: {devices: ['${KIND}']}")
+    monkeypatch.setenv("AIRTUNE_DATA", "/somewhere")
+    monkeypatch.delenv("KIND", raising=False)
+    with pytest.raises(AirtuneError) as error:
+        read_config(path)
+    assert str(error.value) == (
+        "clients.devices is ${KIND}, but it must be without variables that are not set: set KIND "
+        "in the environment."
+    )
+    read = read_config(path, ["clients.devices=[pixel-9]"])
+    assert read.data.train == "/somewhere/train.jsonl"
+    assert read.clients.devices == ["pixel-9"]
+
+
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [

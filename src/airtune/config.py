@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, ValidationEr
 
 from airtune.config_section import Section
 from airtune.errors import AirtuneError, InputError
-from airtune.files import parse_yaml, read_yaml_mapping
+from airtune.files import parse_yaml, read_yaml_mapping, with_environment
 from airtune.method_options import (
     FedloraSection,
     FfaLoraSection,
@@ -288,4 +288,4 @@ def _copy(value: Any) -> Any:
 def read_config(path: Path | None = None, settings: Sequence[str] = ()) -> ExperimentConfig:
     """The experiment of a file (None: the built-in one) with `--set` values put in."""
     values = read_yaml_mapping(path, "EXPERIMENT.yaml") if path else {}
-    return check(ExperimentConfig, with_settings(values, settings))
+    return check(ExperimentConfig, with_environment(with_settings(values, settings)))

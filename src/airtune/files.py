@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -63,6 +64,32 @@ def make_folder(field: str, folder: Path) -> None:
         raise InputError(
             field, f"{folder} ({error.strerror})", "a folder that can be made"
         ) from None
+
+
+def with_environment(value: Any, field: str = "") -> Any:
+    """A value of a file with every `${NAME}` in its texts replaced by that environment variable.
+
+    So a shared file need not hold one machine's paths. Raises InputError for one that is not set.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: with_environment(part, f"{field}.{key}" if field else str(key))
+            for key, part in value.items()
+        }
+    if isinstance(value, list):
+        return [with_environment(part, field) for part in value]
+    if not isinstance(value, str):
+        return value
+
+    def filled(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise InputError(
+                field, value, "without variables that are not set",
+                f"set {match[1]} in the environment",
+            )  # fmt: skip
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", filled, value)
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,26 @@ def test_json_and_the_default_target(airtune: Call, compared: Path) -> None:
     assert run["total"]["energy_j"] == pytest.approx(sum(r["energy_j"] for r in records))
     # Same cell and devices: rates per hertz in round 1 differ only by the share of the band.
     assert second["ratio"]["seconds_a_round"] < 1.0
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_are_the_same_runs(compared: Path, tmp_path: Path) -> None:
+    """Two processes; one arm fails there, and the other's records are those of a run alone."""
+    heard: list[tuple[str, int, int]] = []
+
+    class Listening(runs.Unwatched):
+        def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None:
+            heard.append((arm, seed, record["round"]))
+
+    asked = read_comparison(None, ["jcpba"], settings()[1::2])
+    broken = read_comparison(None, ["fedlora"], settings("charge_as=llama-3.1-70b")[1::2]).arms[0]
+    both = replace(asked, arms=(*asked.arms, broken))
+    done, failed = run_comparison(both, tmp_path / "out", Listening(), jobs=2)
+    assert failed.failure is not None
+    assert "memory of client 0" in failed.failure
+    assert heard == [("jcpba", 0, 1), ("jcpba", 0, 2)]
+    alone = (compared / "jcpba" / "seed-0" / "rounds.jsonl").read_bytes()
+    assert (done.folder / "rounds.jsonl").read_bytes() == alone
 
 
 def test_interrupted_and_made_longer(compared: Path, tmp_path: Path) -> None:

@@ -40,6 +40,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the comparison; else runs/compare-NAME.")
     ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="How many runs at once, a core each.")
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show each arm's first round as planned; no run.")
     ] = False,
@@ -59,7 +62,7 @@ def compare(
     if dry_run:
         _dry_run(asked, folder, as_json=json)
         return
-    numbers = _watched(asked, folder, as_json=json, quiet=quiet)
+    numbers = _watched(asked, folder, jobs=jobs, as_json=json, quiet=quiet)
     if any("failure" in run for arm in numbers["arms"] for run in arm["runs"]):
         raise typer.Exit(EXIT_FAILED)
 
@@ -72,7 +75,9 @@ def _make_importable(experiment: Path | None) -> None:
         make_importable(folder)
 
 
-def _watched(asked: "Comparison", folder: Path, *, as_json: bool, quiet: bool) -> dict[str, Any]:
+def _watched(
+    asked: "Comparison", folder: Path, *, jobs: int, as_json: bool, quiet: bool
+) -> dict[str, Any]:
     from rich.console import Console
 
     from airtune.cli.comparison_view import ComparisonProgress, print_result
@@ -84,7 +89,7 @@ def _watched(asked: "Comparison", folder: Path, *, as_json: bool, quiet: bool) -
     console.quiet = quiet or as_json
     try:
         with ComparisonProgress(console, asked) as view:
-            results = run_comparison(asked, folder, view)
+            results = run_comparison(asked, folder, view, jobs)
         numbers = write_results(asked, results, folder)
     except KeyboardInterrupt:
         if folder.is_dir():

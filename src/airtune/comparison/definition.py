@@ -19,7 +19,7 @@ from typing import Any
 
 from airtune.config import ExperimentConfig, check, unknown_key, with_settings
 from airtune.errors import AirtuneError, InputError
-from airtune.files import read_yaml_mapping
+from airtune.files import read_yaml_mapping, with_environment
 
 KEYS = ("experiment", "arms", "seeds", "target_loss")
 SHARED = ("model", "dtype", "data", "clients", "cohort", "cell", "charge_as", "seed")
@@ -166,8 +166,8 @@ def _arm(
     count = options.get("seeds", len(seeds))
     if type(count) is not int or count < 1:
         raise InputError(f"arms.{name}.seeds", repr(count), "a whole number of at least 1")
-    merged = with_settings(_merged(shared, changes), settings)
     try:
+        merged = with_environment(with_settings(_merged(shared, changes), settings))
         configs = {seed: check(ExperimentConfig, {**merged, "seed": seed})
                    for seed in seeds[:count]}  # fmt: skip
     except AirtuneError as error:

@@ -14,7 +14,7 @@ from airtune.experiment.composition import check_names
 from airtune.experiment.experiment import with_absolute_paths
 from airtune.files import write_text_atomic
 
-FREE = ("engine", "threads", "workers", "rounds")
+FREE = ("engine", "threads", "workers", "backend", "ray_address", "rounds")
 """Keys in which an earlier run may differ: they change no result, or make it longer."""
 
 
@@ -94,14 +94,19 @@ def _refuse_other_settings(config: ExperimentConfig, folder: Path) -> None:
 
 
 def run_comparison(
-    comparison: Comparison, out: Path, watcher: Watcher | None = None
+    comparison: Comparison, out: Path, watcher: Watcher | None = None, jobs: int = 1
 ) -> list[RunResult]:
-    """Run what is missing, one after another. A run that fails does not lose the others.
+    """Run what is missing, `jobs` runs at a time. A run that fails does not lose the others.
 
     Raises InputError before anything is run, for names that do not exist and folders of others.
     """
     watcher = watcher or Unwatched()
     check_comparison(comparison, out)
+    if jobs > 1:
+        # Here, not above: it runs `run_one` in its processes.
+        from airtune.comparison.parallel import run_side_by_side
+
+        return run_side_by_side(comparison.runs, out, jobs, watcher)
     results = []
     for arm, seed in comparison.runs:
         result = run_one(arm, seed, run_folder(out, arm, seed), watcher)
