@@ -55,6 +55,12 @@ format: $(VENV)/.installed-test ## Format the code
 bench: $(VENV)/.installed-test ## Run the benchmarks; results as JSON in benchmarks/results
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
+.PHONY: compare
+compare: $(VENV)/.installed ## Run the comparisons under experiments/ (AIRTUNE_DATA=folder for GSM8K and E2E)
+	@failed=0; for name in builtin $(if $(AIRTUNE_DATA),gsm8k e2e); do \
+		$(BIN)/airtune compare experiments/compare-$$name.yaml --jobs $$(nproc) || failed=1; \
+	done; $(BIN)/python scripts/comparison_tables.py --collect runs; exit $$failed
+
 .PHONY: clean
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

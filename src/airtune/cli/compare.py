@@ -57,7 +57,7 @@ def compare(
     from airtune.comparison.definition import parse_methods, read_comparison
 
     asked = read_comparison(experiment, parse_methods(methods), settings or (), seeds, target_loss)
-    folder = out or Path("runs") / f"compare-{experiment.stem if experiment else 'builtin'}"
+    folder = out or Path("runs") / _folder_name(experiment)
     _make_importable(experiment)
     if dry_run:
         _dry_run(asked, folder, as_json=json)
@@ -65,6 +65,12 @@ def compare(
     numbers = _watched(asked, folder, jobs=jobs, as_json=json, quiet=quiet)
     if any("failure" in run for arm in numbers["arms"] for run in arm["runs"]):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _folder_name(experiment: Path | None) -> str:
+    """The same for the same file, so that the same command goes on."""
+    name = experiment.stem if experiment else "builtin"
+    return name if name.startswith("compare") else f"compare-{name}"
 
 
 def _make_importable(experiment: Path | None) -> None:
