@@ -34,7 +34,8 @@ def collect(runs: Path) -> list[str]:
     names = []
     for folder in sorted(runs.glob("compare-*")):
         name = folder.name.removeprefix("compare-")
-        if (ROOT / "experiments" / f"compare-{name}.yaml").is_file() and (folder / COLLECTED[0]).is_file():
+        ships = (ROOT / "experiments" / f"{folder.name}.yaml").is_file()
+        if ships and (folder / COLLECTED[0]).is_file():
             (RESULTS / name).mkdir(parents=True, exist_ok=True)
             for file in COLLECTED:
                 shutil.copyfile(folder / file, RESULTS / name / file)
