@@ -1,0 +1,124 @@
+"""One process, one thread: cohorts of 1 to 1,024 clients, and how near a step is to the GEMM peak.
+
+    OMP_NUM_THREADS=1 python benchmarks/step_speed.py [--part growth gemm]
+
+Growth: the built-in model, a step of 1 x 32 tokens a client, trained as stacks; processor time per
+client and step should not grow with the cohort. GEMM share: FLOPs of a LoRA step of GPT-2 small's
+shape (rank 8, 4 x 128 tokens, every token a label), as the workload model counts them, per second,
+over the rate of a 2048 x 2048 product of the same dtype. Prompt gain: the same step with 75 % of
+the tokens prompt, against computing all logits.
+"""
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch
+from reporting import report, seconds
+from torch.nn.functional import cross_entropy
+
+from airtune.data.batches import Batch
+from airtune.experiment.engine import clients_at_once
+from airtune.tuning.adapter import AdapterSettings, attach, initial_state, trained_parameters
+from airtune.tuning.base_model import BaseModel, load_base
+from airtune.tuning.batched import train_stacked
+from airtune.tuning.local import TrainingSettings, completion_loss
+from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.architecture import Architecture
+from airtune.workload.step import Step
+from airtune.workload.transformer import workload
+
+COHORTS = (1, 8, 32, 128, 512, 1024)
+RANK, ROWS, TOKENS = 8, 4, 128
+
+
+def random_batch(vocabulary: int, rows: int, tokens: int, prompt: int, seed: int = 0) -> Batch:
+    """Rows whose first `prompt` tokens are no labels."""
+    ids = np.random.default_rng(seed).integers(3, vocabulary, (rows, tokens))
+    everywhere = np.ones(ids.shape, dtype=np.bool_)
+    return Batch(ids, everywhere, everywhere & (np.arange(tokens) >= prompt))
+
+
+def growth() -> list[dict[str, Any]]:
+    """Processor time of a client's step by size of cohort."""
+    model = attach(load_base("builtin"), AdapterSettings(RANK))
+    start = initial_state(model, 0)
+    largest = clients_at_once({name: tuple(x.shape) for name, x in start.items()})
+    rows = []
+    for cohort in COHORTS:
+        batches = [[random_batch(2048, 1, 32, 1, client)] for client in range(cohort)]
+
+        def run(batches: list[list[Batch]] = batches) -> None:
+            for first in range(0, len(batches), largest):
+                part = batches[first : first + largest]
+                count = len(part)
+                train_stacked(model, [start] * count, part, TrainingSettings(), [{}] * count)
+
+        used, _ = seconds(run, repeat=3)
+        rows.append({"clients": cohort, "ms_per_client_step": 1e3 * used / cohort})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def all_logits_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """What the loss would cost with logits of every position."""
+    ids = torch.as_tensor(batch.token_ids)
+    wanted = torch.as_tensor(batch.label_mask)[:, 1:]
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    terms = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    return terms[wanted.flatten()].sum()
+
+
+def gemm_flop_rate(dtype: torch.dtype, size: int = 2048) -> float:
+    """FLOP/s of a square product."""
+    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
+    used, _ = seconds(lambda: a @ b, repeat=5)
+    return 2.0 * size**3 / used
+
+
+def gemm_share(dtype: torch.dtype) -> dict[str, Any]:
+    """A GPT-2-small step against the GEMM rate, and what label-only logits gain."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    base = GPT2LMHeadModel(GPT2Config()).eval().requires_grad_(False).to(dtype)
+    model = attach(BaseModel(base, None, "random"), AdapterSettings(RANK))
+    parameters = list(trained_parameters(model).values())
+    architecture = Architecture.from_config(base.config.to_dict())
+    flops = workload(architecture, AdapterShape(RANK), Step(ROWS, TOKENS)).flops
+    whole = random_batch(50257, ROWS, TOKENS, 0)
+    mostly_prompt = random_batch(50257, ROWS, TOKENS, 3 * TOKENS // 4)
+
+    def step(loss: Any, batch: Batch) -> None:
+        found = loss(model, batch)
+        torch.autograd.grad(found[0] if isinstance(found, tuple) else found, parameters)
+
+    step(completion_loss, mostly_prompt)
+    peak = gemm_flop_rate(dtype)
+    whole_s, _ = seconds(lambda: step(completion_loss, whole), repeat=2)
+    prompt_s, _ = seconds(lambda: step(completion_loss, mostly_prompt), repeat=2)
+    all_s, _ = seconds(lambda: step(all_logits_loss, mostly_prompt), repeat=2)
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "gemm_gflop_per_s": peak / 1e9,
+        "step_s": whole_s,
+        "gemm_share": flops / whole_s / peak,
+        "prompt_75_s": prompt_s,
+        "prompt_75_all_logits_s": all_s,
+        "prompt_gain": all_s / prompt_s,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", nargs="+", choices=["growth", "gemm"], default=["growth", "gemm"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if "growth" in options.part:
+        report("growth", growth())
+    if "gemm" in options.part:
+        report("gemm_share", [gemm_share(dtype) for dtype in (torch.float32, torch.bfloat16)])
+
+
+if __name__ == "__main__":
+    main()
