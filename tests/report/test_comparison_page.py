@@ -69,7 +69,6 @@ def test_every_panel_is_full_and_has_units(compared: ComparisonView) -> None:
         "Where a round's time goes",
         "Mean pruning rate over rounds",
         "Mean kept ranks of a matrix (mean) over rounds",
-        "Mean main subchannels over rounds",
         "Virtual queue over rounds",
     ]
     assert len(sections["Cost to the target"]) == 5
@@ -103,4 +102,4 @@ def test_page(compared: ComparisonView) -> None:
     assert "broken/seed-0" not in page
     assert "&lt;here&gt;" in page
     ids = re.findall(r'<div id="(figure-\d+-\d+)"', page)
-    assert len(ids) == len(set(ids)) == 14
+    assert len(ids) == len(set(ids)) == 13

@@ -62,7 +62,7 @@ def test_every_panel_is_full_and_has_units(full: RunView) -> None:
         "Bandwidth, by client and round",
         "Pruning rate, by client and round",
         "Kept ranks of a matrix (mean), by client and round",
-        "Main subchannels, by client and round",
+        "Subchannels to the main server, by client and round",
         "The cell in round 1",
         "Long-term latency constraint",
         "Pruning budget",
@@ -107,7 +107,7 @@ def test_sentences(full: RunView) -> None:
     assert "fell from 3.0000 to 0.3333 nat (89 % less) in 6 rounds of jcpba." in told
     assert "Client 3 (laptop-cpu) was last in 6 of 6 rounds, mostly waiting for its upload." in told
     assert "charged latency was up to 100.0% off the planned one." in told
-    assert "LoRA rank 8 ranks, transmit power 200 mW" in told
+    assert "LoRA rank 8, transmit power 200 mW" in told
     assert "Share of slots realised: 25.0% before and 50.0% after, on 4 test examples." in told
     assert "Charged as llama-3.2-1b: time, bits, energy and memory" in render(full)
     assert "Every round took exactly as long as planned." in run_sentences(view(records()))
@@ -160,6 +160,7 @@ def test_no_promise_no_departure() -> None:
     ("key", "axis", "scaled"),
     [
         ("bandwidth_hz", "bandwidth [MHz]", 3.0),
+        ("some_psd_w_per_hz", "some psd [nW/Hz]", 3e15),
         ("queue_length_s", "queue length [s]", 3e6),
         ("server_flops", "server flops [GFLOP]", 3e-3),
         ("theory.rank_share", "theory: rank share [share]", 3e6),

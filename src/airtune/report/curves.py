@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log10
 
 from airtune.report.costs import ENERGY, TIME, UPLINK, Cost, spent
 from airtune.report.labels import span
-from airtune.report.style import PALETTE, QUIET, Panel, faint, figure, line
+from airtune.report.style import INK, PALETTE, Panel, faint, figure, line
 from airtune.report.view import Records
 
+TICKS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12)
 LOSS = "test loss per completion token [nat]"
 
 
@@ -54,11 +56,20 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
             mode="lines+markers" if len(x) <= 60 else "lines",
             line={**style, "width": 2}, marker={"size": 5},
         )  # fmt: skip
+    if len(curves) > 1:
+        # Where the curves end is what is compared, so it gets the room.
+        every = [loss for _, losses in paths for at in losses for loss in at]
+        made.update_yaxes(
+            type="log", tickvals=[tick for tick in TICKS if min(every) < tick < max(every)]
+        )
     if target is not None:
-        made.add_hline(y=target, line={"color": QUIET, "dash": "dash", "width": 1},
-                       annotation_text=f"target {target:.4g} nat", annotation_font_color=QUIET,
-                       annotation_position="top right")  # fmt: skip
-    made.update_layout(showlegend=len(curves) > 1)
+        made.add_hline(y=target, line={"color": INK, "dash": "dash", "width": 1})
+        # plotly wants the logarithm of an annotation's place, though not of a line's.
+        made.add_annotation(
+            text=f"target {target:.4g} nat", showarrow=False, xref="paper", x=0, xanchor="left",
+            y=log10(target) if len(curves) > 1 else target, yanchor="top",
+        )  # fmt: skip
+    made.update_layout(showlegend=len(curves) > 1, height=400 + 6 * len(curves))
     return Panel(title, "", made)
 
 

@@ -14,6 +14,8 @@ FOLLOWS_ENDING = ("_s", "_bits", "_bps")
 """Client fields that follow from decisions: delays, payloads, rates."""
 FIRST = ("bandwidth_hz", "pruning_rate", "sparsity", "kept_ranks", "rank", "split_point")
 """Decisions in the order in which they are shown; others follow."""
+SHARED_OUT = ("bandwidth_hz", "downlink_share", "subchannels", "psd_w_per_hz")
+"""Decisions that share out something fixed, so that their mean over clients says nothing."""
 MOST_ROWS = 60
 WIDE_SPAN = 20.0
 
@@ -120,9 +122,9 @@ def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]
     keys = dict.fromkeys(key for runs in of_arms for tables in runs for key in tables)
     panels = []
     for key in [*(key for key in FIRST if key in keys), *(key for key in keys if key not in FIRST)]:
-        # The mean share of a fixed band says nothing, and a constant needs no figure.
+        # A constant needs no figure.
         values = {v for runs in of_arms for tables in runs for v in tables.get(key, {}).values()}
-        if key == "bandwidth_hz" or len(values) == 1:
+        if key.endswith(SHARED_OUT) or len(values) == 1:
             continue
         paths = [
             (name, index, _by_round([tables[key] for tables in runs if key in tables]))
@@ -148,6 +150,7 @@ def _lines(what: Quantity, paths: Sequence[tuple[str, int, dict[int, float]]]) -
                          name=name, mode="lines+markers", line=line(index),
                          marker={"size": 4})  # fmt: skip
     made.update_layout(showlegend=True)
+    made.update_yaxes(rangemode="tozero")
     count_rounds(made, [number for _, _, path in paths for number in path])
     title = f"Mean {what.label} over rounds"
     return Panel(title, "Mean over the scheduled clients and the seeds.", made)

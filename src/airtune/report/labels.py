@@ -29,7 +29,10 @@ KNOWN = {
     "rank": Quantity("LoRA rank", "ranks"),
     "split_point": Quantity("blocks on the client", "blocks"),
     "tx_power_w": Quantity("transmit power", "mW", 1e3),
-    "subchannels": Quantity("subchannels", "count"),
+    "main_subchannels": Quantity("subchannels to the main server", "count"),
+    "federated_subchannels": Quantity("subchannels to the federated server", "count"),
+    "main_psd_w_per_hz": Quantity("power density to the main server", "nW/Hz", 1e9),
+    "federated_psd_w_per_hz": Quantity("power density to the federated server", "nW/Hz", 1e9),
     "kept_ranks": Quantity("kept ranks of a matrix (mean)", "ranks"),
     "objective": Quantity("objective of the round", "s²"),
     "objective_lower_bound": Quantity("its proven lower bound", "s²"),
@@ -41,10 +44,10 @@ KNOWN = {
     "covariance_energy": Quantity("covariance of the factors", "1"),
 }
 SUFFIXES = {
+    "_w_per_hz": ("nW/Hz", 1e9),  # before _hz, which it also ends with
     "_s": ("s", 1.0),
     "_hz": ("MHz", 1e-6),
     "_bps": ("Mbit/s", 1e-6),
-    "_w_per_hz": ("nW/Hz", 1e9),
     "_bits": ("MB", 1e-6 / 8),
     "_bytes": ("MB", 1e-6),
     "_j": ("J", 1.0),

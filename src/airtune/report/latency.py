@@ -20,6 +20,11 @@ def stages(records: Records) -> list[tuple[str, str]]:
     ]
 
 
+def _height(usual: int, records: Records) -> int:
+    """Room for the legend of a split model's many stages."""
+    return usual + 24 * max(0, len(stages(records)) - 3)
+
+
 def by_round(view: RunView) -> Panel:
     """The last client's stages in every round, stacked; planned latency beside them."""
     made = figure("round", "latency [s]")
@@ -30,7 +35,7 @@ def by_round(view: RunView) -> Panel:
         made.add_bar(
             x=view.rounds,
             y=[entry.get(key, 0.0) for entry in last],
-            name=f"{words} of the last client",
+            name=words,
             marker_color=color,
             customdata=told,
             hovertemplate=f"round %{{x}}, {words}: %{{y:.3g}} s<br>last: %{{customdata}}"
@@ -49,7 +54,9 @@ def by_round(view: RunView) -> Panel:
     if "deadline_s" in view.limits:
         made.add_hline(y=view.limits["deadline_s"], line={"dash": "dash", "width": 1},
                        annotation_text="deadline")  # fmt: skip
-    made.update_layout(barmode="stack", legend_traceorder="normal")
+    made.update_layout(
+        barmode="stack", legend_traceorder="normal", height=_height(340, view.records)
+    )
     made.update_yaxes(range=[0, 1.12 * max([*charged, *planned])])
     count_rounds(made, view.rounds)
     worst = view.summary["straggler"]
@@ -76,7 +83,9 @@ def by_client(view: RunView) -> Panel:
         made.add_bar(y=labels, x=[means[client][key] for client in shown], name=words,
                      orientation="h", marker_color=color)  # fmt: skip
     made.update_layout(
-        barmode="stack", legend_traceorder="normal", height=max(340, 120 + 24 * len(shown))
+        barmode="stack",
+        legend_traceorder="normal",
+        height=_height(max(340, 120 + 24 * len(shown)), view.records),
     )
     made.update_yaxes(autorange="reversed", title="client", showgrid=False)
     rest = len(clients) - len(shown)
@@ -154,7 +163,11 @@ def of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> Panel:
         ]
         made.add_bar(y=labels, x=means, name=words, orientation="h", marker_color=color)
     made.update_layout(
-        barmode="stack", legend_traceorder="normal", height=max(280, 130 + 30 * len(labels))
+        barmode="stack",
+        legend_traceorder="normal",
+        height=_height(
+            max(300, 130 + 30 * len(labels)), [r for records in joined for r in records]
+        ),
     )
     made.update_yaxes(autorange="reversed", showgrid=False)
     return Panel("Where a round's time goes", "", made)

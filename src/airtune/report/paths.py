@@ -134,7 +134,7 @@ def _mean_latency(view: RunView, target_s: float) -> Panel:
     made.add_scatter(x=view.rounds, y=latency, name="of the round", mode="markers",
                      marker={"color": line(0)["color"], "size": 5})  # fmt: skip
     made.add_scatter(x=view.rounds, y=means, name="mean so far", mode="lines", line=line(1))
-    _limit(made, target_s, f"long-term target {target_s:g} s")
+    _limit(made, target_s, f"long-term target {target_s:.4g} s")
     made.update_yaxes(rangemode="tozero")
     count_rounds(made, view.rounds)
     return Panel(

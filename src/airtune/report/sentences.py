@@ -10,6 +10,9 @@ from airtune.report.labels import quantity
 from airtune.report.latency import SAME, departure
 from airtune.report.view import RunView, entries
 
+COUNTS = ("ranks", "blocks", "count", "1")
+"""Units that add nothing to the words before them."""
+
 
 def run_sentences(view: RunView) -> list[str]:
     """What was learned, what it cost, who held it up, and what did not go as planned."""
@@ -102,5 +105,6 @@ def _constant(view: RunView) -> str:
     parts = []
     for key, value in same.items():
         what = quantity(key)
-        parts.append(f"{what.label} {value * what.scale:.4g} {what.unit}")
+        unit = "" if what.unit in COUNTS else f" {what.unit}"
+        parts.append(f"{what.label} {value * what.scale:.4g}{unit}")
     return f"The same for every client in every round: {', '.join(parts)}."

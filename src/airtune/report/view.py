@@ -12,8 +12,8 @@ STAGES = (
     ("broadcast_s", "broadcast"),
     ("compute_s", "computing"),
     ("upload_s", "upload"),
-    ("download_s", "hidden states and gradients down"),
-    ("server_s", "main server"),
+    ("download_s", "from the main server"),
+    ("server_s", "computing of the main server"),
     ("wait_s", "waiting for others"),
 )
 """Client fields that add up to when a client is done; the last three are those of a split model."""
