@@ -28,7 +28,7 @@ details { margin-top: 1.5rem; } summary { cursor: pointer; font-weight: 600; }
 @media (max-width: 60rem) { .panels { grid-template-columns: minmax(0, 1fr); } }
 @media print {
   body { font-size: 11pt; max-width: none; margin: 0; }
-  .panels { display: block; } .panel { margin-bottom: 1rem; }
+  h2, h3 { break-after: avoid; } .panels { display: block; } .panel { margin-bottom: 1rem; }
   details:not([open]) { display: none; } a { color: inherit; text-decoration: none; }
 }
 @page { size: A4; margin: 14mm; }
@@ -52,7 +52,8 @@ def note(text: str) -> str:
 
 def section(title: str, body: str) -> str:
     """A heading and what is under it; nothing for nothing."""
-    return f"<h2>{escape(title)}</h2>{body}" if body else ""
+    anchor = title.lower().replace(" ", "-")
+    return f'<h2 id="{anchor}">{escape(title)}</h2>{body}' if body else ""
 
 
 def panels(made: Sequence[Panel], prefix: str) -> str:

@@ -1,0 +1,52 @@
+"""The two pictures of reports in the README, taken with headless Chromium.
+
+    python scripts/report_screenshots.py runs/compare-builtin/report.html \
+        runs/compare-builtin/jcpba-exact/seed-0/report.html
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from shutil import which
+
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--hide-scrollbars", "--virtual-time-budget=6000",
+)  # fmt: skip
+MOST_BYTES = 300_000
+
+
+def shoot(page: Path, size: tuple[int, int], image: Path, hidden: str = "none") -> None:
+    """The top of a page, as wide as a laptop's screen, without the elements `hidden`."""
+    browser = which("chromium") or which("google-chrome")
+    if browser is None:
+        sys.exit("chromium is missing: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as profile:
+        copy = Path(profile) / "page.html"
+        style = f"<style>{hidden} {{ display: none }}</style></head>"
+        copy.write_text(page.read_text().replace("</head>", style, 1))
+        subprocess.run(
+            [browser, *FLAGS, f"--user-data-dir={profile}", f"--screenshot={image}",
+             f"--window-size={size[0]},{size[1]}", copy.as_uri()],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    if image.stat().st_size > MOST_BYTES:
+        sys.exit(f"{image} has more than {MOST_BYTES} bytes: make the window smaller")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("comparison", type=Path, help="report.html of a comparison")
+    parser.add_argument("run", type=Path, help="report.html of a run")
+    arguments = parser.parse_args()
+    shoot(arguments.comparison, (1366, 1150), IMAGES / "report_comparison.png")
+    learning = "#learning, #learning + .panels"
+    shoot(arguments.run, (1366, 1150), IMAGES / "report_run.png", learning)
+
+
+if __name__ == "__main__":
+    main()
