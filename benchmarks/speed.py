@@ -5,11 +5,12 @@
 
 Every cell is one job of `peers/job.py` (FedAvg of LoRA rank 8 on all linear layers, AdamW), done by
 each tool in a process of its own, one after the other. Counted is the fastest round after the first
-(steady state), in real seconds and, where the tool says, in processor seconds of its processes
-(for a busy machine: real time there measures the others), and the whole process. `floor_s` is the
-job's FLOPs at the rate of a 2048 x 2048 matrix product measured just before, on all cores. Flower
-and pfl-research are installed into environments of their own, on request. A tool that ends at
-another loss stops the benchmark.
+(steady state), in real seconds and, where the tool says, in processor seconds of its processes (for
+a busy machine, where real time measures the others; threads that spin while they wait count as
+computing), and the whole process. Plain PEFT runs with torch's own number of threads and with one.
+`floor_s` is the job's FLOPs at the rate of a 2048 x 2048 matrix product measured just before, on
+all cores. Flower and pfl-research are installed into environments of their own, on request. A tool that
+ends at another loss stops the benchmark.
 """
 
 import argparse
@@ -88,8 +89,10 @@ def commands(peers: Sequence[str], engines: Sequence[str], environments: Path) -
     """One command line a tool, the job folder left out."""
     ours = [[sys.executable, str(PEERS / "airtune_job.py"), "--engine", name] for name in engines]
     scripts = {"flower": "flower_peft.py", "pfl": "pfl_peft.py"}
-    plain = [[sys.executable, str(PEERS / "plain_peft.py")]] if "plain" in peers else []
-    return ours + plain + [
+    plain = [sys.executable, str(PEERS / "plain_peft.py")]
+    # On one thread as well, since on a small model a second one may cost more than it brings.
+    both = [plain, [*plain, "--threads", "1"]] if "plain" in peers else []
+    return ours + both + [
         [peer_python(peer, environments), str(PEERS / scripts[peer])]
         for peer in peers
         if peer != "plain"
@@ -99,8 +102,6 @@ def commands(peers: Sequence[str], engines: Sequence[str], environments: Path) -
 def measure(command: Sequence[str], folder: Path) -> dict[str, Any]:
     """Run one tool on a job; what it says."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    # Threads that spin while they wait would count as computing.
-    environment["OMP_WAIT_POLICY"] = "PASSIVE"
     done = subprocess.run(
         [*command, str(folder)], check=False, capture_output=True, text=True, env=environment
     )

@@ -44,7 +44,13 @@ def main() -> None:
         rounds_s.append(time.perf_counter() - began)
         processor_s.append(tree_processor_s() - used)
     load(parameters, state)
-    answer("plain peft", startup_s, rounds_s, held_out_loss(model, options.job), processor_s)
+    answer(
+        f"plain peft, {torch.get_num_threads()} threads",
+        startup_s,
+        rounds_s,
+        held_out_loss(model, options.job),
+        processor_s,
+    )
 
 
 if __name__ == "__main__":
