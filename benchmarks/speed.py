@@ -9,8 +9,8 @@ each tool in a process of its own, one after the other. Counted is the fastest r
 a busy machine, where real time measures the others; threads that spin while they wait count as
 computing), and the whole process. Plain PEFT runs with torch's own number of threads and with one.
 `floor_s` is the job's FLOPs at the rate of a 2048 x 2048 matrix product measured just before, on
-all cores. Flower and pfl-research are installed into environments of their own, on request. A tool that
-ends at another loss stops the benchmark.
+all cores. Flower and pfl-research are installed into environments of their own, on request. A tool
+that ends at another loss stops the benchmark.
 """
 
 import argparse
