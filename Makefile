@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ARGS ?=
 OUT ?=
-BENCHMARKS := $(filter-out benchmarks/reporting.py,$(wildcard benchmarks/*.py))
+# Not a script, and one that reads finished runs.
+NOT_ALONE := benchmarks/reporting.py benchmarks/against_centralised.py
+BENCHMARKS := $(filter-out $(NOT_ALONE),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 
