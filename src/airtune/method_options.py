@@ -7,7 +7,9 @@ from pydantic import Field
 from airtune.config_section import Section
 
 
-class FedloraSection(Section):
+class DenseSection(Section):
+    """Methods that divide the band by a rule and send every coordinate they train."""
+
     bandwidth: Literal["minmax", "equal", "random"] = Field(
         "minmax", description="minmax (least round latency) | equal | random"
     )
@@ -15,6 +17,10 @@ class FedloraSection(Section):
     downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32", description="the broadcast adapter on the air"
     )
+
+
+class FedloraSection(DenseSection):
+    pass
 
 
 class SflllmSection(Section):
@@ -155,24 +161,13 @@ class SoftTsfaSection(Section):
     )
 
 
-class HetloraSection(Section):
+class HetloraSection(DenseSection):
     rank_min: int = Field(
         2, ge=1, description="rank of the slowest device; the fastest gets adapter.rank"
     )
-    bandwidth: Literal["minmax", "equal", "random"] = Field(
-        "minmax", description="minmax (least round latency) | equal | random"
-    )
-    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
-    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp32", description="the broadcast adapter on the air"
-    )
 
 
-class FfaLoraSection(Section):
-    bandwidth: Literal["minmax", "equal", "random"] = Field(
-        "minmax", description="minmax (least round latency) | equal | random"
-    )
-    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
+class FfaLoraSection(DenseSection):
     downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32", description="the broadcast factor B on the air"
     )
