@@ -188,6 +188,9 @@ class ExperimentConfig(Section):
     ray_address: str | None = Field(
         None, description="a running cluster (ray://host:port, auto); null: one on this machine"
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto (a GPU where torch sees one) | cpu | cuda; workers compute on cpu"
+    )
     threads: int | None = Field(
         None, ge=1, description="torch threads; null: one for a small model, else one per core"
     )

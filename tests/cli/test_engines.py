@@ -74,15 +74,15 @@ def test_what_cannot_be_stacked_runs_one_by_one_and_says_so(
     settings = quick("adapter.dropout=0.1", "engine=batched")
     code, out, err = airtune("run", "--out", tmp_path / "run", *settings)
     assert code == 0, err
-    assert "Engine: sequential (not batched: adapter.dropout is above 0)." in out + err
+    assert "Engine: sequential on cpu (not batched: adapter.dropout is above 0)." in out + err
     assert Run.open(tmp_path / "run").config.engine == "sequential"
-    # An older run names its engine but not its number of workers.
+    # An older run names its engine, but neither its number of workers nor its device.
     shutil.copytree(sequential, tmp_path / "old")
     path = tmp_path / "old/experiment.yaml"
-    path.write_text(
-        "\n".join(x for x in path.read_text().splitlines() if not x.startswith("workers"))
-    )
-    assert Experiment.resume(tmp_path / "old").config.workers is None
+    newer = ("workers", "device:")
+    path.write_text("\n".join(x for x in path.read_text().splitlines() if not x.startswith(newer)))
+    old = Experiment.resume(tmp_path / "old").config
+    assert (old.workers, old.device) == (None, "cpu")
 
 
 def test_profile_says_where_the_seconds_went(airtune: Any, tmp_path: Path) -> None:

@@ -13,6 +13,11 @@ from tests.cli.conftest import quick
 Call = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
@@ -39,6 +44,7 @@ Call = Callable[..., tuple[int, str, str]]
         ("training.warmup_rounds=2", "at least 0 and below the number of rounds, 2."),
         ("training.schedule=cosin", "training.schedule is cosin, but it must be one of 'constant'"),
         ("server.momentum=1", "server.momentum is 1, but it must be below 1."),
+        ("device=cuda", "device is cuda, but it must be auto or cpu on this machine, where torch"),
         ("rounds=100000", "rounds is 100000, but it must be at most 99999."),
         ("data.train=half.jsonl", "half.jsonl, line 2 is not JSON"),
         ("cell={trace: none.csv, trace_bandwidth_hz: 1e7}", "none.csv"),

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from airtune.config import read_config
+from airtune.errors import InputError
 from airtune.experiment import engine as engine_module
-from airtune.experiment.engine import choose_engine, clients_at_once
+from airtune.experiment.engine import choose_engine, clients_at_once, training_device
 from airtune.federated.backend import deal
+from airtune.tuning import base_model
 from airtune.tuning.tuner import FullTuner, Tuner
 
 
@@ -24,12 +26,13 @@ class OwnTuner(Tuner):
 def choice(
     *settings: str, tokens: float = 200.0, tuner: Tuner | None = None
 ) -> tuple[str, int | None]:
-    side: Any = SimpleNamespace(
-        method=SimpleNamespace(tuner=tuner or FullTuner()),
-        model=SimpleNamespace(named_modules=dict),
-    )
-    found = choose_engine(read_config(None, list(settings)), side, tokens)
+    found = choose_engine(read_config(None, list(settings)), side_of(tuner or FullTuner()), tokens)
     return found.name, found.workers
+
+
+def side_of(tuner: Tuner) -> Any:
+    model = SimpleNamespace(named_modules=dict)
+    return SimpleNamespace(method=SimpleNamespace(tuner=tuner), model=model)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,25 @@ def test_choice(
 ) -> None:
     monkeypatch.setattr(engine_module, "usable_cores", lambda: 2)
     assert choice(*settings, **shape) == expected
+
+
+def on_gpu(monkeypatch: pytest.MonkeyPatch, *settings: str, tokens: float = 200.0) -> Any:
+    monkeypatch.setattr(base_model.torch.cuda, "is_available", lambda: True)
+    config = read_config(None, list(settings))
+    device = training_device(config)
+    return choose_engine(config, side_of(FullTuner()), tokens, device)
+
+
+def test_on_a_gpu_one_process_trains_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = on_gpu(monkeypatch)
+    assert (found.name, found.workers, found.device) == ("batched", None, "cuda")
+    assert found.notice == "Engine: batched on cuda."
+    assert on_gpu(monkeypatch, tokens=10_000.0).name == "batched", "a GPU wants more rows"
+    assert on_gpu(monkeypatch, "device=cpu").notice.startswith("Engine: batched-workers on cpu, ")
+    assert on_gpu(monkeypatch, "engine=workers").device == "cpu"
+    for settings in (("engine=workers",), ("backend=ray",)):
+        with pytest.raises(InputError, match="device is cuda, but it must be auto or cpu"):
+            on_gpu(monkeypatch, "device=cuda", *settings)
 
 
 def test_stacks_are_bounded_by_memory() -> None:

@@ -3,7 +3,7 @@
 `sequential` and `workers` give the same bytes, since every client is trained by the same code on
 one thread. `batched` and `batched-workers` give the same numbers up to rounding, and the same bytes
 for the same number of workers. The choice is made from shapes before round 1 and written into the
-resolved experiment.
+resolved experiment. On a GPU one process trains everybody.
 """
 
 import math
@@ -21,7 +21,14 @@ from airtune.federated.ray_actors import RayActors, cluster_cores
 from airtune.federated.workers import Workers
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.adapter_stack import COPIES
-from airtune.tuning.base_model import load_base, usable_cores, use_threads
+from airtune.tuning.base_model import (
+    CPU,
+    CUDA,
+    load_base,
+    resolve_device,
+    usable_cores,
+    use_threads,
+)
 from airtune.tuning.batched import TOKENS_AT_ONCE
 from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.local import TrainingSettings
@@ -49,20 +56,39 @@ def is_small(architecture: Architecture) -> bool:
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine, its worker processes (None: it has none), and why it is this one."""
+    """An engine, its worker processes (None: it has none), why it is this one, and its device."""
 
     name: str
     workers: int | None = None
     reason: str = ""
+    device: str = CPU
 
     @property
     def notice(self) -> str:
         """A sentence for the user."""
         processes = f", {self.workers} processes" if self.workers else ""
-        return f"Engine: {self.name}{processes}{f' ({self.reason})' if self.reason else ''}."
+        because = f" ({self.reason})" if self.reason else ""
+        return f"Engine: {self.name} on {self.device}{processes}{because}."
 
 
-def choose_engine(config: ExperimentConfig, side: ClientSide, step_tokens: float) -> EngineChoice:
+def training_device(config: ExperimentConfig) -> str:
+    """Where this process trains; worker processes and Ray's actors compute on processor cores.
+
+    Raises InputError where a GPU is asked for and there is none, or workers are asked for as well.
+    """
+    if config.backend == "ray" or config.engine.endswith("workers"):
+        if config.device == CUDA:
+            raise InputError(
+                "device", CUDA, "auto or cpu with worker processes or Ray, which compute on cores",
+                "or take engine=batched and backend=local",
+            )  # fmt: skip
+        return CPU
+    return resolve_device(config.device)
+
+
+def choose_engine(
+    config: ExperimentConfig, side: ClientSide, step_tokens: float, device: str = CPU
+) -> EngineChoice:
     """What was asked for, or for `auto` what the shapes suggest.
 
     `step_tokens` is the tokens of one client's step. A stack pays while several of them fit into
@@ -72,13 +98,14 @@ def choose_engine(config: ExperimentConfig, side: ClientSide, step_tokens: float
     _check_backend(config, side)
     workers = config.workers or min(_cores(config), cohort)
     if isinstance(side.method.tuner, CohortTuner):
-        return EngineChoice("sequential", None, "the cohort trains together with its main server")
+        reason = "the cohort trains together with its main server"
+        return EngineChoice("sequential", None, reason, device)
     refusal = _refuses_stacking(side)
     if config.engine == "auto":
         steps = config.rounds * cohort * config.training.local_steps
         parallel = workers > 1 and config.threads in (None, 1) and steps >= WORTHWHILE_STEPS
-        parallel = parallel or config.backend == "ray"
-        stacked = cohort > 1 and 2 * step_tokens <= TOKENS_AT_ONCE and not refusal
+        parallel = (parallel and device == CPU) or config.backend == "ray"
+        stacked = cohort > 1 and 2 * step_tokens <= TOKENS_AT_ONCE[device] and not refusal
     else:
         parallel = config.engine.endswith("workers")
         stacked = config.engine.startswith("batched") and not refusal
@@ -89,7 +116,7 @@ def choose_engine(config: ExperimentConfig, side: ClientSide, step_tokens: float
         (True, True): "batched-workers",
     }[stacked, parallel]
     reason = f"not batched: {refusal}" if refusal and config.engine != name else ""
-    return EngineChoice(name, workers if parallel else None, reason)
+    return EngineChoice(name, workers if parallel else None, reason, device)
 
 
 def _cores(config: ExperimentConfig) -> int:

@@ -210,6 +210,7 @@ def _note_environment(folder: RunFolder, world: World) -> None:
             "seed": world.config.seed,
             "engine": world.config.engine,
             "threads": world.config.threads,
+            "device": world.config.device,
             "packages": {name: version(name) for name in REPORTED_PACKAGES},
             "command": sys.argv[1:],
         },

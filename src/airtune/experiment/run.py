@@ -34,7 +34,9 @@ class Run:
     @cached_property
     def config(self) -> ExperimentConfig:
         """The resolved experiment."""
-        return check(ExperimentConfig, read_yaml_mapping(self.folder.experiment, "RUN_DIR"))
+        keys = read_yaml_mapping(self.folder.experiment, "RUN_DIR")
+        # A run from before there was this key was made on the processor, and goes on there.
+        return check(ExperimentConfig, {"device": "cpu", **keys})
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from airtune.experiment.engine import (
     client_side,
     is_small,
     make_backend,
+    training_device,
 )
 from airtune.experiment.pooled import pooled
 from airtune.experiment.shards import Shards, load_shards
@@ -52,8 +53,9 @@ from airtune.workload.transformer import Precision
 class World:
     """Everything an experiment needs, loaded and checked.
 
-    `config` has threads and engine as chosen. `architecture` is the trained model's; `work` is that
-    of the model which time, bits, energy and memory are charged for, another with `charge_as`.
+    `config` has threads, engine and device as chosen. `architecture` is the trained model's; `work`
+    is that of the model which time, bits, energy and memory are charged for, another with
+    `charge_as`.
     """
 
     config: ExperimentConfig
@@ -116,7 +118,8 @@ def build_world(config: ExperimentConfig) -> World:
     settings = adapter_settings(config)
     adapter = AdapterShape(settings.rank, settings.target_modules)
     other = _charged_architecture(config.charge_as) if config.charge_as else None
-    base = load_base(config.model, config.dtype)
+    device = training_device(config)
+    base = load_base(config.model, config.dtype, device)
     architecture = Architecture.from_config(base.config)
     threads = use_threads(config.threads or (1 if is_small(architecture) else None))
     charged = other or architecture
@@ -138,13 +141,16 @@ def build_world(config: ExperimentConfig) -> World:
         split=None if method.split is None else split_costs(method.split, work),
     )
     side = client_side(config, method, model, shards)
-    engine = choose_engine(config, side, shards.step_tokens)
+    engine = choose_engine(config, side, shards.step_tokens, device)
     if engine.workers:
         # Every process has one thread; this one evaluates while no worker is there yet.
         threads = use_threads(config.threads or 1)
     backend = make_backend(config, engine, side)
     context = _context(config, side, backend, devices, shards, charges, cohort)
-    chosen = {"threads": threads, "engine": engine.name, "workers": engine.workers}
+    chosen = {
+        "threads": threads, "engine": engine.name, "workers": engine.workers,
+        "device": engine.device,
+    }  # fmt: skip
     resolved = config.model_copy(update=chosen)
     settled = method.planner.settled(partial(planning_view, context))
     resolved = _with_options(resolved, settled.options)

@@ -19,6 +19,7 @@ from airtune.errors import InputError
 from airtune.files import write_bytes_atomic, write_text_atomic
 from airtune.seeds import generator
 from airtune.tuning.base_model import BaseModel
+from airtune.tuning.host_dropout import draw_dropout_on_host
 
 AdapterState: TypeAlias = dict[str, Tensor]
 
@@ -67,6 +68,7 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
         raise InputError(
             "adapter.target_modules", str(targets), "names of linear layers of this model"
         ) from error
+    draw_dropout_on_host(model)
     model.peft_config[_ADAPTER_NAME].base_model_name_or_path = base.location
     for parameter in trained_parameters(model).values():
         parameter.data = parameter.data.to(torch.float32)
@@ -111,9 +113,9 @@ def initial_state(model: Any, seed: int) -> AdapterState:
 
 
 def read_state(model: Any) -> AdapterState:
-    """A copy of the adapter that the model holds."""
+    """A copy, on the processor, of the adapter that the model holds."""
     return {
-        name: parameter.detach().to(torch.float32).clone()
+        name: parameter.detach().to("cpu", torch.float32, copy=True)
         for name, parameter in trained_parameters(model).items()
     }
 

@@ -13,6 +13,7 @@ import torch
 from airtune.errors import InputError
 
 BUILTIN = "builtin"
+CPU, CUDA = "cpu", "cuda"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -52,8 +53,8 @@ def _quiet_loading() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_base(name: str, dtype: str = "fp32") -> BaseModel:
-    """Load a model and its tokenizer, frozen, without dropout, in the dtype asked for.
+def load_base(name: str, dtype: str = "fp32", device: str = CPU) -> BaseModel:
+    """Load a model and its tokenizer, frozen, without dropout, in the dtype and where asked for.
 
     `from_pretrained` would keep the checkpoint's own dtype, so the dtype is always passed.
     Raises InputError when neither a folder nor a reachable hub repository has that name.
@@ -77,7 +78,21 @@ def load_base(name: str, dtype: str = "fp32") -> BaseModel:
         ) from None
     model.requires_grad_(False)
     model.eval()
-    return BaseModel(model, tokenizer, location)
+    return BaseModel(model.to(device), tokenizer, location)
+
+
+def resolve_device(asked: str) -> str:
+    """`cpu` or `cuda`; `auto` is a GPU where torch sees one.
+
+    Raises InputError for `cuda` where torch sees none.
+    """
+    present = torch.cuda.is_available()
+    if asked == CUDA and not present:
+        raise InputError(
+            "device", asked, "auto or cpu on this machine, where torch sees no GPU",
+            "check the driver, and that torch is a CUDA build",
+        )  # fmt: skip
+    return CUDA if present and asked != CPU else CPU
 
 
 def use_threads(count: int | None) -> int:

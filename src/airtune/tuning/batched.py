@@ -20,8 +20,9 @@ from airtune.tuning.label_loss import label_losses
 from airtune.tuning.local import LocalResult, Penalty, TokenBatch, TrainingSettings
 from airtune.tuning.stacked_linear import StackedLinear, stacked_layers
 
-TOKENS_AT_ONCE = 2048
-"""Tokens of one forward pass: enough to hide the calls, few enough for the processor's cache."""
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 2**15}
+"""Tokens of one forward pass, by device: enough to hide the calls, few enough for the processor's
+cache. The GPU's is an estimate: enough rows to fill one, activations of some GB."""
 WORTHWHILE_SORTING = 0.9
 
 
@@ -47,7 +48,7 @@ def train_stacked(
     with stacked_layers(model) as layers:
         for step in range(steps.pop()):
             current = [own[step] for own in batches]
-            for clients in passes(current, TOKENS_AT_ONCE):
+            for clients in passes(current, TOKENS_AT_ONCE[device.type]):
                 found = _one_pass(model, layers, stack, clients, [current[c] for c in clients])
                 for client, loss, count in zip(clients, *found, strict=True):
                     losses[client].append(loss)

@@ -31,14 +31,15 @@ def stores_transposed(layer: Any) -> bool:
 
 
 def effective_weight(matrix: Any) -> Tensor:
-    """`W + sum over active adapters of (alpha / rank) B A` as (out, in), fp64."""
+    """`W + sum over active adapters of (alpha / rank) B A` as (out, in), fp64, on the processor,
+    so that whoever ranks its rows ranks them alike."""
     layer = base_layer(matrix)
-    weight: Tensor = layer.weight.detach()
+    weight: Tensor = layer.weight.detach().cpu()
     weight = (weight.T if stores_transposed(layer) else weight).to(torch.float64)
     for name in getattr(matrix, "active_adapters", ()):
         if name in matrix.lora_A:
-            a = matrix.lora_A[name].weight.detach().to(torch.float64)
-            b = matrix.lora_B[name].weight.detach().to(torch.float64)
+            a = matrix.lora_A[name].weight.detach().to("cpu", torch.float64)
+            b = matrix.lora_B[name].weight.detach().to("cpu", torch.float64)
             weight = weight + matrix.scaling[name] * (b @ a)
     return weight
 

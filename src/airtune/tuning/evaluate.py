@@ -56,8 +56,8 @@ def generate(
         mask[row, width - len(prompt) :] = 1
     with torch.inference_mode():
         output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=pad or 0,

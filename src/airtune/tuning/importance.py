@@ -119,10 +119,10 @@ class ActivationImportance(Importance):
         statistics = [_Statistics(layout) for _ in range(architecture.block_count)]
         with adapter_loaded(model, state), torch.no_grad():
             for batch in self.batches:
-                mask = torch.as_tensor(batch.attention_mask, dtype=torch.bool)
+                mask = torch.as_tensor(batch.attention_mask, dtype=torch.bool, device=model.device)
                 with _listening(model, architecture, statistics, mask.reshape(-1)):
                     model(
-                        input_ids=torch.as_tensor(batch.token_ids, dtype=torch.long),
+                        input_ids=torch.as_tensor(batch.token_ids, device=model.device),
                         attention_mask=mask.to(torch.long),
                         use_cache=False,
                     )
@@ -148,12 +148,12 @@ class _Statistics:
     def add_attention(self, inputs: Tensor) -> None:
         """Inputs of the output projection [position, query width]."""
         units = inputs.reshape(len(inputs), self.layout.pools * self.layout.units, -1)
-        units = units.to(torch.float64).transpose(0, 1)
+        units = units.to("cpu", torch.float64).transpose(0, 1)
         self.covariance = self.covariance + units.mT @ units
 
     def add_neurons(self, inputs: Tensor) -> None:
         """Inputs of the down projection [position, neuron]."""
-        self.energy = self.energy + inputs.to(torch.float64).square().sum(dim=0)
+        self.energy = self.energy + inputs.to("cpu", torch.float64).square().sum(dim=0)
 
     def scores(self, output: Tensor, down: Tensor) -> BlockScores:
         """Scores for the matrices in force, both (hidden, in)."""

@@ -23,7 +23,7 @@ BODIES = {
 }
 """transformers classes of which we have read that `logits = lm_head(body(tokens))` and nothing
 more, and where the body is. Everything else (a soft cap on logits, say) runs its whole forward."""
-_LOGITS_AT_ONCE = 2**20
+_LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
 _LEAST_ROWS = 128
 
 
@@ -81,7 +81,7 @@ class _HeadLosses(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        rows = max(_LEAST_ROWS, _LOGITS_AT_ONCE // weight.shape[0])
+        rows = max(_LEAST_ROWS, _LOGITS_AT_ONCE[weight.device.type] // weight.shape[0])
         losses = torch.empty(len(states), dtype=torch.float32, device=states.device)
         wants_gradient = ctx.needs_input_grad[0]
         gradient = torch.empty_like(states) if wants_gradient else None

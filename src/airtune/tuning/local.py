@@ -137,7 +137,7 @@ def set_lora_dropout(model: Any, *, training: bool) -> None:
 def _moments(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> dict[str, Tensor]:
     """Optimiser state as named tensors: `<parameter index>.<entry>`."""
     return {
-        f"{index}.{entry}": value.detach().clone()
+        f"{index}.{entry}": value.detach().to("cpu", copy=True)
         for index, parameter in enumerate(parameters)
         for entry, value in optimizer.state[parameter].items()
         if isinstance(value, Tensor)
@@ -149,4 +149,11 @@ def _restore(
 ) -> None:
     for name, value in carried.items():
         index, _, entry = name.partition(".")
-        optimizer.state[parameters[int(index)]][entry] = value.clone()
+        parameter = parameters[int(index)]
+        optimizer.state[parameter][entry] = placed(value, parameter)
+
+
+def placed(moment: Tensor, parameter: Tensor) -> Tensor:
+    """A copy of an optimiser's entry where its unfused step wants it: step counts stay with the
+    processor, moments go where their parameter is."""
+    return moment.clone() if moment.dim() == 0 else moment.to(parameter.device, copy=True)

@@ -68,7 +68,8 @@ class ClientHalf:
         self._seed, self._round = seed, round_index
         names = model.client_names(client.split_point)
         begin = start if client.start is None else client.start
-        self._half = TrainedHalf({name: begin[name] for name in names}, training, client.carried)
+        factors = {name: begin[name] for name in names}
+        self._half = TrainedHalf(factors, training, client.carried, model.device)
         self._losses: list[float] = []
         self._label_tokens = 0
         self._cut_bits: list[StepBits] = []
@@ -78,14 +79,15 @@ class ClientHalf:
         batch = self.client.batches[step]
         self._step, self._labels = step, batch_labels(batch)
         self._real = torch.as_tensor(batch.attention_mask, dtype=torch.bool)
-        token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long)
+        device = self._model.device
+        token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long, device=device)
         torch.manual_seed(integer_seed(self._seed, f"dropout {step}", self._round, self._id))
         self._sent = self._model.activations(
-            self._half.factors, self.client.split_point, token_ids, self._real
+            self._half.factors, self.client.split_point, token_ids, self._real.to(device)
         )
         labels = None if self._keeps_labels else self._labels
         count = int((self._labels != NO_LABEL).sum())
-        message = Activations(self._sent.detach(), self._real, labels, count)
+        message = Activations(self._sent.detach().cpu(), self._real, labels, count)
         payload = self._cut.encode_activations(message, self._draws("activations up"))
         self._cut_bits.append(StepBits(activations=8 * len(payload)))
         self._label_tokens += count
@@ -93,22 +95,22 @@ class ClientHalf:
 
     def return_gradient(self, hidden: Tensor, real: Tensor) -> Tensor:
         """U-shaped: LM head and loss on what came down; its gradient goes up."""
-        payload = self._cut.encode_hidden(hidden.detach(), real, self._draws("hidden down"))
+        payload = self._cut.encode_hidden(hidden.detach().cpu(), real, self._draws("hidden down"))
         self._count(hidden=payload)
-        received = self._cut.decode_hidden(payload, self._real).to(hidden.dtype).requires_grad_()
-        states, labels = predicting_states(received, self._labels)
+        received = self._cut.decode_hidden(payload, self._real).to(hidden).requires_grad_()
+        states, labels = predicting_states(received, self._labels.to(hidden.device))
         loss = torch.nn.functional.cross_entropy(self._model.logits(states), labels)
         (gradient,) = torch.autograd.grad(loss, received)
         self.note_loss(float(loss.detach()))
-        payload = self._cut.encode_gradient(gradient, self._real, self._draws("gradient up"))
+        payload = self._cut.encode_gradient(gradient.cpu(), self._real, self._draws("gradient up"))
         self._count(hidden_gradient=payload)
         return self._cut.decode_gradient(payload, real)
 
     def receive_gradient(self, gradient: Tensor, real: Tensor) -> None:
         """Backward through the half from the gradient of the mean loss at the cut, and step."""
-        payload = self._cut.encode_gradient(gradient, real, self._draws("gradient down"))
+        payload = self._cut.encode_gradient(gradient.cpu(), real, self._draws("gradient down"))
         self._count(gradient=payload)
-        received = self._cut.decode_gradient(payload, self._real).to(self._sent.dtype)
+        received = self._cut.decode_gradient(payload, self._real).to(self._sent)
         torch.autograd.backward(self._sent, received)
         self._half.step()
 

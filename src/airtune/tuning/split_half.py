@@ -9,7 +9,7 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.cut_link import NO_LABEL
-from airtune.tuning.local import TrainingSettings, make_optimizer
+from airtune.tuning.local import TrainingSettings, make_optimizer, placed
 
 
 @final
@@ -17,11 +17,15 @@ class TrainedHalf:
     """Adapter factors as leaves of their own, so that many halves share one frozen base.
 
     Optimiser moments are kept by tensor name: where a client's split point moves between rounds,
-    blocks that changed sides start with fresh moments.
+    blocks that changed sides start with fresh moments. What goes out is on the processor.
     """
 
     def __init__(
-        self, factors: AdapterState, training: TrainingSettings, carried: Mapping[str, Tensor]
+        self,
+        factors: AdapterState,
+        training: TrainingSettings,
+        carried: Mapping[str, Tensor],
+        device: torch.device,
     ) -> None:
         if not factors:
             raise InputError(
@@ -30,7 +34,7 @@ class TrainedHalf:
                 "present in blocks on both sides",
             )
         self.factors = {
-            name: value.detach().to(torch.float32).clone().requires_grad_()
+            name: value.detach().to(device, torch.float32, copy=True).requires_grad_()
             for name, value in factors.items()
         }
         self._training = training
@@ -39,7 +43,8 @@ class TrainedHalf:
             for key, value in carried.items():
                 name, _, entry = key.rpartition("/")
                 if name in self.factors:
-                    self._optimizer.state[self.factors[name]][entry] = value.clone()
+                    factor = self.factors[name]
+                    self._optimizer.state[factor][entry] = placed(value, factor)
 
     def step(self) -> None:
         """One optimiser step on the gradients since the last one, clipped by their norm."""
@@ -50,14 +55,14 @@ class TrainedHalf:
 
     def state(self) -> AdapterState:
         """A copy of the factors."""
-        return {name: factor.detach().clone() for name, factor in self.factors.items()}
+        return {name: factor.detach().to("cpu", copy=True) for name, factor in self.factors.items()}
 
     def moments(self) -> dict[str, Tensor]:
         """What the optimiser carries over: `<tensor name>/<entry>`; empty unless it is kept."""
         if not self._training.keep_optimizer:
             return {}
         return {
-            f"{name}/{entry}": value.detach().clone()
+            f"{name}/{entry}": value.detach().to("cpu", copy=True)
             for name, factor in self.factors.items()
             for entry, value in self._optimizer.state[factor].items()
             if isinstance(value, Tensor)

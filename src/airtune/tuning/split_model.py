@@ -88,6 +88,11 @@ class SplitModel:
         return next(iter(self.causal.parameters())).dtype
 
     @property
+    def device(self) -> torch.device:
+        """Where both halves are computed; what crosses the cut is encoded on the processor."""
+        return next(iter(self.causal.parameters())).device
+
+    @property
     def split_points(self) -> range:
         """Every allowed number of blocks on the client: at least one on each side."""
         return range(1, len(self.blocks))
@@ -132,7 +137,7 @@ class SplitModel:
         source = _Source(activations)
         blocks = nn.ModuleList([source] * split_point + list(self.blocks[split_point:]))
         # The source answers in place of the first blocks, so the server needs no token.
-        nothing = torch.zeros(mask.shape, dtype=torch.long)
+        nothing = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
         own = range(split_point, len(self.blocks))
         output: Tensor = self._run_body(blocks, own, factors, nothing, mask).last_hidden_state
         return output
@@ -140,7 +145,7 @@ class SplitModel:
     def logits(self, hidden: Tensor) -> Tensor:
         """LM head on some tokens' final hidden states, fp32 [token, vocabulary]."""
         model = _with_child(self.causal, self.body_path, _FinishedBody(hidden[None]))
-        nothing = torch.zeros((1, len(hidden)), dtype=torch.long)
+        nothing = torch.zeros((1, len(hidden)), dtype=torch.long, device=hidden.device)
         logits: Tensor = model(input_ids=nothing, use_cache=False).logits
         return logits[0].float()
 

@@ -40,7 +40,8 @@ class ServerHalf:
         self.split_points = split_points
         self._model = model
         names = model.server_names(min(split_points.values()))
-        self.half = TrainedHalf({name: start[name] for name in names}, training, carried)
+        factors = {name: start[name] for name in names}
+        self.half = TrainedHalf(factors, training, carried, model.device)
         self._seed, self._round = seed, round_index
 
     def forward(self, messages: Messages, step: int) -> dict[int, Tensor]:
@@ -49,7 +50,7 @@ class ServerHalf:
             integer_seed(self._seed, f"server dropout {step}", self._round, min(messages))
         )
         self._received = {
-            client: message.values.to(self._model.dtype).requires_grad_()
+            client: message.values.to(self._model.device, self._model.dtype).requires_grad_()
             for client, message in messages.items()
         }
         alike: dict[int, list[int]] = defaultdict(list)
@@ -68,7 +69,10 @@ class ServerHalf:
             values.append(pad(self._received[client], (0, 0, 0, missing)))
             masks.append(pad(message.real, (0, missing)))
         hidden = self._model.hidden(
-            self.half.factors, split_point, torch.cat(values), torch.cat(masks)
+            self.half.factors,
+            split_point,
+            torch.cat(values),
+            torch.cat(masks).to(self._model.device),
         )
         rows = torch.split(hidden, [len(message.real) for message in messages.values()])
         return {
@@ -78,7 +82,8 @@ class ServerHalf:
 
     def losses(self, hidden: Mapping[int, Tensor], messages: Messages) -> dict[int, Tensor]:
         """Summed loss of each client's labels [nat]; the LM head runs once, on all of them."""
-        pairs = [predicting_states(hidden[c], _labels(messages[c])) for c in messages]
+        wanted = {c: _labels(message).to(self._model.device) for c, message in messages.items()}
+        pairs = [predicting_states(hidden[c], wanted[c]) for c in messages]
         logits = self._model.logits(torch.cat([states for states, _ in pairs]))
         labels = torch.cat([labels for _, labels in pairs])
         terms = cross_entropy(logits, labels, reduction="none")
@@ -99,7 +104,7 @@ class ServerHalf:
         shares = {client: m.label_tokens / everything for client, m in messages.items()}
         torch.autograd.backward(
             list(hidden.values()),
-            [gradients[client].to(hidden[client].dtype) * shares[client] for client in hidden],
+            [gradients[client].to(hidden[client]) * shares[client] for client in hidden],
         )
         return self._finish(messages)
 
