@@ -43,7 +43,7 @@ class FakeChannel:
     truth: FakeState
     estimate: FakeState
 
-    def observe(self, round_index: int) -> "FakeChannel":
+    def observe(self, round_index: int, clients: Any = None) -> "FakeChannel":
         return self
 
 

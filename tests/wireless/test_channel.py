@@ -10,6 +10,8 @@ from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import Channel, open_channel
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import ShannonLinks
+from airtune.wireless.state import NOBODY
+from airtune.wireless.tr38901 import GROUP, Drop, Scenario
 from tests.wireless.states import MACRO, equal, same
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -43,6 +45,42 @@ def test_more_clients_change_none_of_the_first(kind: str) -> None:
     few, many = make(3, **KINDS[kind]), make(20, **KINDS[kind])
     assert len(many.observe(4).truth) == 20
     assert equal(many.observe(4), few.observe(4), 3)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_asking_for_some_clients_changes_nobody(kind: str) -> None:
+    clients, some = 40, np.array([3, 18, 39])
+    whole = make(clients, **KINDS[kind])
+    for index in (0, 5):
+        expected, found = whole.observe(index), make(clients, **KINDS[kind]).observe(index, some)
+        for seen, full in ((found.truth, expected.truth), (found.estimate, expected.estimate)):
+            assert np.array_equal(seen.gain[some], full.gain[some])
+            assert np.array_equal(seen.fading_gain[some], full.fading_gain[some])
+            assert np.array_equal(seen.position_m, full.position_m)
+            assert np.array_equal(seen.path_loss_db, full.path_loss_db)
+    # In any order, and whatever was asked before.
+    partly = make(clients, **KINDS[kind])
+    for asked in (some, np.array([17]), np.array([], dtype=np.int64), None, some):
+        fresh = make(clients, **KINDS[kind]).observe(2, asked)
+        assert equal(partly.observe(2, asked), fresh)
+
+
+def test_only_the_groups_asked_for_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    real = Scenario.impulse_response
+
+    def counted(self: Scenario, drop: Drop, elapsed_s: float, seeds: Any) -> Any:
+        drawn.append(len(drop.position_m))
+        return real(self, drop, elapsed_s, seeds)
+
+    monkeypatch.setattr(Scenario, "impulse_response", counted)
+    channel = make(20 * GROUP, speed_m_s=0.0)
+    first = channel.observe(0, np.array([GROUP, GROUP + 3, 5 * GROUP])).truth.gain
+    assert np.count_nonzero(~np.isnan(first)) == 2 * GROUP
+    # Standing clients keep their rays: only the group that is new is drawn in the next round.
+    channel.observe(1, np.array([GROUP, 7 * GROUP]))
+    channel.observe(2, NOBODY)
+    assert drawn == [2 * GROUP, GROUP]
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -18,6 +18,7 @@ from airtune.report.comparison_page import ArmView, ComparisonView, render_compa
 from airtune.report.costs import COSTS, spent
 from airtune.report.sentences import charged_as
 from airtune.wireless.channel import open_channel
+from airtune.wireless.state import NOBODY
 
 
 def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, Any]:
@@ -110,7 +111,8 @@ def comparison_view(
     """The comparison as its page shows it; the cell is that of the first run."""
     arm, seed = comparison.runs[0]
     config = arm.configs[seed]
-    position_m = open_channel(config.cell, config.clients.count, seed).observe(0).truth.position_m
+    channel = open_channel(config.cell, config.clients.count, seed)
+    position_m = channel.observe(0, NOBODY).truth.position_m
     arms = [
         ArmView(
             arm.name,

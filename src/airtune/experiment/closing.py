@@ -14,6 +14,7 @@ from airtune.files import write_json_atomic, write_text_atomic
 from airtune.report.page import render
 from airtune.report.view import RunView
 from airtune.tuning.adapter import initial_state, save_adapter
+from airtune.wireless.state import NOBODY
 
 SAMPLE_TOKENS = 96
 LIMITS = ("deadline_s", "radius_m", "pruning_budget", "latency_target_s")
@@ -33,7 +34,7 @@ def report_view(
     world: World, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
 ) -> RunView:
     """The run as its page shows it."""
-    position_m = world.context.channel.observe(0).truth.position_m
+    position_m = world.context.channel.observe(0, NOBODY).truth.position_m
     return RunView(
         summary=summary,
         records=records,

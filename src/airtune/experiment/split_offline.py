@@ -27,7 +27,7 @@ from airtune.problems.sflllm import SOLVERS, SflllmProblem
 from airtune.quantities import format_duration
 from airtune.seeds import integer_seed
 from airtune.wireless.channel import Channel
-from airtune.wireless.state import Observation
+from airtune.wireless.state import Clients, Observation
 from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 
 Tell = Callable[[str], None]
@@ -37,8 +37,8 @@ Decision = tuple[ExperimentConfig, dict[str, Any]]
 def _unfaded(channel: Channel, clients: int) -> Channel:
     """The same channel with small-scale fading at its mean."""
 
-    def observe(round_index: int) -> Observation:
-        seen = channel.observe(round_index)
+    def observe(round_index: int, asked: Clients) -> Observation:
+        seen = channel.observe(round_index, asked)
         return Observation(seen.truth.without_fading(), seen.estimate.without_fading())
 
     return Channel(clients, observe)

@@ -38,7 +38,7 @@ class RoundOutcome:
 def planning_view(context: RoundContext, index: int) -> PlanningView:
     """What a planner sees of a round: its cohort and costs, and the channel as estimated."""
     cohort = draw_cohort(context.cohort, len(context.names), context.seed, index)
-    observation = context.channel.observe(index)
+    observation = context.channel.observe(index, cohort)
     charges = context.charges.in_round(index)
     bits = charges.downlink_bits(_whole_plan(context, int(cohort[0])))
     arrival_s = broadcast_delays(observation.estimate, cohort, bits, context.bandwidth_hz)
@@ -70,7 +70,7 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
             "more transmit power or a later deadline."
         )
     silent = draw_dropouts(context.cohort, view.cohort, context.seed, index)
-    truth = context.channel.observe(index).truth
+    truth = context.channel.observe(index, view.cohort).truth
     return RoundStart(view.cohort, silent, truth, context.charges.in_round(index), plan)
 
 

@@ -14,10 +14,13 @@ from airtune.wireless.cell import SCENARIOS, CellSettings
 from airtune.wireless.fading import BlockFading, NoFading, doppler_hz, jakes_correlation
 from airtune.wireless.mobility import RandomWaypoint
 from airtune.wireless.replay import read_recording, write_recording
-from airtune.wireless.state import ChannelState, Observation
+from airtune.wireless.state import ChannelState, Clients, Observation
 from airtune.wireless.trace import TracedCell
 
 __all__ = ["Channel", "ChannelState", "Observation", "open_channel"]
+
+Truth = Callable[[int, Clients], ChannelState]
+"""The channel of a round, drawn at least for some clients (None: all)."""
 
 
 class Channel:
@@ -27,19 +30,22 @@ class Channel:
     resumed run meets the channel that it would have met.
     """
 
-    def __init__(self, clients: int, observe: Callable[[int], Observation]) -> None:
-        """Made by `open_channel`; `observe` maps a round to what is true and what is known."""
+    def __init__(self, clients: int, observe: Callable[[int, Clients], Observation]) -> None:
+        """Made by `open_channel`; `observe` maps a round, and the clients that are asked for, to
+        what is true and what is known."""
         self.clients = clients
         self._observe = observe
 
-    def observe(self, round_index: int) -> Observation:
+    def observe(self, round_index: int, clients: Clients = None) -> Observation:
         """The truth of a round, and the planner's estimate.
 
-        Raises InputError where a recording or trace does not hold the round.
+        Where small-scale fading is dear to draw (TR 38.901), it is drawn for `clients` [number]
+        alone, and the gain of the others is NaN; None draws everybody's. What is drawn does not
+        depend on who else is. Raises InputError where a recording or trace does not hold the round.
         """
         if round_index < 0:
             raise InputError("round", round_index, "a whole number >= 0")
-        return self._observe(round_index)
+        return self._observe(round_index, clients)
 
     def export(self, path: Path | str, rounds: Iterable[int]) -> None:
         """Write rounds to `path` (.csv or .npz), for `cell.replay` and for other programs."""
@@ -65,9 +71,10 @@ def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
         raise InputError("clients.count", clients, "at least 1")
     if settings.replay is not None:
         recording = read_recording(Path(settings.replay), clients)
-        return Channel(clients, recording.observe)
+        return Channel(clients, lambda index, _: recording.observe(index))
     if settings.trace is not None:
-        truth = TracedCell(settings, clients, seed).state
+        traced = TracedCell(settings, clients, seed)
+        truth: Truth = lambda index, _: traced.state(index)  # noqa: E731
     else:
         truth = DrawnCell(settings, clients, seed).state
     return Channel(clients, _PlannerView(truth, settings, seed).observe)
@@ -85,15 +92,15 @@ class DrawnCell:
         )
         self._place, self._fading = self._propagation(seed)
 
-    def state(self, round_index: int) -> ChannelState:
-        """The channel in a round.
+    def state(self, round_index: int, clients: Clients = None) -> ChannelState:
+        """The channel in a round, with the fading of `clients` (None: all); else NaN.
 
         `gain = 10^((G - PL - X) / 10) |h|^2` with the antenna gains G, path loss PL and
         shadowing X in dB and the fading gain |h|^2.
         """
         cell, position = self._settings, self._walk.position(round_index)
         attenuation = self._place.at(position)
-        fading_gain = self._fading.power_gain(round_index)
+        fading_gain = self._fading.power_gain(round_index, clients)
         antennas_db = cell.antenna_gain_dbi + cell.bs_antenna_gain_dbi
         link_db = antennas_db - attenuation.path_loss_db - attenuation.shadowing_db
         return ChannelState(
@@ -140,16 +147,21 @@ class _PlannerView:
     independent for each client and round. In the first rounds the oldest truth there is, round 0.
     """
 
-    def __init__(
-        self, truth: Callable[[int], ChannelState], settings: CellSettings, seed: int
-    ) -> None:
+    def __init__(self, truth: Truth, settings: CellSettings, seed: int) -> None:
         self._delay, self._seed = int(settings.csi_delay_rounds), seed
         self._error_db = settings.csi_error_db
-        self._truth = lru_cache(maxsize=min(self._delay, 1000) + 2)(truth)
+        self._draw = truth
+        self._known = lru_cache(maxsize=min(self._delay, 1000) + 2)(self._state)
 
-    def observe(self, round_index: int) -> Observation:
-        truth = self._truth(round_index)
-        estimate = self._truth(max(round_index - self._delay, 0)) if self._delay else truth
+    def _state(self, round_index: int, wanted: bytes | None) -> ChannelState:
+        clients = None if wanted is None else np.frombuffer(wanted, dtype=np.int64)
+        return self._draw(round_index, clients)
+
+    def observe(self, round_index: int, clients: Clients) -> Observation:
+        wanted = None if clients is None else np.asarray(clients, dtype=np.int64).tobytes()
+        truth = self._known(round_index, wanted)
+        earlier = max(round_index - self._delay, 0)
+        estimate = self._known(earlier, wanted) if self._delay else truth
         if self._error_db:
             draws = generator(self._seed, "csi error", round_index).standard_normal(len(truth))
             estimate = estimate.scaled(db_to_linear(self._error_db * draws))

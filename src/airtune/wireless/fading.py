@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from airtune.quantities import SPEED_OF_LIGHT_M_S, FloatArray
 from airtune.seeds import generator
+from airtune.wireless.state import Clients
 
 
 def doppler_hz(speed_m_s: float, carrier_hz: float) -> float:
@@ -47,8 +48,8 @@ class BlockFading:
         self._round = 0
         self._scattered = self._innovation(0)
 
-    def power_gain(self, round_index: int) -> FloatArray:
-        """|h|^2 [client], mean 1."""
+    def power_gain(self, round_index: int, clients: Clients = None) -> FloatArray:
+        """|h|^2 [client], mean 1: everybody's, since one draw makes them all."""
         gain = self._direct + self._scattered_share * self._scattered_at(round_index)
         power: FloatArray = gain.real**2 + gain.imag**2
         return power
@@ -80,6 +81,6 @@ class NoFading:
     def __init__(self, clients: int) -> None:
         self._clients = clients
 
-    def power_gain(self, round_index: int) -> FloatArray:
+    def power_gain(self, round_index: int, clients: Clients = None) -> FloatArray:
         """1 [client]."""
         return np.ones(self._clients)

@@ -13,6 +13,7 @@ from airtune.wireless.cell import CellSettings
 from airtune.wireless.mobility import RandomWaypoint, distance_2d_m
 from airtune.wireless.path_loss import free_space_db, log_distance_db
 from airtune.wireless.shadowing import SpatialField
+from airtune.wireless.state import Clients
 
 _SHADOWING_DB = {"log_distance": 8.0, "free_space": 0.0}
 _SHADOWING_DISTANCE_M = 50.0
@@ -44,8 +45,8 @@ class LargeScale(Protocol):
 class SmallScale(Protocol):
     """Fading as a function of the round."""
 
-    def power_gain(self, round_index: int) -> FloatArray:
-        """Power gain [client] of mean 1."""
+    def power_gain(self, round_index: int, clients: Clients = None) -> FloatArray:
+        """Power gain [client] of mean 1, known at least for `clients` (None: all); else NaN."""
         ...
 
 
@@ -102,7 +103,9 @@ class ScenarioAttenuation:
 
         both = self._scenario.large_scale(position_m)
         sight = ndtr(self._sight_map.at(position_m)) < both.sight_probability
-        normal = np.where(sight, self._maps[1].at(position_m), self._maps[0].at(position_m))
+        normal = np.empty(len(position_m))
+        for state, which in ((self._maps[0], ~sight), (self._maps[1], sight)):
+            normal[which] = state.at(position_m[which])
         deviation = np.where(sight, both.shadowing_db[1], both.shadowing_db[0])
         if self._shadowing_db is not None:
             deviation = np.full_like(deviation, self._shadowing_db)
@@ -131,16 +134,22 @@ class RayFading:
         self._settings, self._seed = settings, seed
         self._kept: tuple[tuple[int, int, bytes], FloatArray] | None = None
 
-    def power_gain(self, round_index: int) -> FloatArray:
-        """Power gain [client] over the whole band, of mean 1."""
+    def power_gain(self, round_index: int, clients: Clients = None) -> FloatArray:
+        """Power gain [client] over the whole band, of mean 1; NaN for groups without `clients`."""
         start = self._start(round_index)
         sight = self._place.at(self._walk.position(round_index)).line_of_sight
         assert sight is not None
         moved = 0 if self._way_m() == 0 else round_index - start
         key = (start, moved, sight.tobytes())
         if self._kept is None or self._kept[0] != key:
-            self._kept = (key, self._draw(start, moved, sight))
-        return self._kept[1].copy()
+            self._kept = (key, np.full(len(sight), np.nan))
+        known = self._kept[1]
+        group = np.arange(len(sight)) // tr38901.GROUP
+        wanted = np.ones(len(sight), np.bool_) if clients is None else _members(group, clients)
+        new = np.flatnonzero(wanted & np.isnan(known))
+        if len(new):
+            known[new] = self._draw(start, moved, sight, new, np.unique(group[new]))
+        return np.where(wanted, known, np.nan)
 
     def _way_m(self) -> float:
         """Way between two rounds that the rays notice."""
@@ -155,14 +164,28 @@ class RayFading:
         renewal = tr38901.RENEWAL_DISTANCE_M[self._settings.path_loss]
         return stretch_start(round_index, self._way_m(), renewal)
 
-    def _draw(self, start: int, moved: int, sight: NDArray[np.bool_]) -> FloatArray:
-        velocity = self._walk.direction(start) * self._settings.speed_m_s
-        drop = tr38901.Drop(self._walk.position(start), velocity, sight)
-        groups = range(-(-len(sight) // tr38901.GROUP))
-        seeds = [integer_seed(self._seed, "rays", start, group) for group in groups]
+    def _draw(
+        self,
+        start: int,
+        moved: int,
+        sight: NDArray[np.bool_],
+        clients: NDArray[np.int64],
+        groups: NDArray[np.int64],
+    ) -> FloatArray:
+        """The gain of these clients: all of these groups, in ascending order."""
+        velocity = self._walk.direction(start)[clients] * self._settings.speed_m_s
+        drop = tr38901.Drop(self._walk.position(start)[clients], velocity, sight[clients])
+        seeds = [integer_seed(self._seed, "rays", start, int(group)) for group in groups]
         elapsed = moved * self._settings.round_interval_s
         response = self._scenario.impulse_response(drop, elapsed, seeds)
         return tr38901.band_power_gain(*response, self._settings.bandwidth_hz)
+
+
+def _members(group: NDArray[np.int64], clients: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which clients share a group with one of `clients`; `group` is [client]."""
+    chosen = np.zeros(len(group), np.bool_)
+    chosen[group[clients]] = True
+    return chosen[group]
 
 
 def stretch_start(round_index: int, way_m: float, stretch_m: float) -> int:

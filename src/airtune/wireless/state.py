@@ -1,6 +1,7 @@
 """The channel of one round: what each client's link is worth."""
 
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,10 @@ from airtune.quantities import FloatArray
 from airtune.wireless.cell import LinkBudget
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks
+
+Clients: TypeAlias = NDArray[np.int64] | None
+"""Numbers of the clients that somebody asks about; None: all."""
+NOBODY = np.array([], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class ChannelState:
         line_of_sight: True where TR 38.901 sees the base station; None if the model cannot tell.
         path_loss_db: mean attenuation, dB.
         shadowing_db: log-normal deviation, dB; positive attenuates more.
-        fading_gain: power gain of small-scale fading, mean about 1.
+        fading_gain: power gain of small-scale fading, mean about 1; NaN, as the gain then is, where
+            nobody asked for a client's.
         gain: power gain of the whole link, antennas included.
         spectral_efficiency: measured efficiency, bit/s/Hz; NaN where the gain decides.
         budget: powers, noise, margin and rate model.
