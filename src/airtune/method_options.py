@@ -62,6 +62,9 @@ class SflllmSection(Section):
         description="shares of the downlink: planned | equal | free (not charged, the paper's)",
     )
     server_flop_rate: float = Field(1e13, gt=0, description="of the main server [FLOP/s]")
+    server_power_w: float = Field(
+        0.0, ge=0, description="drawn by the main server while it computes [W]; 0: not counted"
+    )
     main_subchannels: int = Field(
         20, ge=1, description="of the uplink to the main server, at least one a client"
     )

@@ -53,7 +53,20 @@ def test_costs_until_a_round() -> None:
         "downlink_bytes": 2e6,
         "energy_j": 10.0,
         "flops": 12.0,
+        "server_flops": 0.0,
+        "server_energy_j": 0.0,
     }
+
+
+def test_what_a_main_server_adds_is_said() -> None:
+    split = run("split", 0, [3.0, 1.0], server_flops=4e12, server_energy_j=50.0)
+    sentences = comparison_sentences(compared([run("whole", 0, [3.0, 1.0]), split], 2.0))
+    told = [sentence for sentence in sentences if "main server" in sentence]
+    assert told == [
+        "The main server of split adds 8 TFLOP and 100 J to the clients' to the target."
+    ]
+    unpowered = run("split", 0, [1.0], server_flops=4e12)
+    assert "adds 4 TFLOP to" in comparison_sentences(compared([unpowered], 2.0))[-1]
 
 
 def test_reached_at_the_first_round_at_or_below() -> None:

@@ -24,6 +24,10 @@ from tests.cli.test_run import fingerprint
 STAGES = ("broadcast", "forward", "activations", "hidden", "head", "hidden_gradient", "gradient",
           "backward", "adapter")  # fmt: skip
 
+CHANGES = (
+    "training.local_steps=2", "training.keep_optimizer=true", "sflllm.server_power_w=300",
+)  # fmt: skip
+
 
 def settings(*changes: str) -> list[str]:
     return quick("method=sflllm", "data.score_rows=0", "sflllm.main_subchannels=7", *changes)[1::2]
@@ -36,8 +40,7 @@ def world_of(*changes: str) -> World:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("sflllm") / "run"
-    changes = ("training.local_steps=2", "training.keep_optimizer=true")
-    return Experiment.load(None, settings(*changes)).run(folder)
+    return Experiment.load(None, settings(*CHANGES)).run(folder)
 
 
 VARIANTS = [
@@ -118,6 +121,8 @@ def test_the_clock_is_the_formula(run: Any) -> None:
     total += max(e["adapter_bits"] / e["federated_rate_bps"] for e in rows.values())
     assert record["latency_s"] == pytest.approx(total, rel=1e-9)
     assert record["server_s"] == pytest.approx(served, rel=1e-9)
+    assert record["server_flops"] == pytest.approx(served * 1e13, rel=1e-9)
+    assert record["server_energy_j"] == pytest.approx(served * 300.0, rel=1e-9)
     for plan in start.plan.clients:
         entry, device = rows[plan.client], world.devices[plan.client]
         assert plan.main is not None
@@ -146,8 +151,7 @@ def test_plans_keep_their_constraints(run: Any) -> None:
 
 def test_resumed_and_rerun_to_the_same_bytes(run: Any, tmp_path: Path) -> None:
     """Also the optimiser's moments of clients and main server, which the checkpoint carries."""
-    changes = ("training.local_steps=2", "training.keep_optimizer=true")
-    Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "short")
+    Experiment.load(None, settings("rounds=1", *CHANGES)).run(tmp_path / "short")
     carried = Experiment.resume(tmp_path / "short", more_rounds=1).state.carried
     assert set(carried) == {-1, 0, 1, 2}
     assert fingerprint(tmp_path / "short") == fingerprint(run.folder.path)

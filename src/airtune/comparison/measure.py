@@ -6,11 +6,12 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from airtune.report.costs import COSTS, spent
+from airtune.report.costs import COSTS, SERVER_COSTS, spent
 from airtune.report.view import Records
 
 ROUNDS = "rounds"
-MEASURES = (ROUNDS, *(cost.key for cost in COSTS))
+_COSTS = (*COSTS, *SERVER_COSTS)
+MEASURES = (ROUNDS, *(cost.key for cost in _COSTS))
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class RunResult:
 
 def costs_until(records: Records, rounds: int) -> dict[str, float]:
     """Everything spent in the first `rounds` rounds."""
-    return {ROUNDS: rounds, **{cost.key: spent(records, cost)[rounds] for cost in COSTS}}
+    return {ROUNDS: rounds, **{cost.key: spent(records, cost)[rounds] for cost in _COSTS}}
 
 
 def reached(records: Records, target_loss: float) -> int | None:

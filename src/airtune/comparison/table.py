@@ -77,7 +77,23 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
             f"It was reached only in part by {', '.join(partly)}; their figures are those of the "
             "seeds that got there."
         )
+    told += [_main_server(arm) for arm in there if _served(arm)]
     return told + failures(comparison)
+
+
+def _served(arm: Mapping[str, Any]) -> bool:
+    """Whether a main server computed; comparisons of earlier versions do not say."""
+    costs = arm["to_target"]
+    return "server_flops" in costs and costs["server_flops"]["mean"] > 0
+
+
+def _main_server(arm: Mapping[str, Any]) -> str:
+    """What a split model leaves to the main server; energy and FLOPs above are the clients'."""
+    costs = arm["to_target"]
+    flops = format_quantity(costs["server_flops"]["mean"], "FLOP")
+    energy = costs["server_energy_j"]["mean"]
+    also = f" and {format_quantity(energy, 'J')}" if energy else ""
+    return f"The main server of {arm['arm']} adds {flops}{also} to the clients' to the target."
 
 
 def failures(comparison: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from airtune.experiment.world import World
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.record import RunFolder
 from airtune.files import write_json_atomic, write_text_atomic
+from airtune.report.costs import SERVER_COSTS
 from airtune.report.page import render
 from airtune.report.view import RunView
 from airtune.tuning.adapter import initial_state, save_adapter
@@ -75,9 +76,16 @@ def summarise(
         "energy_j": state.clock.energy_j,
         "uplink_bits": sum(record["uplink_bits"] for record in records),
         "downlink_bits": sum(record["downlink_bits"] for record in records),
+        **_of_main_server(records),
         "straggler": _straggler(world, records),
         "sample": shown[0] if shown else None,
     }
+
+
+def _of_main_server(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Work and energy of the main server of a split model; no entries without one."""
+    keys = [cost.key for cost in SERVER_COSTS if records and cost.key in records[0]]
+    return {key: sum(record[key] for record in records) for key in keys}
 
 
 def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:

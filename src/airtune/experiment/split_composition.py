@@ -29,6 +29,7 @@ def split_method(config: ExperimentConfig, model: Any) -> Method:
         cut=cut,
         labels_at=section.labels_at,
         downlink=section.downlink,
+        server_power_w=section.server_power_w,
     )
     return sflllm(
         model,

@@ -67,7 +67,12 @@ def charge_split_round(
         charges.append(_charge(context, costs, plan, k, done, outcome))
     down = sum(int(charge.extra["cut_downlink_bits"]) for charge in charges)
     down += start.charges.downlink_bits(start.plan.broadcast)
-    extra = {"server_s": float(done.spent.of(SERVER).max())}
+    busy_s = float(done.spent.of(SERVER).max())
+    extra = {
+        "server_s": busy_s,
+        "server_flops": busy_s * costs.system.server_flop_rate,
+        "server_energy_j": busy_s * costs.system.server_power_w,
+    }
     return ChargedRound(charges, latency, down, extra)
 
 

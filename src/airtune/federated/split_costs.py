@@ -64,7 +64,10 @@ class LinkSettings:
 @final
 @dataclass(frozen=True)
 class SplitSystem:
-    """The servers of a split model, and what crosses the cut."""
+    """The servers of a split model, and what crosses the cut.
+
+    `server_power_w` is drawn while the main server computes [W]; 0 counts none of it.
+    """
 
     main: LinkSettings
     federated: LinkSettings
@@ -72,6 +75,7 @@ class SplitSystem:
     cut: CutCodec
     labels_at: str = "server"
     downlink: str = "planned"
+    server_power_w: float = 0.0
 
     def __post_init__(self) -> None:
         if self.downlink not in DOWNLINKS:

@@ -28,6 +28,11 @@ DOWNLINK = Cost("downlink_bytes", "bytes sent down", "B", lambda r: r["downlink_
 ENERGY = Cost("energy_j", "clients' energy", "J", lambda record: record["energy_j"])
 FLOPS = Cost("flops", "clients' computing", "FLOP", _flops)
 COSTS = (TIME, UPLINK, DOWNLINK, ENERGY, FLOPS)
+SERVER_COSTS = (
+    Cost("server_flops", "main server's computing", "FLOP", lambda r: r.get("server_flops", 0.0)),
+    Cost("server_energy_j", "main server's energy", "J", lambda r: r.get("server_energy_j", 0.0)),
+)
+"""Of a split model; 0 for every other method, which has no main server."""
 
 
 def spent(records: Records, cost: Cost) -> list[float]:

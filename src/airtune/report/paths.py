@@ -11,7 +11,7 @@ from airtune.report.view import Records, RunView, numbers
 SHOWN_ELSEWHERE = {
     "round", "virtual_time_s", "latency_s", "planned_latency_s", "straggler", "straggler_stage",
     "train_loss", "test_loss", "uplink_bits", "downlink_bits", "energy_j", "skipped", "clients",
-    "latency_target_s", "server_s",
+    "latency_target_s", "server_s", "server_flops", "server_energy_j",
 }  # fmt: skip
 GROUPS = {
     "Virtual queue": ("virtual_queue_s",),
