@@ -1,14 +1,15 @@
 """Does the orthogonality penalty do what it should, and is a rank worth more than its bytes?
 
-The stories260K model on GSM8K, 4 clients, Dirichlet 0.5 over answer lines, from the same start with
-the same batches. Part `penalty` sends everything: mean |cos| over pairs of ranks in A and in B of
-the merged adapter, the least share over K of the best rank-K energy that the K largest norms hold,
-and the test loss over that without a penalty. Part `sparse` sends a fixed share of the ranks, or as
-many bytes of something else. Part `latency` runs 200 rounds of the built-in model over independent
-Rayleigh fading, with everything about the plan left to airtune: does the mean latency meet the
-target?
+Two tasks, 4 clients, from the same start with the same batches: the stories260K model on GSM8K
+(Dirichlet 0.5 over answer lines), or the built-in model on `builtin:slots`. Part `penalty` sends
+everything: mean |cos| over pairs of ranks in A and in B of the merged adapter, the least share over
+K of the best rank-K energy that the K largest norms hold, and the test loss over that without a
+penalty; `svd` is the gauge (`orthogonalise`) in its place. Part `sparse` sends a fixed share of the
+ranks, or as many bytes of something else. Part `latency` runs 200 rounds of the built-in model over
+independent Rayleigh fading, with everything about the plan left to airtune: does the mean latency
+meet the target?
 
-    python benchmarks/soft.py penalty|sparse|latency [--data FOLDER] [--rounds 6]
+    python benchmarks/soft.py penalty|sparse|latency [--task gsm8k|builtin] [--rows a,b] [--seeds 1]
 """
 
 import argparse
@@ -29,28 +30,35 @@ from airtune.update.sparsify import norm_importance
 PENALTIES = (
     ("none", 0.0, "raw"), ("raw", 10.0, "raw"), ("raw", 100.0, "raw"),
     ("relative", 0.03, "relative"), ("relative", 0.1, "relative"), ("relative", 0.3, "relative"),
-    ("relative", 1.0, "relative"),
+    ("relative", 1.0, "relative"), ("svd", 0.0, "raw"),
 )  # fmt: skip
-SPARSE = (
-    ("change", {}),
-    ("norm", {"importance": "norm"}),
-    ("random", {"sparsifier": "random"}),
-    ("top-k", {"sparsifier": "top-k"}),
-    ("change, plain mean", {"merge": "mean"}),
-    ("top-k, plain mean", {"sparsifier": "top-k", "merge": "mean"}),
-    ("change, feedback", {"error_feedback": True, "merge": "mean"}),
-    ("svd", {"sparsifier": "svd"}),
-)
+PENALISED = {"orthogonalise": "none", "penalty": 0.03, "choice": "largest"}
+SPARSE: dict[str, dict[str, Any]] = {
+    "drawn": {},
+    "largest": {"choice": "largest"},
+    "random": {"sparsifier": "random"},
+    "top-k": {"sparsifier": "top-k"},
+    "norm": {"choice": "largest", "importance": "norm"},
+    "svd": {"sparsifier": "svd"},
+    "penalty and largest": PENALISED,
+    "penalty and random": {**PENALISED, "sparsifier": "random"},
+    "penalty and top-k": {**PENALISED, "sparsifier": "top-k"},
+    "penalty and plain mean": {**PENALISED, "merge": "mean"},
+    "penalty and feedback": {**PENALISED, "error_feedback": True, "merge": "mean"},
+}
 
 
-def run(data: Path, rounds: int, learning_rate: float, rank: int, **soft: Any) -> Run:
-    """One run; only the options of soft_tsfa differ."""
-    experiment = Experiment(
-        model=str(data / "stories260K" / "hf"),
-        method="soft_tsfa",
-        soft_tsfa=soft,
-        adapter={"rank": rank},
-        data={
+def task(name: str, data: Path, learning_rate: float | None) -> dict[str, Any]:
+    """What is learned, and how: the sections of the experiment that differ between the tasks."""
+    training = {"batch_size": 4, "keep_optimizer": False, "schedule": "constant"}
+    if name == "builtin":
+        return {
+            "data": {"train": "builtin:slots", "score_rows": 0, "test_limit": 128},
+            "training": {**training, "learning_rate": learning_rate or 1e-2, "local_steps": 4},
+        }
+    return {
+        "model": str(data / "stories260K" / "hf"),
+        "data": {
             "train": str(data / "gsm8k" / "train.jsonl"),
             "test": str(data / "gsm8k" / "test.jsonl"),
             "max_tokens": 384,
@@ -58,12 +66,23 @@ def run(data: Path, rounds: int, learning_rate: float, rank: int, **soft: Any) -
             "score_rows": 0,
             "partition": {"kind": "dirichlet", "concentration": 0.5},
         },
-        training={"learning_rate": learning_rate, "local_steps": 6, "batch_size": 4},
+        "training": {**training, "learning_rate": learning_rate or 5e-3, "local_steps": 6},
+    }
+
+
+def run(options: argparse.Namespace, seed: int = 0, **soft: Any) -> Run:
+    """One run; only the options of soft_tsfa differ."""
+    experiment = Experiment(
+        **task(options.task, options.data, options.learning_rate),
+        method="soft_tsfa",
+        soft_tsfa=soft,
+        adapter={"rank": options.rank},
         clients={"count": 4},
         cell={"path_loss": "log_distance"},
-        rounds=rounds,
+        rounds=options.rounds,
         threads=1,
         engine="batched",
+        seed=seed,
     )
     folder = Path(tempfile.mkdtemp()) / "run"
     return experiment.run(folder)
@@ -90,10 +109,12 @@ def penalty(options: argparse.Namespace) -> None:
     """Send everything, at several strengths."""
     rows, reference = [], None
     for name, strength, form in PENALTIES:
+        if options.rows and name not in options.rows:
+            continue
+        gauge = "svd" if name == "svd" else "none"
         done = run(
-            options.data, options.rounds, options.learning_rate, options.rank,
-            penalty=strength, penalty_form=form, sparsifier="dense",
-        )  # fmt: skip
+            options, penalty=strength, penalty_form=form, sparsifier="dense", orthogonalise=gauge
+        )
         state = dict(done.state.adapter)
         cosine, shares = mean_cosine(state), energy_shares(state)
         loss = done.summary["final_test_loss"]
@@ -111,27 +132,28 @@ def penalty(options: argparse.Namespace) -> None:
             }
         )
         print(rows[-1], flush=True)
-    report("soft_penalty", rows, **facts(options, done))
+    report(f"soft_penalty_{options.task}", rows, **facts(options, done))
 
 
 def sparse(options: argparse.Namespace) -> None:
     """Send a share of it, in as many bytes."""
     rows = []
-    for sparsity in options.sparsity:
-        for name, soft in SPARSE:
-            done = run(
-                options.data, options.rounds, options.learning_rate, options.rank,
-                solver="fixed-sparsity", sparsity=sparsity, **soft,
-            )  # fmt: skip
-            rows.append(
-                {
-                    "sparsity": sparsity,
-                    "sent": name,
-                    "uplink_mb": done.summary["uplink_bits"] / 8e6,
-                    "loss": done.summary["final_test_loss"],
-                }
-            )
-            report("soft_sparse", rows, **facts(options, done))
+    for name in options.rows or SPARSE:
+        done = [
+            run(options, seed, solver="fixed-sparsity", sparsity=options.sparsity, **SPARSE[name])
+            for seed in range(options.seeds)
+        ]
+        losses = [one.summary["final_test_loss"] for one in done]
+        rows.append(
+            {
+                "sent": name,
+                "uplink_mb": done[0].summary["uplink_bits"] / 8e6,
+                "loss": sum(losses) / len(losses),
+                "losses": losses,
+            }
+        )
+        print(rows[-1], flush=True)
+    report(f"soft_sparse_{options.task}", rows, **facts(options, done[0]))
 
 
 def latency(options: argparse.Namespace) -> None:
@@ -182,10 +204,14 @@ def latency(options: argparse.Namespace) -> None:
 def facts(options: argparse.Namespace, done: Run) -> dict[str, Any]:
     """What all rows share."""
     return {
-        "model": "stories260K on GSM8K, 4 clients, Dirichlet 0.5, 6 local steps of 4 rows",
+        "model": {
+            "gsm8k": "stories260K on GSM8K, 4 clients, Dirichlet 0.5, 6 local steps of 4 rows",
+            "builtin": "built-in model on builtin:slots, 4 clients, 4 local steps of 4 rows",
+        }[options.task],
         "rounds": options.rounds,
         "rank": options.rank,
-        "learning_rate": options.learning_rate,
+        "learning_rate": done.config.training.learning_rate,
+        "sparsity": options.sparsity if options.part == "sparse" else 0.0,
         "start_loss": done.summary["start_test_loss"],
     }
 
@@ -196,8 +222,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("AIRTUNE_TEST_DATA"))
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=5e-3)
-    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.5, 0.75])
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--sparsity", type=float, default=0.75)
+    parser.add_argument("--task", choices=["gsm8k", "builtin"], default="gsm8k")
+    parser.add_argument("--rows", type=lambda text: text.split(","), help="names, else all")
+    parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args()
     {"penalty": penalty, "sparse": sparse, "latency": latency}[options.part](options)
 

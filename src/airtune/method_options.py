@@ -126,6 +126,9 @@ class SoftTsfaSection(Section):
     latency_target_s: float | None = Field(
         None, gt=0, description="long-term limit of the mean latency; null: derived before round 1"
     )
+    target_share: float = Field(
+        0.3, ge=0, le=1, description="where a derived target lies between fastest and dense round"
+    )
     v: float | None = Field(
         None, ge=0, description="what a share of energy is worth [s^2]; null: derived"
     )
@@ -136,7 +139,7 @@ class SoftTsfaSection(Section):
         None, gt=0, description="who would end later with one rank is skipped; null: 5 x target"
     )
     penalty: float = Field(
-        0.03, ge=0, description="strength of the orthogonality penalty (lam); 0: none"
+        0.0, ge=0, description="strength of the orthogonality penalty (lam); 0: none"
     )
     penalty_form: Literal["relative", "raw"] = Field(
         "relative", description="relative (over the vectors' norms) | raw (the paper's; 1 to 1000)"
@@ -147,6 +150,9 @@ class SoftTsfaSection(Section):
     importance: Literal["change", "norm"] = Field(
         "change", description="of a rank: of its change in this round | its norm (the paper's)"
     )
+    choice: Literal["drawn", "largest"] = Field(
+        "drawn", description="ranks sent: drawn by lot, by their energy | the largest (the paper's)"
+    )
     selection: Literal["per-layer", "global"] = Field(
         "per-layer", description="ranks kept: the same number in every matrix | wherever they count"
     )
@@ -155,6 +161,9 @@ class SoftTsfaSection(Section):
     )
     merge: Literal["sent", "mean"] = Field(
         "sent", description="a rank's mean over those who sent it | over all (unsent: no change)"
+    )
+    orthogonalise: Literal["none", "svd"] = Field(
+        "svd", description="svd: the server makes the merged factors orthogonal (loss unchanged)"
     )
     uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         "fp32", description="updates on the air"

@@ -326,6 +326,7 @@ def test_killed_before_the_first_file_is_whole(
             "method=soft_tsfa",
             "adapter.rank=4",
             "soft_tsfa.error_feedback=true",
+            "soft_tsfa.orthogonalise=none",
             "soft_tsfa.merge=mean",
         ),
         ("method=sflllm", "training.keep_optimizer=true"),

@@ -62,7 +62,12 @@ def test_the_queue_follows_the_charged_latency(run: Any) -> None:
         ("soft_tsfa.sparsifier=dense", "soft_tsfa.downlink_dtype=fp16"),
         ("soft_tsfa.sparsifier=dense", "soft_tsfa.uplink_dtype=int8"),
         ("soft_tsfa.sparsifier=top-k", "soft_tsfa.uplink_dtype=int8"),
-        ("soft_tsfa.error_feedback=true", "soft_tsfa.merge=mean", "training.keep_optimizer=true"),
+        (
+            "soft_tsfa.error_feedback=true",
+            "soft_tsfa.merge=mean",
+            "soft_tsfa.orthogonalise=none",
+            "training.keep_optimizer=true",
+        ),
         ("adapter.rank=1",),
     ],
 )
@@ -119,6 +124,7 @@ def test_factors_start_and_stay_orthogonal(run: Any) -> None:
         (
             "soft_tsfa.error_feedback=true",
             "soft_tsfa.merge=mean",
+            "soft_tsfa.orthogonalise=none",
         ),
     ],
 )
@@ -211,9 +217,36 @@ def test_global_selection_needs_importance(sparsifier: str) -> None:
         build_world(read_config(None, changes))
 
 
-def test_error_feedback_wants_the_plain_mean() -> None:
-    with pytest.raises(InputError, match=r"soft_tsfa\.merge is sent"):
-        build_world(read_config(None, settings("soft_tsfa.error_feedback=true")))
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (("soft_tsfa.error_feedback=true",), r"soft_tsfa\.merge is sent"),
+        (
+            ("soft_tsfa.error_feedback=true", "soft_tsfa.merge=mean"),
+            r"soft_tsfa\.orthogonalise is svd",
+        ),
+        (("server.optimizer=momentum",), r"server\.optimizer is momentum"),
+    ],
+)
+def test_parts_that_cannot_work_together(changes: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        build_world(read_config(None, settings(*changes)))
+
+
+def test_the_gauge_is_exact_and_the_penalty_is_not() -> None:
+    from airtune.federated.round import run_round
+    from airtune.tuning.orthogonality import mean_cosine
+
+    worst = {}
+    for name, changes in {
+        "gauge": (), "penalty": ("soft_tsfa.orthogonalise=none", "soft_tsfa.penalty=0.1"),
+    }.items():  # fmt: skip
+        world = build_world(read_config(None, settings(*changes)))
+        outcome = run_round(world.context, world.start())
+        cosine = mean_cosine(outcome.state.adapter)
+        worst[name] = max(cosine.lora_a, cosine.lora_b)
+        assert outcome.record["measured"]["cosine_b"] == pytest.approx(cosine.lora_b)
+    assert worst["gauge"] < 1e-6 < worst["penalty"] < 0.2
 
 
 def test_charging_another_model_scales_the_plan_not_its_meaning() -> None:

@@ -42,9 +42,14 @@ def masked(change: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Ten
 @pytest.mark.parametrize("report", [False, True])
 @pytest.mark.parametrize("importance", ["change", "norm", "random"])
 @pytest.mark.parametrize("kept", [(3, 4, 2), (1, 2, 1), (0, 3, 0), (0, 0, 0)])
-def test_contract(importance: str, dtype: str, report: bool, kept: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("choice", ["largest", "drawn"])
+def test_contract(
+    importance: str, dtype: str, report: bool, kept: tuple[int, ...], choice: str
+) -> None:
     kept_counts = counts(*kept)
-    codec = RankSparseCodec(importance, dtype, report, kept=kept_counts).in_round(START)
+    codec = RankSparseCodec(importance, dtype, report, kept=kept_counts, choice=choice).in_round(
+        START
+    )
     decoded = check_codec(
         codec,
         CHANGE,
@@ -151,7 +156,35 @@ def test_random_ranks_depend_on_seed_client_and_update() -> None:
     assert len({mask(change), mask(other), mask(change, seed=1), mask(change, client=4)}) == 4
 
 
+def test_drawn_ranks_follow_their_energy() -> None:
+    """One of two ranks is kept; drawn, each comes as often as its share of the energy."""
+    start = {"m.lora_A.weight": torch.eye(2, 3), "m.lora_B.weight": torch.zeros(4, 2)}
+    columns = torch.tensor([[2.0, 1.0], [0, 0], [0, 0], [0, 0]])  # energies 4 and 1
+    codec = RankSparseCodec("change", report=True, choice="drawn").in_round(start)
+    firsts = 0
+    for draw in range(400):
+        # A client's draws come from its own update: another size, another draw.
+        change = {"m.lora_A.weight": torch.zeros(2, 3),
+                  "m.lora_B.weight": (1 + draw / 400) * columns}  # fmt: skip
+        payload = codec.encode(change, PLAN)
+        decoded = codec.decode(payload, shapes_of(change), PLAN)
+        sent = decoded["m.lora_B.weight"].ne(0).any(0).tolist()
+        assert sum(sent) == 1
+        firsts += sent[0]
+        assert codec.encode(change, PLAN) == payload
+        # What is reported is the energy, whatever was drawn.
+        energy = codec.reported_energies(payload, shapes_of(change))["m"]
+        assert torch.allclose(energy, torch.tensor([0.8, 0.2], dtype=torch.float64), atol=1e-3)
+    # 0.8 of 400 with a standard deviation of 8.
+    assert abs(firsts - 320) < 32
+    largest = RankSparseCodec("change").in_round(start)
+    kept = largest.decode(largest.encode(change, PLAN), shapes_of(change), PLAN)
+    assert kept["m.lora_B.weight"].ne(0).any(0).tolist() == [True, False]
+
+
 def test_refusals() -> None:
+    with pytest.raises(InputError, match="largest, drawn"):
+        RankSparseCodec(choice="best")
     with pytest.raises(InputError, match=r"codec\.importance is size, but it must be one of"):
         RankSparseCodec("size")
     with pytest.raises(InputError, match=r"codec\.dtype is int3"):

@@ -47,8 +47,14 @@ def _soft_tsfa(config: ExperimentConfig, model: Any) -> Method:
         section.v,
         section.virtual_queue,
         section.outage_latency_s,
+        section.target_share,
     )
     options = SoftOptions(**{name: getattr(section, name) for name in names})
+    if section.orthogonalise == "svd" and config.server.optimizer != "none":
+        raise InputError(
+            "server.optimizer", config.server.optimizer, "none with soft_tsfa.orthogonalise: svd",
+            "its moments belong to factors that are replaced; set soft_tsfa.orthogonalise=none",
+        )  # fmt: skip
     return soft_tsfa(planner, options, config.seed)
 
 

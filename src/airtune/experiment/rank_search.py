@@ -185,6 +185,8 @@ def _proxy(config: ExperimentConfig, rank: int, rounds: int, clients: int) -> Ex
             "selection": "per-layer",
             "error_feedback": False,
             "merge": "mean",
+            # A server's moments would belong to factors that the gauge replaces.
+            **({} if config.server.optimizer == "none" else {"orthogonalise": "none"}),
         }
     )
     return proxy_config(config, rounds, clients).model_copy(

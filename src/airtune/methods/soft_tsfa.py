@@ -1,37 +1,36 @@
 """soft_tsfa: near-orthogonal LoRA factors, sent rank by rank as TSFA plans it.
 
-In the manner of SOFT with TSFA (Kim and Choi, arXiv 2505.00333): an orthogonality penalty makes the
-norms of the ranks their singular values, so that the ranks to send are chosen without an SVD; each
-round's plan decides how many travel. Sent are the kept ranks' changes since the broadcast; what is
-not sent did not change.
+In the manner of SOFT with TSFA (Kim and Choi, arXiv 2505.00333): near-orthogonal factors make the
+norms of the ranks their singular values, so that the ranks to send are chosen without an SVD on the
+client; each round's plan decides how many travel. Sent are the kept ranks' changes since the
+broadcast; what is not sent did not change. The paper keeps factors orthogonal by a penalty on the
+clients; by default the server does it when it has merged, which is exact and costs no loss.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.federated.method import Exchange, Method
 from airtune.methods.rank_layout import RankLayout
 from airtune.methods.tsfa_planner import TsfaPlanner
-from airtune.round_plan import ClientPlan
 from airtune.theory.soft_terms import soft_terms
 from airtune.tuning.adapter import read_state
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonormal_state
-from airtune.tuning.tuner import Tuner
+from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator, FactorMean
 from airtune.update.codec import Codec, DenseCodec, shapes_of
 from airtune.update.feedback_tuner import FeedbackTuner
 from airtune.update.quantise import INT8, Int8Codec
-from airtune.update.rank_sparse import (
-    RankSparseCodec,
-    counts_by_plan,
-    matrix_ranks,
-    rank_payload,
-)
+from airtune.update.rank_sparse import RankSparseCodec, matrix_ranks, rank_payload
 from airtune.update.sent import SentMean
+from airtune.update.sparsify import changed_ranks
+from airtune.update.svd_gauge import SvdGauge
 from airtune.update.svd_truncation import SvdCodec
 from airtune.update.top_k import TopKCodec
 
@@ -42,7 +41,8 @@ SPARSIFIERS = ("importance", "random", "top-k", "svd", "dense")
 class SoftOptions:
     """How clients train and what they send; the planner's own options are `TsfaPlanner`'s.
 
-    `merge`: see `update.sent`; whole updates have the plain mean.
+    `merge`: see `update.sent`; whole updates have the plain mean. `orthogonalise`: see
+    `update.svd_gauge`.
 
     `sparsifier`: `importance` is SOFT's; the others are what it is compared with: ranks at
     `random`, the largest coordinates in as many bits (`top-k`), a truncated SVD of each factor's
@@ -50,12 +50,14 @@ class SoftOptions:
     planned with the assumed spectrum.
     """
 
-    penalty: float = 0.03
+    penalty: float = 0.0
     penalty_form: str = "relative"
     sparsifier: str = "importance"
     importance: str = "change"
+    choice: str = "drawn"
     error_feedback: bool = False
     merge: str = "sent"
+    orthogonalise: str = "svd"
     uplink_dtype: str = "fp32"
     downlink_dtype: str = "fp32"
 
@@ -78,8 +80,14 @@ def soft_tsfa(planner: TsfaPlanner, options: SoftOptions, seed: int) -> Method:
             "soft_tsfa.merge", options.merge, "mean together with error_feedback",
             "the other merge would count twice what was left out",
         )  # fmt: skip
+    if options.error_feedback and options.orthogonalise == "svd":
+        raise InputError(
+            "soft_tsfa.orthogonalise", "svd", "none together with error_feedback",
+            "what a client left out belongs to factors that the server has replaced",
+        )  # fmt: skip
     codec = _codec(options, seed)
-    tuner: Tuner = OrthogonalTuner(options.penalty, options.penalty_form == "relative")
+    relative = options.penalty_form == "relative"
+    tuner: Tuner = OrthogonalTuner(options.penalty, relative) if options.penalty else FullTuner()
     return Method(
         "soft_tsfa",
         planner,
@@ -94,7 +102,8 @@ def soft_tsfa(planner: TsfaPlanner, options: SoftOptions, seed: int) -> Method:
 
 def _merge(options: SoftOptions) -> Aggregator:
     whole = options.sparsifier in ("dense", "svd")
-    return FactorMean() if whole or options.merge == "mean" else SentMean()
+    mean: Aggregator = FactorMean() if whole or options.merge == "mean" else SentMean()
+    return SvdGauge(mean) if options.orthogonalise == "svd" else mean
 
 
 def _codec(options: SoftOptions, seed: int) -> Codec:
@@ -108,7 +117,9 @@ def _codec(options: SoftOptions, seed: int) -> Codec:
         return SvdCodec(dtype, seed)
     if options.sparsifier == "random":
         return random
-    return RankSparseCodec(options.importance, options.uplink_dtype, report=True, seed=seed)
+    return RankSparseCodec(
+        options.importance, options.uplink_dtype, report=True, seed=seed, choice=options.choice
+    )
 
 
 def measure_soft(layout: RankLayout, exchange: Exchange) -> dict[str, float | None]:
@@ -119,9 +130,7 @@ def measure_soft(layout: RankLayout, exchange: Exchange) -> dict[str, float | No
     cosine = mean_cosine(exchange.merged)
     said = len(exchange.reported) == len(exchange.updates) > 0
     shares = [
-        dropped_share(layout, exchange.reported[update.client], exchange.plans[update.client])
-        if said
-        else 0.0
+        dropped_share(layout, exchange.reported[update.client], update.change) if said else 0.0
         for update in exchange.updates
     ]
     terms = soft_terms(exchange.start, exchange.updates, shares)
@@ -134,11 +143,11 @@ def measure_soft(layout: RankLayout, exchange: Exchange) -> dict[str, float | No
     }
 
 
-def dropped_share(layout: RankLayout, reported: Any, plan: ClientPlan) -> float:
-    """Share of its energy that a client did not send: all but its largest ranks of each matrix."""
+def dropped_share(
+    layout: RankLayout, reported: Sequence[float], sent: Mapping[str, Tensor]
+) -> float:
+    """Share of its energy that a client did not send: that of the ranks that did not change."""
     table = np.asarray(reported, dtype=np.float64).reshape(len(layout.ranks), layout.rank)
-    falling = np.sort(table, axis=1)[:, ::-1]
-    kept = np.array(counts_by_plan(layout.ranks, plan))
-    lost = falling[np.arange(layout.rank) >= kept[:, None]].sum()
-    total = table.sum()
+    arrived = np.array([mask.numpy() for mask in changed_ranks(sent).values()])
+    lost, total = table[~arrived].sum(), table.sum()
     return float(lost / total) if total > 0 else 0.0

@@ -52,6 +52,7 @@ class TsfaPlanner(Planner):
         v: objective per share of energy [s^2]; None: derived.
         virtual_queue: before round 1 [s]; None: the stationary value.
         outage_latency_s: None: 5 x the target.
+        target_share: of the derived target, from the fastest (0) to the dense round (1).
     """
 
     layout: RankLayout
@@ -61,6 +62,7 @@ class TsfaPlanner(Planner):
     v: float | None = None
     virtual_queue: float | None = None
     outage_latency_s: float | None = None
+    target_share: float = 0.3
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:

@@ -23,8 +23,6 @@ from airtune.quantities import format_duration
 
 ROUNDS = 8
 """Channels looked at: as many first rounds."""
-TARGET_SHARE = 0.3
-"""The derived target, from the fastest (0: one group of ranks each) to the dense round (1)."""
 QUEUE_TARGETS = 2.0
 """The derived V lets the queue settle at so many targets: it fills within a few rounds, and the
 mean latency is off by at most its change over the number of rounds."""
@@ -74,7 +72,8 @@ def _first(view: Callable[[int], PlanningView]) -> list[PlanningView]:
 
 
 def _target_s(planner: TsfaPlanner, views: Sequence[PlanningView]) -> float:
-    """`TARGET_SHARE` of the way from the fastest round to the dense one, in the median; reachable.
+    """`planner.target_share` of the way from the fastest round (one group of ranks each) to the
+    dense one, in the median; reachable.
 
     The median, since under deep fades the mean is that of the worst round.
     """
@@ -82,7 +81,7 @@ def _target_s(planner: TsfaPlanner, views: Sequence[PlanningView]) -> float:
     one[0] = True
     fast = _median_s(planner, views, one)
     slow = _median_s(planner, views, np.ones_like(one))
-    target = fast + TARGET_SHARE * (slow - fast)
+    target = fast + planner.target_share * (slow - fast)
     for _ in range(_STEPS):
         trial = replace(planner, latency_target_s=target, v=1.0, virtual_queue=0.0)
         least = _least_s(_problems(trial, views))

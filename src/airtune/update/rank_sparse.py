@@ -32,6 +32,7 @@ from airtune.update.sparsify import (
 from airtune.workload.payload import frame_bytes
 
 IMPORTANCES = ("change", "norm", "random")
+CHOICES = ("largest", "drawn")
 
 KeptCounts: TypeAlias = Callable[[Sequence[int], ClientPlan], Sequence[int]]
 """(rank of each matrix, plan) -> how many ranks of each matrix travel."""
@@ -60,9 +61,12 @@ class RankSparseCodec(Codec):
     seed: int = 0
     kept: KeptCounts = counts_by_plan
     broadcast: TensorMap | None = None
+    choice: str = "largest"
 
     def __post_init__(self) -> None:
         check_format(self.dtype)
+        if self.choice not in CHOICES:
+            raise InputError("codec.choice", self.choice, f"one of {', '.join(CHOICES)}")
         if self.importance not in IMPORTANCES:
             raise InputError(
                 "codec.importance", self.importance, f"one of {', '.join(IMPORTANCES)}"
@@ -76,7 +80,10 @@ class RankSparseCodec(Codec):
         pairs = factor_pairs(change)
         importance = self._importance(change, plan)
         ranks = [len(values) for values in importance.values()]
-        masks = largest_ranks(_changed_first(importance, change), self.kept(ranks, plan))
+        keys = importance
+        if self.choice == "drawn":
+            keys = _lots(importance, content_draws(self.seed, plan.client, flatten(change)))
+        masks = largest_ranks(_changed_first(keys, change), self.kept(ranks, plan))
         vector = torch.cat([_kept(change, pair, masks[pair.matrix]) for pair in pairs])
         draws = partial(content_draws, self.seed, plan.client, vector)
         frame = to_wire("update", vector, self.dtype, draws)
@@ -158,6 +165,18 @@ def _random_importance(change: TensorMap, plan: ClientPlan, seed: int) -> RankVa
     return {
         pair.matrix: torch.from_numpy(draws.random(change[pair.lora_a].shape[0], dtype=np.float32))
         for pair in factor_pairs(change)
+    }
+
+
+def _lots(importance: RankValues, draws: np.random.Generator) -> RankValues:
+    """Keys whose K largest are a draw of K ranks without replacement, by energy.
+
+    Energy over a standard exponential variable: Efraimidis and Spirakis, "Weighted random sampling
+    with a reservoir", 2006, in the form of an exponential race.
+    """
+    return {
+        matrix: values.square() / torch.from_numpy(draws.exponential(size=len(values))).float()
+        for matrix, values in importance.items()
     }
 
 
