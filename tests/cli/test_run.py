@@ -330,6 +330,7 @@ def test_killed_before_the_first_file_is_whole(
             "soft_tsfa.merge=mean",
         ),
         ("method=sflllm", "training.keep_optimizer=true"),
+        ("method=jcpba", "training.keep_optimizer=true"),
     ],
 )
 def test_killed_ten_times_and_resumed(tmp_path: Path, method: tuple[str, ...]) -> None:
