@@ -117,6 +117,9 @@ class SoftTsfaSection(Section):
     rank_search: bool = Field(
         False, description="choose adapter.rank in short runs before round 1 (the offline stage)"
     )
+    truncated_share: float | None = Field(
+        None, ge=0, le=1, description="of an update's energy, beyond adapter.rank; from rank_search"
+    )
     solver: Literal["exact", "fixed-sparsity", "dense"] = Field(
         "exact", description="which ranks travel: exact (TSFA) | fixed-sparsity | dense"
     )

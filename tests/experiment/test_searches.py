@@ -16,6 +16,8 @@ from airtune.errors import InputError
 from airtune.experiment.budget_search import search_budget
 from airtune.experiment.proxy import ProxyRun
 from airtune.experiment.rank_search import fit_rounds, search_ranks
+from airtune.experiment.rounds_table import read_rounds
+from airtune.experiment.split_offline import choose_rank
 from airtune.files import read_yaml_mapping
 from airtune.update.spectrum import change_spectrum
 from tests.cli.conftest import airtune, quick  # noqa: F401 (a fixture)
@@ -50,6 +52,21 @@ def test_scores_are_shares_and_the_best_is_the_least(table: Any) -> None:
 def test_the_same_search_gives_the_same_table(table: Any) -> None:
     again = search_ranks(read_config(None, QUICK[1::2]), (1, 2, 4), rounds=2, clients=2)
     assert again.to_dict() == table.to_dict()
+
+
+def test_sflllm_chooses_its_rank_from_a_real_search(table: Any, tmp_path: Path) -> None:
+    path = tmp_path / "ranks.json"
+    path.write_text(json.dumps(table.to_dict()))
+    content = table.to_dict()["ranks"]
+    key = "rounds_fitted" if content[0]["rounds_fitted"] is not None else "rounds_to_target"
+    expected = {row["rank"]: row[key] for row in content if row[key] is not None}
+    assert dict(read_rounds(str(path)).rounds) == pytest.approx(expected)
+    told = [*QUICK[1::2], "method=sflllm", f"sflllm.rounds_table={path}"]
+    config, evidence = choose_rank(read_config(None, told), lambda sentence: None)
+    assert config.adapter.rank in expected
+    best = min(evidence["ranks"], key=lambda row: row["total_delay_s"])
+    assert config.adapter.rank == best["rank"]
+    assert best["rounds"] == pytest.approx(expected[best["rank"]])
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0])
@@ -133,6 +150,11 @@ def test_a_run_searches_by_itself_and_does_not_search_again(
     evidence = json.loads((tmp_path / "soft/rank-search.json").read_text())
     assert run.config.adapter.rank == evidence["best_rank"]
     assert not run.config.soft_tsfa.rank_search
+    (best,) = [row for row in evidence["ranks"] if row["rank"] == evidence["best_rank"]]
+    measured = run.records[0]["measured"]
+    assert measured["rank_energy"] == pytest.approx(
+        best["truncated"] * measured["update_energy"], abs=1e-12
+    )
     Experiment.resume(tmp_path / "soft", more_rounds=1)
     assert len(run.records) == 2
     pruned = ("method=jcpba", "jcpba.budget_search=true", "rounds=1")

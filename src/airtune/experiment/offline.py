@@ -26,7 +26,12 @@ def offline_stages(
         config = config.model_copy(
             update={
                 "adapter": config.adapter.model_copy(update={"rank": ranks.best_rank}),
-                "soft_tsfa": config.soft_tsfa.model_copy(update={"rank_search": False}),
+                "soft_tsfa": config.soft_tsfa.model_copy(
+                    update={
+                        "rank_search": False,
+                        "truncated_share": ranks.choice.best.truncated,
+                    }
+                ),
             }
         )
     if config.method == "sflllm" and config.sflllm.rounds_table is not None:

@@ -42,7 +42,7 @@ class SoftOptions:
     """How clients train and what they send; the planner's own options are `TsfaPlanner`'s.
 
     `merge`: see `update.sent`; whole updates have the plain mean. `orthogonalise`: see
-    `update.svd_gauge`.
+    `update.svd_gauge`. `truncated_share` is what a rank search measured, for the rank term.
 
     `sparsifier`: `importance` is SOFT's; the others are what it is compared with: ranks at
     `random`, the largest coordinates in as many bits (`top-k`), a truncated SVD of each factor's
@@ -58,6 +58,7 @@ class SoftOptions:
     error_feedback: bool = False
     merge: str = "sent"
     orthogonalise: str = "svd"
+    truncated_share: float | None = None
     uplink_dtype: str = "fp32"
     downlink_dtype: str = "fp32"
 
@@ -96,7 +97,7 @@ def soft_tsfa(planner: TsfaPlanner, options: SoftOptions, seed: int) -> Method:
         _merge(options),
         DenseCodec(options.downlink_dtype),
         start=orthonormal_state,
-        measure=partial(measure_soft, planner.layout),
+        measure=partial(measure_soft, planner.layout, options.truncated_share),
     )
 
 
@@ -122,10 +123,13 @@ def _codec(options: SoftOptions, seed: int) -> Codec:
     )
 
 
-def measure_soft(layout: RankLayout, exchange: Exchange) -> dict[str, float | None]:
+def measure_soft(
+    layout: RankLayout, truncated_share: float | None, exchange: Exchange
+) -> dict[str, float | None]:
     """How orthogonal the factors are, and the terms of the bound; in a record's `measured`.
 
-    The terms need reports, so without them (another sparsifier) only the covariance is known.
+    The terms need reports, so without them (another sparsifier) only the covariance is known; the
+    rank term also needs a rank search.
     """
     cosine = mean_cosine(exchange.merged)
     said = len(exchange.reported) == len(exchange.updates) > 0
@@ -133,12 +137,13 @@ def measure_soft(layout: RankLayout, exchange: Exchange) -> dict[str, float | No
         dropped_share(layout, exchange.reported[update.client], update.change) if said else 0.0
         for update in exchange.updates
     ]
-    terms = soft_terms(exchange.start, exchange.updates, shares)
+    terms = soft_terms(exchange.start, exchange.updates, shares, truncated_share)
     return {
         "cosine_a": cosine.lora_a,
         "cosine_b": cosine.lora_b,
         "covariance_energy": terms.covariance,
         "update_energy": terms.update if said else None,
+        "rank_energy": terms.rank if said else None,
         "dropped_energy": terms.sparsification if said else None,
     }
 

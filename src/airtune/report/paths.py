@@ -17,7 +17,7 @@ GROUPS = {
     "Virtual queue": ("virtual_queue_s",),
     "Orthogonality of the factors": ("cosine_a", "cosine_b"),
     "Squared norms: the update, and what the server does not get of it": (
-        "update_energy", "dropped_energy", "covariance_energy",
+        "update_energy", "rank_energy", "dropped_energy", "covariance_energy",
     ),
     "Objective of each round": ("objective", "objective_lower_bound"),
 }  # fmt: skip
