@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ARGS ?=
+JOBS ?= 2
 OUT ?=
 # Not a script, and one that reads finished runs.
 NOT_ALONE := benchmarks/reporting.py benchmarks/against_centralised.py
@@ -35,8 +36,8 @@ run: $(VENV)/.installed ## Run the built-in experiment (ARGS='--set rounds=5', O
 	@$(BIN)/airtune run $(if $(OUT),--out $(OUT)) $(ARGS)
 
 .PHONY: test
-test: $(VENV)/.installed-test ## Run the test suite (ARGS='-k name' for some of it)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-test ## Run the test suite (ARGS='-k name' for some of it, JOBS=4 processes)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-all
 test-all: $(VENV)/.installed-test ## Run every test, the long ones too

@@ -163,7 +163,7 @@ def latency(options: argparse.Namespace) -> None:
         rounds=200,
         clients={"count": 4},
         adapter={"rank": options.rank, "target_modules": ["q_proj"]},
-        training={"local_steps": 1, "batch_size": 1},
+        training={"local_steps": 1, "batch_size": 1, "learning_rate": 0.01, "schedule": "constant"},
         data={
             "train": "builtin:slots",
             "test_limit": 1,

@@ -42,8 +42,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_folder(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        ".lock", "adapter", "checkpoints", "environment.json", "experiment.yaml", "report.html",
-        "rounds.jsonl", "summary.json", "timing.jsonl",
+        ".lock", "adapter", "checkpoints", "clients", "environment.json", "experiment.yaml",
+        "report.html", "rounds.jsonl", "summary.json", "timing.jsonl",
     }  # fmt: skip
     records = [json.loads(line) for line in (finished / "rounds.jsonl").read_text().splitlines()]
     assert [record["round"] for record in records] == [1, 2]

@@ -14,10 +14,11 @@ from airtune import Experiment
 from airtune.config import read_config
 from airtune.errors import InputError
 from airtune.experiment.budget_search import search_budget
-from airtune.experiment.proxy import ProxyRun
+from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
 from airtune.experiment.rank_search import fit_rounds, search_ranks
 from airtune.experiment.rounds_table import read_rounds
 from airtune.experiment.split_offline import choose_rank
+from airtune.experiment.world import build_world
 from airtune.files import read_yaml_mapping
 from airtune.update.spectrum import change_spectrum
 from tests.cli.conftest import airtune, quick  # noqa: F401 (a fixture)
@@ -67,6 +68,15 @@ def test_sflllm_chooses_its_rank_from_a_real_search(table: Any, tmp_path: Path) 
     best = min(evidence["ranks"], key=lambda row: row["total_delay_s"])
     assert config.adapter.rank == best["rank"]
     assert best["rounds"] == pytest.approx(expected[best["rank"]])
+
+
+def test_a_short_run_is_the_beginning_of_the_real_one(tmp_path: Path) -> None:
+    config = read_config(None, [*QUICK[1::2], "rounds=3", "training.schedule=cosine"])
+    run = Experiment.of(config).run(tmp_path / "run")
+    proxy = proxy_config(config, 2, config.clients.count)
+    short = short_run(build_world(proxy), 2)
+    start = run.summary["start_test_loss"]
+    assert list(short.losses) == [start, *(r["test_loss"] for r in run.records[:2])]
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0])

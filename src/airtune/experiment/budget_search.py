@@ -72,7 +72,7 @@ def search_budget(
         section = config.jcpba.model_copy(update={"pruning_budget": budget})
         proxy = proxy_config(config, rounds, size)
         runs[budget] = short_run(
-            build_world(proxy.model_copy(update={"method": "jcpba", "jcpba": section}))
+            build_world(proxy.model_copy(update={"method": "jcpba", "jcpba": section})), rounds
         )
         tell(f"budget {budget:g}: test loss {runs[budget].losses[-1]:.4f} after {rounds} rounds")
     if target_loss is None:

@@ -43,11 +43,15 @@ def _crossing(losses: Sequence[float], target: float) -> float | None:
 
 
 def proxy_config(config: ExperimentConfig, rounds: int, clients: int) -> ExperimentConfig:
-    """The experiment with so few rounds and clients a round, without reasons to stop."""
+    """The experiment with so few clients a round, without reasons to stop.
+
+    It keeps the planned number of rounds, so that the short run trains at the learning rates of the
+    real run's first rounds; more are planned only where the short run is the longer one.
+    """
     cohort = config.cohort.size or config.clients.count
     return config.model_copy(
         update={
-            "rounds": rounds,
+            "rounds": max(rounds, config.rounds),
             "cohort": CohortSection(size=min(clients, cohort)),
             "stop": StopSection(),
             "engine": "sequential",
@@ -55,14 +59,16 @@ def proxy_config(config: ExperimentConfig, rounds: int, clients: int) -> Experim
     )
 
 
-def short_run(world: World, watch: Callable[[Exchange], None] | None = None) -> ProxyRun:
-    """Run a world's rounds without writing anything; `watch` sees each round's updates."""
+def short_run(
+    world: World, rounds: int, watch: Callable[[Exchange], None] | None = None
+) -> ProxyRun:
+    """Run a world's first rounds without writing anything; `watch` sees each round's updates."""
     context = world.context
     if watch is not None:
         context = replace(context, method=replace(context.method, measure=_watching(watch)))
     state = world.start()
     losses, time_s = [state.start_loss], [0.0]
-    for _ in range(world.config.rounds):
+    for _ in range(rounds):
         outcome = run_round(context, state)
         state = outcome.state
         losses.append(outcome.evaluation.loss)

@@ -155,7 +155,7 @@ def search_ranks(
     for rank in sorted(set(ranks)):
         worlds[rank] = build_world(_proxy(config, rank, rounds, clients))
         seen[rank] = Observed(rank)
-        runs[rank] = short_run(worlds[rank], seen[rank].watch)
+        runs[rank] = short_run(worlds[rank], rounds, seen[rank].watch)
         tell(f"rank {rank}: test loss {runs[rank].losses[-1]:.4f} after {rounds} rounds")
     target_s, view = _target(worlds, config)
     reference = seen[max(seen)]
