@@ -18,7 +18,7 @@ from reporting import report, seconds
 from torch.nn.functional import cross_entropy
 
 from airtune.data.batches import Batch
-from airtune.experiment.engine import clients_at_once
+from airtune.experiment.free_memory import clients_at_once
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state, trained_parameters
 from airtune.tuning.base_model import BaseModel, load_base
 from airtune.tuning.batched import train_stacked

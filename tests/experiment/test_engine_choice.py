@@ -1,6 +1,8 @@
 """Which engine `auto` takes, and how a cohort is dealt out."""
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,8 +10,14 @@ import pytest
 
 from airtune.config import read_config
 from airtune.errors import InputError
-from airtune.experiment import engine as engine_module
-from airtune.experiment.engine import choose_engine, clients_at_once, training_device
+from airtune.experiment import engine_choice, free_memory
+from airtune.experiment.engine_choice import (
+    JobShape,
+    choose_engine,
+    starts_ahead,
+    training_device,
+)
+from airtune.experiment.free_memory import clients_at_once, free_bytes
 from airtune.federated.backend import deal
 from airtune.tuning import base_model
 from airtune.tuning.tuner import FullTuner, Tuner
@@ -26,8 +34,15 @@ class OwnTuner(Tuner):
 def choice(
     *settings: str, tokens: float = 200.0, tuner: Tuner | None = None
 ) -> tuple[str, int | None]:
-    found = choose_engine(read_config(None, list(settings)), side_of(tuner or FullTuner()), tokens)
+    found = choose_engine(
+        read_config(None, list(settings)), side_of(tuner or FullTuner()), shape_of(tokens)
+    )
     return found.name, found.workers
+
+
+def shape_of(tokens: float = 200.0) -> JobShape:
+    """A step of 0.02 FLOP-seconds a hundred tokens."""
+    return JobShape(tokens, tokens * 1e7, 1e8, {"a": (10, 100)})
 
 
 def side_of(tuner: Tuner) -> Any:
@@ -40,6 +55,7 @@ def side_of(tuner: Tuner) -> Any:
     [
         ((), {}, ("batched-workers", 2)),
         (("rounds=1",), {}, ("batched", None)),
+        (("rounds=1",), {"tokens": 1000.0}, ("batched-workers", 2)),
         (("threads=2",), {}, ("batched", None)),
         (("cohort.size=1",), {}, ("sequential", None)),
         ((), {"tokens": 2000.0}, ("workers", 2)),
@@ -54,7 +70,7 @@ def side_of(tuner: Tuner) -> Any:
 def test_choice(
     settings: tuple[str, ...], shape: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "usable_cores", lambda: 2)
+    monkeypatch.setattr(engine_choice, "usable_cores", lambda: 2)
     assert choice(*settings, **shape) == expected
 
 
@@ -62,7 +78,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch, *settings: str, tokens: float = 200.
     monkeypatch.setattr(base_model.torch.cuda, "is_available", lambda: True)
     config = read_config(None, list(settings))
     device = training_device(config)
-    return choose_engine(config, side_of(FullTuner()), tokens, device)
+    return choose_engine(config, side_of(FullTuner()), shape_of(tokens), device)
 
 
 def test_on_a_gpu_one_process_trains_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +93,55 @@ def test_on_a_gpu_one_process_trains_everybody(monkeypatch: pytest.MonkeyPatch) 
             on_gpu(monkeypatch, "device=cuda", *settings)
 
 
+@pytest.mark.parametrize(
+    ("free", "workers", "told"),
+    [
+        (math.inf, 4, ""),
+        # 0.4 GB for the process, 0.1 GB for a pass, little for the stack; 0.8 of it counts.
+        (2.6e9, 4, ""),
+        (2.0e9, 3, "a worker needs 0.5 GB, and 2 GB are free"),
+        (1.0e9, None, "a worker needs 0.5 GB, and 1 GB are free"),
+    ],
+)
+def test_workers_that_memory_holds(
+    free: float, workers: int | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_choice, "usable_cores", lambda: 4)
+    monkeypatch.setattr(engine_choice, "free_bytes", lambda: free)
+    found = choose_engine(read_config(None, []), side_of(FullTuner()), shape_of())
+    assert (found.workers, found.reason) == (workers, told)
+    asked = read_config(None, ["engine=workers", "workers=4"])
+    assert choose_engine(asked, side_of(FullTuner()), shape_of()).workers == 4, "as asked for"
+
+
+def test_short_jobs_say_why_they_take_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_choice, "usable_cores", lambda: 2)
+    found = choose_engine(read_config(None, ["rounds=1"]), side_of(FullTuner()), shape_of())
+    assert found.reason == "about 2.6 s of training, too short for worker processes"
+    assert starts_ahead(read_config(None, []))
+    assert not starts_ahead(read_config(None, ["rounds=1"]))
+    assert not starts_ahead(read_config(None, ["engine=batched"]))
+    assert starts_ahead(read_config(None, ["engine=workers", "rounds=1"]))
+
+
+def test_free_memory_is_the_lesser_of_machine_and_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(free_memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(free_memory, "_CGROUP", tmp_path)
+    assert free_bytes() == math.inf, "nobody says"
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
+    assert free_bytes() == 3000 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1024\n")
+    assert free_bytes() == 3000 * 1024
+    (tmp_path / "memory.max").write_text("2048\n")
+    assert free_bytes() == 1024
+
+
 def test_stacks_are_bounded_by_memory() -> None:
     one_client = 7 * 4 * 1000
-    assert clients_at_once({"a": (10, 100)}) == engine_module.STACK_BYTES // one_client
+    assert clients_at_once({"a": (10, 100)}) == free_memory.STACK_BYTES // one_client
     assert clients_at_once({"a": (10_000, 100_000)}) == 2
 
 

@@ -11,6 +11,7 @@ import torch
 from airtune.errors import AirtuneError, InputError
 from airtune.federated.backend import ClientReport, ClientTask
 from airtune.federated.stopwatch import Stopwatch
+from airtune.federated.worker_host import WorkerHost
 from airtune.federated.workers import Workers
 from airtune.round_plan import ClientPlan
 
@@ -38,12 +39,17 @@ def make_side(**settings: int) -> Any:
     return FakeSide(**settings)
 
 
+def light() -> WorkerHost:
+    """What these sides need, and no model library."""
+    return WorkerHost(("torch",))
+
+
 def tasks(count: int) -> list[ClientTask]:
     return [ClientTask(3, c, ClientPlan(c, 1.0, 1.0, 1), b"x") for c in range(count)]
 
 
 def test_every_task_is_answered_once_over_rounds() -> None:
-    workers = Workers(make_side, 2)
+    workers = Workers(make_side, 2, host=light())
     try:
         for count in (5, 1, 2):
             reports = sorted(workers.run(tasks(count)), key=lambda report: report.client)
@@ -58,7 +64,7 @@ def test_every_task_is_answered_once_over_rounds() -> None:
     [({"dies_at": 1}, "trained client 1 died"), ({"refuses_at": 1}, "field is 1, but it must be")],
 )
 def test_trouble_in_a_worker(settings: dict[str, int], sentence: str) -> None:
-    workers = Workers(partial(make_side, **settings), 2)
+    workers = Workers(partial(make_side, **settings), 2, host=light())
     try:
         with pytest.raises(AirtuneError, match=sentence):
             list(workers.run(tasks(3)))
@@ -67,7 +73,7 @@ def test_trouble_in_a_worker(settings: dict[str, int], sentence: str) -> None:
 
 
 def test_test_batches_are_shared_out_and_come_back_in_order() -> None:
-    workers = Workers(make_side, 2)
+    workers = Workers(make_side, 2, host=light())
     try:
         assert not workers.running
         list(workers.run(tasks(1)))
@@ -79,7 +85,7 @@ def test_test_batches_are_shared_out_and_come_back_in_order() -> None:
 
 
 def test_what_is_carried_travels() -> None:
-    workers = Workers(make_side, 1)
+    workers = Workers(make_side, 1, host=light())
     try:
         task = ClientTask(0, 0, ClientPlan(0, 1.0, 1.0, 1), b"", {"m": torch.ones(3)})
         assert next(iter(workers.run([task]))).client == 0

@@ -87,7 +87,7 @@ class Experiment:
         path, listener = Path(folder), listener or Silent()
         refuse_used_folder(path)
         config, evidence = offline_stages(self.config, listener.notice)
-        world = build_world(config)
+        world = build_world(config, trains=True)
         state = world.start()
         _refuse_hopeless(world, state)
         run_folder = RunFolder(path)
@@ -114,7 +114,7 @@ class Experiment:
             config = run.config
             if more_rounds:
                 config = _extended(run, more_rounds)
-            world = build_world(config)
+            world = build_world(config, trains=True)
             state = _restore(run.folder, world, listener)
             if more_rounds:
                 write_text_atomic(run.folder.experiment, resolved_yaml(config))

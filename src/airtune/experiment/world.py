@@ -14,12 +14,11 @@ from airtune.cost.device import DeviceProfile
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import check_names, compose_method
 from airtune.experiment.devices import deal_devices
-from airtune.experiment.engine import (
-    adapter_settings,
+from airtune.experiment.engine import adapter_settings, client_side, is_small, make_backend
+from airtune.experiment.engine_choice import (
+    JobShape,
     choose_engine,
-    client_side,
-    is_small,
-    make_backend,
+    starts_ahead,
     training_device,
 )
 from airtune.experiment.pooled import pooled
@@ -32,6 +31,7 @@ from airtune.federated.cohort import CohortSettings
 from airtune.federated.context import RoundContext
 from airtune.federated.round import planning_view
 from airtune.federated.split_costs import SplitCosts, SplitSystem
+from airtune.federated.worker_host import WorkerHost
 from airtune.federated.workers import Workers
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.round_plan import ClientPlan
@@ -108,8 +108,11 @@ class World:
         return self.work.split_memory_bytes(plan.client, plan.split_point, keeps_labels)
 
 
-def build_world(config: ExperimentConfig) -> World:
-    """Load and check everything. The cheap checks come first: a typo should not cost a minute."""
+def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
+    """Load and check everything. The cheap checks come first: a typo should not cost a minute.
+
+    `trains` says that rounds will follow at once, so that workers may begin to start.
+    """
     config = pooled(config)
     cohort = CohortSettings(config.cohort.size, config.cohort.dropout)
     cohort.check(config.clients.count)
@@ -119,6 +122,8 @@ def build_world(config: ExperimentConfig) -> World:
     adapter = AdapterShape(settings.rank, settings.target_modules)
     other = _charged_architecture(config.charge_as) if config.charge_as else None
     device = training_device(config)
+    # It imports what workers need while this process loads what it needs itself.
+    host = WorkerHost() if trains and starts_ahead(config) else None
     base = load_base(config.model, config.dtype, device)
     architecture = Architecture.from_config(base.config)
     threads = use_threads(config.threads or (1 if is_small(architecture) else None))
@@ -141,11 +146,12 @@ def build_world(config: ExperimentConfig) -> World:
         split=None if method.split is None else split_costs(method.split, work),
     )
     side = client_side(config, method, model, shards)
-    engine = choose_engine(config, side, shards.step_tokens, device)
+    job = JobShape.of(config, architecture, adapter, shards.step_tokens, side.shapes)
+    engine = choose_engine(config, side, job, device)
     if engine.workers:
         # Every process has one thread; this one evaluates while no worker is there yet.
         threads = use_threads(config.threads or 1)
-    backend = make_backend(config, engine, side)
+    backend = make_backend(config, engine, side, host)
     context = _context(config, side, backend, devices, shards, charges, cohort)
     chosen = {
         "threads": threads, "engine": engine.name, "workers": engine.workers,

@@ -6,13 +6,11 @@ whoever computes them and in whatever order they arrive. Workers that stack clie
 same parts of a cohort each time, whichever of them is free.
 """
 
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from typing import Any, TypeAlias, final
 
 from torch import Tensor
@@ -20,6 +18,7 @@ from torch import Tensor
 from airtune.errors import AirtuneError
 from airtune.federated.backend import Backend, ClientReport, ClientSide, ClientTask, deal
 from airtune.federated.stopwatch import Stopwatch
+from airtune.federated.worker_host import FORKS, WorkerHost
 
 MakeSide = Callable[[], ClientSide]
 
@@ -40,8 +39,6 @@ Answer: TypeAlias = tuple[list[ClientReport], dict[str, float]] | list[tuple[flo
 
 def _serve(make_side: MakeSide, together: int, connection: Connection) -> None:
     """Answer lists of tasks until the main process closes the connection, also by dying."""
-    # Ctrl-C reaches the whole process group; the main process decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         side = make_side()
         while True:
@@ -67,9 +64,10 @@ class Workers(Backend):
     """`count` processes, started at the first round and ended with this object.
 
     Each trains one client at a time, or stacks of at most `together` clients. `keeps` is whatever
-    must live as long as workers may be started (the memory of shared weights).
+    must live as long as workers may be started (the memory of shared weights). `host` is the host
+    of the workers where one was started ahead.
 
-    `make_side` must be picklable: workers are spawned, since a forked torch deadlocks.
+    `make_side` must be picklable, and no function of `__main__`: workers are forks of a host.
     """
 
     def __init__(
@@ -79,15 +77,16 @@ class Workers(Backend):
         together: int = 1,
         watch: Stopwatch | None = None,
         keeps: object = None,
+        host: WorkerHost | None = None,
     ) -> None:
         self._make_side, self._count, self._together = make_side, count, together
         self._watch = watch or Stopwatch()
         self._keeps = keeps
-        self._processes: list[SpawnProcess] = []
+        self._hosts = [] if host is None else [host]
         self._connections: list[Connection] = []
 
     def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
-        if not self._processes:
+        if not self._connections:
             self._start()
         count = len(tasks) if self._together == 1 else self._count
         waiting = list(reversed(deal(tasks, count, self._together)))
@@ -108,7 +107,7 @@ class Workers(Backend):
     @property
     def running(self) -> bool:
         """Whether the processes are there, so that asking them costs no start."""
-        return bool(self._processes)
+        return bool(self._connections)
 
     def test_losses(self, adapter: Mapping[str, Tensor]) -> list[tuple[float, int]]:
         """Summed loss and label tokens of each test batch, dealt out in turn to the workers."""
@@ -127,23 +126,17 @@ class Workers(Backend):
         """End the workers; a later round would start them again."""
         for connection in self._connections:
             connection.close()
-        for process in self._processes:
-            process.join(timeout=2)
-            if process.is_alive():
-                process.terminate()
-        self._processes, self._connections = [], []
+        for host in self._hosts:
+            host.close()
+        self._hosts, self._connections = [], []
 
     def _start(self) -> None:
-        context = get_context("spawn")
-        for _ in range(self._count):
-            ours, theirs = context.Pipe()
-            arguments = (self._make_side, self._together, theirs)
-            process = context.Process(target=_serve, args=arguments, daemon=True)
-            process.start()
-            # With our copy of the far end closed, a dead worker reads as the end of its stream.
-            theirs.close()
-            self._processes.append(process)
-            self._connections.append(ours)
+        hosts = 1 if FORKS else self._count
+        self._hosts += [WorkerHost() for _ in range(hosts - len(self._hosts))]
+        serve = partial(_serve, self._make_side, self._together)
+        self._connections = [
+            self._hosts[worker % hosts].start(serve) for worker in range(self._count)
+        ]
 
     @staticmethod
     def _give(connection: Connection, tasks: Sequence[ClientTask]) -> Sequence[ClientTask]:
