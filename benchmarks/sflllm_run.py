@@ -30,7 +30,8 @@ SEEDS, ROUNDS = (0, 1, 2), 10
 TARGETS = (0.9, 0.8, 0.7, 0.6, 0.55)
 SMALL = [
     "rounds=10", "training.local_steps=3", "training.batch_size=4", "data.test_limit=60",
-    "data.score_rows=0", "threads=1",
+    "data.score_rows=0", "threads=1", "training.keep_optimizer=false", "training.schedule=constant",
+    "training.learning_rate=0.01",
 ]  # fmt: skip
 ARMS = {
     "joint": ["sflllm.solver=joint", "sflllm.downlink=planned"],
@@ -38,6 +39,8 @@ ARMS = {
     "cut 6": ["sflllm.split_point=6"],
     "cut 11": ["sflllm.split_point=11"],
     "cut 1, copies": ["sflllm.split_point=1", "sflllm.server_side=copies"],
+    "cut 1, kept": ["sflllm.split_point=1", "training.keep_optimizer=true"],
+    "cut 11, kept": ["sflllm.split_point=11", "training.keep_optimizer=true"],
 }
 
 
