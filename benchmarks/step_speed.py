@@ -22,6 +22,7 @@ from airtune.experiment.free_memory import clients_at_once
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state, trained_parameters
 from airtune.tuning.base_model import BaseModel, load_base
 from airtune.tuning.batched import train_stacked
+from airtune.tuning.fused_gelu import fuse_gelu
 from airtune.tuning.local import TrainingSettings, completion_loss
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Architecture
@@ -82,6 +83,7 @@ def gemm_share(dtype: torch.dtype) -> dict[str, Any]:
 
     torch.manual_seed(0)
     base = GPT2LMHeadModel(GPT2Config()).eval().requires_grad_(False).to(dtype)
+    fuse_gelu(base)
     model = attach(BaseModel(base, None, "random"), AdapterSettings(RANK))
     parameters = list(trained_parameters(model).values())
     architecture = Architecture.from_config(base.config.to_dict())

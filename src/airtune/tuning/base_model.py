@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from airtune.errors import InputError
+from airtune.tuning.fused_gelu import fuse_gelu
 
 BUILTIN = "builtin"
 CPU, CUDA = "cpu", "cuda"
@@ -78,6 +79,7 @@ def load_base(name: str, dtype: str = "fp32", device: str = CPU) -> BaseModel:
         ) from None
     model.requires_grad_(False)
     model.eval()
+    fuse_gelu(model)
     return BaseModel(model.to(device), tokenizer, location)
 
 

@@ -24,7 +24,8 @@ BODIES = {
 """transformers classes of which we have read that `logits = lm_head(body(tokens))` and nothing
 more, and where the body is. Everything else (a soft cap on logits, say) runs its whole forward."""
 _LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
-_LEAST_ROWS = 128
+_LEAST_ROWS = 256
+"""Below it a product in bf16 spends its time on packing the head's matrix."""
 
 
 def label_losses(
