@@ -9,13 +9,14 @@ each tool in a process of its own, one after the other. Counted is the fastest r
 a busy machine, where real time measures the others; threads that spin while they wait count as
 computing), and the whole process. Plain PEFT runs with torch's own number of threads and with one.
 `floor_s` is the job's FLOPs at the rate of a 2048 x 2048 matrix product measured just before, on
-all cores. Flower and pfl-research are installed into environments of their own, on request. A tool
-that ends at another loss stops the benchmark.
+all cores. Flower and pfl-research are installed into environments of their own, and left out
+where that fails. A tool that ends at another loss stops the benchmark.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from reporting import report
 PEERS = Path(__file__).parent / "peers"
 CLIENTS = {"builtin": 32, "gpt2": 8}
 STEPS = {"builtin": 5, "gpt2": 1}
+PEERS_KNOWN = ["plain", "flower", "pfl"]
 RANK = 8
 SAME_LOSS = 2e-3
 
@@ -83,6 +85,21 @@ def peer_python(peer: str, environments: Path) -> str:
         needs = str(PEERS / f"requirements-{peer}.txt")
         subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", needs], check=True)
     return str(python)
+
+
+def available(peers: Sequence[str], environments: Path) -> list[str]:
+    """The peers whose environments are there or can be made; says which are left out."""
+    found = []
+    for peer in peers:
+        try:
+            if peer != "plain":
+                peer_python(peer, environments)
+        except (subprocess.CalledProcessError, OSError) as error:
+            shutil.rmtree(environments / peer, ignore_errors=True)
+            print(f"{peer} is left out: its environment cannot be made ({error}).", flush=True)
+        else:
+            found.append(peer)
+    return found
 
 
 def commands(peers: Sequence[str], engines: Sequence[str], environments: Path) -> list[list[str]]:
@@ -161,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=list(CLIENTS), default=list(CLIENTS))
     parser.add_argument("--cells", nargs="+", default=["1x32", "4x64", "4x128"])
-    parser.add_argument("--peers", nargs="*", choices=["plain", "flower", "pfl"], default=["plain"])
+    parser.add_argument("--peers", nargs="*", choices=PEERS_KNOWN, default=PEERS_KNOWN)
     parser.add_argument("--engines", nargs="+", default=["batched-workers"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -169,6 +186,7 @@ def main() -> None:
     )
     parser.add_argument("--name", default="speed", help="of the file in benchmarks/results")
     options = parser.parse_args()
+    options.peers = available(options.peers, options.environments)
     with tempfile.TemporaryDirectory() as scratch:
         rows = [
             row
