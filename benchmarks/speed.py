@@ -109,11 +109,14 @@ def commands(peers: Sequence[str], engines: Sequence[str], environments: Path) -
     plain = [sys.executable, str(PEERS / "plain_peft.py")]
     # On one thread as well, since on a small model a second one may cost more than it brings.
     both = [plain, [*plain, "--threads", "1"]] if "plain" in peers else []
-    return ours + both + [
-        [peer_python(peer, environments), str(PEERS / scripts[peer])]
-        for peer in peers
-        if peer != "plain"
-    ]  # fmt: skip
+    found = ours + both
+    for peer in peers:
+        if peer != "plain":
+            found.append([peer_python(peer, environments), str(PEERS / scripts[peer])])
+        if peer == "pfl":
+            # Its threads, too, only wait on a small model.
+            found.append([*found[-1], "--threads", "1"])
+    return found
 
 
 def measure(command: Sequence[str], folder: Path) -> dict[str, Any]:
