@@ -18,3 +18,10 @@ def test_the_front_door_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     code = "import sys, airtune; airtune.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_package_runs_as_a_module() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "airtune", "--version"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == f"airtune {airtune.__version__}"
