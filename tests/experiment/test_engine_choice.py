@@ -97,10 +97,10 @@ def test_on_a_gpu_one_process_trains_everybody(monkeypatch: pytest.MonkeyPatch) 
     ("free", "workers", "told"),
     [
         (math.inf, 4, ""),
-        # 0.4 GB for the process, 0.1 GB for a pass, little for the stack; 0.8 of it counts.
-        (2.6e9, 4, ""),
-        (2.0e9, 3, "a worker needs 0.5 GB, and 2 GB are free"),
-        (1.0e9, None, "a worker needs 0.5 GB, and 1 GB are free"),
+        # 0.5 GB for the process, 0.1 GB for a pass, little for the stack; 0.8 of it counts.
+        (3.2e9, 4, ""),
+        (2.4e9, 3, "a worker needs 0.6 GB, and 2.4 GB are free"),
+        (1.0e9, None, "a worker needs 0.6 GB, and 1 GB are free"),
     ],
 )
 def test_workers_that_memory_holds(
@@ -117,7 +117,7 @@ def test_workers_that_memory_holds(
 def test_short_jobs_say_why_they_take_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_choice, "usable_cores", lambda: 2)
     found = choose_engine(read_config(None, ["rounds=1"]), side_of(FullTuner()), shape_of())
-    assert found.reason == "about 2.6 s of training, too short for worker processes"
+    assert found.reason == "about 1.9 s of training, too short for worker processes"
     assert starts_ahead(read_config(None, []))
     assert not starts_ahead(read_config(None, ["rounds=1"]))
     assert not starts_ahead(read_config(None, ["engine=batched"]))

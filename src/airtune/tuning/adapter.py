@@ -71,7 +71,7 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
     draw_dropout_on_host(model)
     model.peft_config[_ADAPTER_NAME].base_model_name_or_path = base.location
     for parameter in trained_parameters(model).values():
-        parameter.data = parameter.data.to(torch.float32)
+        parameter.data = parameter.data.to(base.model.device, torch.float32)
     set_evaluation_mode(model)
     return model
 
