@@ -11,8 +11,8 @@ STACK_BYTES = 2**29
 HELD_BESIDES = 3
 """An adapter is also held as received, as trained, and as the change that is encoded."""
 WORKER_BYTES = 5e8
-"""A worker's interpreter with torch, transformers and PEFT, and its data: 0.47 to 0.49 GB resident in
-the built-in experiment (`Rss` of /proc/PID/smaps_rollup), of which a third is shared."""
+"""A worker's interpreter with torch, transformers and PEFT, and its data: 0.47 to 0.49 GB resident
+in the built-in experiment (`Rss` of /proc/PID/smaps_rollup), of which a third is shared."""
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
