@@ -42,14 +42,16 @@ def assert_same_records(ours: list[dict[str, Any]], folder: Path) -> None:
 def test_stacks_give_the_same_records(engine: str, sequential: Path, tmp_path: Path) -> None:
     ours = run(tmp_path / "run", f"engine={engine}", "workers=2")
     assert_same_records(ours, sequential)
+    config = Run.open(tmp_path / "run").config
     one, other = (
         torch.cat([x.flatten() for x in read_adapter(folder / "adapter").values()])
         for folder in (tmp_path / "run", sequential)
     )
-    # As a whole: AdamW divides by the gradient's own size, so that a single entry whose gradient is
-    # no more than rounding may move by a part of a step this way or that.
-    assert float((one - other).norm()) < 1e-5 * float(other.norm())
-    config = Run.open(tmp_path / "run").config
+    # AdamW divides by the gradient's own size, so that a single entry whose gradient is no more
+    # than rounding may move by a part of a step this way or that; all others agree.
+    apart = (one - other).abs()
+    assert float((apart > 1e-5).double().mean()) < 2e-4
+    assert float(apart.max()) < config.training.learning_rate
     assert (config.engine, config.workers) == (engine, 2 if "workers" in engine else None)
 
 
