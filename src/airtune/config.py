@@ -104,10 +104,10 @@ class CohortSection(Section):
 class TrainingSection(Section):
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="adamw | sgd")
     learning_rate: float = Field(
-        0.015, gt=0, description="local; suits the built-in model, larger ones want 1e-4 to 1e-3"
+        0.0125, gt=0, description="local; suits the built-in model, larger ones want 1e-4 to 1e-3"
     )
     batch_size: int = Field(2, ge=1, description="examples a step")
-    local_steps: int = Field(6, ge=1, description="optimiser steps of a client in a round")
+    local_steps: int = Field(8, ge=1, description="optimiser steps of a client in a round")
     max_grad_norm: float = Field(1.0, ge=0, description="gradient norm is clipped here; 0: never")
     keep_optimizer: bool = Field(
         True, description="a client's optimiser moments survive to its next round"
@@ -166,7 +166,7 @@ class ExperimentConfig(Section):
     tuner: Part | None = Field(None, description="replaces the method's tuner")
     codec: Part | None = Field(None, description="replaces the method's codec")
     aggregator: Part | None = Field(None, description="replaces the method's aggregator")
-    rounds: int = Field(40, ge=1, le=MOST_ROUNDS, description="number of rounds")
+    rounds: int = Field(48, ge=1, le=MOST_ROUNDS, description="number of rounds")
     stop: StopSection = Field(default=StopSection(), description="reasons to stop earlier")
     deadline_s: float | None = Field(
         None, gt=0, description="a later update is discarded, its time still charged"

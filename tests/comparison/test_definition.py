@@ -63,7 +63,7 @@ def test_experiment_file_with_methods(tmp_path: Path) -> None:
     # A comparison may name the file instead.
     other = write(tmp_path, "experiment: experiment.yaml\nseeds: [4, 2]\narms: {a: {}, b: }")
     assert [list(arm.configs) for arm in read_comparison(other).arms] == [[4, 2], [4, 2]]
-    assert read_comparison(None, ["fedlora"]).arms[0].configs[0].rounds == 40
+    assert read_comparison(None, ["fedlora"]).arms[0].configs[0].rounds == 48
 
 
 def test_a_part_is_replaced_as_a_whole(tmp_path: Path) -> None:

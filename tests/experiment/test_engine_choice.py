@@ -117,7 +117,7 @@ def test_workers_that_memory_holds(
 def test_short_jobs_say_why_they_take_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_choice, "usable_cores", lambda: 2)
     found = choose_engine(read_config(None, ["rounds=1"]), side_of(FullTuner()), shape_of())
-    assert found.reason == "about 1.9 s of training, too short for worker processes"
+    assert found.reason == "about 2.6 s of training, too short for worker processes"
     assert starts_ahead(read_config(None, []))
     assert not starts_ahead(read_config(None, ["rounds=1"]))
     assert not starts_ahead(read_config(None, ["engine=batched"]))

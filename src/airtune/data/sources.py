@@ -18,7 +18,7 @@ from airtune.seeds import generator
 
 TEST_SHARE = 0.1
 """The share of prompts held out where a source has no test part of its own."""
-BUILTIN_COUNTS = {"train": 4096, "test": 128}
+BUILTIN_COUNTS = {"train": 4096, "test": 256}
 _FILE_KINDS = (".jsonl", ".ndjson", ".csv")
 _STEMS = {
     "train": ("train", "trainset", "training"),

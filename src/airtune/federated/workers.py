@@ -17,6 +17,7 @@ from torch import Tensor
 
 from airtune.errors import AirtuneError
 from airtune.federated.backend import Backend, ClientReport, ClientSide, ClientTask, deal
+from airtune.federated.messages import receive, send
 from airtune.federated.stopwatch import Stopwatch
 from airtune.federated.worker_host import FORKS, WorkerHost
 
@@ -42,9 +43,9 @@ def _serve(make_side: MakeSide, together: int, connection: Connection) -> None:
     try:
         side = make_side()
         while True:
-            connection.send(_answer(side, together, connection.recv()))
+            send(connection, _answer(side, together, receive(connection)))
     except AirtuneError as error:
-        connection.send(error)
+        send(connection, error)
     except (EOFError, ConnectionError):
         # The main process has gone, or wants no more answers.
         pass
@@ -113,7 +114,7 @@ class Workers(Backend):
         """Summed loss and label tokens of each test batch, dealt out in turn to the workers."""
         count = len(self._connections)
         for first, connection in enumerate(self._connections):
-            connection.send(TestShare(adapter, slice(first, None, count)))
+            send(connection, TestShare(adapter, slice(first, None, count)))
         shares = [
             self._receive(connection, "measured the test loss") for connection in self._connections
         ]
@@ -140,7 +141,7 @@ class Workers(Backend):
 
     @staticmethod
     def _give(connection: Connection, tasks: Sequence[ClientTask]) -> Sequence[ClientTask]:
-        connection.send(tasks)
+        send(connection, tasks)
         return tasks
 
     def _take(
@@ -154,7 +155,7 @@ class Workers(Backend):
     @staticmethod
     def _receive(connection: Connection, work: str) -> Any:
         try:
-            answer = connection.recv()
+            answer = receive(connection)
         except (EOFError, ConnectionError):
             raise AirtuneError(
                 f"The worker process that {work} died (out of memory?): "
