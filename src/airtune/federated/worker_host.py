@@ -18,7 +18,6 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing import current_process
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from socket import socketpair
@@ -54,8 +53,6 @@ class WorkerHost:
                 env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
             )
         self._control = Connection(ours.detach())
-        # Workers fetch tensors from this process, and prove by its key that they may.
-        self._control.send_bytes(bytes(current_process().authkey))
         self._started = False
         self._end = weakref.finalize(self, _end, self._process, self._control)
 
@@ -96,7 +93,6 @@ def host(descriptor: int, preloaded: Sequence[str]) -> None:
     for name in preloaded:
         __import__(name)
     control = Connection(descriptor)
-    current_process().authkey = control.recv_bytes()
     children: list[int] = []
     while True:
         try:
