@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from airtune.cli.profile import profile
 from airtune.errors import InputError
-from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.adapter_shape import AdapterShape, EveryParameter
 from airtune.workload.architecture import load_architecture
 from airtune.workload.payload import update_bits
 from airtune.workload.step import Step
@@ -40,6 +40,19 @@ def test_json_is_the_workload() -> None:
     assert answer["whole"]["memory_bytes"] == counted.memory_bytes
     assert len(answer["whole"]["parts"]) == 14
     assert answer["update_bits"] == update_bits(model, adapter)
+
+
+def test_every_parameter() -> None:
+    answer = json.loads(_run("gpt2", "--full", "--batch", "2", "--json").stdout)
+    model, step = load_architecture("gpt2"), Step(2, 256)
+    counted = workload(model, EveryParameter(), step)
+    assert answer["whole"]["adapter_parameters"] == answer["whole"]["parameters"] == 124_439_808
+    assert answer["whole"]["backward_flops"] == counted.backward_flops
+    assert answer["whole"]["memory_bytes"] == counted.memory_bytes
+    assert answer["update_bits"] == update_bits(model, EveryParameter())
+    assert "every parameter trained; one step" in " ".join(_run("gpt2", "--full").stdout.split())
+    for refused in (("--split-point", "2"), ("--pruning-rate", "0.5"), ("--dtype", "bf16")):
+        assert "every parameter" in str(_run("gpt2", "--full", *refused).exception)
 
 
 def test_split_pruned_and_chosen_targets() -> None:

@@ -49,6 +49,7 @@ def sentence_of(problem: dict[str, Any]) -> str:
         ("cell.rate_model", "cqi", "cell.rate_model is cqi", "shannon in a planning problem"),
         ("adapter.target_modules", ["q_proj"], "adapter.target_modules is q_proj", "c_attn"),
         ("adapter.target_modules", 3, "adapter.target_modules is 3", "list of module names"),
+        ("adapter.kind", "full", "adapter.kind is full", "must be lora in a planning problem"),
         ("round", -1, "round is -1", "whole number >= 0"),
         ("round", "median", "round is median", "whole number >= 0"),
         ("uplink_dtype", "int3", "uplink_dtype is int3", "fp16"),

@@ -23,6 +23,9 @@ def profile(
     target_modules: Annotated[
         str, typer.Option(help="all-linear, or module names separated by commas.")
     ] = "all-linear",
+    full: Annotated[
+        bool, typer.Option("--full", help="Every parameter is trained, in place of LoRA.")
+    ] = False,
     tokens: Annotated[int, typer.Option(help="Tokens in a sequence, padding included.")] = 256,
     batch: Annotated[int, typer.Option(help="Sequences in a step.")] = 8,
     pruning_rate: Annotated[float, typer.Option(help="Share of every block removed.")] = 0.0,
@@ -33,12 +36,21 @@ def profile(
     update_dtype: Annotated[str, typer.Option(help="Type of what is sent.")] = "fp32",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Parameters, FLOPs, bits and memory of one LoRA training step, part by part.
+    """Parameters, FLOPs, bits and memory of one training step, part by part.
 
     From the model's config alone: nothing is loaded, so a 70 B model takes no longer than GPT-2.
     """
     wanted = _Wanted(
-        model, rank, target_modules, tokens, batch, pruning_rate, split_point, dtype, update_dtype
+        model,
+        rank,
+        target_modules,
+        full,
+        tokens,
+        batch,
+        pruning_rate,
+        split_point,
+        dtype,
+        update_dtype,
     )
     answer = _count(wanted)
     if json:
@@ -54,6 +66,7 @@ class _Wanted:
     model: str
     rank: int
     target_modules: str
+    full: bool
     tokens: int
     batch: int
     pruning_rate: float
@@ -72,7 +85,7 @@ class _Answer:
 
 
 def _count(wanted: _Wanted) -> _Answer:
-    from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape
+    from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape, EveryParameter, Trained
     from airtune.workload.architecture import load_architecture
     from airtune.workload.payload import update_bits
     from airtune.workload.step import Step
@@ -80,7 +93,9 @@ def _count(wanted: _Wanted) -> _Answer:
 
     model = load_architecture(wanted.model)
     names = tuple(name.strip() for name in wanted.target_modules.split(",") if name.strip())
-    adapter = AdapterShape(wanted.rank, ALL_LINEAR if names == (ALL_LINEAR,) else names)
+    adapter: Trained = AdapterShape(wanted.rank, ALL_LINEAR if names == (ALL_LINEAR,) else names)
+    if wanted.full:
+        adapter = EveryParameter()
     step, precision = Step(wanted.batch, wanted.tokens), Precision(wanted.dtype)
     rate, cut = wanted.pruning_rate, wanted.split_point
     if cut is None:
@@ -118,9 +133,10 @@ def _print_tables(wanted: _Wanted, answer: _Answer) -> None:
 
     console, model = Console(highlight=False), answer.architecture
     pruned = f", pruned by {wanted.pruning_rate:.0%}" if wanted.pruning_rate else ""
+    lora = f"LoRA rank {wanted.rank} on {wanted.target_modules}"
     console.print(
         f"{wanted.model} ({model.family}, {model.block_count} blocks of width {model.hidden_size}"
-        f"{pruned}), LoRA rank {wanted.rank} on {wanted.target_modules}; one step of "
+        f"{pruned}), {'every parameter trained' if wanted.full else lora}; one step of "
         f"{wanted.batch} x {wanted.tokens} tokens, {wanted.dtype}"
     )
     for name, half in answer.halves.items():
@@ -140,7 +156,7 @@ def _table(name: str, half: "Workload", update_dtype: str) -> Any:
     table = Table(box=None, pad_edge=False)
     table.add_column(name, no_wrap=True)
     # Units stand in the heading, so that the table fits a terminal of 80 columns.
-    for heading in ("parameters", "adapter bit", "forward FLOP", "backward FLOP", "output bit"):
+    for heading in ("parameters", "update bit", "forward FLOP", "backward FLOP", "output bit"):
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     table.add_column("memory\nB", justify="right", no_wrap=True)
     sent = dtype_bits(update_dtype)

@@ -1,4 +1,4 @@
-"""Which matrices LoRA adapts and at which rank, checked against an architecture.
+"""What is trained: LoRA on some matrices, checked against an architecture, or every parameter.
 
 An adapted matrix W (out x in) gains A (rank x in) and B (out x rank); see Hu et al., LoRA,
 arXiv 2106.09685, section 4.1.
@@ -6,6 +6,7 @@ arXiv 2106.09685, section 4.1.
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TypeAlias
 
 from airtune.errors import InputError
 from airtune.workload.architecture import Architecture
@@ -74,6 +75,27 @@ class AdapterShape:
         return Adaptation(chosen, self.rank)
 
 
+@dataclass(frozen=True)
+class EveryParameter:
+    """Full tuning, in an adapter's place: matrices, biases, norms, token and position tables.
+
+    A tied LM head is the token table and counts once. `rank` is that of no adapter.
+    """
+
+    rank: int = 0
+
+    def adapted(self, architecture: Architecture) -> frozenset[str]:
+        """No matrix has an adapter."""
+        return frozenset()
+
+    def adaptation(self, architecture: Architecture) -> Adaptation:
+        """Every parameter."""
+        return Adaptation(frozenset(), 0, whole=True)
+
+
+Trained: TypeAlias = AdapterShape | EveryParameter
+
+
 def _matches(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
@@ -93,13 +115,16 @@ def _refuse_unknown(targets: str | tuple[str, ...], linears: tuple[Linear, ...])
 
 
 def adapter_tensors(
-    architecture: Architecture, adapter: AdapterShape, blocks: range | None = None
+    architecture: Architecture, adapter: Trained, blocks: range | None = None
 ) -> dict[str, tuple[int, int]]:
     """PEFT's tensor names and shapes of an adapter, in module order.
 
     `blocks` limits it to some blocks, as a split model's client half holds; the projections beside
-    the blocks belong to the half that holds the first, or the last, block.
+    the blocks belong to the half that holds the first, or the last, block. Every parameter of a
+    model counts as one column, of a name of its own: what a flat frame's length depends on.
     """
+    if isinstance(adapter, EveryParameter):
+        return {"parameters": (architecture.parameters, 1)}
     adapted = adapter.adapted(architecture)
     blocks = range(architecture.block_count) if blocks is None else blocks
     structure = architecture.structure
@@ -123,8 +148,8 @@ def adapter_tensors(
 
 
 def adapter_parameters(
-    architecture: Architecture, adapter: AdapterShape, blocks: range | None = None
+    architecture: Architecture, adapter: Trained, blocks: range | None = None
 ) -> int:
-    """How many numbers the adapter holds: sum over adapted matrices of rank (in + out)."""
+    """How many numbers are trained: sum over adapted matrices of rank (in + out), or all."""
     shapes = adapter_tensors(architecture, adapter, blocks).values()
     return sum(rows * columns for rows, columns in shapes)

@@ -68,6 +68,21 @@ class Architecture:
         return structure.norm.parameters_per_element * elements
 
     @property
+    def table_parameters(self) -> int:
+        """The token table, and the table of learned positions where there is one."""
+        return self.vocab_size * self.widths.embedding + self.position_rows * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """All learned numbers of the model; a tied head is the token table and counts once."""
+        structure, widths = self.structure, self.widths
+        blocks = sum(linear.parameters(widths) for linear in structure.linears)
+        beside = (*structure.input_linears, *structure.output_linears)
+        around = sum(linear.parameters(widths) for linear in beside)
+        inside = self.block_count * (blocks + self.norm_parameters)
+        return self.table_parameters + around + inside + self.head_parameters
+
+    @property
     def head_parameters(self) -> int:
         """Final norm and LM head; a tied head is the token table, counted at the embedding."""
         structure = self.structure

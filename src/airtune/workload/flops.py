@@ -1,10 +1,10 @@
 """Floating point operations of a training step, counted as torch's FlopCounterMode counts them.
 
 A product of (m x k) and (k x n) is 2 m k n operations. Attention multiplies full score matrices,
-as eager attention does, without halving for causality. Backward with a frozen base: gradients of
-activations wherever something trainable lies below, gradients of weights for adapters only.
-Left out: norms, activation functions, rotary positions, softmax, the loss and the optimiser, which
-are elementwise and multiply no matrices.
+as eager attention does, without halving for causality. Backward: gradients of activations wherever
+something trainable lies below, gradients of weights for what is trained (adapters or matrices).
+Left out: norms, activation functions, rotary positions, softmax, the gradients of biases, norms and
+token and position tables (sums, no products), the loss and the optimiser.
 """
 
 from dataclasses import dataclass
@@ -25,17 +25,23 @@ class Flops:
 
 
 def linear_flops(
-    linear: Linear, widths: Widths, positions: int, rank: int, input_needs_gradient: bool
+    linear: Linear,
+    widths: Widths,
+    positions: int,
+    adaptation: Adaptation,
+    input_needs_gradient: bool,
 ) -> tuple[int, int]:
-    """Forward and backward operations of one matrix with its adapter, for P rows.
+    """Forward and backward operations of one matrix with its adapter, if it has one, for P rows.
 
     forward  = 2 P in out + 2 P r (in + out)
     backward = 2 P r (in + 2 out)                       (of A, B and A x)
              + 2 P in out + 2 P r in                    (of x, where x needs a gradient)
+             + 2 P in out                               (of the matrix, where it is trained itself)
     """
     read, write = linear.input_width(widths), linear.output_width(widths)
+    rank = adaptation.of(linear)
     forward = 2 * positions * (read * write + rank * (read + write))
-    backward = 2 * positions * rank * (read + 2 * write)
+    backward = 2 * positions * (rank * (read + 2 * write) + adaptation.whole * read * write)
     if input_needs_gradient:
         backward += 2 * positions * (read * write + rank * read)
     return forward, backward
@@ -62,7 +68,7 @@ def block_flops(
             linear,
             architecture.widths,
             step.positions,
-            adaptation.of(linear),
+            adaptation,
             flow.input_of(linear.role),
         )
         forward, backward = forward + ahead, backward + back
@@ -70,19 +76,24 @@ def block_flops(
 
 
 def embedding_flops(architecture: Architecture, adaptation: Adaptation, step: Step) -> Flops:
-    """Looking up tokens multiplies nothing; the projection that OPT-350m puts after it does."""
+    """Looking up tokens multiplies nothing, and neither does the gradient of the table; the
+    projection that OPT-350m puts after it does."""
     linears = architecture.structure.input_linears
-    return _chain(architecture, linears, adaptation, step, input_needs_gradient=False)
+    return _chain(architecture, linears, adaptation, step, input_needs_gradient=adaptation.whole)
 
 
 def head_flops(
     architecture: Architecture, adaptation: Adaptation, step: Step, input_needs_gradient: bool
 ) -> Flops:
-    """The projection before the LM head, if any, and the LM head: 2 rows width vocabulary."""
+    """The projection before the LM head, if any, and the LM head: 2 rows width vocabulary.
+
+    Backward has as much for the head's input and, where the head is trained, for its matrix: a tied
+    one, too, whose other gradient, that of the token table, multiplies nothing.
+    """
     linears = architecture.structure.output_linears
     before = _chain(architecture, linears, adaptation, step, input_needs_gradient)
     logits = 2 * step.logit_rows * architecture.widths.embedding * architecture.vocab_size
-    backward = before.backward + logits * before.output_needs_gradient
+    backward = before.backward + logits * (before.output_needs_gradient + adaptation.whole)
     return Flops(before.forward + logits, backward, before.output_needs_gradient)
 
 
@@ -97,8 +108,7 @@ def _chain(
     forward = backward = 0
     needs = input_needs_gradient
     for linear in linears:
-        rank = adaptation.of(linear)
-        ahead, back = linear_flops(linear, architecture.widths, step.positions, rank, needs)
+        ahead, back = linear_flops(linear, architecture.widths, step.positions, adaptation, needs)
         forward, backward = forward + ahead, backward + back
-        needs = needs or rank > 0
+        needs = needs or adaptation.trains(linear)
     return Flops(forward, backward, needs)

@@ -1,7 +1,8 @@
-"""Where a gradient must flow in a block when the base is frozen.
+"""Where a gradient must flow in a block, with a frozen base or without.
 
 Autograd computes a gradient only for what something trainable lies below, and keeps a tensor only
-if such a gradient needs it. Both FLOPs and memory follow from these switches.
+if such a gradient needs it. Both FLOPs and memory follow from these switches. Where every parameter
+is trained, the token table is, too, and lies below everything: each switch is on.
 """
 
 from collections.abc import Mapping
@@ -12,14 +13,19 @@ from airtune.workload.block import Linear, Role, Structure
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Which matrices are adapted, at which rank."""
+    """What is trained: LoRA of one rank on the named matrices or, `whole`, every parameter."""
 
     names: frozenset[str]
     rank: int
+    whole: bool = False
 
     def of(self, linear: Linear) -> int:
         """The rank at this matrix, 0 where it is not adapted."""
         return self.rank if linear.name in self.names else 0
+
+    def trains(self, linear: Linear) -> bool:
+        """Whether the matrix, or an adapter on it, is trained."""
+        return self.whole or linear.name in self.names
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class GradientFlow:
 
 def gradient_flow(structure: Structure, adaptation: Adaptation, enters: bool) -> GradientFlow:
     """The switches of one block; `enters`: something trainable lies below the block."""
-    adapted = {linear.role: adaptation.of(linear) > 0 for linear in structure.linears}
+    adapted = {linear.role: adaptation.trains(linear) for linear in structure.linears}
     fused = adapted.get(Role.FUSED_QKV, False)
     query, key, value = (
         enters or fused or adapted.get(role, False) for role in (Role.QUERY, Role.KEY, Role.VALUE)

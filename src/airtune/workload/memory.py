@@ -1,9 +1,10 @@
 """Memory of a training step in PyTorch: what the backward pass keeps, part by part.
 
 Read off transformers' modelling code and autograd: a frozen matrix keeps nothing of its input, an
-adapted one keeps its input (in fp32, the adapter's type) and A x; a norm keeps its input; attention
-keeps queries, keys, values and, eager, the full probabilities; the MLP keeps what its activation
-function and gate need. Bytes per number: `width` for the base's dtype, 4 for adapters.
+adapted one keeps its input (in fp32, the adapter's type) and A x, a trained one its input; a norm
+keeps its input, a trained RMS norm also its answer before the weight; attention keeps queries,
+keys, values and, eager, the full probabilities; the MLP keeps what its activation function and gate
+need. Bytes per number: `width` for the base's dtype, 4 for what is trained.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ Attention = Literal["sdpa", "eager"]
 """sdpa (transformers' default) keeps no score matrix; eager keeps all of it."""
 
 ADAPTER_BYTES = 4
-"""Adapters, their gradients and optimiser moments are fp32, whatever the base's dtype is."""
+"""What is trained, its gradients and optimiser moments are fp32, whatever the base's dtype is."""
 
 _ARRAYS_KEPT = {
     "gelu": 1, "gelu_pytorch_tanh": 1, "silu": 1, "swish": 1, "relu": 1,
@@ -33,11 +34,13 @@ OPTIMIZER_MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
 
 @dataclass(frozen=True)
 class _Store:
-    """Sizes that every count below shares: rows, bytes of the base's dtype, kind of attention."""
+    """What every count below shares: rows, bytes of the base's dtype, kind of attention, and
+    whether norms are trained."""
 
     step: Step
     width: int
     attention: Attention
+    trained_norms: bool
 
     @property
     def rows(self) -> int:
@@ -53,7 +56,7 @@ def block_stored_bytes(
     attention: Attention = "sdpa",
 ) -> int:
     """Bytes that one block keeps between forward and backward."""
-    store = _Store(step, dtype_bytes, attention)
+    store = _Store(step, dtype_bytes, attention, adaptation.whole)
     flow = gradient_flow(architecture.structure, adaptation, input_needs_gradient)
     structure = architecture.structure
     normed = (flow.middle, flow.output) if structure.norm_after else (flow.normed, flow.middle)
@@ -69,20 +72,25 @@ def block_stored_bytes(
 def chain_stored_bytes(
     architecture: Architecture, linears: tuple[Linear, ...], adaptation: Adaptation, step: Step
 ) -> int:
-    """Bytes that adapted projections beside the blocks keep: the input of A, and A x."""
-    return sum(
-        ADAPTER_BYTES * step.positions * (linear.input_width(architecture.widths) + rank)
+    """Bytes that trained projections beside the blocks keep: their input, and A x."""
+    widths = architecture.widths
+    numbers = sum(
+        linear.input_width(widths) + adaptation.of(linear)
         for linear in linears
-        if (rank := adaptation.of(linear))
+        if adaptation.trains(linear)
     )
+    return ADAPTER_BYTES * step.positions * numbers
 
 
-def final_norm_bytes(architecture: Architecture, step: Step, dtype_bytes: int) -> int:
-    """Bytes that the norm after the last block keeps."""
+def head_stored_bytes(
+    architecture: Architecture, adaptation: Adaptation, step: Step, dtype_bytes: int
+) -> int:
+    """Bytes that the norm after the last block keeps, and a trained LM head of its input."""
+    head = ADAPTER_BYTES * step.logit_rows * architecture.widths.embedding * adaptation.whole
     if not architecture.structure.final_norm:
-        return 0
-    store = _Store(step, dtype_bytes, "sdpa")
-    return _norm_bytes(architecture.structure.norm, architecture.hidden_size, 1, store)
+        return head
+    store = _Store(step, dtype_bytes, "sdpa", adaptation.whole)
+    return head + _norm_bytes(architecture.structure.norm, architecture.hidden_size, 1, store)
 
 
 def loss_bytes(architecture: Architecture, step: Step) -> int:
@@ -95,9 +103,14 @@ def loss_bytes(architecture: Architecture, step: Step) -> int:
 
 
 def _norm_bytes(norm: Norm, elements: int, groups: int, store: _Store) -> int:
-    """A norm over `elements` numbers per row in `groups` groups keeps input and statistics."""
+    """A norm over `elements` numbers per row in `groups` groups keeps input and statistics.
+
+    transformers multiplies an RMS norm's answer by the weight in an operation of its own, which
+    keeps that answer for the weight's gradient.
+    """
     if norm.kind is NormKind.RMS:
-        return 4 * store.rows * (elements + groups)
+        answer = store.width * elements * store.trained_norms
+        return store.rows * (4 * (elements + groups) + answer)
     return store.width * store.rows * (elements + 2 * groups)
 
 
@@ -137,8 +150,8 @@ def _mlp_bytes(architecture: Architecture, flow: GradientFlow, store: _Store) ->
 def _adapter_input_bytes(
     architecture: Architecture, adaptation: Adaptation, flow: GradientFlow, store: _Store
 ) -> int:
-    """Inputs of adapted matrices, and A x. A base below fp32 is cast once per adapted matrix."""
-    adapted = [linear for linear in architecture.structure.linears if adaptation.of(linear)]
+    """Inputs of trained matrices, and A x. A base below fp32 is cast once per adapted matrix."""
+    adapted = [linear for linear in architecture.structure.linears if adaptation.trains(linear)]
     kept = len(adapted) * adaptation.rank * ADAPTER_BYTES * store.rows
     widths = architecture.widths
     if store.width < ADAPTER_BYTES:

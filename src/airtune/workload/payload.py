@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from airtune.errors import InputError
-from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
+from airtune.workload.adapter_shape import (
+    AdapterShape,
+    Trained,
+    adapter_parameters,
+    adapter_tensors,
+)
 from airtune.workload.architecture import Architecture
 from airtune.workload.pruning import pruned
 
@@ -71,7 +76,7 @@ def flat_update_bits(coordinates: int, dtype: str = "fp32") -> int:
 
 def update_bits(
     architecture: Architecture,
-    adapter: AdapterShape,
+    adapter: Trained,
     dtype: str = "fp32",
     pruning_rate: float = 0.0,
     blocks: range | None = None,

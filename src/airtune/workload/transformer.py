@@ -7,7 +7,7 @@ or timed, so a 70 B model costs as little as a small one.
 from dataclasses import dataclass, replace
 
 from airtune.errors import InputError
-from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.adapter_shape import EveryParameter, Trained
 from airtune.workload.architecture import Architecture
 from airtune.workload.block import Linear
 from airtune.workload.flops import Flops, block_flops, embedding_flops, head_flops
@@ -18,7 +18,7 @@ from airtune.workload.memory import (
     Attention,
     block_stored_bytes,
     chain_stored_bytes,
-    final_norm_bytes,
+    head_stored_bytes,
     loss_bytes,
 )
 from airtune.workload.payload import dtype_bits
@@ -31,8 +31,8 @@ class Part:
     """One part of the model in one training step.
 
     `activation_bits` is the size of its output, which is what a cut after it sends;
-    `stored_bytes` is what it keeps for the backward pass; `memory_bytes` adds its weights, its
-    adapter, the adapter's gradient and the optimiser's moments.
+    `stored_bytes` is what it keeps for the backward pass; `memory_bytes` adds its weights, what is
+    trained of it or beside it (`adapter_parameters`), the gradient and the optimiser's moments.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Workload:
 
     @property
     def parameters(self) -> int:
-        """Frozen parameters held."""
+        """Parameters of the model held, frozen or not."""
         return sum(part.parameters for part in self.parts)
 
     @property
@@ -85,8 +85,9 @@ class Workload:
     def memory_bytes(self) -> int:
         """Peak memory: weights, adapter, gradients, optimiser, kept activations, the loss.
 
-        Left out: the runtime itself (Python and PyTorch, 0.3 to 0.5 GB), temporaries inside one
-        operation, the allocator's fragmentation, tokenised data, and a second copy of the adapter.
+        The gradients are those of the step before, held until the next backward pass. Left out: the
+        runtime itself (Python and PyTorch, 0.3 to 0.5 GB), temporaries inside one operation, the
+        allocator's fragmentation, tokenised data, and a second copy of the adapter.
         """
         return sum(part.memory_bytes for part in self.parts) + self.working_bytes
 
@@ -110,10 +111,10 @@ class Precision:
         """Bytes of one number of the base model."""
         return dtype_bits(self.dtype) // 8
 
-    def memory_bytes(self, parameters: int, trained: int, stored: int) -> int:
-        """Weights + adapter (value, gradient, moments) + kept activations."""
+    def memory_bytes(self, frozen: int, trained: int, stored: int) -> int:
+        """Frozen weights + what is trained (value, gradient, moments) + kept activations."""
         per_trained = ADAPTER_BYTES * (2 + OPTIMIZER_MOMENTS[self.optimizer])
-        return parameters * self.dtype_bytes + trained * per_trained + stored
+        return frozen * self.dtype_bytes + trained * per_trained + stored
 
 
 DEFAULT_PRECISION = Precision()
@@ -121,14 +122,15 @@ DEFAULT_PRECISION = Precision()
 
 def workload(
     architecture: Architecture,
-    adapter: AdapterShape,
+    adapter: Trained,
     step: Step,
     pruning_rate: float = 0.0,
     precision: Precision = DEFAULT_PRECISION,
 ) -> Workload:
     """The whole model's work in one step, with every block pruned at `pruning_rate`.
 
-    Raises InputError for target modules, ranks, rates and lengths that the model does not allow.
+    Raises InputError for target modules, ranks, rates and lengths that the model does not allow,
+    and for every parameter of a pruned model, or of one below fp32.
     """
     builder = _builder(architecture, adapter, step, pruning_rate, precision)
     parts = builder.parts(range(architecture.block_count))
@@ -137,7 +139,7 @@ def workload(
 
 def split_workload(
     architecture: Architecture,
-    adapter: AdapterShape,
+    adapter: Trained,
     step: Step,
     split_point: int,
     pruning_rate: float = 0.0,
@@ -146,8 +148,11 @@ def split_workload(
     """The client half (embedding and `split_point` blocks) and the server half (the rest, LM head).
 
     FLOPs of the halves add up to the whole model's. Both halves hold the token table of a tied
-    model, so parameters add up to more. Raises InputError unless 1 <= split_point < blocks.
+    model, so parameters add up to more. Raises InputError unless 1 <= split_point < blocks, and for
+    every parameter: what a split trains is LoRA.
     """
+    if isinstance(adapter, EveryParameter):
+        raise InputError("split_point", split_point, "left out where every parameter is trained")
     last = architecture.block_count - 1
     if not 1 <= split_point <= last:
         raise InputError(
@@ -189,7 +194,7 @@ def activation_bits(architecture: Architecture, tokens: int, dtype: str = "fp32"
 
 def _builder(
     architecture: Architecture,
-    adapter: AdapterShape,
+    adapter: Trained,
     step: Step,
     pruning_rate: float,
     precision: Precision,
@@ -198,6 +203,10 @@ def _builder(
         allowed = f"at most {architecture.max_tokens} for this model"
         raise InputError("tokens", step.tokens, allowed)
     adaptation = adapter.adaptation(architecture)
+    if adaptation.whole and pruning_rate:
+        raise InputError("pruning_rate", pruning_rate, "0 where every parameter is trained")
+    if adaptation.whole and precision.dtype != "fp32":
+        raise InputError("dtype", precision.dtype, "fp32 where every parameter is trained")
     return _Builder(pruned(architecture, pruning_rate), adaptation, step, precision)
 
 
@@ -236,10 +245,12 @@ class _Builder:
     ) -> Part:
         widths = self.architecture.widths
         parameters = other_parameters + sum(linear.parameters(widths) for linear in linears)
-        trained = sum(
+        adapters = sum(
             self.adaptation.of(linear) * (linear.input_width(widths) + linear.output_width(widths))
             for linear in linears
         )
+        whole = self.adaptation.whole
+        trained, frozen = (parameters, 0) if whole else (adapters, parameters)
         return Part(
             name=name,
             parameters=parameters,
@@ -248,16 +259,15 @@ class _Builder:
             backward_flops=flops.backward,
             activation_bits=output_numbers * dtype_bits(self.precision.dtype),
             stored_bytes=stored,
-            memory_bytes=self.precision.memory_bytes(parameters, trained, stored),
+            memory_bytes=self.precision.memory_bytes(frozen, trained, stored),
         )
 
     def _embedding(self, flops: Flops) -> Part:
         model = self.architecture
         linears = model.structure.input_linears
-        tables = model.vocab_size * model.widths.embedding + model.position_rows * model.hidden_size
         stored = chain_stored_bytes(model, linears, self.adaptation, self.step)
         outputs = self.step.positions * model.hidden_size
-        return self._part("embedding", linears, tables, flops, stored, outputs)
+        return self._part("embedding", linears, model.table_parameters, flops, stored, outputs)
 
     def _block(self, flops: Flops, needs: bool) -> Part:
         model, precision = self.architecture, self.precision
@@ -272,6 +282,8 @@ class _Builder:
         model = self.architecture
         linears = model.structure.output_linears
         stored = chain_stored_bytes(model, linears, self.adaptation, self.step)
-        stored += needs * final_norm_bytes(model, self.step, self.precision.dtype_bytes)
+        stored += needs * head_stored_bytes(
+            model, self.adaptation, self.step, self.precision.dtype_bytes
+        )
         outputs = self.step.logit_rows * model.vocab_size
         return self._part("head", linears, model.head_parameters, flops, stored, outputs)

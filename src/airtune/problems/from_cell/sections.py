@@ -31,7 +31,7 @@ _TOP = ("method", "model", "dtype", "adapter", "cell", "clients", "training", "t
         "seed", "uplink_dtype")  # fmt: skip
 # The keys after the first two (three) do not change what a step costs; they are known so that an
 # experiment's section can be used as it is.
-_ADAPTER = ("rank", "target_modules", "alpha", "dropout", "start")
+_ADAPTER = ("rank", "target_modules", "kind", "alpha", "dropout", "start")
 _TRAINING = ("batch_size", "local_steps", "optimizer", "learning_rate", "max_grad_norm",
              "keep_optimizer", "schedule", "warmup_rounds")  # fmt: skip
 _CLIENTS = ("count", "devices", "device_file")
@@ -56,6 +56,11 @@ def read_scene(
     refuse_unknown(mapping, (*_TOP, *own_keys), "")
     top = Reader(mapping)
     adapter = _section(mapping, "adapter", _ADAPTER)
+    if adapter.text("kind", "lora") != "lora":
+        raise InputError(
+            "adapter.kind", adapter.text("kind"), "lora in a planning problem",
+            "ranks and LoRA's factors are what the methods planned here divide",
+        )  # fmt: skip
     training = _section(mapping, "training", _TRAINING)
     clients = _section(mapping, "clients", (*_CLIENTS, "examples") if weighted else _CLIENTS)
     count = clients.count("count", CLIENTS)
