@@ -133,6 +133,7 @@ def test_rows_are_taken_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
     upstream = torch.randn(11, generator=draws)
     (wanted,) = torch.autograd.grad(expected, states, upstream)
     monkeypatch.setitem(label_loss._LOGITS_AT_ONCE, "cpu", 90)
+    monkeypatch.setitem(label_loss._SOFTMAX_AT_ONCE, "cpu", 60)
     monkeypatch.setattr(label_loss, "_LEAST_ROWS", 2)
     widths: list[int] = []
     linear = torch.nn.functional.linear

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from airtune.tuning.attention_kernel import training_attention
+
 BODIES = {
     "GPT2LMHeadModel": "transformer",
     "OPTForCausalLM": "model.decoder",
@@ -26,6 +28,8 @@ more, and where the body is. Everything else (a soft cap on logits, say) runs it
 _LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
 _LEAST_ROWS = 256
 """Below it a product in bf16 spends its time on packing the head's matrix."""
+_SOFTMAX_AT_ONCE = {"cpu": 2**17, "cuda": 2**27}
+"""Logits whose softmax is taken together: on a processor, what stays in a core's own cache."""
 
 
 def label_losses(
@@ -48,8 +52,10 @@ def label_losses(
     # Behind the last real token nothing is seen: causal attention needs no mask against padding
     # on the right, and runs faster without.
     mask = None if is_right_padded(attention_mask) else attention_mask
-    hidden = body(input_ids=token_ids, attention_mask=mask, use_cache=False).last_hidden_state
-    return head_losses(hidden[:, :-1][wanted], labels, head.weight, head.bias)
+    weight = head.weight
+    with training_attention(weight.device, weight.dtype, token_ids.shape[1]):
+        hidden = body(input_ids=token_ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return head_losses(hidden[:, :-1][wanted], labels, weight, head.bias)
 
 
 def find_body(causal: Any) -> Any:
@@ -84,19 +90,13 @@ class _HeadLosses(torch.autograd.Function):
     ) -> Tensor:
         rows = max(_LEAST_ROWS, _LOGITS_AT_ONCE[weight.device.type] // weight.shape[0])
         losses = torch.empty(len(states), dtype=torch.float32, device=states.device)
-        wants_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(states) if wants_gradient else None
+        gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         for start in range(0, len(states), rows):
             part = slice(start, start + rows)
-            logits = torch.nn.functional.linear(states[part], weight, bias).float()
-            index = labels[part, None]
-            largest = logits.amax(dim=1, keepdim=True)
-            picked = logits.gather(1, index) - largest
-            total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
-            losses[part] = (total.log() - picked)[:, 0]
+            logits = torch.nn.functional.linear(states[part], weight, bias)
+            losses[part] = _to_errors(logits, labels[part])
             if gradient is not None:
-                logits.div_(total).scatter_add_(1, index, torch.full_like(picked, -1.0))
-                torch.mm(logits.to(weight.dtype), weight, out=gradient[part])
+                torch.mm(logits, weight, out=gradient[part])
         ctx.save_for_backward(gradient)
         return losses
 
@@ -105,3 +105,22 @@ class _HeadLosses(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream[:, None].to(gradient.dtype), None, None, None
+
+
+def _to_errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """Turn logits [label, word] into `softmax(z) - onehot` in place; losses [label], all in fp32.
+
+    A few rows at a time, so that the six passes over them run in the cache.
+    """
+    rows = max(1, _SOFTMAX_AT_ONCE[logits.device.type] // logits.shape[1])
+    losses = []
+    for part, own in zip(torch.split(logits, rows), torch.split(labels, rows), strict=True):
+        errors, index = part.float(), own[:, None]
+        largest = errors.amax(dim=1, keepdim=True)
+        picked = errors.gather(1, index) - largest
+        total = errors.sub_(largest).exp_().sum(dim=1, keepdim=True)
+        losses.append((total.log() - picked)[:, 0])
+        errors.div_(total).scatter_add_(1, index, torch.full_like(picked, -1.0))
+        if errors.dtype != part.dtype:
+            part.copy_(errors)
+    return torch.cat(losses)
