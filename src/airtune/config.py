@@ -54,6 +54,9 @@ def unknown_key(field: str, key: str, known: Sequence[str]) -> AirtuneError:
 
 
 class AdapterSection(Section):
+    kind: Literal["lora", "full"] = Field(
+        "lora", description="lora | full (every parameter is trained; the keys below do nothing)"
+    )
     rank: int = Field(8, ge=1, description="LoRA rank r")
     alpha: float | None = Field(None, gt=0, description="LoRA alpha; null is twice the rank")
     target_modules: str | list[str] = Field(
@@ -104,7 +107,10 @@ class CohortSection(Section):
 class TrainingSection(Section):
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="adamw | sgd")
     learning_rate: float = Field(
-        0.0125, gt=0, description="local; suits the built-in model, larger ones want 1e-4 to 1e-3"
+        0.0125,
+        gt=0,
+        description="local; suits LoRA on the built-in model (full tuning: 0.003), larger models "
+        "want 1e-4 to 1e-3",
     )
     batch_size: int = Field(2, ge=1, description="examples a step")
     local_steps: int = Field(8, ge=1, description="optimiser steps of a client in a round")
@@ -144,7 +150,7 @@ class ExperimentConfig(Section):
 
     model: str = Field("builtin", description="builtin, a folder, or a hub name")
     dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype of the frozen base")
-    adapter: AdapterSection = Field(default=AdapterSection(), description="the LoRA adapter")
+    adapter: AdapterSection = Field(default=AdapterSection(), description="what is trained")
     data: DataSection = Field(default=DataSection(), description="what is learned")
     clients: ClientsSection = Field(default=ClientsSection(), description="who learns it")
     cohort: CohortSection = Field(default=CohortSection(), description="who is asked each round")

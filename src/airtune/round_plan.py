@@ -27,6 +27,7 @@ class ClientPlan:
     split model has two uplinks, `main` to the main server and `federated` to the federated server;
     `bandwidth_hz` and `tx_power_w` are then those of `main`, and gradients come down on
     `downlink_share` of the downlink's band and power (None: not charged).
+    `rank` is 0 where every parameter is trained, without an adapter.
     `kept_ranks` says how many LoRA ranks of each adapted matrix travel where the counts differ by
     matrix (None: `sparsity` says it for all alike).
     """
@@ -45,7 +46,8 @@ class ClientPlan:
 
     def record(self) -> dict[str, Any]:
         """The decisions that differ from "everything kept", for `rounds.jsonl`."""
-        decisions: dict[str, Any] = {"rank": self.rank, "tx_power_w": self.tx_power_w}
+        decisions: dict[str, Any] = {"rank": self.rank} if self.rank else {}
+        decisions["tx_power_w"] = self.tx_power_w
         if self.pruning_rate:
             decisions["pruning_rate"] = self.pruning_rate
         if self.sparsity:

@@ -46,7 +46,7 @@ def shape_of(tokens: float = 200.0) -> JobShape:
 
 
 def side_of(tuner: Tuner) -> Any:
-    model = SimpleNamespace(named_modules=dict)
+    model = SimpleNamespace(named_modules=dict, named_parameters=dict)
     return SimpleNamespace(method=SimpleNamespace(tuner=tuner), model=model)
 
 

@@ -23,12 +23,16 @@ def export(
         bool, typer.Option("--merge", help="Write the whole model with the adapter merged in.")
     ] = False,
 ) -> None:
-    """Write a run's adapter (PEFT), or with --merge the tuned model, to a folder."""
+    """Write a run's adapter (PEFT), or the tuned model (--merge, full tuning), to a folder."""
     from airtune.experiment import Run
 
     _check_free(folder)
-    Run.open(run_dir).export(folder, merge=merge)
-    typer.echo(f"Wrote {'the merged model' if merge else 'the adapter'} to {folder}.")
+    run = Run.open(run_dir)
+    run.export(folder, merge=merge)
+    what = "the merged model" if merge else "the adapter"
+    if run.config.adapter.kind == "full":
+        what = "the tuned model"
+    typer.echo(f"Wrote {what} to {folder}.")
 
 
 @model_app.command("export")

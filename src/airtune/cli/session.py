@@ -121,7 +121,7 @@ def _client_table(clients: list[dict[str, Any]]) -> Table:
 def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("model", f"{preview['model']} ({preview['parameters'] / 1e6:.3g} M parameters)"),
-        ("adapter", f"{preview['adapter_parameters']:,} parameters, "
+        ("trained", f"{preview['adapter_parameters']:,} parameters, "
                     f"{format_quantity(preview['uplink_bits'] / 8, 'B')} a client and round"),
         ("data", f"{preview['train_rows']} training and {preview['test_rows']} test rows"),
         ("planned latency", f"{format_duration(preview['latency_s'])} a round: "

@@ -8,7 +8,7 @@ from torch import Tensor
 from airtune.data.encoding import encode
 from airtune.data.tasks import Example, mean_score
 from airtune.experiment.world import World
-from airtune.tuning.adapter import initial_state, load_state
+from airtune.tuning.adapter import load_state
 from airtune.tuning.evaluate import generate
 
 LONGEST_ANSWER = 192
@@ -52,8 +52,7 @@ def samples(
 ) -> list[dict[str, str]]:
     """Test prompts with what the base and the tuned model write, and the reference."""
     rows = list(range(min(count, len(world.shards.test))))
-    start = initial_state(world.model, world.config.seed)
-    before = write_answers(world, start, rows, max_new_tokens)
+    before = write_answers(world, world.untrained, rows, max_new_tokens)
     after = write_answers(world, adapter, rows, max_new_tokens)
     return [
         {
@@ -75,10 +74,7 @@ def continue_prompt(
     row = encode(tokenizer, [example], world.config.data.max_tokens, world.shards.task.separator)
     ids = row.row(0)[: row.prompt_length[0]].tolist()
     answers = {"prompt": prompt}
-    for name, state in (
-        ("base", initial_state(world.model, world.config.seed)),
-        ("tuned", dict(adapter)),
-    ):
-        load_state(world.model, state)
+    for name, state in (("base", world.untrained), ("tuned", adapter)):
+        load_state(world.model, dict(state))
         answers[name] = generate(world.model, tokenizer, [ids], max_new_tokens)[0]
     return answers

@@ -1,4 +1,4 @@
-"""The end of a run: the adapter as a PEFT folder, the summary, the report."""
+"""The end of a run: the adapter as a PEFT folder (or the tuned model), the summary, the report."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 from airtune.config import ExperimentConfig
 from airtune.config_text import resolved_yaml
 from airtune.experiment.answers import samples, score
+from airtune.experiment.trained import FULL, save_trained
 from airtune.experiment.world import World
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.record import RunFolder
@@ -14,7 +15,6 @@ from airtune.files import write_json_atomic, write_text_atomic
 from airtune.report.costs import SERVER_COSTS
 from airtune.report.page import render
 from airtune.report.view import RunView
-from airtune.tuning.adapter import initial_state, save_adapter
 from airtune.wireless.state import NOBODY
 
 SAMPLE_TOKENS = 96
@@ -23,8 +23,7 @@ LIMITS = ("deadline_s", "radius_m", "pruning_budget", "latency_target_s")
 
 def finish(world: World, state: ServerState, folder: RunFolder) -> None:
     """Write what a user takes away. Doing it twice gives the same files."""
-    adapter = dict(state.adapter)
-    save_adapter(world.model, adapter, folder.adapter)
+    save_trained(world.config, world.base, world.model, state.adapter, folder)
     records = folder.read_records()
     summary = summarise(world, state, records)
     write_json_atomic(folder.path / "summary.json", summary)
@@ -66,6 +65,7 @@ def summarise(
     return {
         "model": config.model,
         "method": config.method,
+        **({"trained": "every parameter"} if config.adapter.kind == FULL else {}),
         "charge_as": config.charge_as,
         "rounds": len(records),
         "stopped": state.stopped,
@@ -89,7 +89,7 @@ def _of_main_server(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:
-    before, judged = score(world, initial_state(world.model, world.config.seed))
+    before, judged = score(world, world.untrained)
     after, _ = score(world, state.adapter)
     return {
         name: {"before": before[name], "after": after[name], "examples": judged} for name in before

@@ -12,6 +12,7 @@ from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.devices import deal_devices
 from airtune.experiment.parts import make_part, unknown_name
 from airtune.experiment.split_composition import check_split, split_method
+from airtune.experiment.trained import check_trained
 from airtune.federated.method import Method, Planner
 from airtune.methods.centralised import centralised
 from airtune.methods.fedlora import BandwidthPlanner, fedlora
@@ -112,6 +113,7 @@ def check_names(config: ExperimentConfig) -> None:
     """Refuse an unknown method, or a part that cannot be made, before the model is loaded."""
     if config.method not in METHODS:
         raise unknown_name("method", config.method, METHODS)
+    check_trained(config)
     _replacements(config)
 
 

@@ -14,12 +14,13 @@ from airtune.experiment.composition import compose_method
 from airtune.experiment.engine_choice import EngineChoice
 from airtune.experiment.free_memory import clients_at_once
 from airtune.experiment.shards import Shards, load_shards
+from airtune.experiment.trained import trainable
 from airtune.federated.backend import Backend, ClientSide, InProcess
 from airtune.federated.method import Method
 from airtune.federated.ray_actors import RayActors
 from airtune.federated.worker_host import WorkerHost
 from airtune.federated.workers import Workers
-from airtune.tuning.adapter import AdapterSettings, attach, initial_state
+from airtune.tuning.adapter import trained_parameters
 from airtune.tuning.base_model import load_base, use_threads
 from airtune.tuning.local import TrainingSettings
 from airtune.tuning.schedule import Schedule
@@ -65,7 +66,7 @@ def build_client_side(config: ExperimentConfig, weights: str | None = None) -> C
     base = load_base(config.model, config.dtype)
     architecture = Architecture.from_config(base.config)
     shards = load_shards(config, base.tokenizer, architecture.max_tokens)
-    model = attach(base, adapter_settings(config))
+    model = trainable(base, config)
     if weights:
         map_weights(model, weights)
     return client_side(config, compose_method(config, model), model, shards)
@@ -83,15 +84,7 @@ def client_side(config: ExperimentConfig, method: Method, model: Any, shards: Sh
         section.keep_optimizer,
         Schedule(section.schedule, config.rounds, section.warmup_rounds),
     )
-    shapes = shapes_of(initial_state(model, config.seed))
+    shapes = shapes_of(trained_parameters(model))
     return ClientSide(
         method, model, shapes, shards.batches, training, config.seed, shards.test_batches
     )
-
-
-def adapter_settings(config: ExperimentConfig) -> AdapterSettings:
-    """The adapter section in tuning's words."""
-    section = config.adapter
-    targets = section.target_modules
-    modules = targets if isinstance(targets, str) else tuple(targets)
-    return AdapterSettings(section.rank, section.alpha, modules, section.dropout)

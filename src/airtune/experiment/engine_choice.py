@@ -15,7 +15,7 @@ from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.tuning.tuner import Tuner
 from airtune.update.codec import Shapes
-from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.adapter_shape import Trained
 from airtune.workload.architecture import Architecture
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, workload
@@ -48,7 +48,7 @@ class JobShape:
 
     @classmethod
     def of(
-        cls, config: ExperimentConfig, architecture: Architecture, adapter: AdapterShape,
+        cls, config: ExperimentConfig, architecture: Architecture, adapter: Trained,
         step_tokens: float, shapes: Shapes,
     ) -> "JobShape":  # fmt: skip
         """From the trained model and an average step."""

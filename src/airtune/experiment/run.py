@@ -8,11 +8,13 @@ from typing import Any
 from airtune.config import ExperimentConfig, check
 from airtune.errors import InputError
 from airtune.experiment.answers import continue_prompt, samples, score
+from airtune.experiment.trained import FULL, export_trained
 from airtune.experiment.world import World, build_world
 from airtune.federated.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.record import RunFolder
 from airtune.files import make_folder, read_text, read_yaml_mapping
-from airtune.tuning.adapter import initial_state, load_state, save_adapter
+from airtune.tuning.adapter import load_state
+from airtune.tuning.base_model import quiet_bars
 
 
 class Run:
@@ -82,9 +84,8 @@ class Run:
 
     def evaluate(self) -> dict[str, Any]:
         """Test loss, perplexity and scores of the base and of the tuned model."""
-        base = initial_state(self.world.model, self.config.seed)
         result: dict[str, Any] = {}
-        for name, adapter in (("base", base), ("tuned", self.state.adapter)):
+        for name, adapter in (("base", self.world.untrained), ("tuned", self.state.adapter)):
             evaluation = self.world.evaluate(adapter)
             marks, judged = score(self.world, adapter)
             result[name] = {
@@ -107,13 +108,17 @@ class Run:
         return [continue_prompt(self.world, self.state.adapter, prompt, max_new_tokens)]
 
     def export(self, folder: Path, *, merge: bool = False) -> None:
-        """Write the adapter, or the base model with the adapter merged into its weights."""
+        """Write the adapter, or the base model with the adapter merged into its weights.
+
+        Of full tuning, either way, the tuned model.
+        """
         state, world = self.state, self.world
         make_folder("DIR", folder)
-        if not merge:
-            save_adapter(world.model, dict(state.adapter), folder)
+        if not merge or self.config.adapter.kind == FULL:
+            export_trained(self.config, world.base, world.model, state.adapter, folder)
             return
         load_state(world.model, dict(state.adapter))
         merged = world.model.merge_and_unload()
-        merged.save_pretrained(folder)
+        with quiet_bars():
+            merged.save_pretrained(folder)
         world.base.tokenizer.save_pretrained(folder)

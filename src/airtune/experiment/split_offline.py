@@ -28,7 +28,7 @@ from airtune.quantities import format_duration
 from airtune.seeds import integer_seed
 from airtune.wireless.channel import Channel
 from airtune.wireless.state import Clients, Observation
-from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
+from airtune.workload.adapter_shape import adapter_tensors
 
 Tell = Callable[[str], None]
 Decision = tuple[ExperimentConfig, dict[str, Any]]
@@ -158,7 +158,7 @@ def _planner(world: World) -> SflllmPlanner:
 def _problem(world: World, rank: int) -> SplitProblem:
     """Round 1 without fading, at a rank that is perhaps not the attached adapter's."""
     context = world.context
-    adapter = AdapterShape(rank, world.work.adapter.target_modules)
+    adapter = replace(world.work.adapter, rank=rank)
     adapter.adaptation(world.architecture)
     known = world.work
     work = TrainingWork(known.architecture, adapter, known.precision, known.shards, known.devices)

@@ -8,7 +8,7 @@ from airtune.errors import InputError
 from airtune.experiment.shards import Shards
 from airtune.federated.method import Method
 from airtune.round_plan import ClientPlan
-from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.adapter_shape import Trained
 from airtune.workload.affine import affine_flops, affine_update_bits, distinct_rates, rate_that_fits
 from airtune.workload.architecture import Architecture
 from airtune.workload.split import SplitFlops
@@ -21,7 +21,7 @@ class TrainingWork:
     """The charged model's work in one optimiser step, remembered by its shape."""
 
     architecture: Architecture
-    adapter: AdapterShape
+    adapter: Trained
     precision: Precision
     shards: Shards
     devices: tuple[DeviceProfile, ...]

@@ -14,7 +14,7 @@ from airtune.cost.device import DeviceProfile
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import check_names, compose_method
 from airtune.experiment.devices import deal_devices
-from airtune.experiment.engine import adapter_settings, client_side, is_small, make_backend
+from airtune.experiment.engine import client_side, is_small, make_backend
 from airtune.experiment.engine_choice import (
     JobShape,
     choose_engine,
@@ -23,6 +23,7 @@ from airtune.experiment.engine_choice import (
 )
 from airtune.experiment.pooled import pooled
 from airtune.experiment.shards import Shards, load_shards
+from airtune.experiment.trained import trainable, trained_shape
 from airtune.experiment.work import TrainingWork
 from airtune.federated.backend import Backend, ClientSide
 from airtune.federated.charges import Charges
@@ -35,16 +36,11 @@ from airtune.federated.worker_host import WorkerHost
 from airtune.federated.workers import Workers
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.round_plan import ClientPlan
-from airtune.tuning.adapter import (
-    AdapterState,
-    attach,
-    load_state,
-    read_adapter,
-)
+from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
 from airtune.wireless.channel import open_channel
-from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
+from airtune.workload.adapter_shape import adapter_tensors
 from airtune.workload.architecture import Architecture, load_architecture
 from airtune.workload.transformer import Precision
 
@@ -55,7 +51,8 @@ class World:
 
     `config` has threads, engine and device as chosen. `architecture` is the trained model's; `work`
     is that of the model which time, bits, energy and memory are charged for, another with
-    `charge_as`.
+    `charge_as`. `untrained` is the state before any training, which leaves the model as it was
+    loaded.
     """
 
     config: ExperimentConfig
@@ -67,6 +64,7 @@ class World:
     devices: tuple[DeviceProfile, ...]
     side: ClientSide
     context: RoundContext
+    untrained: AdapterState
     engine_notice: str
     planner_notices: tuple[str, ...] = ()
 
@@ -93,8 +91,7 @@ class World:
     def unmeasured_start(self) -> ServerState:
         """The state before round 1, without its test loss."""
         start = self.config.adapter.start
-        drawn = self.context.method.start
-        adapter = read_adapter(Path(start)) if start else drawn(self.model, self.config.seed)
+        adapter = read_adapter(Path(start)) if start else dict(self.untrained)
         # Loading checks names and shapes of a warm start before anything is written.
         load_state(self.model, adapter)
         return ServerState(adapter, planner=self.context.method.planner.initial_state())
@@ -118,8 +115,7 @@ def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
     cohort.check(config.clients.count)
     check_names(config)
     devices = deal_devices(config)
-    settings = adapter_settings(config)
-    adapter = AdapterShape(settings.rank, settings.target_modules)
+    adapter = trained_shape(config)
     other = _charged_architecture(config.charge_as) if config.charge_as else None
     device = training_device(config)
     # It imports what workers need while this process loads what it needs itself.
@@ -130,22 +126,22 @@ def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
     charged = other or architecture
     adapter_tensors(architecture, adapter)
     shards = load_shards(config, base.tokenizer, architecture.max_tokens)
-    model = attach(base, settings)
+    model = trainable(base, config)
     method = compose_method(config, model)
     precision = Precision(config.dtype, config.training.optimizer)
     work = TrainingWork(charged, adapter, precision, shards, devices)
     work.refuse_small_memory(method)
+    side = client_side(config, method, model, shards)
     charges = Charges(
         devices=devices,
         step_shapes=shards.step_shapes,
         work=work,
         codec=method.codec if other is None else method.codec.charged_as(other),
         downlink=method.downlink,
-        shapes=adapter_tensors(charged, adapter),
+        shapes=side.shapes if other is None else adapter_tensors(charged, adapter),
         as_other_model=other is not None,
         split=None if method.split is None else split_costs(method.split, work),
     )
-    side = client_side(config, method, model, shards)
     job = JobShape.of(config, architecture, adapter, shards.step_tokens, side.shapes)
     engine = choose_engine(config, side, job, device)
     if engine.workers:
@@ -163,7 +159,7 @@ def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
     context = replace(context, method=replace(method, planner=settled.planner))
     return World(
         resolved, base, model, architecture, work, shards, devices, side, context,
-        engine.notice, settled.notices,
+        method.start(model, config.seed), engine.notice, settled.notices,
     )  # fmt: skip
 
 
@@ -220,7 +216,7 @@ def _context(
         tx_power_w=_tx_power(config, devices),
         bandwidth_hz=config.cell.bandwidth_hz,
         cohort=cohort,
-        rank=config.adapter.rank,
+        rank=trained_shape(config).rank,
         shapes=side.shapes,
         deadline_s=config.deadline_s,
         seed=config.seed,

@@ -6,6 +6,7 @@ no paths. Real seconds live in `timing.jsonl`.
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,10 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
     def experiment(self) -> Path:
         return self.path / "experiment.yaml"
 
@@ -55,7 +60,10 @@ class RunFolder:
             *self.checkpoints.glob(".*.partial"),
             *self.path.glob("clients/*/.*.partial"),
         ]:
-            litter.unlink()
+            if litter.is_dir():
+                shutil.rmtree(litter)
+            else:
+                litter.unlink()
 
     def truncate_records(self, length: int) -> None:
         """Drop rounds after a checkpoint; they will be made again, to the same bytes."""

@@ -36,10 +36,11 @@ def charged_as(charge_as: str | None, model: str) -> str:
 def _learned(summary: Mapping[str, Any]) -> str:
     start, final = summary["start_test_loss"], summary["final_test_loss"]
     change = (1.0 - final / start) * 100.0
+    trained = f", {summary['trained']} trained" if "trained" in summary else ""
     return (
         f"The test loss {'fell' if change >= 0 else 'rose'} from {start:.4f} to {final:.4f} nat "
         f"({abs(change):.0f} % {'less' if change >= 0 else 'more'}) in {summary['rounds']} rounds "
-        f"of {summary['method']}."
+        f"of {summary['method']}{trained}."
     )
 
 

@@ -86,7 +86,10 @@ def set_evaluation_mode(model: Any) -> None:
 
 
 def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
-    """The adapter's parameters in module order, under the names PEFT saves them by."""
+    """The adapter's parameters in module order, under the names PEFT saves them by.
+
+    Of a model without an adapter, whatever is not frozen, a tied tensor once.
+    """
     marker = f".{_ADAPTER_NAME}."
     return {
         name.replace(marker, "."): parameter
@@ -98,7 +101,8 @@ def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
 def initial_state(model: Any, seed: int) -> AdapterState:
     """A drawn as PEFT's default draws it (uniform in ±1/sqrt(in)), B zero: the change starts at 0.
 
-    Drawn from (seed, "adapter"), so the start does not depend on torch's global generator.
+    Drawn from (seed, "adapter"), so the start does not depend on torch's global generator. A
+    parameter that is no factor starts as the model has it: ask before anything is trained.
     """
     draws = generator(seed, "adapter")
     state: AdapterState = {}
@@ -107,8 +111,10 @@ def initial_state(model: Any, seed: int) -> AdapterState:
             bound = 1.0 / math.sqrt(parameter.shape[1])
             values = draws.uniform(-bound, bound, size=tuple(parameter.shape))
             state[name] = torch.from_numpy(values).to(torch.float32)
-        else:
+        elif ".lora_B." in name:
             state[name] = torch.zeros(parameter.shape, dtype=torch.float32)
+        else:
+            state[name] = parameter.detach().to("cpu", torch.float32, copy=True)
     return state
 
 

@@ -41,8 +41,9 @@ def model_location(name: str) -> str:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Loading bars of a model that loads in a blink are noise between our own lines."""
+def quiet_bars() -> Iterator[None]:
+    """transformers' bars of a model that is loaded, or written, in a blink are noise between our
+    own lines."""
     from transformers.utils import logging
 
     was_on = logging.is_progress_bar_enabled()
@@ -66,7 +67,7 @@ def load_base(name: str, dtype: str = "fp32", device: str = CPU) -> BaseModel:
         raise InputError("dtype", dtype, f"one of {', '.join(DTYPES)}")
     location = model_location(name)
     try:
-        with _quiet_loading():
+        with quiet_bars():
             model = AutoModelForCausalLM.from_pretrained(location, dtype=DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(location)
     except (OSError, ValueError, KeyError) as error:

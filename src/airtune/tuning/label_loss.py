@@ -38,8 +38,8 @@ def label_losses(
     """`-log p(token t | tokens before t)` at every label, in the order of rows [label], fp32 [nat].
 
     All arguments have the axes [row, token]; a label in column 0 has no tokens before it and is
-    left out. A model whose class is not in `BODIES`, or whose LM head is no frozen plain linear
-    layer, computes all its logits itself: slower, and the same numbers.
+    left out. A model whose class is not in `BODIES`, or whose LM head is no plain linear layer or
+    needs a gradient (full tuning), computes all its logits itself: slower, and the same numbers.
     """
     wanted = label_mask[:, 1:]
     labels = token_ids[:, 1:][wanted]
@@ -63,8 +63,10 @@ def find_body(causal: Any) -> Any:
     kind = type(causal)
     head = getattr(causal, "lm_head", None)
     known = kind.__module__.startswith("transformers.models.") and kind.__name__ in BODIES
-    plain = type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters())
-    return causal.get_submodule(BODIES[kind.__name__]) if known and plain else None
+    if not known or type(head) is not nn.Linear:
+        return None
+    learns = torch.is_grad_enabled() and any(p.requires_grad for p in head.parameters())
+    return None if learns else causal.get_submodule(BODIES[kind.__name__])
 
 
 def is_right_padded(attention_mask: Tensor) -> bool:
@@ -75,7 +77,7 @@ def is_right_padded(attention_mask: Tensor) -> bool:
 def head_losses(states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`logsumexp(z) - z_label`, `z = W h + b` in fp32, for states h [label, hidden] -> [label].
 
-    `weight` (vocabulary, hidden) and `bias` are frozen: they get no gradient.
+    `weight` (vocabulary, hidden) and `bias` get no gradient.
     """
     losses: Tensor = _HeadLosses.apply(states, labels, weight, bias)  # type: ignore[no-untyped-call]
     return losses

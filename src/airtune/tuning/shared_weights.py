@@ -31,7 +31,10 @@ class SharedWeights:
 
 
 def share_weights(model: Any) -> SharedWeights | None:
-    """Move a model's frozen parameters into shared memory; None where the system has none."""
+    """Move a model's frozen parameters into shared memory; None where the system, or the model,
+    has none: what is trained is each process's own."""
+    if not _frozen(model):
+        return None
     if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
         return None
     return SharedWeights(model)

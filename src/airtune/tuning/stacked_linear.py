@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from airtune.tuning.adapter import trained_parameters
 from airtune.tuning.block_matrix import stores_transposed
 
 
@@ -105,9 +106,11 @@ def _is_lora(module: nn.Module) -> bool:
 
 
 def refuses_stacking(model: Any) -> str:
-    """Why this PEFT model's clients cannot be trained as one stack; empty where they can."""
+    """Why this model's clients cannot be trained as one stack; empty where they can."""
     from transformers.pytorch_utils import Conv1D
 
+    if any(".lora_" not in name for name in trained_parameters(model)):
+        return "every parameter is trained, so that clients have no base in common"
     for name, module in model.named_modules():
         if not _is_lora(module):
             continue

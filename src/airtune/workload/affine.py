@@ -10,7 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from airtune.errors import InputError
-from airtune.workload.adapter_shape import AdapterShape, adapter_parameters
+from airtune.workload.adapter_shape import Trained, adapter_parameters
 from airtune.workload.architecture import Architecture
 from airtune.workload.payload import dtype_bits, update_bits
 from airtune.workload.pruning import attention_units, with_units
@@ -30,16 +30,14 @@ class Affine:
         return self.fixed + (1.0 - pruning_rate) * self.prunable
 
 
-def affine_flops(architecture: Architecture, adapter: AdapterShape, step: Step) -> Affine:
+def affine_flops(architecture: Architecture, adapter: Trained, step: Step) -> Affine:
     """FLOPs of one training step, forward and backward: a0 + (1 - rho) a1."""
     adaptation = adapter.adaptation(architecture)
     fixed = total_flops(_emptied(architecture), adaptation, step)
     return Affine(fixed, total_flops(architecture, adaptation, step) - fixed)
 
 
-def affine_update_bits(
-    architecture: Architecture, adapter: AdapterShape, dtype: str = "fp32"
-) -> Affine:
+def affine_update_bits(architecture: Architecture, adapter: Trained, dtype: str = "fp32") -> Affine:
     """Bits of the dense update: s0 + (1 - rho) s1. The frame's header is part of s0.
 
     A smaller frame may have a header shorter by 8 bytes; that is the only other departure.
@@ -51,7 +49,7 @@ def affine_update_bits(
 
 
 def flops_excess(
-    architecture: Architecture, adapter: AdapterShape, step: Step, pruning_rate: float
+    architecture: Architecture, adapter: Trained, step: Step, pruning_rate: float
 ) -> float:
     """How far rounding lifts the real FLOPs at this rate above the affine form [FLOP]."""
     real = workload(architecture, adapter, step, pruning_rate).flops
@@ -59,7 +57,7 @@ def flops_excess(
 
 
 def update_bits_excess(
-    architecture: Architecture, adapter: AdapterShape, pruning_rate: float, dtype: str = "fp32"
+    architecture: Architecture, adapter: Trained, pruning_rate: float, dtype: str = "fp32"
 ) -> float:
     """How far rounding lifts the real payload at this rate above the affine form [bit]."""
     real = update_bits(architecture, adapter, dtype, pruning_rate)
@@ -75,7 +73,7 @@ def distinct_rates(architecture: Architecture) -> list[float]:
 
 def rate_that_fits(
     architecture: Architecture,
-    adapter: AdapterShape,
+    adapter: Trained,
     step: Step,
     memory_bytes: float,
     precision: Precision = DEFAULT_PRECISION,

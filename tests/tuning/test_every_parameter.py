@@ -1,0 +1,125 @@
+"""Full tuning of a model: what is trained, against plain torch, and the folder that comes out."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from airtune.errors import AirtuneError
+from airtune.tuning.adapter import initial_state, load_state, read_state, trained_parameters
+from airtune.tuning.base_model import BaseModel, load_base
+from airtune.tuning.evaluate import evaluate
+from airtune.tuning.every_parameter import replaced_whole, save_model, train_every_parameter
+from airtune.tuning.label_loss import find_body
+from airtune.tuning.local import TrainingSettings, completion_loss, train_locally
+from airtune.tuning.shared_weights import share_weights
+from airtune.tuning.stacked_linear import refuses_stacking
+from airtune.update.codec import shapes_of
+from tests.models import CONFIGS, small_model
+from tests.tuning.test_label_loss import plain_loss
+from tests.tuning.test_local import make_batch
+
+SETTINGS = TrainingSettings("adamw", 0.01, max_grad_norm=0.5, keep_optimizer=True)
+
+
+def full(family: str) -> Any:
+    return train_every_parameter(BaseModel(small_model(family), None, "random"))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_state_is_every_parameter_once_as_loaded(family: str) -> None:
+    model = full(family)
+    start = initial_state(model, seed=3)
+    tied = model.config.tie_word_embeddings
+    assert any("lm_head.weight" in name for name in start) != tied
+    for name, weight in small_model(family).named_parameters():
+        assert torch.equal(start.pop(name), weight)
+    assert start == {}
+    assert refuses_stacking(model).startswith("every parameter is trained")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "phi"])
+def test_training_is_that_of_plain_torch(family: str) -> None:
+    batches = [make_batch(seed) for seed in range(3)]
+    model, twin = full(family), deepcopy(full(family))
+    result = train_locally(model, initial_state(model, 0), batches, SETTINGS, (0, 0, 0))
+    optimizer = torch.optim.AdamW(twin.parameters(), lr=0.01, weight_decay=0.0)
+    for batch, reported in zip(batches, result.losses, strict=True):
+        loss, terms = plain_loss(twin, batch)
+        assert reported == pytest.approx(float(loss.detach()) / terms, abs=1e-5)
+        optimizer.zero_grad()
+        (loss / terms).float().backward()
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+        optimizer.step()
+    for name, weight in twin.named_parameters():
+        # A tenth of one step of AdamW, which makes steps of gradients that are rounding alone.
+        assert torch.allclose(result.state[name], weight, rtol=0.0, atol=1e-3), name
+    moments = {name.partition(".")[0] for name in result.carried}
+    assert len(moments) == len(result.state)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_evaluation_needs_no_logits_of_prompts(family: str) -> None:
+    """Where no gradient is asked for the LM head runs at labels only, to the same loss."""
+    model, batch = full(family), make_batch(5)
+    with torch.inference_mode():
+        assert find_body(model) is not None
+    assert find_body(model) is None
+    loss, terms = completion_loss(model, batch)
+    assert evaluate(model, [batch]).loss == pytest.approx(float(loss.detach()) / terms, abs=1e-5)
+
+
+def test_copies_share_nothing() -> None:
+    """A worker writes into weights of its own: nothing is frozen, so nothing is put in common."""
+    ours, theirs = full("llama"), full("llama")
+    before = read_state(ours)
+    assert share_weights(ours) is None
+    train_locally(theirs, before, [make_batch(1)], SETTINGS, (0, 0, 0))
+    assert all(torch.equal(weight, before[name]) for name, weight in read_state(ours).items())
+    assert not torch.equal(next(iter(read_state(theirs).values())), next(iter(before.values())))
+
+
+@pytest.mark.parametrize("family", ["builtin", "gpt2", "opt", "qwen3"])
+def test_the_folder_is_an_ordinary_model(family: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    loaded = load_base("builtin")
+    base = loaded if family == "builtin" else BaseModel(small_model(family), loaded.tokenizer, "")
+    model = train_every_parameter(base)
+    draws = torch.Generator().manual_seed(0)
+    state = {
+        name: tensor + 0.1 * torch.randn(tensor.shape, generator=draws)
+        for name, tensor in read_state(model).items()
+    }
+    save_model(base, state, tmp_path / "model")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert shapes_of(trained_parameters(again)) == shapes_of(state)
+    assert all(torch.equal(weight, state[name]) for name, weight in again.named_parameters())
+    assert load_base(str(tmp_path / "model")).tokenizer("ab") == loaded.tokenizer("ab")
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for text in ("old", "new"):
+        with replaced_whole(folder) as partial:
+            partial.mkdir()
+            (partial / text).write_text(text)
+        assert [path.name for path in folder.iterdir()] == [text]
+
+    def full_disk() -> None:
+        with replaced_whole(folder) as partial:
+            partial.mkdir()
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(AirtuneError, match=r"model cannot be written .*No space left on device"):
+        full_disk()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (folder / "new").read_text() == "new"
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    state = read_state(full("llama"))
+    with pytest.raises(AirtuneError, match="made of the same tensors"):
+        load_state(full("gpt2"), state)
