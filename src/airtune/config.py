@@ -55,7 +55,7 @@ def unknown_key(field: str, key: str, known: Sequence[str]) -> AirtuneError:
 
 class AdapterSection(Section):
     kind: Literal["lora", "full"] = Field(
-        "lora", description="lora | full (every parameter is trained; the keys below do nothing)"
+        "lora", description="lora | full (every parameter is trained; the other keys are LoRA's)"
     )
     rank: int = Field(8, ge=1, description="LoRA rank r")
     alpha: float | None = Field(None, gt=0, description="LoRA alpha; null is twice the rank")

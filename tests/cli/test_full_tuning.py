@@ -31,7 +31,7 @@ def settings(*changes: str) -> list[str]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """What two runs of one seed must share."""
+    """What two runs of one seed must share, and what clients carry."""
     parts = [folder / name for name in ("rounds.jsonl", "summary.json", "report.html")]
     parts += [folder / "experiment.yaml", *(folder / "model").iterdir()]
     parts += [*(folder / "checkpoints").iterdir(), *(folder / "clients").rglob("*.safetensors")]
@@ -117,7 +117,11 @@ Experiment.load(None, {settings()!r}).run({str(tmp_path / "killed")!r}, Kill())
 """
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
+    litter = tmp_path / "killed/.model.7.partial"
+    litter.mkdir()
+    (litter / "config.json").write_text("{")
     Experiment.resume(tmp_path / "killed")
+    assert not litter.exists()
     assert fingerprint(tmp_path / "killed") == fingerprint(finished)
     Experiment.load(None, settings("rounds=1")).run(tmp_path / "short")
     Experiment.resume(tmp_path / "short", more_rounds=1)
@@ -152,6 +156,18 @@ def test_charged_as_another_model(tmp_path: Path) -> None:
     assert run.records[0]["clients"][0]["uplink_bits"] == flat_update_bits(124_439_808)
 
 
+def test_a_codec_that_knows_no_factors(tmp_path: Path) -> None:
+    codec = "codec={use: 'airtune.update.quantise:Int8Codec'}"
+    (record,) = Experiment.load(None, settings("rounds=1", codec)).run(tmp_path / "run").records
+    # A byte a number, and the frame with a scale of each tensor.
+    assert 0 < record["clients"][0]["uplink_bits"] - 8 * PARAMETERS < 0.05 * DATA_BITS
+    assert record["latency_s"] == pytest.approx(record["planned_latency_s"], rel=1e-9)
+    other = "codec={use: 'airtune.update.rank_sparse:RankSparseCodec', importance: norm}"
+    with pytest.raises(InputError, match="one of a pair of LoRA factors"):
+        Experiment.load(None, settings(other)).run(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_stacks_are_refused_in_words_and_never_chosen(tmp_path: Path) -> None:
     for engine in ("batched", "auto"):
         world = build_world(read_config(None, settings(f"engine={engine}", "rounds=1")))
@@ -167,6 +183,7 @@ def test_stacks_are_refused_in_words_and_never_chosen(tmp_path: Path) -> None:
             for name in ("jcpba", "soft_tsfa", "sflllm", "hetlora", "ffa_lora")
         ),
         ("dtype=bf16", "dtype is bf16, but it must be fp32 where every parameter is trained"),
+        ("adapter.dropout=0.1", "adapter.dropout is 0.1, but it must be 0 with adapter.kind"),
         ("adapter.start=some", "adapter.start is some, but it must be null with adapter.kind"),
         ("adapter.kind=half", "adapter.kind is half, but it must be one of 'lora' or 'full'"),
     ],

@@ -25,9 +25,9 @@ Call = Callable[..., tuple[int, str, str]]
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """What two runs of one seed must share: everything but real seconds and the report."""
-    parts = ["rounds.jsonl", "summary.json", "report.html", "adapter/adapter_config.json",
-             "adapter/adapter_model.safetensors", "experiment.yaml"]  # fmt: skip
-    parts += [f"checkpoints/{path.name}" for path in (folder / "checkpoints").iterdir()]
+    parts = ["rounds.jsonl", "summary.json", "report.html", "experiment.yaml"]
+    for name in ("adapter", "model", "checkpoints"):
+        parts += [f"{name}/{path.name}" for path in (folder / name).glob("*")]
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in parts}
 
 
@@ -322,6 +322,7 @@ def test_killed_before_the_first_file_is_whole(
     "method",
     [
         ("method=fedlora",),
+        ("adapter.kind=full", "training.keep_optimizer=true"),
         (
             "method=soft_tsfa",
             "adapter.rank=4",

@@ -33,6 +33,8 @@ def check_trained(config: ExperimentConfig) -> None:
         )  # fmt: skip
     if config.dtype != "fp32":
         raise InputError("dtype", config.dtype, "fp32 where every parameter is trained")
+    if config.adapter.dropout:
+        raise InputError("adapter.dropout", config.adapter.dropout, "0 with adapter.kind: full")
     if config.adapter.start is not None:
         raise InputError(
             "adapter.start", config.adapter.start, "null with adapter.kind: full",
