@@ -148,13 +148,13 @@ def on_gpu(model: nn.Module) -> nn.Module:
     moved: dict[int, Any] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
-            if parameter is not None:
+            if parameter is not None and not isinstance(parameter.data, OnGpu):
                 held = moved.setdefault(
                     id(parameter),
                     nn.Parameter(OnGpu(parameter.detach()), requires_grad=parameter.requires_grad),
                 )
                 module._parameters[name] = held
         for name, buffer in module._buffers.items():
-            if buffer is not None:
+            if buffer is not None and not isinstance(buffer, OnGpu):
                 module._buffers[name] = OnGpu(buffer)
     return model
