@@ -85,6 +85,13 @@ def test_against_each_client_by_itself(stages: np.ndarray, deadline: float) -> N
     assert np.all(spent.finish_s <= deadline * (1 + 1e-12))
 
 
+def test_a_deadline_that_nobody_misses_changes_no_bit() -> None:
+    cohort = _delays([0.1, 0.1], [0.2, 0.3], [0.3, 50.0])
+    spent = cohort.until(9.0).by_stage()
+    assert spent[:, 0].tolist() == [0.1, 0.2, 0.3]
+    assert spent[:, 1].sum() == pytest.approx(9.0)
+
+
 @given(stages=delays, factor=st.floats(1e-3, 1e3), data=st.data())
 def test_scaling_and_permuting(stages: np.ndarray, factor: float, data: st.DataObject) -> None:
     result = round_latency(StageDelays(*stages))

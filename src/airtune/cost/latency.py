@@ -41,8 +41,9 @@ class StageDelays:
     def until(self, deadline_s: float) -> "StageDelays":
         """What was spent in each stage by the deadline, at which a late client stops working."""
         ends = np.minimum(np.cumsum(self.by_stage(), axis=0), deadline_s)
-        spent = np.diff(ends, axis=0, prepend=0.0)
-        return StageDelays(*spent)
+        cut = np.diff(ends, axis=0, prepend=0.0)
+        # Who is in time spent exactly its delays, free of the rounding of sums and differences.
+        return StageDelays(*np.where(self.finish_s <= deadline_s, self.by_stage(), cut))
 
 
 @dataclass(frozen=True)
