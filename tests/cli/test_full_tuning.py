@@ -13,7 +13,7 @@ import pytest
 from airtune import Experiment
 from airtune.comparison.definition import read_comparison
 from airtune.config import read_config
-from airtune.errors import InputError
+from airtune.errors import AirtuneError, InputError
 from airtune.experiment.run import Run
 from airtune.experiment.world import build_world
 from airtune.tuning.base_model import load_base
@@ -92,6 +92,26 @@ def test_the_saved_model_gives_the_reported_loss(finished: Path, airtune: Any) -
     again = Experiment.load(None, settings(f"model={finished / 'model'}", "rounds=1"))
     start = again.run(Path("again")).summary["start_test_loss"]
     assert start == pytest.approx(reported, abs=1e-6)
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_an_export_that_cannot_be_written_leaves_nothing(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool
+) -> None:
+    run, folder = Run.open(finished), tmp_path / "exported"
+
+    def full_disk(place: Path, **_: Any) -> None:
+        place.mkdir(exist_ok=True)
+        (place / "config.json").write_text("{}")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run.world.base.model, "save_pretrained", full_disk)
+    if existed:
+        folder.mkdir()
+    with pytest.raises(AirtuneError, match="No space left"):
+        run.export(folder)
+    assert folder.exists() == existed
+    assert not existed or not list(folder.iterdir())
 
 
 def test_workers_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:

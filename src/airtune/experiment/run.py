@@ -8,11 +8,11 @@ from typing import Any
 from airtune.config import ExperimentConfig, check
 from airtune.errors import InputError
 from airtune.experiment.answers import continue_prompt, samples, score
-from airtune.experiment.trained import FULL, export_trained
+from airtune.experiment.trained import FULL, export_trained, filled_whole
 from airtune.experiment.world import World, build_world
 from airtune.federated.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.record import RunFolder
-from airtune.files import make_folder, read_text, read_yaml_mapping
+from airtune.files import read_text, read_yaml_mapping
 from airtune.tuning.adapter import load_state
 from airtune.tuning.base_model import quiet_bars
 
@@ -113,12 +113,12 @@ class Run:
         Of full tuning, either way, the tuned model.
         """
         state, world = self.state, self.world
-        make_folder("DIR", folder)
-        if not merge or self.config.adapter.kind == FULL:
-            export_trained(self.config, world.base, world.model, state.adapter, folder)
-            return
-        load_state(world.model, dict(state.adapter))
-        merged = world.model.merge_and_unload()
-        with quiet_bars():
-            merged.save_pretrained(folder)
-        world.base.tokenizer.save_pretrained(folder)
+        with filled_whole(folder) as place:
+            if not merge or self.config.adapter.kind == FULL:
+                export_trained(self.config, world.base, world.model, state.adapter, place)
+                return
+            load_state(world.model, dict(state.adapter))
+            merged = world.model.merge_and_unload()
+            with quiet_bars():
+                merged.save_pretrained(place)
+            world.base.tokenizer.save_pretrained(place)

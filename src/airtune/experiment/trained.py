@@ -3,15 +3,19 @@
 Everything else works on trained parameters by name and does not ask which they are.
 """
 
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from airtune.config import ExperimentConfig
-from airtune.errors import InputError
+from airtune.errors import AirtuneError, InputError
 from airtune.federated.record import RunFolder
+from airtune.files import make_folder
 from airtune.tuning.adapter import AdapterSettings, attach, save_adapter
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.every_parameter import replaced_whole, save_model, train_every_parameter
@@ -78,6 +82,32 @@ def export_trained(
         save_model(base, state, folder)
     else:
         save_adapter(model, dict(state), folder)
+
+
+@contextmanager
+def filled_whole(folder: Path) -> Iterator[Path]:
+    """A place to write into, whose files move to `folder` once everything is there.
+
+    Raises AirtuneError (disk full, no permission) and leaves `folder` as it was, absent if it was.
+    """
+    from safetensors import SafetensorError
+
+    existed = folder.exists()
+    make_folder("DIR", folder)
+    # Inside, so that moving stays on one disk wherever the user's folder is mounted.
+    partial = folder / f".export.{os.getpid()}.partial"
+    try:
+        yield partial
+        for entry in sorted(partial.iterdir()):
+            entry.replace(folder / entry.name)
+        partial.rmdir()
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not existed:
+            folder.rmdir()
+        if not isinstance(error, OSError | SafetensorError):
+            raise
+        raise AirtuneError(f"{folder} cannot be written ({error}): free some space.") from error
 
 
 def _lora(config: ExperimentConfig) -> AdapterSettings:
