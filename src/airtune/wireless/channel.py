@@ -73,8 +73,7 @@ def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
         recording = read_recording(Path(settings.replay), clients)
         return Channel(clients, lambda index, _: recording.observe(index))
     if settings.trace is not None:
-        traced = TracedCell(settings, clients, seed)
-        truth: Truth = lambda index, _: traced.state(index)  # noqa: E731
+        truth: Truth = TracedCell(settings, clients, seed).state
     else:
         truth = DrawnCell(settings, clients, seed).state
     return Channel(clients, _PlannerView(truth, settings, seed).observe)

@@ -126,8 +126,8 @@ class TracedCell:
         self._offset = np.where(first, 0, np.floor(starts * length)).astype(np.int64)
         self._length = length
 
-    def state(self, round_index: int) -> ChannelState:
-        """The channel in a round; a sample of 0 leaves the client out of reach."""
+    def state(self, round_index: int, _: object = None) -> ChannelState:
+        """The channel of everybody in a round; a sample of 0 leaves the client out of reach."""
         row = (self._offset + round_index) % self._length
         rate = [
             self._traces[source].rate_bps[index]
