@@ -87,7 +87,7 @@ def test_digits_are_split_singly(tokenizer: Any) -> None:
 def _loss(model: Any, encoded: Encoded, pad_token: int) -> float:
     """The mean over label tokens, in nats."""
     total = tokens = 0.0
-    for rows in evaluation_batches(encoded, 32):
+    for rows in evaluation_batches(encoded, 2048):
         batch = make_batch(encoded, rows, pad_token)
         ids, mask = torch.from_numpy(batch.token_ids), torch.from_numpy(batch.attention_mask)
         labels = torch.where(torch.from_numpy(batch.label_mask), ids, -100)

@@ -72,10 +72,16 @@ def test_the_order_depends_on_seed_round_and_client_alone() -> None:
     np.testing.assert_array_equal(first, local_batches(rows, 8, 9, 0, 0, 0)[:4])
 
 
-@pytest.mark.parametrize("size", [1, 3, 100])
-def test_evaluation_sees_every_row_once(size: int) -> None:
+@pytest.mark.parametrize("tokens", [1, 13, 16, 1000])
+def test_evaluation_sees_every_row_once(tokens: int) -> None:
     encoded = _encoded([(1 + n % 5, 1 + n % 3) for n in range(20)])
-    batches = list(evaluation_batches(encoded, size))
+    batches = list(evaluation_batches(encoded, tokens))
+    for batch, following in zip(batches, [*batches[1:], batches[0][:0]], strict=True):
+        longest = encoded.length[batch].max()
+        assert len(batch) == 1 or len(batch) * longest <= tokens
+        # Another row would have been too many.
+        if len(following):
+            assert (len(batch) + 1) * encoded.length[following[0]] > tokens
     assert sorted(np.concatenate(batches).tolist()) == list(range(20))
     lengths = encoded.length[np.concatenate(batches)]
     assert (np.diff(lengths) >= 0).all()

@@ -64,8 +64,18 @@ def local_batches(
     return order[: batch_size * steps].reshape(steps, batch_size)
 
 
-def evaluation_batches(encoded: Encoded, batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Every row once, rows of like length together, which saves most of the padding."""
+def evaluation_batches(encoded: Encoded, tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Every row once, rows of like length together, which saves most of the padding.
+
+    At most `tokens` of them at once, padding included, but always one row.
+    """
     order = np.argsort(encoded.length, kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    # Lengths rise, so that the last row of a batch is its longest.
+    lengths = encoded.length[order]
+    start = 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and (end + 1 - start) * lengths[end] <= tokens:
+            end += 1
+        yield order[start:end]
+        start = end

@@ -22,6 +22,7 @@ from airtune.federated.worker_host import WorkerHost
 from airtune.federated.workers import Workers
 from airtune.tuning.adapter import trained_parameters
 from airtune.tuning.base_model import load_base, use_threads
+from airtune.tuning.batched import TOKENS_AT_ONCE
 from airtune.tuning.local import TrainingSettings
 from airtune.tuning.schedule import Schedule
 from airtune.tuning.shared_weights import map_weights, share_weights
@@ -85,6 +86,6 @@ def client_side(config: ExperimentConfig, method: Method, model: Any, shards: Sh
         Schedule(section.schedule, config.rounds, section.warmup_rounds),
     )
     shapes = shapes_of(trained_parameters(model))
-    return ClientSide(
-        method, model, shapes, shards.batches, training, config.seed, shards.test_batches
-    )
+    at_once = TOKENS_AT_ONCE[next(model.parameters()).device.type]
+    test_batches = partial(shards.test_batches, at_once)
+    return ClientSide(method, model, shapes, shards.batches, training, config.seed, test_batches)

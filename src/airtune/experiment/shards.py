@@ -11,10 +11,9 @@ from airtune.data.partition import Partition, partition
 from airtune.data.sources import SourceOptions, TaskData, load_task_data
 from airtune.errors import InputError
 from airtune.federated.charges import StepShape
+from airtune.tuning.base_model import CPU
+from airtune.tuning.batched import TOKENS_AT_ONCE
 from airtune.update.cut import CutShape
-
-EVALUATION_ROWS = 64
-"""Rows of one evaluation batch: enough to be fast, few enough for a large vocabulary's logits."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class Shards:
         """What the length of a split model's messages depends on, for each of those batches."""
         return [CutShape.of(batch) for batch in self.batches(client, round_index)]
 
-    def test_batches(self) -> Iterator[Batch]:
-        """Every test row once."""
-        for rows in evaluation_batches(self.test, EVALUATION_ROWS):
+    def test_batches(self, tokens: int = TOKENS_AT_ONCE[CPU]) -> Iterator[Batch]:
+        """Every test row once, about so many tokens at a time."""
+        for rows in evaluation_batches(self.test, tokens):
             yield make_batch(self.test, rows, self.pad_token)
 
     @property
