@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from airtune.errors import InputError
-from airtune.files import make_folder
 
 model_app = typer.Typer(help="The built-in model.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -43,11 +42,12 @@ def export_model(
     """Copy the built-in model to a folder that AutoModelForCausalLM loads."""
     import shutil
 
+    from airtune.experiment.trained import filled_whole
     from airtune.tuning.base_model import BUILTIN, model_location
 
     if name != BUILTIN:
         raise InputError("NAME", name, f"{BUILTIN!r}", "other models are on the hub already")
     _check_free(folder)
-    make_folder("DIR", folder)
-    shutil.copytree(model_location(BUILTIN), folder, dirs_exist_ok=True)
+    with filled_whole(folder) as place:
+        shutil.copytree(model_location(BUILTIN), place)
     typer.echo(f"Wrote the built-in model to {folder}.")

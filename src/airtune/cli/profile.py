@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from airtune.errors import InputError
+
 if TYPE_CHECKING:
     from airtune.workload.architecture import Architecture
     from airtune.workload.transformer import Part, Workload
@@ -19,7 +21,7 @@ ModelName = Annotated[
 
 def profile(
     model: ModelName,
-    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 8,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank.", show_default="8")] = None,
     target_modules: Annotated[
         str, typer.Option(help="all-linear, or module names separated by commas.")
     ] = "all-linear",
@@ -40,9 +42,11 @@ def profile(
 
     From the model's config alone: nothing is loaded, so a 70 B model takes no longer than GPT-2.
     """
+    if full and rank is not None:
+        raise InputError("--rank", rank, "left out with --full, which trains every parameter")
     wanted = _Wanted(
         model,
-        rank,
+        8 if rank is None else rank,
         target_modules,
         full,
         tokens,
