@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airtune.errors import AirtuneError, InputError
-from airtune.files import parse_yaml, write_bytes_atomic, write_json_atomic
+from airtune.files import filled_whole, parse_yaml, write_bytes_atomic, write_json_atomic
 
 
 def test_replaces_whole(tmp_path: Path) -> None:
@@ -48,3 +48,24 @@ def test_yaml_mistakes_name_the_line() -> None:
     with pytest.raises(InputError, match="line 2"):
         parse_yaml("a: 1\nb: [2", "file.yaml")
     assert parse_yaml("[1e6, 10.0e6, 1e-05, 0o17]", "x") == [1e6, 1e7, 1e-5, 15]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_is_filled_whole_or_not_at_all(tmp_path: Path, there: bool) -> None:
+    folder = tmp_path / "model"
+    if there:
+        folder.mkdir()
+        (folder / "weights").write_text("old")
+
+    def full_disk() -> None:
+        with filled_whole("DIR", folder) as place:
+            (place / "weights").write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(AirtuneError, match=r"model cannot be written .*No space left.*free some"):
+        full_disk()
+    assert folder.exists() == there
+    assert not there or [path.read_text() for path in folder.iterdir()] == ["old"]
+    with filled_whole("DIR", folder) as place:
+        (place / "weights").write_text("new")
+    assert [path.read_text() for path in folder.iterdir()] == ["new"]

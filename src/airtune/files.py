@@ -3,8 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,32 @@ def make_folder(field: str, folder: Path) -> None:
         raise InputError(
             field, f"{folder} ({error.strerror})", "a folder that can be made"
         ) from None
+
+
+@contextmanager
+def filled_whole(field: str, folder: Path, remedy: str = "free some space") -> Iterator[Path]:
+    """A place to write into, whose files move to `folder` once everything is there.
+
+    Files of the same names are replaced. Raises AirtuneError (disk full, no permission) and leaves
+    `folder` as it was, absent if it was; InputError, naming `field`, where it cannot be made.
+    """
+    from safetensors import SafetensorError
+
+    existed = folder.exists()
+    make_folder(field, folder)
+    # Inside, so that moving stays on one disk wherever the user's folder is mounted.
+    place = folder / f".{os.getpid()}.partial"
+    try:
+        place.mkdir(exist_ok=True)
+        yield place
+        for entry in sorted(place.iterdir()):
+            entry.replace(folder / entry.name)
+        place.rmdir()
+    except BaseException as error:
+        shutil.rmtree(place if existed else folder, ignore_errors=True)
+        if not isinstance(error, OSError | SafetensorError):
+            raise
+        raise AirtuneError(f"{folder} cannot be written ({error}): {remedy}.") from error
 
 
 def with_environment(value: Any, field: str = "") -> Any:

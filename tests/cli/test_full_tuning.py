@@ -137,8 +137,8 @@ Experiment.load(None, {settings()!r}).run({str(tmp_path / "killed")!r}, Kill())
 """
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -signal.SIGKILL
-    litter = tmp_path / "killed/.model.7.partial"
-    litter.mkdir()
+    litter = tmp_path / "killed/model/.7.partial"
+    litter.mkdir(parents=True)
     (litter / "config.json").write_text("{")
     Experiment.resume(tmp_path / "killed")
     assert not litter.exists()

@@ -51,7 +51,8 @@ def test_every_parameter() -> None:
     assert answer["whole"]["memory_bytes"] == counted.memory_bytes
     assert answer["update_bits"] == update_bits(model, EveryParameter())
     assert "every parameter trained; one step" in " ".join(_run("gpt2", "--full").stdout.split())
-    for refused in ("--split-point 2", "--pruning-rate 0.5", "--dtype bf16", "--rank 4"):
+    for refused in ("--split-point 2", "--pruning-rate 0.5", "--dtype bf16", "--rank 4",
+                    "--target-modules q_proj"):  # fmt: skip
         assert "every parameter" in str(_run("gpt2", "--full", *refused.split()).exception)
 
 

@@ -11,7 +11,7 @@ from airtune.errors import AirtuneError
 from airtune.tuning.adapter import initial_state, load_state, read_state, trained_parameters
 from airtune.tuning.base_model import BaseModel, load_base
 from airtune.tuning.evaluate import evaluate
-from airtune.tuning.every_parameter import replaced_whole, save_model, train_every_parameter
+from airtune.tuning.every_parameter import save_model, train_every_parameter
 from airtune.tuning.label_loss import find_body
 from airtune.tuning.local import TrainingSettings, completion_loss, train_locally
 from airtune.tuning.shared_weights import share_weights
@@ -98,25 +98,6 @@ def test_the_folder_is_an_ordinary_model(family: str, tmp_path: Path) -> None:
     assert shapes_of(trained_parameters(again)) == shapes_of(state)
     assert all(torch.equal(weight, state[name]) for name, weight in again.named_parameters())
     assert load_base(str(tmp_path / "model")).tokenizer("ab") == loaded.tokenizer("ab")
-
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    for text in ("old", "new"):
-        with replaced_whole(folder) as partial:
-            partial.mkdir()
-            (partial / text).write_text(text)
-        assert [path.name for path in folder.iterdir()] == [text]
-
-    def full_disk() -> None:
-        with replaced_whole(folder) as partial:
-            partial.mkdir()
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(AirtuneError, match=r"model cannot be written .*No space left on device"):
-        full_disk()
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert (folder / "new").read_text() == "new"
 
 
 def test_a_state_of_another_model_is_refused() -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from airtune.errors import InputError
+from airtune.files import filled_whole
 
 model_app = typer.Typer(help="The built-in model.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -24,12 +25,13 @@ def export(
 ) -> None:
     """Write a run's adapter (PEFT), or the tuned model (--merge, full tuning), to a folder."""
     from airtune.experiment import Run
+    from airtune.experiment.trained import FULL
 
     _check_free(folder)
     run = Run.open(run_dir)
     run.export(folder, merge=merge)
     what = "the merged model" if merge else "the adapter"
-    if run.config.adapter.kind == "full":
+    if run.config.adapter.kind == FULL:
         what = "the tuned model"
     typer.echo(f"Wrote {what} to {folder}.")
 
@@ -42,12 +44,11 @@ def export_model(
     """Copy the built-in model to a folder that AutoModelForCausalLM loads."""
     import shutil
 
-    from airtune.experiment.trained import filled_whole
     from airtune.tuning.base_model import BUILTIN, model_location
 
     if name != BUILTIN:
         raise InputError("NAME", name, f"{BUILTIN!r}", "other models are on the hub already")
     _check_free(folder)
-    with filled_whole(folder) as place:
-        shutil.copytree(model_location(BUILTIN), place)
+    with filled_whole("DIR", folder) as place:
+        shutil.copytree(model_location(BUILTIN), place, dirs_exist_ok=True)
     typer.echo(f"Wrote the built-in model to {folder}.")

@@ -23,8 +23,11 @@ def profile(
     model: ModelName,
     rank: Annotated[int | None, typer.Option(help="LoRA rank.", show_default="8")] = None,
     target_modules: Annotated[
-        str, typer.Option(help="all-linear, or module names separated by commas.")
-    ] = "all-linear",
+        str | None,
+        typer.Option(
+            help="all-linear, or module names separated by commas.", show_default="all-linear"
+        ),
+    ] = None,
     full: Annotated[
         bool, typer.Option("--full", help="Every parameter is trained, in place of LoRA.")
     ] = False,
@@ -42,12 +45,13 @@ def profile(
 
     From the model's config alone: nothing is loaded, so a 70 B model takes no longer than GPT-2.
     """
-    if full and rank is not None:
-        raise InputError("--rank", rank, "left out with --full, which trains every parameter")
+    for option, value in (("--rank", rank), ("--target-modules", target_modules)):
+        if full and value is not None:
+            raise InputError(option, value, "left out with --full, which trains every parameter")
     wanted = _Wanted(
         model,
         8 if rank is None else rank,
-        target_modules,
+        "all-linear" if target_modules is None else target_modules,
         full,
         tokens,
         batch,

@@ -7,7 +7,7 @@ from typing import Any
 from airtune.config import ExperimentConfig
 from airtune.config_text import resolved_yaml
 from airtune.experiment.answers import samples, score
-from airtune.experiment.trained import FULL, save_trained
+from airtune.experiment.trained import FULL, write_result
 from airtune.experiment.world import World
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.record import RunFolder
@@ -23,7 +23,7 @@ LIMITS = ("deadline_s", "radius_m", "pruning_budget", "latency_target_s")
 
 def finish(world: World, state: ServerState, folder: RunFolder) -> None:
     """Write what a user takes away. Doing it twice gives the same files."""
-    save_trained(world.config, world.base, world.model, state.adapter, folder)
+    write_result(world.config, world.base, world.model, state.adapter, folder)
     records = folder.read_records()
     summary = summarise(world, state, records)
     write_json_atomic(folder.path / "summary.json", summary)

@@ -8,13 +8,11 @@ from typing import Any
 from airtune.config import ExperimentConfig, check
 from airtune.errors import InputError
 from airtune.experiment.answers import continue_prompt, samples, score
-from airtune.experiment.trained import FULL, export_trained, filled_whole
+from airtune.experiment.trained import write_trained
 from airtune.experiment.world import World, build_world
 from airtune.federated.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.record import RunFolder
-from airtune.files import read_text, read_yaml_mapping
-from airtune.tuning.adapter import load_state
-from airtune.tuning.base_model import quiet_bars
+from airtune.files import filled_whole, read_text, read_yaml_mapping
 
 
 class Run:
@@ -112,13 +110,8 @@ class Run:
 
         Of full tuning, either way, the tuned model.
         """
-        state, world = self.state, self.world
-        with filled_whole(folder) as place:
-            if not merge or self.config.adapter.kind == FULL:
-                export_trained(self.config, world.base, world.model, state.adapter, place)
-                return
-            load_state(world.model, dict(state.adapter))
-            merged = world.model.merge_and_unload()
-            with quiet_bars():
-                merged.save_pretrained(place)
-            world.base.tokenizer.save_pretrained(place)
+        world = self.world
+        with filled_whole("DIR", folder) as place:
+            write_trained(
+                self.config, world.base, world.model, self.state.adapter, place, merge=merge
+            )

@@ -3,22 +3,19 @@
 Everything else works on trained parameters by name and does not ask which they are.
 """
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from airtune.config import ExperimentConfig
-from airtune.errors import AirtuneError, InputError
+from airtune.errors import InputError
 from airtune.federated.record import RunFolder
-from airtune.files import make_folder
-from airtune.tuning.adapter import AdapterSettings, attach, save_adapter
-from airtune.tuning.base_model import BaseModel
-from airtune.tuning.every_parameter import replaced_whole, save_model, train_every_parameter
+from airtune.files import filled_whole
+from airtune.tuning.adapter import AdapterSettings, attach, load_state, save_adapter
+from airtune.tuning.base_model import BaseModel, write_model
+from airtune.tuning.every_parameter import save_model, train_every_parameter
 from airtune.workload.adapter_shape import AdapterShape, EveryParameter, Trained
 
 FULL = "full"
@@ -56,58 +53,36 @@ def trained_shape(config: ExperimentConfig) -> Trained:
 
 def trainable(base: BaseModel, config: ExperimentConfig) -> Any:
     """The model with what is trained of it, or on it."""
-    return (
-        train_every_parameter(base) if config.adapter.kind == FULL else attach(base, _lora(config))
-    )
-
-
-def save_trained(
-    config: ExperimentConfig, base: BaseModel, model: Any, state: Mapping[str, Tensor],
-    folder: RunFolder,
-) -> None:  # fmt: skip
-    """The run's result in the run folder: a PEFT adapter, or the whole model."""
     if config.adapter.kind == FULL:
-        with replaced_whole(folder.model) as partial:
-            save_model(base, state, partial)
-    else:
-        save_adapter(model, dict(state), folder.adapter)
+        return train_every_parameter(base)
+    return attach(base, _lora(config))
 
 
-def export_trained(
+def write_trained(
     config: ExperimentConfig, base: BaseModel, model: Any, state: Mapping[str, Tensor],
-    folder: Path,
+    folder: Path, *, merge: bool = False,
 ) -> None:  # fmt: skip
-    """The result in a folder of the user's own."""
+    """A PEFT adapter, or the model with it merged in; of full tuning, either way, the model.
+
+    A merged model is used up.
+    """
     if config.adapter.kind == FULL:
         save_model(base, state, folder)
+    elif merge:
+        load_state(model, dict(state))
+        write_model(model.merge_and_unload(), base.tokenizer, folder)
     else:
         save_adapter(model, dict(state), folder)
 
 
-@contextmanager
-def filled_whole(folder: Path) -> Iterator[Path]:
-    """A place to write into, whose files move to `folder` once everything is there.
-
-    Raises AirtuneError (disk full, no permission) and leaves `folder` as it was, absent if it was.
-    """
-    from safetensors import SafetensorError
-
-    existed = folder.exists()
-    make_folder("DIR", folder)
-    # Inside, so that moving stays on one disk wherever the user's folder is mounted.
-    partial = folder / f".export.{os.getpid()}.partial"
-    try:
-        yield partial
-        for entry in sorted(partial.iterdir()):
-            entry.replace(folder / entry.name)
-        partial.rmdir()
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not existed:
-            folder.rmdir()
-        if not isinstance(error, OSError | SafetensorError):
-            raise
-        raise AirtuneError(f"{folder} cannot be written ({error}): free some space.") from error
+def write_result(
+    config: ExperimentConfig, base: BaseModel, model: Any, state: Mapping[str, Tensor],
+    folder: RunFolder,
+) -> None:  # fmt: skip
+    """What was trained, into its place in the run folder."""
+    target = folder.model if config.adapter.kind == FULL else folder.adapter
+    with filled_whole("--out", target, "free some space, and run `airtune resume`") as place:
+        write_trained(config, base, model, state, place)
 
 
 def _lora(config: ExperimentConfig) -> AdapterSettings:

@@ -59,6 +59,8 @@ class RunFolder:
             *self.path.glob(".*.partial"),
             *self.checkpoints.glob(".*.partial"),
             *self.path.glob("clients/*/.*.partial"),
+            *self.adapter.glob(".*.partial"),
+            *self.model.glob(".*.partial"),
         ]:
             if litter.is_dir():
                 shutil.rmtree(litter)

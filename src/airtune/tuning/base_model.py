@@ -41,7 +41,7 @@ def model_location(name: str) -> str:
 
 
 @contextmanager
-def quiet_bars() -> Iterator[None]:
+def _quiet_bars() -> Iterator[None]:
     """transformers' bars of a model that is loaded, or written, in a blink are noise between our
     own lines."""
     from transformers.utils import logging
@@ -67,7 +67,7 @@ def load_base(name: str, dtype: str = "fp32", device: str = CPU) -> BaseModel:
         raise InputError("dtype", dtype, f"one of {', '.join(DTYPES)}")
     location = model_location(name)
     try:
-        with quiet_bars():
+        with _quiet_bars():
             model = AutoModelForCausalLM.from_pretrained(location, dtype=DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(location)
     except (OSError, ValueError, KeyError) as error:
@@ -82,6 +82,13 @@ def load_base(name: str, dtype: str = "fp32", device: str = CPU) -> BaseModel:
     model.eval()
     fuse_gelu(model)
     return BaseModel(model.to(device), tokenizer, location)
+
+
+def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A model folder that `AutoModelForCausalLM` loads, without transformers' bars."""
+    with _quiet_bars():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def resolve_device(asked: str) -> str:

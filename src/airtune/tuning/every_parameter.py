@@ -6,18 +6,14 @@ adapter's tensors. Nothing is frozen, so nothing is shared between the copies of
 is off, as in all training here.
 """
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from airtune.errors import AirtuneError
 from airtune.tuning.adapter import load_state
-from airtune.tuning.base_model import BaseModel, quiet_bars
+from airtune.tuning.base_model import BaseModel, write_model
 
 
 def train_every_parameter(base: BaseModel) -> Any:
@@ -29,27 +25,4 @@ def train_every_parameter(base: BaseModel) -> Any:
 def save_model(base: BaseModel, state: Mapping[str, Tensor], folder: Path) -> None:
     """Put the state into the model, and write the folder that `from_pretrained` loads."""
     load_state(base.model, dict(state))
-    with quiet_bars():
-        base.model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def replaced_whole(folder: Path) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of `folder` once everything is there.
-
-    Raises AirtuneError (disk full, no permission) and leaves the old folder as it was.
-    """
-    from safetensors import SafetensorError
-
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise AirtuneError(
-            f"{folder} cannot be written ({error}): free some space, and run `airtune resume`."
-        ) from error
+    write_model(base.model, base.tokenizer, folder)
