@@ -10,7 +10,7 @@ from torch import Tensor
 from airtune.data.batches import Batch
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
-from airtune.tuning import batched
+from airtune.tuning import label_loss
 from airtune.tuning.adapter import AdapterSettings, AdapterState, attach, read_state
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.batched import passes, train_stacked
@@ -91,7 +91,7 @@ def test_a_stack_is_its_clients(family: str) -> None:
 
 @pytest.mark.parametrize("limit", [1, 30, 60, 10_000])
 def test_any_number_of_passes(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(batched.TOKENS_AT_ONCE, "cpu", limit)
+    monkeypatch.setitem(label_loss.TOKENS_AT_ONCE, "cpu", limit)
     model = adapted("llama")
     starts, batches, carried = case(model, clients=6)
     expected = one_by_one(model, starts, batches, SETTINGS, carried)

@@ -65,13 +65,18 @@ def local_batches(
 
 
 def evaluation_batches(encoded: Encoded, tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Every row once, as `rows_alike` groups them."""
+    return rows_alike(encoded.length, tokens)
+
+
+def rows_alike(length: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
     """Every row once, rows of like length together, which saves most of the padding.
 
     At most `tokens` of them at once, padding included, but always one row.
     """
-    order = np.argsort(encoded.length, kind="stable")
+    order = np.argsort(length, kind="stable")
     # Lengths rise, so that the last row of a batch is its longest.
-    lengths = encoded.length[order]
+    lengths = length[order]
     start = 0
     while start < len(order):
         end = start + 1

@@ -22,7 +22,7 @@ from airtune.federated.worker_host import WorkerHost
 from airtune.federated.workers import Workers
 from airtune.tuning.adapter import trained_parameters
 from airtune.tuning.base_model import load_base, use_threads
-from airtune.tuning.batched import TOKENS_AT_ONCE
+from airtune.tuning.label_loss import TOKENS_AT_ONCE
 from airtune.tuning.local import TrainingSettings
 from airtune.tuning.schedule import Schedule
 from airtune.tuning.shared_weights import map_weights, share_weights

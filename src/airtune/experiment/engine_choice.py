@@ -10,8 +10,8 @@ from airtune.experiment.free_memory import WORKER_BYTES, client_bytes, clients_a
 from airtune.federated.backend import ClientSide
 from airtune.federated.ray_actors import cluster_cores
 from airtune.tuning.base_model import CPU, CUDA, resolve_device, usable_cores
-from airtune.tuning.batched import TOKENS_AT_ONCE
 from airtune.tuning.cohort_tuner import CohortTuner
+from airtune.tuning.label_loss import TOKENS_AT_ONCE
 from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.tuning.tuner import Tuner
 from airtune.update.codec import Shapes

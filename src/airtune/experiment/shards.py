@@ -12,7 +12,7 @@ from airtune.data.sources import SourceOptions, TaskData, load_task_data
 from airtune.errors import InputError
 from airtune.federated.charges import StepShape
 from airtune.tuning.base_model import CPU
-from airtune.tuning.batched import TOKENS_AT_ONCE
+from airtune.tuning.label_loss import TOKENS_AT_ONCE
 from airtune.update.cut import CutShape
 
 

@@ -16,13 +16,10 @@ from torch import Tensor
 
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.adapter_stack import AdapterStack, Layout
-from airtune.tuning.label_loss import label_losses
+from airtune.tuning.label_loss import TOKENS_AT_ONCE, label_losses
 from airtune.tuning.local import LocalResult, Penalty, TokenBatch, TrainingSettings
 from airtune.tuning.stacked_linear import StackedLinear, stacked_layers
 
-TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 2**15}
-"""Tokens of one forward pass, by device: enough to hide the calls, few enough for the processor's
-cache. The GPU's is an estimate: enough rows to fill one, activations of some GB."""
 WORTHWHILE_SORTING = 0.9
 
 

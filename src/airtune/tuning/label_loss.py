@@ -25,6 +25,9 @@ BODIES = {
 }
 """transformers classes of which we have read that `logits = lm_head(body(tokens))` and nothing
 more, and where the body is. Everything else (a soft cap on logits, say) runs its whole forward."""
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 2**15}
+"""Tokens of one forward pass, by device: enough to hide the calls, few enough for the processor's
+cache. The GPU's is an estimate: enough rows to fill one, activations of some GB."""
 _LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
 _LEAST_ROWS = 256
 """Below it a product in bf16 spends its time on packing the head's matrix."""

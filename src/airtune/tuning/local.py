@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from airtune.data.batches import Batch, rows_alike
 from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, load_state, read_state
-from airtune.tuning.label_loss import label_losses
+from airtune.tuning.label_loss import TOKENS_AT_ONCE, label_losses
 from airtune.tuning.schedule import Schedule
 
 Penalty: TypeAlias = Callable[[Mapping[str, Tensor]], Tensor]
@@ -74,6 +76,33 @@ def completion_loss(model: Any, batch: TokenBatch) -> tuple[Tensor, int]:
     return losses.sum(), len(losses)
 
 
+def parts_of(batch: TokenBatch, tokens: int) -> list[TokenBatch]:
+    """A batch of at most so many tokens, padding included, as it is; the rows of a larger one in
+    parts, those of like length together and each part as wide as its longest row."""
+    if batch.token_ids.size <= tokens:
+        return [batch]
+    arrays = (batch.token_ids, batch.attention_mask, batch.label_mask)
+    length = np.where(arrays[1], np.arange(1, arrays[1].shape[1] + 1), 1).max(axis=1)
+    return [
+        Batch(*(array[rows, : length[rows].max()] for array in arrays))
+        for rows in rows_alike(length, tokens)
+    ]
+
+
+def _add_gradients(
+    model: Any, batch: TokenBatch, device: str, penalty: Tensor | None
+) -> tuple[float, int]:
+    """Leave the gradient of the mean loss, and the penalty, with the parameters, a part of the
+    batch at a time: the mean loss and its label tokens."""
+    count = int(batch.label_mask[:, 1:].sum())
+    total = 0.0
+    for part in parts_of(batch, TOKENS_AT_ONCE[device]):
+        loss, _ = completion_loss(model, part)
+        (loss / count if penalty is None else loss / count + penalty).backward()  # type: ignore[no-untyped-call]
+        total, penalty = total + float(loss.detach()), None
+    return total / count, count
+
+
 def make_optimizer(
     parameters: list[Tensor], settings: TrainingSettings, *, fused: bool | None = None
 ) -> torch.optim.Optimizer:
@@ -113,14 +142,13 @@ def train_locally(
         torch.manual_seed(integer_seed(seed, "dropout", round_index, client))
         set_lora_dropout(model, training=True)
         for batch in batches:
-            loss, count = completion_loss(model, batch)
             optimizer.zero_grad(set_to_none=True)
-            objective = loss / count if penalty is None else loss / count + penalty(named)
-            objective.backward()  # type: ignore[no-untyped-call]
+            more = None if penalty is None else penalty(named)
+            loss, count = _add_gradients(model, batch, parameters[0].device.type, more)
             if settings.max_grad_norm > 0:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
-            losses.append(float(loss.detach()) / count)
+            losses.append(loss)
             label_tokens += count
         set_lora_dropout(model, training=False)
     kept = _moments(optimizer, parameters) if settings.keep_optimizer else {}
