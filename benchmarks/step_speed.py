@@ -1,13 +1,14 @@
 """One process, one thread: cohorts of 1 to 1,024 clients, and how near a step is to the GEMM peak.
 
-    OMP_NUM_THREADS=1 python benchmarks/step_speed.py [--part growth gemm]
+    OMP_NUM_THREADS=1 python benchmarks/step_speed.py [--part growth gemm large]
 
 Growth: the built-in model, a step of 1 x 32 tokens a client, trained as stacks; processor time per
 client and step should not grow with the cohort. GEMM share: FLOPs of a LoRA step of GPT-2 small's
 shape (rank 8, 4 x 128 tokens, every token a label), as the workload model counts them, per second,
 over the rate of a 2048 x 2048 product of the same dtype; the stacked engine, of one client, with
 its clipping and optimiser step. Prompt gain: the same step with 75 % of
-the tokens prompt, against computing all logits.
+the tokens prompt, against computing all logits. Large batches: one client's step of many rows of
+20 to 60 tokens on the built-in model, in parts against all at once.
 """
 
 import argparse
@@ -21,17 +22,18 @@ from torch.nn.functional import cross_entropy
 
 from airtune.data.batches import Batch
 from airtune.experiment.free_memory import clients_at_once
-from airtune.tuning import batched
+from airtune.tuning import batched, local
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.base_model import BaseModel, load_base
 from airtune.tuning.batched import train_stacked
 from airtune.tuning.fused_gelu import fuse_gelu
-from airtune.tuning.local import TrainingSettings
+from airtune.tuning.local import TrainingSettings, train_locally
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Architecture
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 
+LARGE_BATCHES = (32, 64, 256, 1024)
 COHORTS = (1, 8, 32, 128, 512, 1024)
 RANK, ROWS, TOKENS = 8, 4, 128
 
@@ -119,13 +121,42 @@ def gemm_share(dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
+def large_batches() -> list[dict[str, Any]]:
+    """Processor time of a step of one client, in parts and whole, side by side."""
+    model = attach(load_base("builtin"), AdapterSettings(RANK))
+    start = initial_state(model, 0)
+    rows = []
+    for size in LARGE_BATCHES:
+        batch = random_batch(2048, size, 60, 10)
+        ends = np.random.default_rng(size).integers(20, 61, size)
+        real = np.arange(60) < ends[:, None]
+        batch = Batch(batch.token_ids, real, batch.label_mask & real)
+
+        def step(limit: int, batch: Batch = batch) -> float:
+            def run() -> None:
+                train_locally(model, start, [batch], TrainingSettings(), (0, 0, 0))
+
+            with patch.dict(local.TOKENS_AT_ONCE, cpu=limit):
+                return seconds(run, repeat=3)[0]
+
+        step(2048)
+        whole_s, parts_s = step(2**40), step(2048)
+        rows.append({"rows": size, "whole_s": whole_s, "parts_s": parts_s,
+                     "gain": whole_s / parts_s})  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
+    known = ["growth", "gemm", "large"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", nargs="+", choices=["growth", "gemm"], default=["growth", "gemm"])
+    parser.add_argument("--part", nargs="+", choices=known, default=known)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if "growth" in options.part:
         report("growth", growth())
+    if "large" in options.part:
+        report("large_batches", large_batches())
     if "gemm" in options.part:
         report("gemm_share", [gemm_share(dtype) for dtype in (torch.float32, torch.bfloat16)])
 

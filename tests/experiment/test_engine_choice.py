@@ -21,6 +21,8 @@ from airtune.experiment.free_memory import clients_at_once, free_bytes
 from airtune.federated.backend import deal
 from airtune.tuning import base_model
 from airtune.tuning.tuner import FullTuner, Tuner
+from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.architecture import load_architecture
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ def shape_of(tokens: float = 200.0) -> JobShape:
 def side_of(tuner: Tuner) -> Any:
     model = SimpleNamespace(named_modules=dict, named_parameters=dict)
     return SimpleNamespace(method=SimpleNamespace(tuner=tuner), model=model)
+
+
+def test_a_large_batch_needs_no_more_memory_than_its_parts() -> None:
+    def pass_bytes(rows: int, *settings: str) -> float:
+        config = read_config(None, [f"training.batch_size={rows}", *settings])
+        architecture = load_architecture("gpt2")
+        return JobShape.of(config, architecture, AdapterShape(8), 64.0 * rows, {}).pass_bytes
+
+    assert pass_bytes(512) == pass_bytes(8)
+    assert pass_bytes(512, "engine=batched-workers") > 5 * pass_bytes(512)
 
 
 @pytest.mark.parametrize(

@@ -91,10 +91,10 @@ def test_a_stack_is_its_clients(family: str) -> None:
 
 @pytest.mark.parametrize("limit", [1, 30, 60, 10_000])
 def test_any_number_of_passes(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(label_loss.TOKENS_AT_ONCE, "cpu", limit)
     model = adapted("llama")
     starts, batches, carried = case(model, clients=6)
     expected = one_by_one(model, starts, batches, SETTINGS, carried)
+    monkeypatch.setitem(label_loss.TOKENS_AT_ONCE, "cpu", limit)
     assert_same(train_stacked(model, starts, batches, SETTINGS, carried), expected)
 
 

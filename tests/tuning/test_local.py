@@ -1,13 +1,17 @@
 """Local training against a plain loop, and what may not disturb it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airtune.data.batches import Batch
 from airtune.errors import InputError
+from airtune.tuning import label_loss
 from airtune.tuning.adapter import (
     AdapterSettings,
     attach,
@@ -19,7 +23,14 @@ from airtune.tuning.adapter import (
 )
 from airtune.tuning.base_model import BaseModel, load_base
 from airtune.tuning.evaluate import evaluate
-from airtune.tuning.local import TrainingSettings, completion_loss, train_locally
+from airtune.tuning.local import (
+    LocalResult,
+    TokenBatch,
+    TrainingSettings,
+    completion_loss,
+    parts_of,
+    train_locally,
+)
 from tests.models import small_model
 
 
@@ -71,6 +82,64 @@ def test_sgd_step_by_hand() -> None:
         assert grad is not None
         torch.testing.assert_close(result.state[name], start[name] - 0.1 * grad)
     assert result.losses == pytest.approx([float(total.detach()) / count])
+
+
+@pytest.mark.parametrize("limit", [1, 25, 60])
+def test_a_large_batch_runs_in_parts_to_the_same_step(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = adapted(), uneven_batch(rows=7, tokens=20)
+    start = initial_state(model, seed=5)
+    settings = TrainingSettings("sgd", learning_rate=0.3, max_grad_norm=0.5)
+
+    def trained() -> LocalResult:
+        return train_locally(model, start, [batch], settings, (0, 0, 0), penalty=size_of_b)
+
+    whole = trained()
+    monkeypatch.setitem(label_loss.TOKENS_AT_ONCE, "cpu", limit)
+    parts = trained()
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-6)
+    assert parts.label_tokens == whole.label_tokens
+    for name, value in whole.state.items():
+        torch.testing.assert_close(parts.state[name], value, rtol=1e-5, atol=1e-6)
+    assert any((whole.state[name] - start[name]).abs().max() > 1e-3 for name in start)
+
+
+def size_of_b(factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A penalty that counts once a step, however many parts the batch has."""
+    return sum((v + 1).square().sum() for k, v in factors.items() if "lora_B" in k) * 1e-2
+
+
+@given(st.integers(1, 9), st.integers(1, 200), st.integers(0, 99))
+def test_parts_hold_every_row_once_and_no_column_of_padding(
+    rows: int, limit: int, seed: int
+) -> None:
+    batch = uneven_batch(rows, tokens=17, seed=seed)
+    parts = parts_of(batch, limit)
+    found = sorted(row for part in parts for row in real_rows(part))
+    assert found == sorted(real_rows(batch))
+    assert sum(int(part.label_mask.sum()) for part in parts) == batch.label_tokens
+    if len(parts) > 1 or batch.token_ids.size > limit:
+        assert all(part.attention_mask[:, -1].any() for part in parts)
+        assert all(p.token_ids.size <= limit or len(p.token_ids) == 1 for p in parts)
+    else:
+        assert parts == [batch]
+
+
+def real_rows(batch: TokenBatch) -> list[tuple[int, ...]]:
+    rows = zip(batch.token_ids, batch.attention_mask, strict=True)
+    return [tuple(row[real].tolist()) for row, real in rows]
+
+
+def uneven_batch(rows: int, tokens: int, seed: int = 3) -> Batch:
+    """Rows of any length from 2 tokens, right-padded; one fills the width."""
+    draws = np.random.default_rng(seed)
+    ids = draws.integers(3, 96, size=(rows, tokens))
+    length = draws.integers(2, tokens + 1, size=rows)
+    length[draws.integers(rows)] = tokens
+    real = np.arange(tokens) < length[:, None]
+    labels = real & (np.arange(tokens) >= draws.integers(1, length)[:, None])
+    return Batch(ids, real, labels)
 
 
 def test_start_is_a_zero_change_and_independent_of_the_global_generator() -> None:

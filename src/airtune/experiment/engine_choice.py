@@ -55,7 +55,9 @@ class JobShape:
         rows = config.training.batch_size
         tokens = max(1, math.ceil(step_tokens / rows))
         precision = Precision(config.dtype, config.training.optimizer)
-        whole = Step(max(rows, TOKENS_AT_ONCE[CPU] // tokens), tokens)
+        # One client's rows run in parts; clients of a stack only where it was asked for.
+        least = rows if config.engine.startswith("batched") else 1
+        whole = Step(max(least, TOKENS_AT_ONCE[CPU] // tokens), tokens)
         return cls(
             step_tokens,
             float(workload(architecture, adapter, Step(rows, tokens)).flops),
