@@ -6,7 +6,8 @@
         --set method=centralised --set training.learning_rate=$rate
     done
     airtune run EXPERIMENT.yaml --out runs/joined --set method=centralised \
-      --set clients.count=1 --set training.batch_size=CLIENTS_TIMES_AS_MANY
+      --set clients.count=1 --set training.batch_size=CLIENTS_TIMES_AS_MANY \
+      --set 'clients.devices=[macbook-pro-m1-max]'     # large batches need a device with memory
     python benchmarks/against_centralised.py NAME runs/federated runs/centralised-* runs/joined
 
 `method: centralised` holds all data in one place and takes the steps of all clients one after
