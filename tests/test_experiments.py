@@ -1,6 +1,5 @@
 """What ships under experiments/: every file is read, its parts exist, and its first round plans."""
 
-import os
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from airtune.comparison.runs import check_comparison, preview_arms
 from airtune.config import read_config
 from airtune.experiment.composition import check_names
 from airtune.files import read_yaml_mapping
+from tests.conftest import DATA
 
 ROOT = Path(airtune.__file__).parents[2]
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -47,9 +47,9 @@ def test_its_head_says_how_to_run_it(path: Path) -> None:
 
 def _data(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     if "AIRTUNE_DATA" in path.read_text():
-        if "AIRTUNE_TEST_DATA" not in os.environ:
-            pytest.skip("real data sets are not here")
-        monkeypatch.setenv("AIRTUNE_DATA", os.environ["AIRTUNE_TEST_DATA"])
+        if not DATA.is_dir():
+            pytest.skip(f"no data folder at {DATA}; set AIRTUNE_TEST_DATA to one")
+        monkeypatch.setenv("AIRTUNE_DATA", str(DATA))
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=[path.stem for path in COMPARISONS])
