@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "workload"))
+sys.path.insert(0, str(ROOT))
 
 DOCUMENT = ROOT / "docs" / "workload.md"
 FAMILIES = ("gpt2", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi")
@@ -24,11 +24,10 @@ RANKS = (1, 8, 64)
 
 def small_rows() -> list[dict[str, Any]]:
     """Every family at every rank: 3 sequences of 20 tokens."""
-    from small_models import architecture, measured_flops
-
     from airtune.workload.adapter_shape import AdapterShape
     from airtune.workload.step import Step
     from airtune.workload.transformer import workload
+    from tests.workload.small_models import architecture, measured_flops
 
     rows = []
     for family in FAMILIES:
@@ -51,13 +50,12 @@ def small_rows() -> list[dict[str, Any]]:
 
 def published_rows() -> list[dict[str, Any]]:
     """Every bundled config at full size: rank 8, one sequence of 128 tokens."""
-    from published_models import measure_on_meta
-
     from airtune.workload.adapter_shape import AdapterShape
     from airtune.workload.architecture import load_architecture
     from airtune.workload.config_source import bundled_names
     from airtune.workload.step import Step
     from airtune.workload.transformer import workload
+    from tests.workload.published_models import measure_on_meta
 
     rows = []
     for name in bundled_names():
@@ -83,21 +81,21 @@ def published_rows() -> list[dict[str, Any]]:
 
 def memory_rows() -> list[dict[str, Any]]:
     """Activations that autograd keeps, with transformers' default attention."""
-    from small_models import architecture
-    from test_memory import STEP, predicted_bytes, saved_bytes
-
     from airtune.workload.adapter_shape import AdapterShape
+    from tests.workload.small_models import architecture, batch, with_adapter
+    from tests.workload.test_memory import STEP, predicted_bytes, saved_bytes
 
     rows = []
     for family in FAMILIES:
         for dtype, torch_dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
             adapter = AdapterShape(8)
+            model = with_adapter(family, adapter, "sdpa", torch_dtype)
             rows.append(
                 {
                     "model": family,
                     "dtype": dtype,
                     "kept_bytes": predicted_bytes(architecture(family), adapter, dtype, "sdpa"),
-                    "torch_kept_bytes": saved_bytes(family, adapter, "sdpa", torch_dtype),
+                    "torch_kept_bytes": saved_bytes(model, batch(family, STEP)),
                     "positions": STEP.positions,
                 }
             )

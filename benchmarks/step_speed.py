@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from airtune.data.batches import Batch
 from airtune.experiment.free_memory import clients_at_once
-from airtune.tuning import batched, local
+from airtune.tuning import batched, label_loss
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.base_model import BaseModel, load_base
 from airtune.tuning.batched import train_stacked
@@ -136,7 +136,7 @@ def large_batches() -> list[dict[str, Any]]:
             def run() -> None:
                 train_locally(model, start, [batch], TrainingSettings(), (0, 0, 0))
 
-            with patch.dict(local.TOKENS_AT_ONCE, cpu=limit):
+            with patch.dict(label_loss.TOKENS_AT_ONCE, cpu=limit):
                 return seconds(run, repeat=3)[0]
 
         step(2048)

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from airtune.data.batches import Batch, evaluation_batches, local_batches, make_batch
+from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.builtin.corpus import MIX, documents
 from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
@@ -274,7 +274,7 @@ def tensors(batch: Batch) -> dict[str, torch.Tensor]:
 def task_loss(model: torch.nn.Module, encoded: Encoded) -> float:
     """The mean loss over label tokens in nats."""
     total = tokens = 0.0
-    for rows in evaluation_batches(encoded, 64):
+    for rows in rows_alike(encoded.length, 2048):
         batch = make_batch(encoded, rows, 0)
         total += float(model(**tensors(batch)).loss) * batch.label_tokens
         tokens += batch.label_tokens

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import airtune
-from airtune.data.batches import evaluation_batches, make_batch
+from airtune.data.batches import make_batch, rows_alike
 from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.generate import builtin_examples
 from airtune.data.encoding import Encoded, encode
@@ -87,7 +87,7 @@ def test_digits_are_split_singly(tokenizer: Any) -> None:
 def _loss(model: Any, encoded: Encoded, pad_token: int) -> float:
     """The mean over label tokens, in nats."""
     total = tokens = 0.0
-    for rows in evaluation_batches(encoded, 2048):
+    for rows in rows_alike(encoded.length, 2048):
         batch = make_batch(encoded, rows, pad_token)
         ids, mask = torch.from_numpy(batch.token_ids), torch.from_numpy(batch.attention_mask)
         labels = torch.where(torch.from_numpy(batch.label_mask), ids, -100)

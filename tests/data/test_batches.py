@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtune.data.batches import evaluation_batches, local_batches, make_batch
+from airtune.data.batches import local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded
 
 
@@ -75,7 +75,7 @@ def test_the_order_depends_on_seed_round_and_client_alone() -> None:
 @pytest.mark.parametrize("tokens", [1, 13, 16, 1000])
 def test_evaluation_sees_every_row_once(tokens: int) -> None:
     encoded = _encoded([(1 + n % 5, 1 + n % 3) for n in range(20)])
-    batches = list(evaluation_batches(encoded, tokens))
+    batches = list(rows_alike(encoded.length, tokens))
     for batch, following in zip(batches, [*batches[1:], batches[0][:0]], strict=True):
         longest = encoded.length[batch].max()
         assert len(batch) == 1 or len(batch) * longest <= tokens

@@ -64,11 +64,6 @@ def local_batches(
     return order[: batch_size * steps].reshape(steps, batch_size)
 
 
-def evaluation_batches(encoded: Encoded, tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Every row once, as `rows_alike` groups them."""
-    return rows_alike(encoded.length, tokens)
-
-
 def rows_alike(length: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
     """Every row once, rows of like length together, which saves most of the padding.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airtune.config import ExperimentConfig
-from airtune.data.batches import Batch, evaluation_batches, local_batches, make_batch
+from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode
 from airtune.data.partition import Partition, partition
 from airtune.data.sources import SourceOptions, TaskData, load_task_data
@@ -57,7 +57,7 @@ class Shards:
 
     def test_batches(self, tokens: int = TOKENS_AT_ONCE[CPU]) -> Iterator[Batch]:
         """Every test row once, about so many tokens at a time."""
-        for rows in evaluation_batches(self.test, tokens):
+        for rows in rows_alike(self.test.length, tokens):
             yield make_batch(self.test, rows, self.pad_token)
 
     @property
