@@ -17,6 +17,10 @@ from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run
 from airtune.cli.search import budget_search, rank_search
 from airtune.errors import AirtuneError
+from airtune.foreign import TRACEBACK_VARIABLE, reason_of, traceback_text
+
+UNEXPECTED = 70
+"""Exit code of a fault of airtune's own (EX_SOFTWARE of sysexits.h)."""
 
 app = typer.Typer(
     name="airtune",
@@ -72,15 +76,32 @@ def _refuse(error: ClickException) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def _say(error: BaseException, sentence: str, exit_code: int) -> NoReturn:
+    """One sentence, after the traceback where the environment asks for it."""
+    typer.echo(f"{traceback_text(error)}airtune: {sentence}", err=True)
+    sys.exit(exit_code)
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    """What nobody foresaw: still a sentence, and an exit code of its own."""
+    if isinstance(error, OSError) and error.filename is not None:
+        _say(error, f"{error.filename} cannot be used ({error.strerror}): mend that, and run the "
+             "command again.", AirtuneError.exit_code)  # fmt: skip
+    if isinstance(error, MemoryError):
+        _say(error, "the memory of this machine does not suffice: make the model, the batch or the "
+             "number of clients smaller.", AirtuneError.exit_code)  # fmt: skip
+    _say(error, f"unexpected {reason_of(error)}; this is a fault of airtune: please report it with "
+         f"what {TRACEBACK_VARIABLE}=1 prints.", UNEXPECTED)  # fmt: skip
+
+
 def entry() -> None:
-    """Run the command line: a sentence and an exit code for what the user can mend."""
+    """Run the command line: a sentence and an exit code, whatever happens."""
     try:
         sys.exit(app(prog_name="airtune", standalone_mode=False))
     except ClickException as error:
         _refuse(error)
     except AirtuneError as error:
-        typer.echo(f"airtune: {error}", err=True)
-        sys.exit(error.exit_code)
+        _say(error, str(error), error.exit_code)
     except KeyboardInterrupt:
         typer.echo("airtune: interrupted.", err=True)
         sys.exit(130)
@@ -88,3 +109,5 @@ def entry() -> None:
         # The reader (`| head`) has enough; that is not an error of ours.
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        _unexpected(error)
