@@ -124,7 +124,15 @@ class Planner(ABC):
 
     @abstractmethod
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
-        """The round's plan, for the channel as estimated."""
+        """The round's plan, for the channel as estimated; no clients where none can take part."""
+
+    def idle_s(self, view: PlanningView) -> float | None:
+        """How long a round without clients lasts where no deadline says it [s].
+
+        None: until the channel's next sample (`cell.round_interval_s`). A planner that waits for
+        clients in outage answers its own limit. `view.broadcast_s` may be infinite.
+        """
+        return None
 
     def after_round(self, state: PlannerState, record: Mapping[str, Any]) -> dict[str, Any]:
         """The next state, from the round as it was charged (a virtual queue lives here)."""
