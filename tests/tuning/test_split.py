@@ -189,35 +189,81 @@ def union(batches: Sequence[Batch]) -> Batch:
     )
 
 
+BATCHES = [
+    batch_of(1), batch_of(2, rows=2, tokens=9), batch_of(3, rows=1, tokens=14), batch_of(4, rows=2)
+]  # fmt: skip
+"""Of different numbers of label tokens, so that clients count with unequal weights."""
+CUTS = [(1, 1, 1), (2, 2, 2), (1, 2, 1), (1, 2, 2), (1, 2, 2, 2), (2, 1, 2, 2)]
+
+
+def moves(report: Any, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value - start[name] for name, value in report.state.items()}
+
+
 @pytest.mark.parametrize("labels_at", ["server", "client"])
-@pytest.mark.parametrize("points", [(1, 1, 1), (2, 2, 2), (1, 2, 1)])
+@pytest.mark.parametrize("points", CUTS)
 def test_one_shared_step_is_a_centralised_step_on_the_union(
     points: tuple[int, ...], labels_at: str
 ) -> None:
     """SGD, one local step, client halves averaged by label tokens; also with different cuts."""
     model = adapted("llama")
     start = start_of(model)
-    batches = [batch_of(1), batch_of(2, rows=2, tokens=9), batch_of(3, rows=1, tokens=14)]
-    clients = [SplitClient(n, point, [batches[n]]) for n, point in enumerate(points)]
+    clients = [SplitClient(n, point, [BATCHES[n]]) for n, point in enumerate(points)]
     result = run(model, start, clients, labels_at=labels_at)
-    updates = [
-        Update(
-            report.client,
-            report.label_tokens,
-            {name: value - start[name] for name, value in report.state.items()},
-        )
-        for report in result.reports
-    ]
+    updates = [Update(r.client, r.label_tokens, moves(r, start)) for r in result.reports]
+    assert len({update.weight for update in updates}) > 1
     merged = merge_halves(start, updates, result.server)
-    whole = train_locally(model, start, [union(batches)], GRADIENT, (7, 2, 0))
-    if len(set(points)) == 1:
-        assert_close(merged, whole.state, 2e-5)
-        return
-    # Block 1 is trained by client 1 on its own batch and by the server on all others': the server
-    # divides by all label tokens, so its step on that block is as large as those clients' share.
-    for name in start:
-        if ".layers.1." not in name:
-            assert (merged[name] - whole.state[name]).abs().max() <= 2e-5, name
+    whole = train_locally(model, start, [union(BATCHES[: len(points)])], GRADIENT, (7, 2, 0))
+    assert_close(merged, whole.state, 2e-5)
+
+
+def test_any_weights_count_once_in_a_block_between_cuts() -> None:
+    """`sum_held w_n g_n + (1 - sum_held w_n) g_S`: the server's copy stands for all others, with
+    the gradient of the mean over their label tokens."""
+    model, points = adapted("llama"), (1, 2, 2, 1)
+    start = start_of(model)
+    clients = [SplitClient(n, point, [BATCHES[n]]) for n, point in enumerate(points)]
+    result = run(model, start, clients)
+    weights = [0.4, 0.3, 0.2, 0.1]
+    updates = [Update(r.client, weights[r.client], moves(r, start)) for r in result.reports]
+    merged = merge_halves(start, updates, result.server)
+    alone = [train_locally(model, start, [batch], GRADIENT, (7, 2, 0)) for batch in BATCHES]
+    others = train_locally(model, start, [union([BATCHES[0], BATCHES[3]])], GRADIENT, (7, 2, 0))
+    for name in (name for name in start if ".layers.1." in name):
+        expected = (
+            0.5 * others.state[name] + 0.3 * alone[1].state[name] + 0.2 * alone[2].state[name]
+        )
+        assert (merged[name] - expected).abs().max() <= 2e-5, name
+
+
+@pytest.mark.parametrize("points", [(1, 1, 1), (1, 2, 2), (1, 2, 2, 2)])
+def test_one_shared_step_of_adamw_is_within_its_bound(points: tuple[int, ...]) -> None:
+    """Adam's first step is `eta g / (|g| + eps)`, so where the gradients of all who train a
+    coordinate share a sign and are at least g, the mean of the parties' steps and the centralised
+    step differ by at most `eta eps / g`; elsewhere by at most `2 eta`."""
+    model, adamw = adapted("llama"), TrainingSettings(learning_rate=1e-2, max_grad_norm=0.0)
+    start, epsilon, noise = start_of(model), 1e-8, 1e-5
+    clients = [SplitClient(n, point, [BATCHES[n]]) for n, point in enumerate(points)]
+
+    def merged(result: SplitRound) -> dict[str, Tensor]:
+        updates = [Update(r.client, r.label_tokens, moves(r, start)) for r in result.reports]
+        return merge_halves(start, updates, result.server)
+
+    gradients, stepped = run(model, start, clients), merged(run(model, start, clients, adamw))
+    whole = train_locally(model, start, [union(BATCHES[: len(points)])], adamw, (7, 2, 0)).state
+    together = apart = 0
+    for name, value in start.items():
+        parties = [moves(report, start).get(name) for report in gradients.reports]
+        server = gradients.server[name] - value if name in gradients.server else None
+        known = torch.stack([move for move in (*parties, server) if move is not None])
+        least = known.abs().amin(0)
+        alike = ((known > 0).all(0) | (known < 0).all(0)) & (least > noise)
+        error, rounding = (stepped[name] - whole[name]).abs(), 4 * 2**-24 * value.abs().max()
+        assert (error[alike] <= 1e-2 * epsilon / least[alike] + rounding + 1e-7).all(), name
+        assert (error <= 2e-2 + rounding + 1e-7).all(), name
+        together, apart = together + int(alike.sum()), apart + int((~alike).sum())
+    assert together > 100
+    assert apart > 0
 
 
 def test_different_cuts_train_each_block_where_it_is() -> None:

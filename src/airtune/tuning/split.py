@@ -68,9 +68,10 @@ def split_round(
 ) -> SplitRound:
     """Run every client's local steps from the whole adapter `start`, all clients in step.
 
-    A client half trains on the mean loss over its own batch's label tokens, the shared server side
-    on the mean over all clients' label tokens: one SGD step, and client halves averaged by label
-    tokens, are one centralised step on the union of the batches. Gradients are clipped half by
+    A client half trains on the mean loss over its own batch's label tokens, each block of the
+    shared server side on the mean over the label tokens of the clients that it is run for: one SGD
+    step, and client halves averaged by label tokens, are one centralised step on the union of the
+    batches, whatever the cuts. Gradients are clipped half by
     half, since no side knows the other's norm. A shared server side keeps its optimiser's moments
     in `server_carried`, if the training settings keep them. Raises InputError for a split point
     that the model does not have.

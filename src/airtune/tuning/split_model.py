@@ -107,6 +107,10 @@ class SplitModel:
         self._check(split_point)
         return [name for name, block in self._block_of.items() if block >= split_point]
 
+    def block_of(self, name: str) -> int:
+        """The block that an adapter tensor belongs to."""
+        return self._block_of[name]
+
     @contextmanager
     def dropout(self) -> Iterator[None]:
         """LoRA's own dropout is on, as far as the adapter has any."""

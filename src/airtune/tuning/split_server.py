@@ -23,7 +23,9 @@ Messages = Mapping[int, Activations]
 class ServerHalf:
     """A server side that trains on the clients in `split_points`, in one step on all their batches.
 
-    Clients with the same split point are run as one batch, the shorter ones padded.
+    Clients with the same split point are run as one batch, the shorter ones padded. A block is
+    trained on the mean loss of the clients that the server runs it for: between two cuts those are
+    some of them, and the federated server weighs the block with their share when it merges.
     """
 
     def __init__(
@@ -120,8 +122,26 @@ class ServerHalf:
             gradient = self._received[client].grad
             assert gradient is not None, "the loss depends on every client's activations"
             gradients[client] = gradient * (everything / message.label_tokens)
+        self._average_over_served(messages)
         self.half.step()
         return gradients
+
+    def _average_over_served(self, messages: Messages) -> None:
+        """Turn each block's gradient into that of the mean over the label tokens it was run for.
+
+        The objective is the mean over all clients' label tokens, so a block that the server runs
+        for some of them only has a gradient short by their share.
+        """
+        everything = _label_tokens(messages)
+        for name, factor in self.half.factors.items():
+            block = self._model.block_of(name)
+            served = sum(
+                message.label_tokens
+                for client, message in messages.items()
+                if self.split_points[client] <= block
+            )
+            if served < everything and factor.grad is not None:
+                factor.grad *= everything / served
 
 
 def _label_tokens(messages: Messages) -> int:
