@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from airtune.errors import AirtuneError, InputError
-from airtune.files import filled_whole, parse_yaml, write_bytes_atomic, write_json_atomic
+from airtune.files import (
+    filled_whole,
+    parse_yaml,
+    read_text,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 
 
 def test_replaces_whole(tmp_path: Path) -> None:
@@ -69,3 +75,9 @@ def test_a_folder_is_filled_whole_or_not_at_all(tmp_path: Path, there: bool) -> 
     with filled_whole("DIR", folder) as place:
         (place / "weights").write_text("new")
     assert [path.read_text() for path in folder.iterdir()] == ["new"]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xef\xbb\xbfrounds: 3\n")
+    assert read_text(path, "field") == "rounds: 3\n"

@@ -34,7 +34,8 @@ def parse_yaml(text: str, name: str) -> Any:
 def read_text(path: Path, field: str) -> str:
     """The text of a file, or an InputError that names `field` and says why it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        # Some editors and spreadsheets begin a file with a byte order mark.
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(field, str(path), "a file that exists", "check the path") from None
     except IsADirectoryError:

@@ -182,6 +182,9 @@ REFUSALS = [
     ("a.csv", 'prompt,completion\np,"c\n', ["a.csv, line", "not csv"]),
     ("a.csv", "mr,ref\nno slots,r\n", ["line 2", "'mr'", "name[value]"]),
     ("a.csv", "1,t,c,a\n11,t,c,a\n", ["line 2", "'class'", "1 to 10"]),
+    ("a.csv", "prompt,completion,prompt\np,c,q\n", ["a.csv", "'prompt'", "rename"]),
+    ("a.csv", "prompt,x,completion, x\np,1,c,2\n", ["a.csv", "'x'", "rename"]),
+    ("a.jsonl", '{"prompt": "p", "completion": "c", "prompt": "q"}', ["line 1", "'prompt' twice"]),
     ("a.txt", "prompt", [".jsonl or .csv"]),
 ]
 

@@ -77,6 +77,12 @@ def test_a_trace_of_gains_uses_each_clients_power(tmp_path: Path, column: str) -
         assert rates(choice, index) == pytest.approx(expected[index % 2], abs=1e-6)
 
 
+def test_blanks_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
+    choice = write(tmp_path, "\ufeffround, client, gain_db", "0, a, -100", "0, b, -inf")
+    expected = ShannonLinks(np.array([1e6, 0.0])).rate(BAND)
+    assert rates(choice, 0) == pytest.approx(expected)
+
+
 def test_a_trace_of_efficiencies_needs_no_power(tmp_path: Path) -> None:
     header = "round,client,spectral_efficiency_bps_hz"
     choice = write(tmp_path, header, "7,a,1.5", "7,b,0", "9,a,2", "9,b,3")
@@ -105,6 +111,12 @@ def test_a_recording_of_a_cell_is_replayed(tmp_path: Path) -> None:
         ("round,client,gain_db", ["0,a,1", "0,b,x"], "line 3, gain_db 'x'"),
         ("round,client,gain", ["0,a,1", "0,b,-1"], "line 3, gain '-1'"),
         ("round,client,gain", ["0,a,1", "0,b,nan"], "line 3, gain 'nan'"),
+        ("round,client,gain", ["0,a,1", "0,b,1e308"], "line 3, gain '1e308'"),
+        ("round,client,gain", ["0,a,1", "0,b,1_0"], "line 3, gain '1_0'"),
+        ("round,client,gain_db", ["0,a,1", "0,b,inf"], "line 3, gain_db 'inf'"),
+        ("round,client,gain_db,gain_db", ["0,a,1,2"], "more than one column 'gain_db'"),
+        ("round,client,gain_db", ["0,a,1", "0,b,2", "0,a,3"], "line 4, round 0 of client a again"),
+        ("round,client,gain_db", ["0,a,1", "0,b,2,5"], "line 3, with 4 cells"),
     ],
 )
 def test_refuses_a_bad_trace(tmp_path: Path, header: str, rows: list[str], words: str) -> None:

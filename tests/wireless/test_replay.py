@@ -103,6 +103,13 @@ def test_rows_may_come_in_any_order(tmp_path: Path) -> None:
     assert equal(replayed(path).observe(2), make().observe(2))
 
 
+def test_a_spreadsheet_may_have_saved_it(tmp_path: Path) -> None:
+    path = tmp_path / "cell.csv"
+    make().export(path, range(3))
+    path.write_text("\ufeff" + path.read_text().replace(",", ", "), encoding="utf-8")
+    assert equal(replayed(path).observe(2), make().observe(2))
+
+
 def test_round_that_was_not_recorded(tmp_path: Path) -> None:
     make().export(tmp_path / "cell.csv", [2, 3])
     with pytest.raises(InputError, match=r"rounds 2 to 3.*holds round 4"):
@@ -121,6 +128,13 @@ def _without(text: str, column: str) -> str:
     return "\n".join(",".join(row[:at] + row[at + 1 :]) for row in rows)
 
 
+def _with(text: str, column: str, value: str) -> str:
+    """The file with another value in the last row of a column."""
+    rows = [line.split(",") for line in text.splitlines()]
+    rows[-1][rows[0].index(column)] = value
+    return "\n".join(map(",".join, rows))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -132,6 +146,23 @@ def _without(text: str, column: str) -> str:
         lambda text: "\n".join(text.splitlines()[:-1]),
         lambda text: "\n".join([*text.splitlines()[:-1], text.splitlines()[-2]]),
         lambda text: text.replace(",1,truth", ",one,truth").replace("1,truth", "one,truth"),
+        lambda text: text.replace("gain,", "gain,gain,", 1),
+        lambda text: text.replace("\n1,truth", "\n1_0,truth"),
+        *[
+            lambda text, value=value, column=column: _with(text, column, value)
+            for column, value in (
+                ("gain", "-1e-9"),
+                ("gain", "1_000"),
+                ("gain", "inf"),
+                ("gain", "nan"),
+                ("gain", ""),
+                ("tx_power_w", ""),
+                ("uplink_noise_psd", "0"),
+                ("margin", "-1"),
+                ("client", "0.5"),
+                ("spectral_efficiency", "1e999"),
+            )
+        ],
     ],
 )
 def test_damaged_csv_is_refused(tmp_path: Path, damage: Any) -> None:
@@ -150,6 +181,16 @@ def test_damaged_npz_is_refused(tmp_path: Path) -> None:
     np.savez(path, gain=np.ones(3))
     with pytest.raises(InputError, match=r"cell\.replay"):
         replayed(path)
+    make().export(path, range(3))
+    with np.load(path) as packed:
+        whole = dict(packed)
+    for changed in (
+        {"gain": whole["gain"].astype(str)}, {"gain": whole["gain"][:2]},
+        {"gain": -whole["gain"]}, {"client": whole["client"] + 0.5},
+    ):  # fmt: skip
+        np.savez(path, **{**whole, **changed})
+        with pytest.raises(InputError, match=r"cell\.replay"):
+            replayed(path)
     make().export(path, range(3))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match=r"cell\.replay"):

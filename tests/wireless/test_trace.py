@@ -38,6 +38,37 @@ def test_units_come_from_the_column_name(cars: Path, walk: Path) -> None:
     assert read_trace(cars, "B_throughput_kbps").rate_bps.tolist() == [1e6, 3e6]
 
 
+@pytest.mark.parametrize(
+    ("unit", "bits"),
+    [
+        ("bps", 1.0), ("kbps", 1e3), ("Kbps", 1e3), ("mbps", 1e6), ("Mbps", 1e6), ("Gbps", 1e9),
+        ("Bps", 8.0), ("kBps", 8e3), ("KBps", 8e3), ("MBps", 8e6), ("mBps", 8e6), ("GBps", 8e9),
+    ],
+)  # fmt: skip
+def test_a_capital_b_is_a_byte(tmp_path: Path, unit: str, bits: float) -> None:
+    path = tmp_path / "units.csv"
+    path.write_text(f"throughput_{unit}\n3\n0\n")
+    assert read_trace(path).rate_bps.tolist() == [3 * bits, 0.0]
+
+
+def test_a_stated_unit_replaces_the_name(tmp_path: Path) -> None:
+    path = tmp_path / "capitals.csv"
+    path.write_text("DL_MBPS,rate\n3,40\n")
+    assert read_trace(path, unit="Mbps").rate_bps.tolist() == [3e6]
+    assert read_trace(path, "rate", unit="kBps").rate_bps.tolist() == [320e3]
+    channel = traced(str(path), trace_unit="MBps")
+    assert channel.observe(0).truth.spectral_efficiency.tolist() == [24e6 / 20e6]
+    with pytest.raises(InputError, match=r"cell\.trace_unit is MBPS"):
+        CellSettings(trace_unit="MBPS")
+
+
+def test_blanks_byte_order_marks_and_short_rows(tmp_path: Path) -> None:
+    path = tmp_path / "spreadsheet.csv"
+    path.write_bytes('\ufeffa_mbps, b , c\r\n 1 , x ,\r\n\r\n2, "y",,\r\n3\r\n'.encode())
+    assert read_trace(path).rate_bps.tolist() == [1e6, 2e6, 3e6]
+    assert read_trace(path, "a_mbps ", {"b": "y"}).rate_bps.tolist() == [2e6]
+
+
 def test_rows_are_chosen_by_other_columns(walk: Path) -> None:
     assert read_trace(walk, where={"radio": "5G"}).rate_bps.tolist() == [100e6, 50.5e6]
     assert read_trace(walk, where={"radio": "4G", "seq": "3"}).rate_bps.tolist() == [20e6]
@@ -117,6 +148,39 @@ REFUSED = [
     ("cell.trace", "a_mbps,b\n1,x\n,y\n", {}),
     ("cell.trace", "a_mbps\n1\nmany\n", {}),
     ("cell.trace", "a_mbps\n1\ninf\n", {}),
+    *[
+        ("cell.trace", f"a_mbps,b\n1,x\n{text},y\n", {})
+        for text in (
+            "",
+            "nan",
+            "NaN",
+            "-inf",
+            "Infinity",
+            "0x1F",
+            "1_000",
+            "1 000",
+            "1e308",
+            "1e400",
+            "-1",
+            "-1e-3",
+            "1,000",
+            "1.2.3",
+            "1e",
+            "１２",
+            "true",
+            "1e-9",
+            "12 Mbps",
+            "'1'",
+        )
+    ],
+    ("cell.trace", 'a_mbps,b\n1,x\n"1\n', {}),
+    ("cell.trace", "a_mbps;b\n1;x\n", {}),
+    ("cell.trace", "a_mbps,a_mbps\n1,2\n", {}),
+    ("cell.trace", "a_mbps, a_mbps\n1,2\n", {"column": "a_mbps"}),
+    ("cell.trace", "seq,a_mbps,seq\n1,2,3\n", {}),
+    ("cell.trace_column", "a_MBPS\n1\n", {}),
+    ("cell.trace_column", "a_kBPS\n1\n", {"column": "a_kBPS"}),
+    ("cell.trace_column", "a_mibps\n1\n", {"column": "a_mibps"}),
 ]
 
 

@@ -2,11 +2,14 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from airtune.csv_table import column_names
 from airtune.data.formats import YAHOO_CLASSES, YAHOO_COLUMNS, Row
 from airtune.errors import InputError
 
@@ -67,7 +70,7 @@ class Csv:
     def columns(self) -> tuple[str, ...]:
         with _open(self.path, self.field) as stream:
             first = next(self._cells(stream), (0, []))[1]
-        return YAHOO_COLUMNS if _is_yahoo(first) else tuple(cell.strip() for cell in first)
+        return YAHOO_COLUMNS if _is_yahoo(first) else column_names(first, self.field, self.name)
 
     def __iter__(self) -> Iterator[tuple[str, Row]]:
         columns = self.columns
@@ -152,13 +155,22 @@ def _lines(stream: TextIO, path: Path, field: str) -> Iterator[str]:
 
 def _json_object(line: str, place: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=partial(_object, place))
     except json.JSONDecodeError as error:
         problem = f"not JSON ({error.msg}, column {error.colno})"
         raise InputError(place, problem, "one JSON object a line") from None
     if not isinstance(value, dict):
         raise InputError(place, f"a JSON {type(value).__name__}", "one JSON object a line")
     return value
+
+
+def _object(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key that stands twice has no value that could be meant for sure."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise InputError(place, f"an object with {twice!r} twice", "an object with distinct keys")
+    return values
 
 
 def _texts(values: dict[str, Any]) -> Row:

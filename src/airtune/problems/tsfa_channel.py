@@ -1,15 +1,13 @@
 """Channels for the simulation of many TSFA rounds: Rayleigh fading, none, or a file."""
 
-import csv
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 
 from airtune.allocation.lyapunov import ChannelSource
+from airtune.csv_table import CsvTable, plain_number, read_csv
 from airtune.errors import InputError
-from airtune.files import read_text
 from airtune.problems.reading import Reader
 from airtune.quantities import FloatArray, db_to_linear
 from airtune.wireless.fading import BlockFading, NoFading
@@ -25,6 +23,9 @@ from airtune.wireless.replay import read_recording
 FADING = ("rayleigh", "none")
 VALUES = ("gain_db", "gain", "spectral_efficiency_bps_hz")
 """What a column of a trace may hold."""
+_LARGEST, _LARGEST_DB = 1e12, 400.0
+"""Of a linear gain or a spectral efficiency, and of a gain in decibels up or down: far beyond what
+a link has, and far from where products of such numbers overflow."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,12 @@ def channel_source(
         source = BlockFading(choice.seed, clients, 0.0)
         fading = source if choice.fading == "rayleigh" else NoFading(clients)
         return lambda index: faded(links, fading.power_gain(index))
-    if choice.trace.suffix == ".npz" or "view" in _header(choice.trace):
+    table = None if choice.trace.suffix == ".npz" else read_csv(choice.trace, "channel.trace")
+    if table is None or "view" in table.columns:
         recording = read_recording(choice.trace, len(links))
         order = sorted(recording.observations)
         return lambda index: recording.observe(order[index % len(order)]).truth.uplink()
-    column, values = _read_trace(choice.trace, names)
+    column, values = _read_trace(table, names)
     if column == "spectral_efficiency_bps_hz":
         return lambda index: FixedEfficiencyLinks(values[index % len(values)])
     unknown = np.flatnonzero(np.isnan(cn0_per_gain_hz))
@@ -115,38 +117,39 @@ def _faded_efficiency(efficiency: FloatArray, power_gain: FloatArray) -> FloatAr
     return faded_efficiency
 
 
-def _header(path: Path) -> list[str]:
-    return read_text(path, "channel.trace").partition("\n")[0].strip().split(",")
-
-
-def _read_trace(path: Path, names: tuple[str, ...]) -> tuple[str, FloatArray]:
+def _read_trace(table: CsvTable, names: tuple[str, ...]) -> tuple[str, FloatArray]:
     """The column that it has, and its values [round, client]."""
-    reader = csv.DictReader(StringIO(read_text(path, "channel.trace")))
-    header = reader.fieldnames or []
-    columns = [name for name in VALUES if name in header]
-    if len(columns) != 1 or not {"round", "client"} <= set(header):
+    columns = [name for name in VALUES if name in table.columns]
+    if len(columns) != 1 or not {"round", "client"} <= set(table.columns):
         allowed = f"a csv file with the columns round, client and one of {', '.join(VALUES)}"
-        raise InputError("channel.trace", f"{path} with {', '.join(header)}", allowed)
-    table: dict[str, dict[str, float]] = {}
-    for row in reader:
-        value = _value(row[columns[0]], columns[0], f"{path}, line {reader.line_num}")
-        table.setdefault(row["round"], {})[row["client"]] = value
-    if not table:
-        raise InputError("channel.trace", f"{path} without a row", "a csv file with rounds")
-    for label, values in table.items():
+        raise InputError("channel.trace", f"{table.name} with {table.shown_columns}", allowed)
+    rounds: dict[str, dict[str, float]] = {}
+    for line, row in table.rows:
+        place = f"{table.name}, line {line}"
+        value = _value(row[columns[0]], columns[0], place)
+        clients = rounds.setdefault(row["round"], {})
+        if row["client"] in clients:
+            given = f"{place}, round {row['round']} of client {row['client']} again"
+            raise InputError("channel.trace", given, "one row for each client in every round")
+        clients[row["client"]] = value
+    if not rounds:
+        raise InputError("channel.trace", f"{table.name} without a row", "a csv file with rounds")
+    for label, values in rounds.items():
         for name in names:
             if name not in values:
-                raise InputError("channel.trace", f"{path} without client {name} in round {label}",
-                                 "a row for each client in every round")  # fmt: skip
-    return columns[0], np.array([[values[name] for name in names] for values in table.values()])
+                given = f"{table.name} without client {name} in round {label}"
+                raise InputError("channel.trace", given, "a row for each client in every round")
+    return columns[0], np.array([[values[name] for name in names] for values in rounds.values()])
 
 
-def _value(text: str | None, column: str, where: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = np.nan
-    low = -np.inf if column == "gain_db" else 0.0
-    if not low <= value < np.inf:
-        raise InputError("channel.trace", f"{where}, {column} {text!r}", f"a number >= {low:g}")
+def _value(text: str, column: str, where: str) -> float:
+    """A cell; -inf is a gain in decibels as well: nothing arrives."""
+    decibels = column == "gain_db"
+    if decibels and text.lower() in ("-inf", "-.inf"):
+        return -np.inf
+    value = plain_number(text)
+    low, high = (-_LARGEST_DB, _LARGEST_DB) if decibels else (0.0, _LARGEST)
+    if value is None or not low <= value <= high:
+        allowed = f"a number from {low:g} to {high:g}" + (", or -inf" if decibels else "")
+        raise InputError("channel.trace", f"{where}, {column} {text!r}", allowed)
     return value

@@ -14,6 +14,11 @@ SCENARIOS = ("umi", "uma", "rma")
 PATH_LOSSES = (*SCENARIOS, "log_distance", "free_space")
 FADINGS = ("3gpp", "rayleigh", "rician", "none")
 RATE_MODELS = ("shannon", "cqi")
+TRACE_UNITS = {
+    "bps": 1.0, "kbps": 1e3, "Mbps": 1e6, "Gbps": 1e9,
+    "Bps": 8.0, "kBps": 8e3, "MBps": 8e6, "GBps": 8e9,
+}  # fmt: skip
+"""Units of measured throughput in bit/s; a capital B is a byte."""
 
 _BASE_STATION_HEIGHT_M = {"umi": 10.0, "uma": 25.0, "rma": 35.0}
 _HIGHEST_CARRIER_HZ = {"umi": 100e9, "uma": 100e9, "rma": 30e9}
@@ -142,6 +147,10 @@ class CellSettings:
         "throughput column, or several, one per client; empty: the only one in the file",
         several=True,
     )
+    trace_unit: str | None = _choice(
+        None, "unit of the throughput columns: bits (bps, kbps, Mbps, Gbps) or bytes (Bps, kBps, "
+        "MBps, GBps); empty: as the column's name ends", tuple(TRACE_UNITS),
+    )  # fmt: skip
     trace_where: Mapping[str, str] | None = field(
         default=None, metadata={"help": "rows of the trace to use, as column: value"}
     )

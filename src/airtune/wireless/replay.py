@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from airtune.csv_table import plain_number, read_csv
 from airtune.errors import InputError
-from airtune.files import read_text, write_bytes_atomic
+from airtune.files import write_bytes_atomic
 from airtune.wireless.cell import RATE_MODELS, LinkBudget
 from airtune.wireless.state import ChannelState, Observation
 
@@ -21,6 +22,12 @@ _BUDGET = [entry.name for entry in fields(LinkBudget) if entry.name != "rate_mod
 _PER_CLIENT = [
     "speed_m_s", "path_loss_db", "shadowing_db", "fading_gain", "gain", "spectral_efficiency",
 ]  # fmt: skip
+_LEAST = {
+    "speed_m_s": 0.0, "fading_gain": 0.0, "gain": 0.0, "spectral_efficiency": 0.0,
+    "tx_power_w": 0.0, "bs_tx_power_w": 0.0, "uplink_noise_psd": 0.0, "downlink_noise_psd": 0.0,
+    "margin": 0.0,
+}  # fmt: skip
+"""The least value of a column; there is no largest, but infinity."""
 _LABELS = ["round", "view", "state_round", "client"]
 _STORED = ["x_m", "y_m", "line_of_sight", *_PER_CLIENT, *_BUDGET]
 COLUMNS = [*_LABELS, *_STORED, "rate_model", "uplink_cn0_hz", "downlink_cn0_hz"]
@@ -145,19 +152,27 @@ def _cell(value: Any) -> Any:
 
 
 def _read_csv(path: Path) -> dict[str, NDArray[Any]]:
-    rows = list(csv.DictReader(StringIO(read_text(path, "cell.replay"))))
+    file = read_csv(path, "cell.replay")
     needed = [*_LABELS, *_STORED, "rate_model"]
-    if not rows or not set(needed) <= set(rows[0]):
+    if not file.rows or not set(needed) <= set(file.columns):
         raise _unusable(path, f"rows with the columns {', '.join(needed)}")
-    texts = {column: [row[column] for row in rows] for column in needed}
-    try:
-        table: dict[str, NDArray[Any]] = {
-            name: np.array([float(text or "nan") for text in texts[name]]) for name in _STORED
-        }
-        for name in ("round", "state_round", "client"):
-            table[name] = np.array([int(text) for text in texts[name]])
-    except (ValueError, TypeError) as error:
-        raise _unusable(path, f"numbers ({error})") from None
+    texts = {column: [row[column] for _, row in file.rows] for column in needed}
+    lines = [line for line, _ in file.rows]
+
+    def numbers(name: str) -> NDArray[np.float64]:
+        """What a text means; empty is unknown."""
+        values = [plain_number(text) if text else np.nan for text in texts[name]]
+        for line, text, value in zip(lines, texts[name], values, strict=True):
+            if value is None:
+                raise _unusable(path, f"numbers, not {text!r} in line {line}, {name}")
+        return np.array(values, dtype=np.float64)
+
+    table: dict[str, NDArray[Any]] = {name: numbers(name) for name in _STORED}
+    for name in ("round", "state_round", "client"):
+        label = numbers(name)
+        if not (np.isfinite(label) & (label >= 0) & (label % 1 == 0) & (label < 2**53)).all():
+            raise _unusable(path, f"whole numbers >= 0 as {name}")
+        table[name] = label.astype(np.int64)
     table |= {name: np.array(texts[name]) for name in ("view", "rate_model")}
     return _checked(path, table)
 
@@ -172,6 +187,13 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise _unusable(path, f"a readable npz file ({error})") from None
     if not {*_LABELS, *_STORED, "rate_model"} <= set(table):
         raise _unusable(path, "every column that an export has")
+    labels = ("round", "state_round", "client")
+    if any(table[name].dtype.kind not in "iu" for name in labels):
+        raise _unusable(path, f"whole numbers as {', '.join(labels)}")
+    if any(table[name].dtype.kind != "f" for name in _STORED):
+        raise _unusable(path, "numbers in its columns")
+    if len({len(values) for values in table.values()}) != 1:
+        raise _unusable(path, "columns of one length")
     return _checked(path, table)
 
 
@@ -180,6 +202,16 @@ def _checked(path: Path, table: dict[str, NDArray[Any]]) -> dict[str, NDArray[An
         raise _unusable(path, "the views truth and estimate")
     if not set(table["rate_model"].tolist()) <= set(RATE_MODELS):
         raise _unusable(path, f"a rate_model among {', '.join(RATE_MODELS)}")
+    for name, least in _LEAST.items():
+        values = table[name]
+        # NaN marks what is unknown; the budget is always known.
+        known = values[~np.isnan(values)] if name in _PER_CLIENT else values
+        if not (np.isfinite(known) & (known >= least)).all():
+            raise _unusable(path, f"finite numbers >= {least:g} as {name}")
+    if not (table["uplink_noise_psd"].min() > 0 and table["downlink_noise_psd"].min() > 0):
+        raise _unusable(path, "noise densities above 0")
+    if (np.isnan(table["gain"]) & np.isnan(table["spectral_efficiency"])).any():
+        raise _unusable(path, "a gain or a spectral_efficiency in every row")
     return table
 
 

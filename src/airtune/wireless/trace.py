@@ -4,24 +4,25 @@ A measured throughput R over a carrier of known width W is a spectral efficiency
 client that gets the bandwidth b of our band then has the rate b R / W.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 
+from airtune.csv_table import CsvTable, plain_number, read_csv
 from airtune.errors import InputError
-from airtune.files import read_text
 from airtune.quantities import FloatArray
 from airtune.seeds import generator
-from airtune.wireless.cell import CellSettings
+from airtune.wireless.cell import TRACE_UNITS, CellSettings
 from airtune.wireless.state import ChannelState
 
-_BITS = {"bps": 1.0, "kbps": 1e3, "mbps": 1e6, "gbps": 1e9}
-_UNIT = re.compile(r"(?:^|_)([kmg]?bps)$", re.IGNORECASE)
+_UNIT = re.compile(r"(?:^|_)([kmg]?)bps$", re.IGNORECASE)
+_PREFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_UNIT_NAMES = ", ".join(TRACE_UNITS)
+_SLOWEST_BPS, _FASTEST_BPS = 1.0, 1e13
+"""A sample other than 0 lies between: no radio link is measured outside."""
 
 
 @dataclass(frozen=True)
@@ -38,73 +39,96 @@ class Trace:
 
 
 def read_trace(
-    path: Path, column: str | None = None, where: Mapping[str, str] | None = None
+    path: Path,
+    column: str | None = None,
+    where: Mapping[str, str] | None = None,
+    unit: str | None = None,
 ) -> Trace:
-    """One column of a csv file as a trace; its name ends in its unit: bps, kbps, mbps or gbps.
+    """One column of a csv file as a trace, in bit/s.
+
+    The column's name ends in its unit: bps, kbps, Mbps or Gbps, also in lower case, for bits;
+    Bps, kBps, MBps or GBps, with the capital B of bytes, for 8 bits each.
 
     Args:
         path: csv file with a header line.
         column: column name; None takes the only column with such a unit.
         where: use only rows that have these values, for example `{"protocol": "TCP"}`.
+        unit: one of `TRACE_UNITS`, instead of what the name says.
 
     Raises:
-        InputError: file or column missing, a sample that is empty, negative or not a number (with
-            its line), or no sample at all. A sample of 0 is data: the link was down.
+        InputError: file or column missing, a unit that is neither bits nor bytes (MBPS), a sample
+            that is not a plain number or not between 1 bit/s and 10 Tbit/s (with its line), or no
+            sample at all. A sample of 0 is data: the link was down.
     """
-    reader = csv.DictReader(StringIO(read_text(path, "cell.trace")))
-    names = [name for name in reader.fieldnames or [] if name]
-    chosen = _choose_column(path, names, column)
-    unit = _UNIT.search(chosen)
-    if unit is None:
-        raise InputError(
-            "cell.trace_column", chosen, f"a column of {path.name} in bps, kbps, mbps or gbps",
-            "its name must end in the unit, like throughput_mbps",
-        )  # fmt: skip
+    table = read_csv(path, "cell.trace")
+    chosen = _choose_column(table, column)
+    bits = TRACE_UNITS[unit] if unit else _bits_of(chosen, table.name)
     for key in where or {}:
-        if key not in names:
+        if key not in table.columns:
             raise InputError(
-                "cell.trace_where", key, f"a column of {path.name}: {', '.join(names)}"
+                "cell.trace_where", key, f"a column of {table.name}: {table.shown_columns}"
             )
-    samples = list(_samples(path, reader, chosen, where or {}))
+    samples = list(_samples(table, chosen, bits, where or {}))
     if not samples:
         raise InputError("cell.trace", str(path), "a csv file with at least one row to use")
-    return Trace(f"{path.name}:{chosen}", np.array(samples) * _BITS[unit[1].lower()])
+    return Trace(f"{table.name}:{chosen}", np.array(samples))
 
 
-def _choose_column(path: Path, names: Sequence[str], column: str | None) -> str:
+def _choose_column(table: CsvTable, column: str | None) -> str:
     if column is not None:
-        if column not in names:
+        if column.strip() not in table.columns:
             raise InputError(
-                "cell.trace_column", column, f"a column of {path.name}: {', '.join(names)}"
+                "cell.trace_column", column, f"a column of {table.name}: {table.shown_columns}"
             )
-        return column
-    candidates = [name for name in names if _UNIT.search(name)]
+        return column.strip()
+    candidates = [name for name in table.columns if _UNIT.search(name)]
     if len(candidates) != 1:
         found = ", ".join(candidates) or "none"
         raise InputError(
-            "cell.trace_column", None, f"given, since {path.name} has not one throughput column",
-            f"columns that end in bps, kbps, mbps or gbps: {found}",
+            "cell.trace_column", None, f"given, since {table.name} has not one throughput column",
+            f"columns that end in a unit ({_UNIT_NAMES}): {found}",
         )  # fmt: skip
     return candidates[0]
 
 
+def _bits_of(column: str, file: str) -> float:
+    """Bits that 1 in this column stands for, by the unit at the end of its name."""
+    found = _UNIT.search(column)
+    if found is None:
+        raise InputError(
+            "cell.trace_column", column, f"a column of {file} in one of {_UNIT_NAMES}",
+            "its name must end in the unit, like throughput_mbps, or cell.trace_unit name it",
+        )  # fmt: skip
+    letters = found[0].lstrip("_")
+    if letters[-3:] not in ("bps", "Bps"):
+        raise InputError(
+            "cell.trace_column", column, f"a column of {file} whose unit tells bits from bytes",
+            f"{letters} may mean either: set cell.trace_unit to one of {_UNIT_NAMES}",
+        )  # fmt: skip
+    return TRACE_UNITS[letters[-3:]] * _PREFIX[found[1].lower()]
+
+
 def _samples(
-    path: Path, reader: "csv.DictReader[str]", column: str, where: Mapping[str, str]
+    table: CsvTable, column: str, bits: float, where: Mapping[str, str]
 ) -> Iterator[float]:
-    for row in reader:
-        if any(row[key] != str(value) for key, value in where.items()):
+    for line, row in table.rows:
+        if any(row[key] != str(value).strip() for key, value in where.items()):
             continue
-        text = row[column] or ""
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not 0 <= value < float("inf"):
-            raise InputError(
-                "cell.trace", f"{path.name}, line {reader.line_num}, {column} {text!r}",
-                "a throughput >= 0", "choose the rows to use with cell.trace_where",
-            )  # fmt: skip
-        yield value
+        value = plain_number(row[column])
+        if value is None or value < 0:
+            raise _bad_sample(table, line, column, row[column], "a throughput >= 0, such as 12.5")
+        rate = value * bits
+        if rate != 0 and not _SLOWEST_BPS <= rate <= _FASTEST_BPS:
+            allowed = "0, or from 1 bit/s to 10 Tbit/s"
+            raise _bad_sample(table, line, column, row[column], allowed)
+        yield rate
+
+
+def _bad_sample(table: CsvTable, line: int, column: str, text: str, allowed: str) -> InputError:
+    return InputError(
+        "cell.trace", f"{table.name}, line {line}, {column} {text!r}", allowed,
+        "mend the cell, or choose the rows to use with cell.trace_where",
+    )  # fmt: skip
 
 
 class TracedCell:
@@ -153,7 +177,9 @@ def _traces(settings: CellSettings) -> list[Trace]:
     paths = _several(settings.trace)
     columns: Sequence[str | None] = _several(settings.trace_column) or [None]
     return [
-        read_trace(Path(path), column, settings.trace_where) for path in paths for column in columns
+        read_trace(Path(path), column, settings.trace_where, settings.trace_unit)
+        for path in paths
+        for column in columns
     ]
 
 
