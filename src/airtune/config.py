@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, ValidationError
 
 from airtune.config_section import Section
-from airtune.errors import AirtuneError, InputError
-from airtune.files import parse_yaml, read_yaml_mapping, with_environment
+from airtune.errors import InputError, UnknownKeyError
+from airtune.files import file_value, parse_yaml, read_yaml_mapping, with_environment
 from airtune.method_options import (
     FedloraSection,
     FfaLoraSection,
@@ -46,11 +46,11 @@ def _cell(value: object) -> object:
     return CellSettings(**value)
 
 
-def unknown_key(field: str, key: str, known: Sequence[str]) -> AirtuneError:
+def unknown_key(field: str, key: str, known: Sequence[str]) -> InputError:
     """A mistyped key, with the closest one there is."""
     close = difflib.get_close_matches(key, known, n=1)
     remedy = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}."
-    return AirtuneError(f"{field} is not a key that airtune knows: {remedy}")
+    return UnknownKeyError(field, remedy)
 
 
 class AdapterSection(Section):
@@ -209,12 +209,12 @@ Checked = TypeVar("Checked", bound=BaseModel)
 def check(model: type[Checked], values: Mapping[str, Any]) -> Checked:
     """Validate a mapping; the first mistake becomes one InputError."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(file_value(values))
     except ValidationError as error:
         raise _first_mistake(error, model) from None
 
 
-def _first_mistake(error: ValidationError, model: type[BaseModel]) -> AirtuneError:
+def _first_mistake(error: ValidationError, model: type[BaseModel]) -> InputError:
     details = error.errors(include_url=False)
     # An unknown key is the likelier cause when a mistyped one also leaves another missing.
     unknown = ("extra_forbidden", "unexpected_keyword_argument")
@@ -294,7 +294,7 @@ def _copy(value: Any) -> Any:
     return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
-def read_config(path: Path | None = None, settings: Sequence[str] = ()) -> ExperimentConfig:
+def read_config(path: Path | str | None = None, settings: Sequence[str] = ()) -> ExperimentConfig:
     """The experiment of a file (None: the built-in one) with `--set` values put in."""
     values = read_yaml_mapping(path, "EXPERIMENT.yaml") if path else {}
     return check(ExperimentConfig, with_environment(with_settings(values, settings)))

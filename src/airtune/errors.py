@@ -1,5 +1,9 @@
 """What airtune says when it cannot go on: one clear sentence, never a traceback."""
 
+from collections.abc import Mapping
+from copy import copy
+from typing import Any
+
 
 class AirtuneError(Exception):
     """A problem that the user can act on; the command line prints it and exits with `exit_code`.
@@ -10,6 +14,16 @@ class AirtuneError(Exception):
 
     exit_code = 2
     details = ""
+
+    def within(self, place: str) -> "AirtuneError":
+        """The same error, of the same kind, with the place in front: `arm jcpba: …`."""
+        error = copy(self)
+        error.args = (f"{place}: {self}",)
+        return error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors of worker processes are pickled on their way to the user."""
+        return _remade, (type(self), self.args, self.__dict__)
 
 
 class InputError(AirtuneError):
@@ -27,12 +41,25 @@ class InputError(AirtuneError):
         advice = f": {remedy.rstrip('.')}" if remedy else ""
         super().__init__(f"{field} is {shown}, but it must be {allowed}{advice}.")
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...], dict[str, object]]:
-        """Errors of worker processes are pickled on their way to the user."""
-        return type(self), (self.field, self.value, self.allowed, self.remedy), self.__dict__
+
+class UnknownKeyError(InputError):
+    """A key that nothing reads, most often mistyped; `remedy` has the closest one, or all."""
+
+    def __init__(self, field: str, remedy: str) -> None:
+        super().__init__(field, "given", "a key that airtune knows", remedy)
+        self.args = (f"{field} is not a key that airtune knows: {remedy}",)
 
 
 class InfeasibleError(AirtuneError):
     """Well formed input that no plan can satisfy; the sentence names the client or the limit."""
 
     exit_code = 3
+
+
+def _remade(
+    kind: type[AirtuneError], args: tuple[str, ...], state: Mapping[str, object]
+) -> AirtuneError:
+    """An error as it was, whatever its class asks for to make one."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from airtune.errors import AirtuneError, InputError
@@ -31,11 +31,29 @@ def parse_yaml(text: str, name: str) -> Any:
         raise InputError(name, f"not YAML ({error})", "valid YAML 1.2") from None
 
 
-def read_text(path: Path, field: str) -> str:
+def file_value(value: Any) -> Any:
+    """A value from Python as a file would hold it, at any depth.
+
+    Paths become text, tuples lists, and what numpy or torch hold plain numbers or lists of them;
+    anything else passes as it is.
+    """
+    if isinstance(value, Mapping):
+        return {file_value(key): file_value(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [file_value(part) for part in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    # Duck typing, since neither library is imported for files that need none.
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):
+        return value.tolist()
+    return value
+
+
+def read_text(path: Path | str, field: str) -> str:
     """The text of a file, or an InputError that names `field` and says why it cannot be read."""
     try:
         # Some editors and spreadsheets begin a file with a byte order mark.
-        return path.read_text(encoding="utf-8-sig")
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(field, str(path), "a file that exists", "check the path") from None
     except IsADirectoryError:
@@ -48,7 +66,7 @@ def read_text(path: Path, field: str) -> str:
         raise InputError(field, f"{path} ({error.strerror})", "a readable file") from None
 
 
-def read_yaml_mapping(path: Path, field: str) -> dict[str, Any]:
+def read_yaml_mapping(path: Path | str, field: str) -> dict[str, Any]:
     """A YAML file whose top level is a mapping."""
     value = parse_yaml(read_text(path, field), str(path))
     if value is None:

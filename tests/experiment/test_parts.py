@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from airtune.config import read_config
-from airtune.errors import InputError
+from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import CODECS, check_names, compose_method
 from airtune.experiment.parts import make_importable, make_part
 from airtune.methods.fedlora import BandwidthPlanner
@@ -55,13 +55,47 @@ def test_a_planner_of_ones_own() -> None:
         ("no_such_module:X", "importable: No module named 'no_such_module'"),
         ("airtune.update.codec:Nothing", "a class in airtune.update.codec"),
         ("airtune.federated.clock:Clock", "a subclass of airtune.update.codec.Codec"),
-        ({"use": "dense", "bits": 3}, "options that dense takes.*unexpected keyword.*bits"),
+        ({"use": "dense", "bits": 3}, r"options that it takes \(dtype\).*unexpected keyword.*bits"),
+        (":Mine", "of the form package.module:Class"),
+        ("..relative:Mine", "of the form package.module:Class"),
+        ("json:", "of the form package.module:Class"),
         ({"dtype": "fp32"}, "a mapping with the key 'use'"),
     ],
 )
 def test_refusals(spec: object, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         make_part(spec, CODECS, Codec, "codec")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "sentence"),
+    [
+        ("1 / 0", {}, r"codec rough:Mine, while its module was imported, failed: "
+         r"ZeroDivisionError: division by zero \(.*rough.py, line 1\): mend it, or leave it out"),
+        ("import no_such_package", {}, "was imported, failed: ModuleNotFoundError: No module"),
+        ("class Mine(", {}, r"imported, failed: SyntaxError: .*\(rough.py, line 1\)"),
+        ("raise SystemExit(3)", {}, "imported, failed: SystemExit: 3"),
+        ("def __getattr__(name): raise KeyError(name)", {}, "imported, failed: KeyError: 'Mine'"),
+        ("from airtune.update.codec import DenseCodec\nclass Mine(DenseCodec):\n"
+         " def __init__(self, bits): self.table = {}[bits]", {"bits": 3},
+         r"rough:Mine, while it was made with bits=3, failed: KeyError: 3 \(.*rough.py, line 3\)"),
+        ("from airtune.update.codec import DenseCodec\nclass Mine(DenseCodec):\n"
+         " def __init__(self, bits): self.table = len(bits)", {"bits": 3},
+         "rough:Mine, while it was made with bits=3, failed: TypeError: .*rough.py, line 3"),
+        ("from airtune.update.codec import Codec\nclass Mine(Codec): pass", {},
+         "while it was made with no options, failed: TypeError: Can't instantiate abstract class"),
+    ],
+)  # fmt: skip
+def test_a_part_that_raises(
+    code: str, options: dict[str, object], sentence: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "rough.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "rough", raising=False)
+    with pytest.raises(AirtuneError, match=sentence):
+        make_part({"use": "rough:Mine", **options}, CODECS, Codec, "codec")
+    sys.modules.pop("rough", None)
 
 
 def test_unknown_method() -> None:

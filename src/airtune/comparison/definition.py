@@ -55,7 +55,7 @@ class Comparison:
 
 
 def read_comparison(
-    path: Path | None = None,
+    path: Path | str | None = None,
     methods: Sequence[str] = (),
     settings: Sequence[str] = (),
     seeds: int | None = None,
@@ -77,7 +77,7 @@ def read_comparison(
     for key in content:
         if key not in KEYS:
             raise unknown_key(str(key), str(key), KEYS)
-    shared = _shared(content.get("experiment") or {}, path)
+    shared = _shared(content.get("experiment") or {}, Path(path or "").parent)
     arms = _mapping(content["arms"], "arms")
     chosen = _chosen(arms, methods)
     wanted = _seeds(content.get("seeds", 1), shared.get("seed", 0), seeds)
@@ -93,10 +93,9 @@ def _mapping(value: object, field: str) -> dict[str, Any]:
     return {str(key): entry for key, entry in value.items()}
 
 
-def _shared(experiment: object, path: Path | None) -> dict[str, Any]:
+def _shared(experiment: object, folder: Path) -> dict[str, Any]:
     """The common experiment: keys in place, or a file named from the comparison's own folder."""
     if isinstance(experiment, str):
-        folder = path.parent if path else Path()
         return read_yaml_mapping(folder / experiment, "experiment")
     return _mapping(experiment, "experiment")
 
@@ -171,7 +170,7 @@ def _arm(
         configs = {seed: check(ExperimentConfig, {**merged, "seed": seed})
                    for seed in seeds[:count]}  # fmt: skip
     except AirtuneError as error:
-        raise AirtuneError(f"arm {name}: {error}") from None
+        raise error.within(f"arm {name}") from None
     return Arm(name, configs)
 
 

@@ -63,7 +63,7 @@ def check_comparison(comparison: Comparison, out: Path) -> None:
         try:
             check_names(next(iter(arm.configs.values())))
         except AirtuneError as error:
-            raise AirtuneError(f"arm {arm.name}: {error}") from None
+            raise error.within(f"arm {arm.name}") from None
     for arm, seed in comparison.runs:
         folder = run_folder(out, arm, seed)
         if (folder / "experiment.yaml").is_file():
@@ -94,13 +94,13 @@ def _refuse_other_settings(config: ExperimentConfig, folder: Path) -> None:
 
 
 def run_comparison(
-    comparison: Comparison, out: Path, watcher: Watcher | None = None, jobs: int = 1
+    comparison: Comparison, out: Path | str, watcher: Watcher | None = None, jobs: int = 1
 ) -> list[RunResult]:
     """Run what is missing, `jobs` runs at a time. A run that fails does not lose the others.
 
     Raises InputError before anything is run, for names that do not exist and folders of others.
     """
-    watcher = watcher or Unwatched()
+    out, watcher = Path(out), watcher or Unwatched()
     check_comparison(comparison, out)
     if jobs > 1:
         # Here, not above: it runs `run_one` in its processes.
@@ -159,7 +159,7 @@ def preview_arms(comparison: Comparison) -> list[dict[str, Any]]:
         try:
             shown = Experiment.of(next(iter(arm.configs.values()))).preview()
         except AirtuneError as error:
-            raise AirtuneError(f"arm {arm.name}: {error}") from None
+            raise error.within(f"arm {arm.name}") from None
         clients = shown["clients"]
         previews.append(
             {

@@ -62,7 +62,7 @@ class DeviceProfile:
         }
 
 
-def load_devices(own: Path | None = None) -> dict[str, DeviceProfile]:
+def load_devices(own: Path | str | None = None) -> dict[str, DeviceProfile]:
     """The profiles that ship with airtune and, over them, those of the user's own file.
 
     Raises InputError that names the file, the device and the figure.

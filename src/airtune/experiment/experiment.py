@@ -32,19 +32,29 @@ REPORTED_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "safeten
 
 
 class Listener(Protocol):
-    """What a run tells as it happens; the command line shows it."""
+    """Events of a run; the command line shows them. A listener may leave methods out."""
 
     def notice(self, sentence: str) -> None: ...
     def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
     def round_done(self, record: dict[str, Any]) -> None: ...
 
 
-class Silent:
-    """Hears and says nothing."""
+class _Heard:
+    """A listener with the methods that it has; the others do nothing."""
 
-    def notice(self, sentence: str) -> None: ...
-    def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
-    def round_done(self, record: dict[str, Any]) -> None: ...
+    def __init__(self, listener: Any) -> None:
+        names = ("notice", "started", "round_done")
+        if listener is not None and not any(hasattr(listener, name) for name in names):
+            raise InputError(
+                "listener", listener, f"an object with at least one of {', '.join(names)}"
+            )
+        self.notice = getattr(listener, "notice", _ignore)
+        self.started = getattr(listener, "started", _ignore)
+        self.round_done = getattr(listener, "round_done", _ignore)
+
+
+def _ignore(*_: object) -> None:
+    """No listener, or one that does not want to know."""
 
 
 class Experiment:
@@ -79,12 +89,12 @@ class Experiment:
         """What the first round would look like, without training."""
         return preview(build_world(self.config))
 
-    def run(self, folder: Path | str, listener: Listener | None = None) -> Run:
-        """Run every round into a new folder.
+    def run(self, folder: Path | str, listener: Any = None) -> Run:
+        """Run every round into a new folder; `listener` has some methods of `Listener`.
 
         Raises InputError for a folder in use; nothing is written before everything is checked.
         """
-        path, listener = Path(folder), listener or Silent()
+        path, listener = Path(folder), _Heard(listener)
         refuse_used_folder(path)
         config, evidence = offline_stages(self.config, listener.notice)
         world = build_world(config, trains=True)
@@ -100,14 +110,12 @@ class Experiment:
             return _run(world, state, run_folder, listener)
 
     @classmethod
-    def resume(
-        cls, folder: Path | str, more_rounds: int = 0, listener: Listener | None = None
-    ) -> Run:
+    def resume(cls, folder: Path | str, more_rounds: int = 0, listener: Any = None) -> Run:
         """Continue a run from its newest whole checkpoint, to the same bytes.
 
         With `more_rounds` the run is made longer; a rule that stopped it is then lifted.
         """
-        listener = listener or Silent()
+        listener = _Heard(listener)
         make_importable(Path.cwd())
         run = Run.open(folder)
         with _locked(run.folder):

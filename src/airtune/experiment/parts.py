@@ -3,11 +3,15 @@
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from airtune.errors import InputError
+from airtune.foreign import foreign_code
+
+_MEND = "mend it, or leave it out"
 
 
 def make_part(
@@ -27,10 +31,31 @@ def make_part(
         raise InputError(
             field, name, f"a subclass of {base.__module__}.{base.__name__}", "derive your class"
         )
-    try:
+    _check_options(cls, options, name, field)
+    with foreign_code(f"{field} {name}, while it was made with {_shown(options)},", _MEND):
         return cls(**options)
+
+
+def _check_options(
+    cls: Callable[..., Any], options: Mapping[str, Any], name: str, field: str
+) -> None:
+    """Refuse options that the class does not take, or lacks, before it is made."""
+    try:
+        taken = signature(cls)
+    except ValueError:
+        return  # a class in C that does not say
+    try:
+        taken.bind(**options)
     except TypeError as error:
-        raise InputError(field, str(options), f"options that {name} takes", str(error)) from None
+        names = ", ".join(taken.parameters) or "none"
+        raise InputError(
+            field, f"{name} with {_shown(options)}", f"given options that it takes ({names})",
+            str(error),
+        ) from None  # fmt: skip
+
+
+def _shown(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
 
 
 def unknown_name(field: str, name: str, known: Iterable[str]) -> InputError:
@@ -45,15 +70,21 @@ def _import_class(name: str, known: Mapping[str, object], field: str) -> Any:
     module_name, separator, attribute = name.partition(":")
     if not separator:
         raise unknown_name(field, name, [*known, "an import path module:Class"])
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(
-            field, name, "importable", f"{error}; run where the module is, or set PYTHONPATH"
-        ) from None
-    if not hasattr(module, attribute):
-        raise InputError(field, name, f"a class in {module_name}", "check the class name")
-    return getattr(module, attribute)
+    if not module_name or not attribute or module_name.startswith("."):
+        raise InputError(field, name, "of the form package.module:Class")
+    with foreign_code(f"{field} {name}, while its module was imported,", _MEND):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # The module itself, or a package of its path; one that it imports is its own fault.
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            raise InputError(
+                field, name, "importable", f"{error}; run where the module is, or set PYTHONPATH"
+            ) from None
+        if not hasattr(module, attribute):
+            raise InputError(field, name, f"a class in {module_name}", "check the class name")
+        return getattr(module, attribute)
 
 
 def make_importable(folder: Path) -> None:

@@ -18,8 +18,8 @@ from airtune.files import filled_whole, read_text, read_yaml_mapping
 class Run:
     """The folder of a run. Cheap to open; the model is loaded when something needs it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = RunFolder(folder)
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = RunFolder(Path(folder))
 
     @classmethod
     def open(cls, folder: Path | str) -> "Run":
@@ -105,13 +105,13 @@ class Run:
             raise InputError("--prompt", prompt, "some text")
         return [continue_prompt(self.world, self.state.adapter, prompt, max_new_tokens)]
 
-    def export(self, folder: Path, *, merge: bool = False) -> None:
+    def export(self, folder: Path | str, *, merge: bool = False) -> None:
         """Write the adapter, or the base model with the adapter merged into its weights.
 
         Of full tuning, either way, the tuned model.
         """
         world = self.world
-        with filled_whole("DIR", folder) as place:
+        with filled_whole("DIR", Path(folder)) as place:
             write_trained(
                 self.config, world.base, world.model, self.state.adapter, place, merge=merge
             )

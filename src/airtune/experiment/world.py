@@ -11,7 +11,7 @@ from torch import Tensor
 
 from airtune.config import ExperimentConfig
 from airtune.cost.device import DeviceProfile
-from airtune.errors import AirtuneError, InputError
+from airtune.errors import InputError
 from airtune.experiment.composition import check_names, compose_method
 from airtune.experiment.devices import deal_devices
 from airtune.experiment.engine import client_side, is_small, make_backend
@@ -41,7 +41,8 @@ from airtune.tuning.base_model import BaseModel, load_base, use_threads
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
 from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import adapter_tensors
-from airtune.workload.architecture import Architecture, load_architecture
+from airtune.workload.architecture import Architecture
+from airtune.workload.config_source import read_config
 from airtune.workload.transformer import Precision
 
 
@@ -185,10 +186,11 @@ def split_costs(system: SplitSystem, work: TrainingWork) -> SplitCosts:
 
 
 def _charged_architecture(name: str) -> Architecture:
+    config = read_config(name, "charge_as")
     try:
-        return load_architecture(name)
+        return Architecture.from_config(config)
     except InputError as error:
-        raise AirtuneError(str(error).replace("model is", "charge_as is", 1)) from None
+        raise error.within(f"charge_as {name}") from None
 
 
 def client_names(devices: tuple[DeviceProfile, ...]) -> tuple[str, ...]:

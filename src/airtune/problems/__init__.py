@@ -21,7 +21,7 @@ import numpy as np
 
 from airtune.allocation.solve import Solution
 from airtune.errors import InputError
-from airtune.files import read_yaml_mapping
+from airtune.files import file_value, read_yaml_mapping
 
 METHODS = {
     "jcpba": "airtune.problems.jcpba",
@@ -96,7 +96,10 @@ def plan(
 def load_problem(problem: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     """The mapping itself, or that of the file."""
     if isinstance(problem, Mapping):
-        return problem
+        # Columns of clients stay arrays: they may be a million long.
+        return {
+            key: value if key == "clients" else file_value(value) for key, value in problem.items()
+        }
     return read_yaml_mapping(Path(problem), "problem")
 
 

@@ -6,6 +6,7 @@ from math import isfinite
 from typing import Any
 
 from airtune.errors import InputError
+from airtune.files import file_value
 from airtune.quantities import THERMAL_NOISE_PSD_DBM_HZ, db_to_linear, dbm_to_watts
 from airtune.wireless.path_loss import CELLULAR_INTERCEPT_DB, CELLULAR_SLOPE_DB
 
@@ -161,6 +162,9 @@ class CellSettings:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
+            # Paths and numpy's numbers, as Python programs have them, are good values, too.
+            value = file_value(given := getattr(self, entry.name))
+            object.__setattr__(self, entry.name, tuple(value) if type(given) is tuple else value)
             _check(entry.name, getattr(self, entry.name), dict(entry.metadata), entry.default)
         self._check_geometry()
         self._check_sources()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from airtune.errors import InputError
@@ -95,12 +96,12 @@ class Architecture:
         return replace(self, widths=widths)
 
 
-def load_architecture(name_or_folder: str) -> Architecture:
+def load_architecture(name_or_folder: str | Path) -> Architecture:
     """The architecture of `builtin`, a bundled config, a folder with config.json, or a hub name.
 
     Raises InputError when nothing has this name or the family is not supported.
     """
-    return Architecture.from_config(read_config(name_or_folder))
+    return Architecture.from_config(read_config(str(name_or_folder)))
 
 
 def _family(config: Mapping[str, Any]) -> str:

@@ -20,11 +20,11 @@ def bundled_names() -> list[str]:
     return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir())
 
 
-def read_config(name: str) -> dict[str, Any]:
+def read_config(name: str, field: str = "model") -> dict[str, Any]:
     """The config of `builtin`, a bundled name, a local folder, or a hub repository, in this order.
 
     Only a hub name that is not in the local hub cache touches the network, and only for its
-    config.json. Raises InputError when nothing has this name.
+    config.json. Raises InputError, naming `field`, when nothing has this name.
     """
     if name == BUILTIN_MODEL:
         return _parse((files("airtune") / "builtin_model" / "config.json").read_text(), name)
@@ -35,10 +35,10 @@ def read_config(name: str) -> dict[str, Any]:
     if path.is_dir():
         path = path / "config.json"
     if path.is_file():
-        return _parse(read_text(path, "model"), str(path))
+        return _parse(read_text(path, field), str(path))
     if path.name == "config.json":
-        raise InputError("model", name, "a folder that holds config.json")
-    return _parse(read_text(_hub_config(name), "model"), name)
+        raise InputError(field, name, "a folder that holds config.json")
+    return _parse(read_text(_hub_config(name, field), field), name)
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _parse(text: str, name: str) -> dict[str, Any]:
     return dict(config)
 
 
-def _hub_config(name: str) -> Path:
+def _hub_config(name: str, field: str) -> Path:
     """The cached config.json of a hub repository, downloaded if need be."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -63,7 +63,7 @@ def _hub_config(name: str) -> Path:
         _require_hub()
         return Path(hf_hub_download(name, "config.json"))
     except (OSError, HFValidationError) as error:
-        raise _unknown(name, str(error).strip().splitlines()[0][:160]) from None
+        raise _unknown(field, name, str(error).strip().splitlines()[0][:160]) from None
 
 
 def _require_hub() -> None:
@@ -79,11 +79,11 @@ def _require_hub() -> None:
         raise ConnectionError(f"no connection to {constants.ENDPOINT}") from error
 
 
-def _unknown(name: str, reason: str) -> InputError:
+def _unknown(field: str, name: str, reason: str) -> InputError:
     close = get_close_matches(name.split("/")[-1].lower(), bundled_names(), n=1)
     closest = f"the closest bundled name is {close[0]}; " if close else ""
     return InputError(
-        "model",
+        field,
         name,
         f"'{BUILTIN_MODEL}', a bundled config ({', '.join(bundled_names())}), a folder with "
         "config.json, or a hub name",
