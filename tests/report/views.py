@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from airtune.report.view import RunView
+from airtune.report.waiting import ending
 
 DEVICES = ("pixel-9", "laptop-cpu")
 
@@ -76,7 +77,7 @@ def view(made: list[dict[str, Any]], **changes: Any) -> RunView:
         "energy_j": 168.0,
         "uplink_bits": 1_920_000,
         "downlink_bits": 96_000,
-        "straggler": {"client": clients - 1, "rounds": len(made), "stage": "upload"},
+        **ending(made, [DEVICES[k % 2] for k in range(clients)]),
         "sample": {"prompt": "<p>", "before": "b", "after": "a", "reference": "r"},
     }
     arguments: dict[str, Any] = {

@@ -6,7 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from airtune.quantities import format_duration, format_quantity
+from airtune.quantities import format_duration
+from airtune.report.sentences import charged_as, summary_sentences
+from airtune.report.waiting import waited_for
 
 
 class RoundsView:
@@ -44,13 +46,12 @@ class RoundsView:
         )
         self._console.print(
             f"{'round':>5}  {'virtual time':>13}  {'latency':>9}  {'train':>7}  {'test':>7}  "
-            "slowest client"
+            "waited for"
         )
 
     def round(self, record: Mapping[str, Any]) -> None:
         """One finished round."""
         train = "-" if record["train_loss"] is None else f"{record['train_loss']:.4f}"
-        slowest = f"{self._names[record['straggler']]} ({record['straggler_stage']})"
         outcomes = [entry["outcome"] for entry in record["clients"]]
         missing = [
             f"{outcomes.count(kind)} {word}"
@@ -63,48 +64,19 @@ class RoundsView:
         self._console.print(
             f"{record['round']:>5}  {format_duration(record['virtual_time_s']):>13}  "
             f"{format_duration(record['latency_s']):>9}  {train:>7}  {record['test_loss']:.4f}  "
-            f"{slowest}{note}",
+            f"{waited_for(record, self._names)}{note}",
             highlight=False,
+            markup=False,
         )
         self._progress.advance(self._task)
 
 
 def print_summary(console: Console, summary: Mapping[str, Any], folder: str) -> None:
     """The closing words: what was learned, what it cost, and why the rounds took so long."""
-    start, final = summary["start_test_loss"], summary["final_test_loss"]
-    change = (1.0 - final / start) * 100.0
     console.print()
-    console.print(
-        f"The test loss {'fell' if change >= 0 else 'rose'} from {start:.4f} to {final:.4f} "
-        f"({abs(change):.0f} % {'less' if change >= 0 else 'more'}) in {summary['rounds']} rounds.",
-        highlight=False,
-    )
-    for name, scores in summary["scores"].items():
-        console.print(
-            f"{name}: {scores['before']:.0%} before, {scores['after']:.0%} after, "
-            f"on {scores['examples']} test examples.",
-            highlight=False,
-        )
-    console.print(
-        f"On the air and on these devices that takes {format_duration(summary['virtual_time_s'])}, "
-        f"{format_quantity(summary['uplink_bits'] / 8, 'B')} up, "
-        f"{format_quantity(summary['downlink_bits'] / 8, 'B')} down and "
-        f"{format_quantity(summary['energy_j'], 'J')} of the clients' energy.",
-        highlight=False,
-    )
-    worst = summary["straggler"]
-    console.print(
-        f"{worst['name']} ({worst['device']}) was last in {worst['rounds']} of "
-        f"{summary['rounds']} rounds, mostly waiting for its {worst['stage']}.",
-        highlight=False,
-    )
-    if summary["charge_as"]:
-        console.print(
-            f"Time, bits and energy are charged as if {summary['charge_as']} were trained; "
-            f"the learning is that of {summary['model']}."
-        )
-    if summary["stopped"]:
-        console.print(f"It stopped early: {summary['stopped']}.", highlight=False)
+    charged = charged_as(summary["charge_as"], summary["model"])
+    for sentence in [*summary_sentences(summary), *([charged] if charged else [])]:
+        console.print(sentence, highlight=False, markup=False)
     _print_sample(console, summary["sample"])
     console.print(f"\nEverything is in {folder} (open report.html).", highlight=False)
 

@@ -111,7 +111,15 @@ def straggler_of(by_stage: FloatArray) -> int:
     """
     finish_s = by_stage.sum(axis=0)
     last = finish_s >= finish_s.max() * (1.0 - TIE)
-    return int(np.argmax(np.where(last, _behind(by_stage).max(axis=0), -np.inf)))
+    return _first_of_largest(np.where(last, _behind(by_stage).max(axis=0), -np.inf), by_stage)
+
+
+def _first_of_largest(values: FloatArray, by_stage: FloatArray) -> int:
+    """The first index whose value is the largest up to rounding, of the size of a round."""
+    size = by_stage.sum(axis=0).max()
+    if not np.isfinite(size):
+        return int(np.argmax(values))
+    return int(np.argmax(values >= values.max() - TIE * size))
 
 
 def _behind(by_stage: FloatArray) -> FloatArray:
@@ -130,7 +138,7 @@ def slow_stage(delays: StageDelays, client: int) -> str:
 
 def furthest_behind(by_stage: FloatArray, client: int) -> int:
     """The stage [stage, client] in which a client is furthest behind the median client."""
-    return int(np.argmax(_behind(by_stage)[:, client]))
+    return _first_of_largest(_behind(by_stage)[:, client], by_stage)
 
 
 def _checked(values: FloatArray, name: str) -> FloatArray:

@@ -1,6 +1,5 @@
 """The end of a run: the adapter as a PEFT folder (or the tuned model), the summary, the report."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from airtune.files import write_json_atomic, write_text_atomic
 from airtune.report.costs import SERVER_COSTS
 from airtune.report.page import render
 from airtune.report.view import RunView
+from airtune.report.waiting import ending
 from airtune.wireless.state import NOBODY
 
 SAMPLE_TOKENS = 96
@@ -77,7 +77,7 @@ def summarise(
         "uplink_bits": sum(record["uplink_bits"] for record in records),
         "downlink_bits": sum(record["downlink_bits"] for record in records),
         **_of_main_server(records),
-        "straggler": _straggler(world, records),
+        **ending(records, [device.name for device in world.devices]),
         "sample": shown[0] if shown else None,
     }
 
@@ -93,19 +93,4 @@ def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:
     after, _ = score(world, state.adapter)
     return {
         name: {"before": before[name], "after": after[name], "examples": judged} for name in before
-    }
-
-
-def _straggler(world: World, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Who was last most often, and in which stage its time went then."""
-    counts = Counter(record["straggler"] for record in records)
-    # Ties go to the lower number, so that the summary does not depend on dictionary order.
-    client = min(counts, key=lambda c: (-counts[c], c))
-    stages = Counter(r["straggler_stage"] for r in records if r["straggler"] == client)
-    return {
-        "client": client,
-        "name": f"client {client}",
-        "device": world.devices[client].name,
-        "rounds": counts[client],
-        "stage": min(stages, key=lambda s: (-stages[s], s)),
     }

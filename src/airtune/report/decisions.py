@@ -1,11 +1,11 @@
 """What the planner decided, round by round and client by client."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil, floor, log10
 from typing import Any
 
 from airtune.report.labels import Quantity, quantity
-from airtune.report.latency import short_name
+from airtune.report.latency import SAME, short_name
 from airtune.report.style import SCALE, Panel, count_rounds, figure, line
 from airtune.report.view import Records, RunView, numbers, scheduled
 
@@ -54,8 +54,13 @@ def constants(records: Records) -> dict[str, float]:
     return {
         key: next(iter(table.values()))
         for key, table in decided(records).items()
-        if len(set(table.values())) == 1
+        if _one_value(table.values())
     }
+
+
+def _one_value(values: Collection[float]) -> bool:
+    """Whether values differ by rounding at most."""
+    return max(values) - min(values) <= SAME * max(map(abs, values))
 
 
 def decision_panels(view: RunView) -> list[Panel]:
@@ -123,8 +128,8 @@ def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]
     panels = []
     for key in [*(key for key in FIRST if key in keys), *(key for key in keys if key not in FIRST)]:
         # A constant needs no figure.
-        values = {v for runs in of_arms for tables in runs for v in tables.get(key, {}).values()}
-        if key.endswith(SHARED_OUT) or len(values) == 1:
+        values = [v for runs in of_arms for tables in runs for v in tables.get(key, {}).values()]
+        if key.endswith(SHARED_OUT) or _one_value(values):
             continue
         paths = [
             (name, index, _by_round([tables[key] for tables in runs if key in tables]))

@@ -6,8 +6,9 @@ from typing import Any
 
 from airtune.report.style import PALETTE, Panel, count_rounds, figure
 from airtune.report.view import STAGES, Records, RunView, entries
+from airtune.report.waiting import IDLE, last_clients, stage_seconds, together, waited_for
 
-SAME = 1e-9
+SAME = 1e-6
 """Planned and charged latency that differ by less are one number."""
 MOST_CLIENTS = 40
 LABELLED_ROUNDS = 40
@@ -28,13 +29,12 @@ def _height(usual: int, records: Records) -> int:
 def by_round(view: RunView) -> Panel:
     """The last client's stages in every round, stacked; planned latency beside them."""
     made = figure("round", "latency [s]")
-    last = [_entry(record, record["straggler"]) for record in view.records]
-    names = [view.names[record["straggler"]] for record in view.records]
-    told = [f"{name} ({r['straggler_stage']})" for name, r in zip(names, view.records, strict=True)]
-    for color, (key, words) in zip(PALETTE, stages(view.records), strict=False):
+    spent = [stage_seconds(record) for record in view.records]
+    told = [waited_for(record, view.names) for record in view.records]
+    for color, words in zip(PALETTE, _stages_of(spent), strict=False):
         made.add_bar(
             x=view.rounds,
-            y=[entry.get(key, 0.0) for entry in last],
+            y=[seconds.get(words, 0.0) for seconds in spent],
             name=words,
             marker_color=color,
             customdata=told,
@@ -48,7 +48,7 @@ def by_round(view: RunView) -> Panel:
     if len(view.records) <= LABELLED_ROUNDS:
         made.add_scatter(
             x=view.rounds, y=charged, mode="text", showlegend=False, hoverinfo="skip",
-            text=[f"{record['straggler']}" for record in view.records],
+            text=[_label(record) for record in view.records],
             textposition="top center", name="last client",
         )  # fmt: skip
     if "deadline_s" in view.limits:
@@ -59,16 +59,30 @@ def by_round(view: RunView) -> Panel:
     )
     made.update_yaxes(range=[0, 1.12 * max([*charged, *planned])])
     count_rounds(made, view.rounds)
-    worst = view.summary["straggler"]
-    caption = (
-        f"The number above a bar is the client that the round waited for; most often "
-        f"{view.names[worst['client']]}, in {worst['rounds']} of {len(view.records)} rounds."
-    )
-    return Panel("Latency of each round, by stage of its last client", caption, made)
+    return Panel("Latency of each round, by stage", _by_round_caption(view), made)
 
 
-def _entry(record: Mapping[str, Any], client: int) -> Mapping[str, Any]:
-    return next(entry for entry in record["clients"] if entry["client"] == client)
+def _by_round_caption(view: RunView) -> str:
+    same, rounds = sum(map(together, view.records)), len(view.records)
+    caption = "Mean over the clients that ended last together. "
+    caption += f"All of a round's clients ended together in {same} of {rounds} rounds. "
+    if rounds <= LABELLED_ROUNDS and same < rounds:
+        caption += "The number above a bar is the client that the round waited for."
+    return caption.strip()
+
+
+def _label(record: Mapping[str, Any]) -> str:
+    """The client above a bar; nothing where all ended together, a number where several did."""
+    last = last_clients(record)
+    if not last or together(record):
+        return ""
+    return f"{last[0]['client']}" if len(last) == 1 else f"{len(last)} clients"
+
+
+def _stages_of(spent: Sequence[Mapping[str, float]]) -> list[str]:
+    """The stages [words] that took any time, in the order of a round."""
+    order = [*(words for _, words in STAGES), IDLE]
+    return [words for words in order if any(seconds.get(words, 0.0) > 0 for seconds in spent)]
 
 
 def by_client(view: RunView) -> Panel:
@@ -77,8 +91,9 @@ def by_client(view: RunView) -> Panel:
     means = _mean_stages(view.records)
     clients = sorted(means, key=lambda client: (-sum(means[client].values()), client))
     shown = clients[:MOST_CLIENTS]
-    times = Counter(record["straggler"] for record in view.records)
-    labels = [f"{short_name(view.names[c])}, last {times[c]}×" for c in shown]
+    apart = [record for record in view.records if not together(record)]
+    times = Counter(entry["client"] for record in apart for entry in last_clients(record))
+    labels = [short_name(view.names[c]) + (f", last {times[c]}×" if apart else "") for c in shown]
     for color, (key, words) in zip(PALETTE, stages(view.records), strict=False):
         made.add_bar(y=labels, x=[means[client][key] for client in shown], name=words,
                      orientation="h", marker_color=color)  # fmt: skip
@@ -92,7 +107,7 @@ def by_client(view: RunView) -> Panel:
     caption = f"The slowest {MOST_CLIENTS}; {rest} faster clients are left out. " if rest else ""
     return Panel(
         "Mean time of a round, by client and stage",
-        caption + "“last 3×”: the round waited for this client three times.",
+        caption + ("“last 3×”: the round waited for this client three times." if apart else ""),
         made,
     )
 
@@ -151,16 +166,12 @@ def planned_against_charged(view: RunView) -> Panel | None:
 
 def of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> Panel:
     """Mean latency of a round in each arm, by stage of the client that the round waited for."""
-    made = figure("mean latency of a round, by stage of its last client [s]", "arm")
+    made = figure("mean latency of a round, by stage [s]", "arm")
     labels = [name for name, _ in arms]
     joined = [[record for records in runs for record in records] for _, runs in arms]
-    for color, (key, words) in zip(
-        PALETTE, stages([r for records in joined for r in records]), strict=False
-    ):
-        means = [
-            sum(_entry(r, r["straggler"]).get(key, 0.0) for r in records) / len(records)
-            for records in joined
-        ]
+    spent = [[stage_seconds(record) for record in records] for records in joined]
+    for color, words in zip(PALETTE, _stages_of([s for arm in spent for s in arm]), strict=False):
+        means = [sum(s.get(words, 0.0) for s in arm) / len(arm) for arm in spent]
         made.add_bar(y=labels, x=means, name=words, orientation="h", marker_color=color)
     made.update_layout(
         barmode="stack",
@@ -170,4 +181,6 @@ def of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> Panel:
         ),
     )
     made.update_yaxes(autorange="reversed", showgrid=False)
-    return Panel("Where a round's time goes", "", made)
+    return Panel(
+        "Where a round's time goes", "Mean over the clients that a round waited for.", made
+    )

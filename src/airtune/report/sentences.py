@@ -9,6 +9,7 @@ from airtune.report.decisions import constants
 from airtune.report.labels import quantity
 from airtune.report.latency import SAME, departure
 from airtune.report.view import RunView, entries
+from airtune.report.waiting import ending_sentences
 
 COUNTS = ("ranks", "blocks", "count", "1")
 """Units that add nothing to the words before them."""
@@ -16,11 +17,16 @@ COUNTS = ("ranks", "blocks", "count", "1")
 
 def run_sentences(view: RunView) -> list[str]:
     """What was learned, what it cost, who held it up, and what did not go as planned."""
-    told = [_learned(view.summary), _cost(view.summary), _straggler(view)]
-    told += [*_scores(view.summary), _plan(view), *_missing(view), _constant(view)]
-    if view.summary["stopped"]:
-        told.append(f"It stopped early: {view.summary['stopped']}.")
+    told = [*summary_sentences(view.summary), _plan(view), *_missing(view), _constant(view)]
     return [sentence for sentence in told if sentence]
+
+
+def summary_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """The summary in words, the same in the terminal and on the page."""
+    told = [_learned(summary), *_scores(summary), _cost(summary), *ending_sentences(summary)]
+    if summary["stopped"]:
+        told.append(f"It stopped early: {summary['stopped']}.")
+    return told
 
 
 def charged_as(charge_as: str | None, model: str) -> str:
@@ -54,23 +60,14 @@ def _cost(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _straggler(view: RunView) -> str:
-    worst = view.summary["straggler"]
-    name = view.names[worst["client"]]
-    return (
-        f"{_capital(name)} was last in {worst['rounds']} of {len(view.records)} "
-        f"rounds, mostly waiting for its {worst['stage']}."
-    )
-
-
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
 def _scores(summary: Mapping[str, Any]) -> list[str]:
     return [
-        f"{_capital(name)}: {scores['before']:.1%} before and {scores['after']:.1%} after, on "
-        f"{scores['examples']} test examples."
+        f"{_capital(name)}: {100 * scores['before']:.0f} % before and "
+        f"{100 * scores['after']:.0f} % after, on {scores['examples']} test examples."
         for name, scores in summary["scores"].items()
     ]
 
@@ -80,7 +77,7 @@ def _plan(view: RunView) -> str:
     if worst is None:
         return ""
     if worst <= SAME:
-        return "Every round took exactly as long as planned."
+        return "Every round took as long as planned."
     return f"A round's charged latency was up to {worst:.1%} off the planned one."
 
 

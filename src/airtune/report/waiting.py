@@ -1,0 +1,167 @@
+"""Whom a round waited for, and what its time was made of: read from the records alone.
+
+An optimal split of the band lets every client finish at the same time, up to rounding. Naming one
+of them would then name a rounding error, so clients are told apart only beyond a tolerance.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from airtune.report.view import STAGES, Records
+
+TOGETHER = 1e-3
+"""Clients whose times differ by less than this share of the round's latency end together."""
+OWN = ("broadcast_s", "compute_s", "upload_s", "download_s")
+"""Stages in which a client itself is busy; in the others it waits for the server or for clients."""
+IDLE = "waiting for silent clients"
+WORTH_SAYING = 0.005
+"""Stages that take a smaller share of the time than this are not named."""
+STAGE_WORDS = {
+    "compute": "computing",
+    "forward": "forward pass",
+    "activations": "sending of activations",
+    "hidden": "receiving of hidden states",
+    "head": "LM head",
+    "hidden_gradient": "sending of their gradient",
+    "gradient": "receiving of gradients",
+    "backward": "backward pass",
+    "adapter": "upload of the adapter",
+}
+
+Entry = Mapping[str, Any]
+
+
+def last_clients(record: Mapping[str, Any]) -> list[Entry]:
+    """Entries of the clients that the round waited for; all of them where they end together.
+
+    Late clients if there are any; silent ones where only the deadline ended the round; else those
+    whose own stages, without waiting, took longest.
+    """
+    entries = record["clients"]
+    late = [entry for entry in entries if entry["outcome"] == "late"]
+    if late or not entries:
+        return late
+    margin_s = TOGETHER * record["latency_s"]
+    if record["latency_s"] > max(_seconds(entry, _ALL) for entry in entries) + margin_s:
+        return [entry for entry in entries if entry["outcome"] == "silent"] or list(entries)
+    own_s = [_seconds(entry, OWN) for entry in entries]
+    return [e for e, spent in zip(entries, own_s, strict=True) if spent >= max(own_s) - margin_s]
+
+
+def together(record: Mapping[str, Any]) -> bool:
+    """Whether several clients took part and all of them ended together."""
+    entries = record["clients"]
+    in_time = all(entry["outcome"] == "in_time" for entry in entries)
+    return in_time and 1 < len(entries) == len(last_clients(record))
+
+
+_ALL = tuple(key for key, _ in STAGES)
+
+
+def _seconds(entry: Entry, keys: Iterable[str]) -> float:
+    return float(sum(entry.get(key, 0.0) for key in keys))
+
+
+def stage_seconds(record: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of a round by stage [words], as the mean over the clients that it waited for."""
+    last = last_clients(record)
+    seconds = {
+        words: sum(entry.get(key, 0.0) for entry in last) / len(last)
+        for key, words in STAGES
+        if last
+    }
+    rest = record["latency_s"] - sum(seconds.values())
+    if rest > TOGETHER * record["latency_s"]:
+        seconds[IDLE] = rest
+    return seconds
+
+
+def time_shares(records: Records) -> dict[str, float]:
+    """Shares of the time of all rounds by stage [words], the largest first."""
+    total: dict[str, float] = {}
+    for record in records:
+        for words, spent in stage_seconds(record).items():
+            total[words] = total.get(words, 0.0) + spent
+    whole = sum(total.values())
+    shares = {words: spent / whole for words, spent in total.items() if spent > 0}
+    # Rounded first, so that rounding errors do not change the order of equal shares.
+    return dict(sorted(shares.items(), key=lambda item: -round(item[1], 6)))
+
+
+def ending(records: Records, devices: Sequence[str]) -> dict[str, Any]:
+    """Summary fields: rounds that all ended together, the usual straggler of the others, shares.
+
+    `straggler` is None where every round had its clients end together, or had one client.
+    """
+    apart = [r for r in records if len(r["clients"]) > 1 and not together(r)]
+    return {
+        "rounds_together": sum(map(together, records)),
+        "straggler": _straggler(apart, devices),
+        "time_shares": time_shares(records),
+    }
+
+
+def _straggler(records: Records, devices: Sequence[str]) -> dict[str, Any] | None:
+    """Who was last most often, and in which stage it was furthest behind then."""
+    counts = Counter(entry["client"] for record in records for entry in last_clients(record))
+    if not counts:
+        return None
+    # Ties go to the lower number, so that the summary does not depend on dictionary order.
+    client = min(counts, key=lambda c: (-counts[c], c))
+    stages = Counter(r["straggler_stage"] for r in records if r["straggler"] == client)
+    stage = min(stages, key=lambda s: (-stages[s], s)) if stages else None
+    return {
+        "client": client,
+        "name": f"client {client}",
+        "device": devices[client],
+        "rounds": counts[client],
+        "stage": stage,
+    }
+
+
+def ending_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Who held the rounds up, and what their time was made of."""
+    rounds, same, worst = summary["rounds"], summary["rounds_together"], summary["straggler"]
+    told = []
+    if same:
+        told.append(f"All clients ended together in {same} of {rounds} rounds.")
+    if worst:
+        name = f"{worst['name']} ({worst['device']})"
+        behind = stage_words(worst["stage"])
+        more = f", furthest behind the others in its {behind}" if behind else ""
+        told.append(f"{name[0].upper()}{name[1:]} was last in {worst['rounds']} of {rounds} "
+                    f"rounds{more}.")  # fmt: skip
+    shares = {k: v for k, v in summary["time_shares"].items() if v >= WORTH_SAYING}
+    if shares:
+        parts = [f"{100 * share:.0f} % {words}" for words, share in shares.items()]
+        told.append(f"A round's time was {_listed(parts)}.")
+    return told
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def stage_words(stage: str | None) -> str:
+    """A stage of the records in words; nothing for none."""
+    return STAGE_WORDS.get(stage, stage) if stage else ""
+
+
+def waited_for(record: Mapping[str, Any], names: Sequence[str]) -> str:
+    """`client 2 (pixel-9), computing`, or that all ended together, and mostly in which stage."""
+    last = last_clients(record)
+    if not last:
+        return "-"
+    spent = stage_seconds(record)
+    stage = max(spent, key=lambda words: spent[words])
+    mostly = (
+        f"{stage} {100 * spent[stage] / record['latency_s']:.0f} %"
+        if record["latency_s"]
+        else stage
+    )
+    if together(record):
+        return f"all {len(last)} together, {mostly}"
+    if len(last) > 1:
+        return f"{len(last)} of {len(record['clients'])} together, {mostly}"
+    return f"{names[last[0]['client']]}, {mostly}"
