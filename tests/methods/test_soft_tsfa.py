@@ -1,19 +1,23 @@
 """soft_tsfa end to end on the built-in model: ranks are planned, trained, sent and averaged."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from airtune import Experiment
 from airtune.config import read_config
 from airtune.errors import InputError
 from airtune.experiment.world import build_world
 from airtune.federated.checkpoint import read_checkpoint
-from airtune.federated.round import planning_view, start_round
+from airtune.federated.round import planning_view, run_round, start_round
+from airtune.methods.rank_layout import RankLayout
+from airtune.methods.soft_tsfa import dropped_share
+from airtune.update.aggregate import Aggregator, Update
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 
@@ -75,8 +79,6 @@ def test_planned_bits_are_encoded_bits(changes: tuple[str, ...]) -> None:
     world = build_world(read_config(None, settings(*changes)))
     state = world.start()
     start = start_round(world.context, state)
-    from airtune.federated.round import run_round
-
     outcome = run_round(world.context, state)
     for plan, entry in zip(start.plan.clients, outcome.record["clients"], strict=True):
         assert entry["uplink_bits"] == start.charges.payload_bits(plan)
@@ -256,3 +258,41 @@ def test_charging_another_model_scales_the_plan_not_its_meaning() -> None:
     assert start.charges.payload_bits(start.plan.clients[0]) > 3e6
     with pytest.raises(InputError, match="charge_as"):
         build_world(read_config(None, [*changes, "soft_tsfa.selection=global"]))
+
+
+@dataclass
+class Remembering(Aggregator):
+    """Merges as another aggregator does, and keeps what it was given."""
+
+    merge: Aggregator
+    given: list[Update] = field(default_factory=list)
+
+    def aggregate(self, state: Any, updates: Any) -> dict[str, Any]:
+        self.given += updates
+        return self.merge.aggregate(state, updates)
+
+
+def test_what_was_sent_is_what_the_payload_says() -> None:
+    """int8 rounds small changes to 0; they were sent all the same."""
+    int8 = ("soft_tsfa.uplink_dtype=int8", "soft_tsfa.solver=fixed-sparsity")
+    world = build_world(read_config(None, settings(*int8, "soft_tsfa.sparsity=0.5")))
+    merge = Remembering(world.context.method.aggregator)
+    context = replace(world.context, method=replace(world.context.method, aggregator=merge))
+    run_round(context, world.start())
+    assert len(merge.given) == 3
+    zeros = 0
+    for update in merge.given:
+        assert update.sent is not None
+        masks = [mask[:, 0] for name, mask in update.sent.items() if ".lora_A." in name]
+        assert [int(mask.sum()) for mask in masks] == [2] * len(masks)
+        zeros += sum(int((m & (update.change[n] == 0)).sum()) for n, m in update.sent.items())
+    assert zeros > 100
+
+
+def test_a_rank_that_was_rounded_to_zero_was_not_dropped() -> None:
+    layout = RankLayout((4,), (6,), "per-layer")
+    sent = {"m.lora_A.weight": torch.zeros(4, 3, dtype=torch.bool),
+            "m.lora_B.weight": torch.zeros(3, 4, dtype=torch.bool)}  # fmt: skip
+    sent["m.lora_A.weight"][[0, 2]] = True
+    assert dropped_share(layout, [0.5, 0.3, 0.1, 0.1], sent) == pytest.approx(0.4)
+    assert dropped_share(layout, [0.5, 0.3, 0.1, 0.1], None) == 0.0

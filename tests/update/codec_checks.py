@@ -18,7 +18,7 @@ def check_codec(
 ) -> dict[str, Tensor]:
     """Predicted bits are encoded bits; decoding keeps names and shapes; encoding is deterministic.
 
-    Returns what was decoded.
+    What is outside the payload's own mask is 0. Returns what was decoded.
     """
     before = {name: tensor.clone() for name, tensor in change.items()}
     payload = codec.encode(change, plan)
@@ -29,6 +29,10 @@ def check_codec(
     assert shapes_of(decoded) == shapes_of(change)
     assert list(decoded) == list(change)
     assert all(tensor.dtype == torch.float32 for tensor in decoded.values())
+    sent = codec.sent(payload, shapes_of(change), plan)
+    if sent is not None:
+        assert shapes_of(sent) == shapes_of(change)
+        assert not any(decoded[name][~sent[name]].any() for name in change)
     if idempotent:
         assert codec.encode(decoded, plan) == payload
     return decoded

@@ -156,15 +156,13 @@ def _updates(
     reports: Mapping[int, ClientReport],
 ) -> list[Update]:
     """What arrived in time, decoded, in the order of the tasks."""
-    return [
-        Update(
-            task.client,
-            task.weight,
-            codec.decode(reports[task.client].payload, context.shapes, task.plan),
-            codec.trained(task.plan),
-        )
-        for task in tasks
-    ]
+    updates = []
+    for task in tasks:
+        payload, plan = reports[task.client].payload, task.plan
+        change = codec.decode(payload, context.shapes, plan)
+        sent = codec.sent(payload, context.shapes, plan)
+        updates.append(Update(task.client, task.weight, change, codec.trained(plan), sent))
+    return updates
 
 
 def _measured(context: RoundContext, exchange: Exchange) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from airtune.methods.rank_layout import RankLayout
 from airtune.methods.tsfa_planner import TsfaPlanner
 from airtune.theory.soft_terms import soft_terms
 from airtune.tuning.adapter import read_state
+from airtune.tuning.factors import factor_pairs
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonormal_state
 from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator, FactorMean
@@ -29,7 +30,6 @@ from airtune.update.feedback_tuner import FeedbackTuner
 from airtune.update.quantise import INT8, Int8Codec
 from airtune.update.rank_sparse import RankSparseCodec, matrix_ranks, rank_payload
 from airtune.update.sent import SentMean
-from airtune.update.sparsify import changed_ranks
 from airtune.update.svd_gauge import SvdGauge
 from airtune.update.svd_truncation import SvdCodec
 from airtune.update.top_k import TopKCodec
@@ -134,7 +134,7 @@ def measure_soft(
     cosine = mean_cosine(exchange.merged)
     said = len(exchange.reported) == len(exchange.updates) > 0
     shares = [
-        dropped_share(layout, exchange.reported[update.client], update.change) if said else 0.0
+        dropped_share(layout, exchange.reported[update.client], update.sent) if said else 0.0
         for update in exchange.updates
     ]
     terms = soft_terms(exchange.start, exchange.updates, shares, truncated_share)
@@ -149,10 +149,12 @@ def measure_soft(
 
 
 def dropped_share(
-    layout: RankLayout, reported: Sequence[float], sent: Mapping[str, Tensor]
+    layout: RankLayout, reported: Sequence[float], sent: Mapping[str, Tensor] | None
 ) -> float:
-    """Share of its energy that a client did not send: that of the ranks that did not change."""
+    """Share of its energy that a client did not send: that of the ranks outside its mask."""
+    if sent is None:
+        return 0.0
     table = np.asarray(reported, dtype=np.float64).reshape(len(layout.ranks), layout.rank)
-    arrived = np.array([mask.numpy() for mask in changed_ranks(sent).values()])
+    arrived = np.array([sent[pair.lora_a][:, 0].numpy() for pair in factor_pairs(sent)])
     lost, total = table[~arrived].sum(), table.sum()
     return float(lost / total) if total > 0 else 0.0

@@ -14,12 +14,15 @@ class Update:
     """One client's decoded change of the adapter and its weight (its number of examples).
 
     `kept` is True where the client trained a coordinate, in the change's shapes (None: everywhere).
+    `sent` is True where the payload carried it (None: wherever it was trained); elsewhere the
+    change is 0, which says nothing about what was trained.
     """
 
     client: int
     weight: float
     change: Mapping[str, Tensor]
     kept: Mapping[str, Tensor] | None = None
+    sent: Mapping[str, Tensor] | None = None
 
 
 class Aggregator(ABC):

@@ -29,7 +29,11 @@ class Codec(ABC):
 
     Contract, checked for every codec by `tests/update/codec_checks.py`: `payload_bits` equals
     8 x the length of what `encode` makes, before any training happened; `decode` returns the
-    template's names and shapes; encoding the decoded change again gives the same bytes.
+    template's names and shapes, with 0 where `sent` is False; encoding the decoded change again
+    gives the same bytes.
+
+    A payload has named sections: the change (`decode`), the mask of what was chosen (`sent`), and
+    the report for the next plan (`reported`). All are counted.
     """
 
     def in_round(self, broadcast: TensorMap) -> "Codec":
@@ -48,6 +52,15 @@ class Codec(ABC):
 
     def trained(self, plan: ClientPlan) -> TensorMap | None:
         """True where a client with this plan trains and sends a coordinate; None: everywhere."""
+        return None
+
+    def sent(self, payload: bytes, template: Shapes, plan: ClientPlan) -> TensorMap | None:
+        """True where this payload carries a coordinate, in the template's shapes; None: wherever
+        the client trained.
+
+        The payload's own mask, for codecs that choose by what was trained. What is carried may well
+        be 0 (int8 rounds small changes to it), so the change itself does not tell.
+        """
         return None
 
     def reported(self, payload: bytes, template: Shapes) -> list[float] | None:

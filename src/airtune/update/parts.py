@@ -50,6 +50,12 @@ class FactorCodec(Codec):
             for name, shape in template.items()
         }
 
+    def sent(self, payload: bytes, template: Shapes, plan: ClientPlan) -> TensorMap:
+        """All of the part, none of the rest."""
+        return {
+            name: torch.tensor(self.part in name).expand(shape) for name, shape in template.items()
+        }
+
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         return DenseCodec(self.dtype).payload_bits(self._sent(shapes), plan)
 

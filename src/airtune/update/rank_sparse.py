@@ -97,16 +97,32 @@ class RankSparseCodec(Codec):
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         frame = unpack(payload)
         vector = from_wire(frame, "update", self.dtype)
-        pairs, ranks = factor_pairs(template), matrix_ranks(template)
-        masks = _split(_unpack_bits(frame["mask"], sum(ranks)), pairs, ranks)
-        counts = [int(masks[pair.matrix].sum()) for pair in pairs]
-        if counts != list(self.kept(ranks, plan)):
-            raise InputError("payload", f"a mask of {counts} ranks", "as many ranks as planned")
+        masks = self._masks(frame, template, plan)
+        counts = [int(mask.sum()) for mask in masks.values()]
         if len(vector) != _numbers(template, counts):
             raise InputError(
                 "payload", f"{len(vector)} numbers", f"{_numbers(template, counts)} for its mask"
             )
         return _scatter(vector, masks, template)
+
+    def sent(self, payload: bytes, template: Shapes, plan: ClientPlan) -> TensorMap:
+        """The mask of the payload: whole rows of A and whole columns of B."""
+        masks = self._masks(unpack(payload), template, plan)
+        chosen: dict[str, Tensor] = {}
+        for pair in factor_pairs(template):
+            mask = masks[pair.matrix]
+            chosen[pair.lora_a] = mask[:, None].expand(template[pair.lora_a])
+            chosen[pair.lora_b] = mask.expand(template[pair.lora_b])
+        return chosen
+
+    def _masks(self, frame: TensorMap, template: Shapes, plan: ClientPlan) -> RankValues:
+        """The ranks that travelled; InputError unless they are as many as planned."""
+        pairs, ranks = factor_pairs(template), matrix_ranks(template)
+        masks = _split(_unpack_bits(frame["mask"], sum(ranks)), pairs, ranks)
+        counts = [int(masks[pair.matrix].sum()) for pair in pairs]
+        if counts != list(self.kept(ranks, plan)):
+            raise InputError("payload", f"a mask of {counts} ranks", "as many ranks as planned")
+        return masks
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         ranks = matrix_ranks(shapes)

@@ -16,16 +16,16 @@ class SentMean(Aggregator):
 
     `x_i += sum_{n sent i} w_n dx_{n,i} / sum_{n sent i} w_n`. The plain mean counts what was not
     sent as "no change", which shortens every step by the share of clients that kept something
-    else; this mean does not, and lets the few who sent a coordinate speak for all. A coordinate
-    counts as sent where its change is not exactly zero. Beside error feedback it would count twice
-    what was left out.
+    else; this mean does not, and lets the few who sent a coordinate speak for all. What was sent
+    is what the payload's mask says (`Codec.sent`): a change that was rounded to 0 counts. Beside
+    error feedback it would count twice what was left out.
     """
 
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> dict[str, Tensor]:
         sent = [
-            replace(update, kept={name: x != 0 for name, x in update.change.items()})
+            update if update.sent is None else replace(update, kept=update.sent)
             for update in updates
         ]
         return OverlapMean().aggregate(state, sent)

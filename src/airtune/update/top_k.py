@@ -84,17 +84,33 @@ class TopKCodec(Codec):
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         frame = unpack(payload)
-        count = coordinates(template)
         kept = self._kept(template, plan)
         values = from_wire(frame, "update", self.dtype)
-        if len(values) != kept or len(frame["places"]) != places_bytes(kept, count):
+        if len(values) != kept:
             raise InputError("payload", f"{len(values)} numbers", f"{kept} numbers, as planned")
+        vector = torch.zeros(coordinates(template))
+        vector[self._places(frame, template, plan)] = values
+        return unflatten(vector, template)
+
+    def sent(self, payload: bytes, template: Shapes, plan: ClientPlan) -> TensorMap:
+        """The places of the payload."""
+        chosen = torch.zeros(coordinates(template), dtype=torch.bool)
+        chosen[self._places(unpack(payload), template, plan)] = True
+        return unflatten(chosen, template)
+
+    def _places(self, frame: TensorMap, template: Shapes, plan: ClientPlan) -> Tensor:
+        """Which coordinates travelled; InputError unless they are as many as planned."""
+        count, kept = coordinates(template), self._kept(template, plan)
+        if len(frame["places"]) != places_bytes(kept, count):
+            raise InputError(
+                "payload",
+                f"places of {len(frame['places'])} bytes",
+                f"{places_bytes(kept, count)} bytes",
+            )
         places = _read_places(frame["places"].numpy(), kept, count)
         if len(places) != kept or (places >= count).any():
             raise InputError("payload", "damaged places", f"{kept} places below {count}")
-        vector = torch.zeros(count)
-        vector[torch.from_numpy(places)] = values
-        return unflatten(vector, template)
+        return torch.from_numpy(places)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         return self._bits(self._kept(shapes, plan), coordinates(shapes))
