@@ -8,6 +8,7 @@ from typing import Any
 
 from airtune.config import ExperimentConfig, ServerSection
 from airtune.errors import InputError
+from airtune.experiment.assembly import assembled
 from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.devices import deal_devices
 from airtune.experiment.parts import make_part, unknown_name
@@ -120,7 +121,7 @@ def check_names(config: ExperimentConfig) -> None:
 def compose_method(config: ExperimentConfig, model: Any) -> Method:
     """The method by name, with the server's step and every part that the experiment replaces."""
     made = METHODS[config.method](config, model)
-    method = replace(made, server=_server(config.server), **_replacements(config))
+    method = assembled(replace(made, server=_server(config.server)), _replacements(config))
     check_split(config, method)
     return method
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, cast, final
 
 import numpy as np
+import torch
 
 from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.pruning import PruningPlan, PruningProblem
@@ -33,7 +34,8 @@ from airtune.tuning.importance import (
 from airtune.tuning.local import TokenBatch
 from airtune.tuning.prune import PrunedTuner, Slicer
 from airtune.tuning.slice import removed_share
-from airtune.update.codec import DenseCodec
+from airtune.update.aggregate import Update
+from airtune.update.codec import DenseCodec, TensorMap
 from airtune.update.overlap import OverlapMean
 from airtune.update.sliced import SlicedCodec
 from airtune.wireless.cqi import CqiLinks
@@ -74,7 +76,8 @@ def jcpba(
 def measure_pruning(slicer: Slicer, weights: Slicer, exchange: Exchange) -> dict[str, float | None]:
     """The pruning term of the bound, as planned and as the weights removed; a record's `measured`.
 
-    `slicer` chose the slices, `weights` scores units by the squared norms of their weights.
+    `slicer` chose the slices, `weights` scores units by the squared norms of their weights. Where
+    another tuner or codec cut other slices, what was removed is not known: None.
     """
     if not exchange.updates:
         return {"pruning_term": None, "pruned_energy": None}
@@ -86,7 +89,21 @@ def measure_pruning(slicer: Slicer, weights: Slicer, exchange: Exchange) -> dict
     }
     examples = [update.weight for update in exchange.updates]
     term = pruning_term(examples, rates, [shares[rate] for rate in rates])
-    return {"pruning_term": term.bound, "pruned_energy": term.measured}
+    known = all(
+        _is_slice(update, slicer, exchange.start, rate)
+        for update, rate in zip(exchange.updates, rates, strict=True)
+        if rate
+    )
+    return {"pruning_term": term.bound, "pruned_energy": term.measured if known else None}
+
+
+def _is_slice(update: Update, slicer: Slicer, start: TensorMap, rate: float) -> bool:
+    """Whether the client trained the coordinates that this slicer keeps."""
+    if update.kept is None:
+        return False
+    return all(
+        torch.equal(update.kept[name], mask) for name, mask in slicer.kept(start, rate).items()
+    )
 
 
 def _concave(links: Links) -> ConcaveLinks:

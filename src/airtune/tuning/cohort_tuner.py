@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState
@@ -35,3 +36,11 @@ class CohortTuner(ABC):
     @abstractmethod
     def tune_together(self, parties: Sequence[Party]) -> list[PartyResult]:
         """Train as planned; results in the order of the parties, each in its start's names."""
+
+    def replaced_by(self, tuner: "CohortTuner") -> "CohortTuner":
+        """What runs where an experiment names `tuner` in this one's place."""
+        return tuner
+
+    def with_codec(self, codec: Any) -> "CohortTuner":
+        """This tuner beside the codec that runs, for tuners that encode themselves."""
+        return self

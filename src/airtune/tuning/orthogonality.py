@@ -81,6 +81,12 @@ class OrthogonalTuner(Tuner):
     def __post_init__(self) -> None:
         OrthogonalityPenalty(self.strength, self.relative)  # refuses a senseless strength
 
+    def replaced_by(self, tuner: Tuner) -> Tuner:
+        raise InputError(
+            "tuner", type(tuner).__name__, f"left out with soft_tsfa.penalty: {self.strength:g}",
+            "no other tuner applies that penalty; set soft_tsfa.penalty=0, or leave the tuner out",
+        )  # fmt: skip
+
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
         return train_locally(
             context.model,

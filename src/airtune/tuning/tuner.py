@@ -41,6 +41,18 @@ class Tuner(ABC):
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
         """Train as planned; the result's state has the start's names and shapes."""
 
+    def replaced_by(self, tuner: "Tuner") -> "Tuner":
+        """What runs where an experiment names `tuner` in this one's place.
+
+        A tuner that wraps another one answers itself around `tuner`. Raises InputError where what
+        it was asked to do would be lost.
+        """
+        return tuner
+
+    def with_codec(self, codec: Any) -> "Tuner":
+        """This tuner beside the codec that runs, for tuners that encode themselves."""
+        return self
+
     def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
         """Clients of a round with the same key may be trained as one stack; None: each for itself.
 

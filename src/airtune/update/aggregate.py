@@ -34,6 +34,13 @@ class Aggregator(ABC):
     ) -> dict[str, Tensor]:
         """The server's next adapter; with no updates, the adapter as it was."""
 
+    def replaced_by(self, aggregator: "Aggregator") -> "Aggregator":
+        """What runs where an experiment names `aggregator` in this one's place.
+
+        An aggregator that wraps another one answers itself around `aggregator`.
+        """
+        return aggregator
+
 
 @final
 class FactorMean(Aggregator):

@@ -16,13 +16,20 @@ from airtune.update.error_feedback import add_residual, residual, without_residu
 class FeedbackTuner(Tuner):
     """Trains as `tuner` does, then adds to the change what `codec` left out of the last one.
 
-    The client encodes its change once more than it sends it, to know what the server will read. The
-    residual is as large as the adapter and stays on the client (in a simulation: in the
+    The client encodes its change once more than it sends it, to know what the server will read:
+    with the codec that it sends with (`with_codec`), or the residual would be of another update.
+    The residual is as large as the adapter and stays on the client (in a simulation: in the
     checkpoint).
     """
 
     def __init__(self, tuner: Tuner, codec: Codec) -> None:
         self.tuner, self.codec = tuner, codec
+
+    def replaced_by(self, tuner: Tuner) -> "FeedbackTuner":
+        return FeedbackTuner(self.tuner.replaced_by(tuner), self.codec)
+
+    def with_codec(self, codec: Codec) -> "FeedbackTuner":
+        return FeedbackTuner(self.tuner.with_codec(codec), codec)
 
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
         result = self.tuner.tune(start, plan, _without_residual(context))

@@ -56,6 +56,9 @@ class SvdGauge(Aggregator):
     def __init__(self, merge: Aggregator) -> None:
         self.merge = merge
 
+    def replaced_by(self, aggregator: Aggregator) -> Aggregator:
+        return aggregator if isinstance(aggregator, SvdGauge) else SvdGauge(aggregator)
+
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> dict[str, Tensor]:
