@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, special, stats
 
 from airtune.wireless.mobility import RandomWaypoint, distance_2d_m
 
@@ -68,6 +68,62 @@ def test_drop_is_uniform_in_area() -> None:
     assert stats.kstest(share, "uniform").pvalue > 1e-3
     bearing = np.arctan2(start[:, 1], start[:, 0]) / (2 * np.pi) + 0.5
     assert stats.kstest(bearing, "uniform").pvalue > 1e-3
+
+
+def _disc_law(share_of_radius: np.ndarray) -> np.ndarray:
+    """Distribution function of the distance of a stationary random waypoint walk in a unit disc.
+
+    E. Hyytia, P. Lassila, J. Virtamo, "Spatial node distribution of the random waypoint mobility
+    model with applications", IEEE Trans. Mobile Computing 5(6), 2006: the density per area is
+    `45 (1 - r^2) / (64 pi) * integral_0^pi sqrt(1 - r^2 cos^2 phi) dphi`.
+    """
+    r = np.linspace(0.0, 1.0, 4001)
+    density = 45.0 * (1.0 - r**2) / (64.0 * np.pi) * 2.0 * special.ellipe(r**2)
+    below = integrate.cumulative_trapezoid(2.0 * np.pi * r * density, r, initial=0.0)
+    assert below[-1] == pytest.approx(1.0, abs=1e-6)
+    return np.interp(share_of_radius, r, below)
+
+
+@pytest.mark.parametrize("index", [0, 7, 400])
+def test_distances_follow_the_published_stationary_law(index: int) -> None:
+    walk = RandomWaypoint(4, 20_000, 200.0, 1e-3, 8.3)
+    share = distance_2d_m(walk.position(index)) / 200.0
+    assert stats.kstest(share, _disc_law).pvalue > 1e-3
+
+
+def test_every_round_has_the_law_of_round_0_around_a_wide_mast() -> None:
+    """With a ring the law has no closed form: round 3000 lies 40 legs later, far from the start."""
+    walk = RandomWaypoint(5, 10_000, 100.0, 40.0, 1.0)
+    start, late = (distance_2d_m(walk.position(index)) for index in (0, 3000))
+    assert stats.ks_2samp(start, late).pvalue > 1e-3
+    # A uniform start on fresh legs, in contrast, is far from that law.
+    uniform = distance_2d_m(RandomWaypoint(5, 10_000, 100.0, 40.0, 0.0).position(0))
+    assert stats.ks_2samp(uniform, late).pvalue < 1e-9
+
+
+def test_nobody_drifts_inward_together() -> None:
+    walk = RandomWaypoint(6, 20_000, 200.0, 10.0, 8.3)
+    for index in (0, 3, 20):
+        here, ahead = (distance_2d_m(walk.position(t)) for t in (index, index + 1))
+        drift = ahead - here
+        assert abs(drift.mean()) < 4 * drift.std() / np.sqrt(len(drift))
+
+
+def test_first_legs_are_drawn_by_their_length() -> None:
+    """The mean of the length under the law l p(l) is E[l^2] / E[l], here by plain Monte Carlo."""
+    clients, radius, hole = 20_000, 100.0, 30.0
+    walk = RandomWaypoint(7, clients, radius, hole, 1.0)
+    first = walk._arrival[1] - walk._arrival[0]
+    draws = np.random.default_rng(1).random((4, 100_000))
+    distance = np.sqrt(hole**2 + (radius**2 - hole**2) * draws[:2])
+    points = distance * np.exp(2j * np.pi * draws[2:])
+    # A straight line, or two tangents and an arc where it passes the mast too close.
+    gap = np.abs(np.angle(points[1] / points[0])) - np.arccos(hole / distance).sum(axis=0)
+    around = np.sqrt(distance**2 - hole**2).sum(axis=0) + hole * gap
+    length = np.where(gap > 0, around, np.abs(points[1] - points[0]))
+    biased = (length**2).mean() / length.mean()
+    assert first.mean() == pytest.approx(biased, rel=0.01)
+    assert biased > 1.1 * length.mean()
 
 
 def test_standing_clients_stand() -> None:

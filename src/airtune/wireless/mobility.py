@@ -1,5 +1,7 @@
 """Where clients are in each round: a drop in the cell, then a random-waypoint walk."""
 
+from itertools import count
+
 import numpy as np
 
 from airtune.quantities import FloatArray
@@ -10,11 +12,17 @@ class RandomWaypoint:
     """Clients walk at constant speed from one uniformly drawn point of the cell to the next.
 
     The cell is the ring between `min_distance_m` and `radius_m` around the base station at the
-    origin. Points are uniform in area. A walk takes the shortest way that stays in the ring: the
+    origin. Waypoints are uniform in area. A walk takes the shortest way that stays in the ring: the
     straight line, or, where that would pass too close to the mast, two tangents and an arc. There
     are no pauses. (D. B. Johnson, D. A. Maltz, "Dynamic source routing in ad hoc wireless
-    networks", 1996.) Note that a random-waypoint walk is denser in the middle of the cell than the
-    uniform drop it starts from.
+    networks", 1996.)
+
+    Round 0 is drawn from the walk's stationary law, so that every round has the same one: the leg
+    that a client is on has the density of two waypoints times its length, and the client is
+    uniformly far along it (W. Navidi, T. Camp, "Stationary distributions for the random waypoint
+    mobility model", IEEE Trans. Mobile Computing 3(1), 2004; without pauses and with one speed).
+    That law is denser in the middle of the cell than the uniform one. Clients that stand
+    (`step_m` 0) are uniform in area.
 
     The place in round t depends on (seed, t) alone, whatever was asked before, and adding clients
     at the end changes none of those before.
@@ -31,12 +39,14 @@ class RandomWaypoint:
         """`step_m` is the way that a client goes between two rounds: speed times interval."""
         self._seed, self._clients = seed, clients
         self._radius_m, self._min_distance_m, self._step_m = radius_m, min_distance_m, step_m
-        self._points = [self._waypoint(0)]
+        self._points = [self._ring(generator(seed, "mobility", 0).random((clients, 2)))]
         # Way from the start to each waypoint, [waypoint][client].
         self._arrival = [np.zeros(clients)]
+        if step_m > 0:
+            self._begin_on_a_leg()
 
     def position(self, round_index: int) -> FloatArray:
-        """Positions [client, 2] in metres, the base station at the origin."""
+        """Positions [client, 2] in m, the base station at the origin."""
         return self._along(self._step_m * round_index)
 
     def direction(self, round_index: int) -> FloatArray:
@@ -49,11 +59,41 @@ class RandomWaypoint:
         norm = np.hypot(ahead[:, 0], ahead[:, 1])[:, None]
         return ahead / np.where(norm > 0, norm, 1.0)
 
+    def _begin_on_a_leg(self) -> None:
+        """Draw each client's first leg, with density proportional to its length, and its place.
+
+        Rejection: legs between uniform points are kept with probability length / longest; nearly
+        half of them are. Each client keeps its first one, so others do not change it.
+        """
+        start, end = np.empty((2, self._clients, 2))
+        length, done = np.empty((2, self._clients))
+        missing = np.arange(self._clients)
+        for attempt in count():
+            draws = generator(self._seed, "mobility start", attempt).random((self._clients, 6))
+            draws = draws[missing]
+            one, other = self._ring(draws[:, 0:2]), self._ring(draws[:, 2:4])
+            leg = _leg_length(one, other, self._min_distance_m)
+            kept = draws[:, 4] * self._longest_leg() < leg
+            who = missing[kept]
+            start[who], end[who], length[who] = one[kept], other[kept], leg[kept]
+            done[who] = draws[kept, 5]
+            missing = missing[~kept]
+            if not len(missing):
+                break
+        self._points = [start, end]
+        self._arrival = [-done * length, (1.0 - done) * length]
+
+    def _longest_leg(self) -> float:
+        """Between opposite points of the outer rim: a leg's length grows with both distances."""
+        rim = np.array([[self._radius_m, 0.0]])
+        return float(_leg_length(rim, -rim, self._min_distance_m)[0])
+
     def _along(self, way_m: float) -> FloatArray:
-        if way_m == 0:
+        if self._step_m == 0:
             return self._points[0].copy()
         while np.min(self._arrival[-1]) <= way_m:
-            self._points.append(self._waypoint(len(self._points)))
+            draws = generator(self._seed, "mobility", len(self._points)).random((self._clients, 2))
+            self._points.append(self._ring(draws))
             leg = _leg_length(self._points[-2], self._points[-1], self._min_distance_m)
             self._arrival.append(self._arrival[-1] + leg)
         # The leg of each client: the last waypoint that it has passed.
@@ -62,8 +102,8 @@ class RandomWaypoint:
         rest = way_m - np.array(self._arrival)[leg, who]
         return _walk(points[leg, who], points[leg + 1, who], rest, self._min_distance_m)
 
-    def _waypoint(self, index: int) -> FloatArray:
-        draws = generator(self._seed, "mobility", index).random((self._clients, 2))
+    def _ring(self, draws: FloatArray) -> FloatArray:
+        """Points [client, 2] of the ring, uniform in area, from uniform draws [client, 2]."""
         inner, outer = self._min_distance_m**2, self._radius_m**2
         distance = np.sqrt(inner + (outer - inner) * draws[:, 0])
         angle = 2.0 * np.pi * draws[:, 1]
