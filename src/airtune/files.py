@@ -1,5 +1,6 @@
 """Reading and writing files: YAML 1.2 in, atomic writes out."""
 
+import errno
 import json
 import os
 import re
@@ -156,9 +157,27 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise AirtuneError(
-            f"{path} cannot be written ({error.strerror or error}): free some space or choose "
-            "another folder; nothing was left half-written."
+            f"{path} cannot be written ({error.strerror or error}): {_remedy(error)}; nothing was "
+            "left half-written."
         ) from error
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "make the folder that it is to stand in first"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space or choose another folder"
+    return "choose a place that you may write to"
+
+
+def require_place(field: str, path: Path) -> None:
+    """Refuse a file to be written whose folder is missing, before anything is computed for it."""
+    if path.is_dir():
+        raise InputError(field, str(path), "a file, not a folder", "add a file name")
+    if not path.parent.is_dir():
+        raise InputError(field, str(path), "in a folder that exists", f"make {path.parent} first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(field, str(path), "in a folder that you may write to")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -116,6 +116,14 @@ def test_round_that_was_not_recorded(tmp_path: Path) -> None:
         replayed(tmp_path / "cell.csv").observe(4)
 
 
+def test_a_recording_that_ends_too_early_is_known_before_round_0(tmp_path: Path) -> None:
+    make().export(tmp_path / "cell.csv", range(3))
+    replayed(tmp_path / "cell.csv").require_rounds(3)
+    with pytest.raises(InputError, match=r"rounds 0 to 2.*every round from 0 to 3.*--rounds"):
+        replayed(tmp_path / "cell.csv").require_rounds(4)
+    make().require_rounds(10**6)
+
+
 def test_too_few_clients(tmp_path: Path) -> None:
     make().export(tmp_path / "cell.csv", [2])
     with pytest.raises(InputError, match="at least 6 clients, not 5"):

@@ -123,11 +123,12 @@ def _own_profiles(out: Path | None, name: str) -> dict[str, Any]:
     """What the file holds already, refused before anything is timed if it has this name."""
     from airtune.cost.device import load_devices
     from airtune.errors import InputError
-    from airtune.files import read_yaml_mapping
+    from airtune.files import read_yaml_mapping, require_place
 
-    if out is not None and not out.parent.is_dir():
-        raise InputError("--out", str(out), "in a folder that exists")
-    if out is None or not out.exists():
+    if out is None:
+        return {}
+    require_place("--out", out)
+    if not out.exists():
         return {}
     load_devices(out)
     content = read_yaml_mapping(out, "--out")

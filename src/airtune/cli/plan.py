@@ -44,8 +44,12 @@ def plan(
 
     Exits with 3 if no plan exists, and with 2 for bad input.
     """
+    from airtune.files import require_place
     from airtune.problems import load_problem
 
+    for option, path in (("--trace", trace), ("--write-problem", write_problem)):
+        if path is not None:
+            require_place(option, path)
     mapping = load_problem(problem)
     simulated = rounds is not None or trace is not None
     if sweep is not None:

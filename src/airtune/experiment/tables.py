@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from airtune.errors import InputError
-from airtune.files import write_text_atomic
+from airtune.files import require_place, write_text_atomic
 
 FORMATS = (".json", ".yaml", ".yml", ".csv")
 
 
 def check_name(path: Path | None) -> None:
-    """Refuse a name whose ending says no format, before the work that would fill it."""
-    if path is not None and path.suffix not in FORMATS:
+    """Refuse a name whose ending says no format, and a place that does not exist, before the work
+    that would fill it."""
+    if path is None:
+        return
+    if path.suffix not in FORMATS:
         raise InputError("--out", str(path), f"a name that ends in {', '.join(FORMATS)}")
+    require_place("--out", path)
 
 
 def write_table(path: Path, table: Mapping[str, Any], rows: str) -> None:

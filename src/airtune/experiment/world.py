@@ -39,7 +39,7 @@ from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
-from airtune.wireless.channel import open_channel
+from airtune.wireless.channel import Channel, open_channel
 from airtune.workload.adapter_shape import adapter_tensors
 from airtune.workload.architecture import Architecture
 from airtune.workload.config_source import read_config
@@ -116,6 +116,7 @@ def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
     cohort.check(config.clients.count)
     check_names(config)
     devices = deal_devices(config)
+    measured = _measured_channel(config)
     adapter = trained_shape(config)
     other = _charged_architecture(config.charge_as) if config.charge_as else None
     device = training_device(config)
@@ -149,7 +150,8 @@ def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
         # Every process has one thread; this one evaluates while no worker is there yet.
         threads = use_threads(config.threads or 1)
     backend = make_backend(config, engine, side, host)
-    context = _context(config, side, backend, devices, shards, charges, cohort)
+    channel = measured or open_channel(config.cell, config.clients.count, config.seed)
+    context = _context(config, side, backend, channel, devices, shards, charges, cohort)
     chosen = {
         "threads": threads, "engine": engine.name, "workers": engine.workers,
         "device": engine.device,
@@ -185,6 +187,18 @@ def split_costs(system: SplitSystem, work: TrainingWork) -> SplitCosts:
     )
 
 
+def _measured_channel(config: ExperimentConfig) -> Channel | None:
+    """The channel of a trace or a recording; its files are read before the model, which is large.
+
+    None for a drawn channel. Raises InputError, also for a recording of too few rounds.
+    """
+    if config.cell.trace is None and config.cell.replay is None:
+        return None
+    channel = open_channel(config.cell, config.clients.count, config.seed)
+    channel.require_rounds(config.rounds)
+    return channel
+
+
 def _charged_architecture(name: str) -> Architecture:
     config = read_config(name, "charge_as")
     try:
@@ -202,6 +216,7 @@ def _context(
     config: ExperimentConfig,
     side: ClientSide,
     backend: Backend,
+    channel: Channel,
     devices: tuple[DeviceProfile, ...],
     shards: Shards,
     charges: Charges,
@@ -210,7 +225,7 @@ def _context(
     return RoundContext(
         method=side.method,
         backend=backend,
-        channel=open_channel(config.cell, config.clients.count, config.seed),
+        channel=channel,
         charges=charges,
         devices=devices,
         names=client_names(devices),

@@ -13,7 +13,7 @@ from airtune.wireless import propagation, tr38901
 from airtune.wireless.cell import SCENARIOS, CellSettings
 from airtune.wireless.fading import BlockFading, NoFading, doppler_hz, jakes_correlation
 from airtune.wireless.mobility import RandomWaypoint
-from airtune.wireless.replay import read_recording, write_recording
+from airtune.wireless.replay import Recording, read_recording, write_recording
 from airtune.wireless.state import ChannelState, Clients, Observation
 from airtune.wireless.trace import TracedCell
 
@@ -30,11 +30,17 @@ class Channel:
     resumed run meets the channel that it would have met.
     """
 
-    def __init__(self, clients: int, observe: Callable[[int, Clients], Observation]) -> None:
+    def __init__(
+        self,
+        clients: int,
+        observe: Callable[[int, Clients], Observation],
+        recording: Recording | None = None,
+    ) -> None:
         """Made by `open_channel`; `observe` maps a round, and the clients that are asked for, to
-        what is true and what is known."""
+        what is true and what is known. `recording` is where both come from, if from a file."""
         self.clients = clients
         self._observe = observe
+        self._recording = recording
 
     def observe(self, round_index: int, clients: Clients = None) -> Observation:
         """The truth of a round, and the planner's estimate.
@@ -46,6 +52,11 @@ class Channel:
         if round_index < 0:
             raise InputError("round", round_index, "a whole number >= 0")
         return self._observe(round_index, clients)
+
+    def require_rounds(self, count: int) -> None:
+        """Raise InputError where a recording holds fewer than the rounds 0 to `count` - 1."""
+        if self._recording is not None:
+            self._recording.require_rounds(count)
 
     def export(self, path: Path | str, rounds: Iterable[int]) -> None:
         """Write rounds to `path` (.csv or .npz), for `cell.replay` and for other programs."""
@@ -71,7 +82,7 @@ def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
         raise InputError("clients.count", clients, "at least 1")
     if settings.replay is not None:
         recording = read_recording(Path(settings.replay), clients)
-        return Channel(clients, lambda index, _: recording.observe(index))
+        return Channel(clients, lambda index, _: recording.observe(index), recording)
     if settings.trace is not None:
         truth: Truth = TracedCell(settings, clients, seed).state
     else:

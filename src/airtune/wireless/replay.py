@@ -50,12 +50,27 @@ class Recording:
     def observe(self, round_index: int) -> Observation:
         """The recorded round; InputError where there is none."""
         if round_index not in self.observations:
-            first, last = min(self.observations), max(self.observations)
-            raise InputError(
-                "cell.replay", f"{self.name} with rounds {first} to {last}",
-                f"a recording that holds round {round_index}",
-            )  # fmt: skip
+            raise self._lacks(f"round {round_index}")
         return self.observations[round_index]
+
+    def require_rounds(self, count: int) -> None:
+        """Refuse, before the first round, a recording that ends before the last one."""
+        if not all(index in self.observations for index in range(count)):
+            raise self._lacks(f"every round from 0 to {count - 1}")
+
+    def _lacks(self, what: str) -> InputError:
+        first, last = min(self.observations), max(self.observations)
+        return InputError(
+            "cell.replay", f"{self.name} with rounds {first} to {last}",
+            f"a recording that holds {what}",
+            "record more with `airtune channel --rounds`, or set fewer rounds",
+        )  # fmt: skip
+
+
+def check_recording_name(path: Path, field: str = "path") -> None:
+    """Refuse a file name that says no format, before anything is drawn for it."""
+    if path.suffix not in (".csv", ".npz"):
+        raise InputError(field, str(path), "a file name that ends in .csv or .npz")
 
 
 def write_recording(path: Path, rounds: Sequence[int], observations: Sequence[Observation]) -> None:
@@ -63,6 +78,7 @@ def write_recording(path: Path, rounds: Sequence[int], observations: Sequence[Ob
 
     Raises InputError for another suffix or no round, AirtuneError where the file cannot be written.
     """
+    check_recording_name(path)
     if not rounds:
         raise InputError("rounds", "empty", "at least one round to export")
     table = _table(rounds, observations)
@@ -73,12 +89,10 @@ def write_recording(path: Path, rounds: Sequence[int], observations: Sequence[Ob
         flat = [table[column].ravel().tolist() for column in COLUMNS]
         writer.writerows([_cell(value) for value in row] for row in zip(*flat, strict=True))
         write_bytes_atomic(path, text.getvalue().encode())
-    elif path.suffix == ".npz":
+    else:
         packed = BytesIO()
         np.savez_compressed(packed, **table)  # type: ignore[arg-type]
         write_bytes_atomic(path, packed.getvalue())
-    else:
-        raise InputError("path", str(path), "a file name that ends in .csv or .npz")
 
 
 def read_recording(path: Path, clients: int) -> Recording:
