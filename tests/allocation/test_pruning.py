@@ -142,7 +142,7 @@ class TestResponse:
         for log_price in np.linspace(-10, 40, 11) + math.log(problem.bandwidth_hz) - 14:
             answer = clients.respond(float(log_price))
             price = math.exp(log_price)
-            cost = answer.bandwidth_hz + price * problem.weight * answer.pruning_rate
+            cost = answer.bandwidth_hz + price * problem.weight * (1.0 - answer.kept)
             want = [one.least_cost(deadline, price) for one in plain]
             # A rounding of rho costs that much of the price.
             rounding = 1e-9 * problem.bandwidth_hz + 1e-12 * price
@@ -168,7 +168,7 @@ class TestResponse:
 
         def at(shift: float) -> float:
             later = AtDeadline(problem, deadline * (1 + shift), whole, band / 8)
-            return float(later.bandwidth_for(answer.pruning_rate).sum())
+            return float(later.bandwidth_for(answer.kept).sum())
 
         numeric = (at(1e-6) - at(-1e-6)) / (2e-6 * deadline)
         assert -clients.fall_hz_s(answer) == pytest.approx(numeric, rel=1e-4)

@@ -196,17 +196,34 @@ def no_signal(solver: str, client: str) -> Solution[BandwidthPlan]:
     return Solution(Status.INFEASIBLE, message, solver)
 
 
+def bandwidth_within(
+    links: Links, rate_bps: FloatArray, whole_band_bps: FloatArray, bandwidth_hz: float
+) -> FloatArray:
+    """The least bandwidths [client] for rates that the whole band reaches, but for rounding.
+
+    Near its limit a rate hardly grows with the bandwidth: there rounding alone could ask for many
+    times the band, or for an infinite one. So the last 1e-15 of the rate is not insisted on.
+    """
+    rate = np.minimum(rate_bps, whole_band_bps * (1.0 - 1e-15))
+    return np.minimum(links.bandwidth_for(rate), bandwidth_hz)
+
+
 class _Need:
-    """The least bandwidth that lets every client finish by a deadline."""
+    """The least bandwidth that lets every client finish by a deadline.
+
+    The deadline is one that every client keeps with the whole band.
+    """
 
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
+        band = np.full(len(uploads.links), uploads.bandwidth_hz)
+        self._whole_band_bps = uploads.links.rate(band)
 
     def __call__(self, deadline_s: float) -> Evaluation:
         """Sum over the clients [Hz] and its derivative [Hz/s], `-sum rate / time / r'(b)`."""
         uploads = self._uploads
         rate = self._rate(deadline_s)
-        bandwidth = uploads.links.bandwidth_for(rate)
+        bandwidth = self._bandwidth(rate)
         busy = rate > 0
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             time_s = deadline_s - uploads.fixed_delay_s
@@ -215,7 +232,11 @@ class _Need:
 
     def bandwidth_for(self, deadline_s: float) -> FloatArray:
         """Per client [client]."""
-        return self._uploads.links.bandwidth_for(self._rate(deadline_s))
+        return self._bandwidth(self._rate(deadline_s))
+
+    def _bandwidth(self, rate_bps: FloatArray) -> FloatArray:
+        uploads = self._uploads
+        return bandwidth_within(uploads.links, rate_bps, self._whole_band_bps, uploads.bandwidth_hz)
 
     def _rate(self, deadline_s: float) -> FloatArray:
         uploads = self._uploads

@@ -159,9 +159,37 @@ class PruningProblem:
         )
 
     @property
-    def budget_limit(self) -> float:
-        """Gamma with the rounding that a sum of products may carry."""
-        return self.pruning_budget * (1.0 + 1e-12)
+    def kept_least(self) -> float:
+        """The least share that a client may keep, `1 - rho_max`."""
+        return 1.0 - self.pruning_rate_max
+
+    @property
+    def kept_most(self) -> FloatArray:
+        """The largest share that each client may keep, `1 - rho_min` [client]."""
+        return 1.0 - self.pruning_rate_min
+
+    def lacking(self, kept: FloatArray) -> float:
+        """`(1 - Gamma) - sum w k`, what the kept shares [client] lack to hold the budget.
+
+        The same as `sum w rho - Gamma`, with the digits of small kept shares.
+        """
+        return 1.0 - self.pruning_budget - float(np.dot(self.weight, kept))
+
+    def keeps_budget(self, kept: FloatArray) -> bool:
+        """Whether the kept shares [client] hold the budget, but for the rounding of a sum."""
+        gamma = self.pruning_budget
+        rounding = 1e-12 * min(gamma, abs(1.0 - gamma)) + 4e-16 * float(self.weight @ kept)
+        return self.lacking(kept) <= rounding
+
+    def rate_that_keeps(self, kept: FloatArray) -> FloatArray:
+        """The pruning rates that keep these shares, or at most 1.2e-16 less [client].
+
+        A rate rounded down would keep more than was planned, which near 1 is much of what is
+        kept, and the upload would be late; so rates are rounded up.
+        """
+        rate = 1.0 - kept
+        rate = np.where(1.0 - rate > kept, np.nextafter(rate, 2.0), rate)
+        return np.clip(rate, self.pruning_rate_min, self.pruning_rate_max)
 
 
 def check_pruning(problem: PruningProblem, plan: PruningPlan) -> Check:
@@ -241,11 +269,11 @@ def refuse_impossible(problem: PruningProblem, solver: str) -> Solution[Any] | N
         name = problem.name(int(np.argmax(stuck)))
         message = f"{name} has a payload but no signal: its link carries nothing at any bandwidth."
         return Solution(Status.INFEASIBLE, message, solver)
-    least = problem.pruned(least_pruning_rate(problem))
-    if least <= problem.budget_limit:
+    if problem.keeps_budget(1.0 - least_pruning_rate(problem)):
         return None
-    floors = problem.pruned(problem.pruning_rate_min)
-    cause = "pruning_rate_min" if floors > problem.budget_limit else "clients without a signal"
+    least = problem.pruned(least_pruning_rate(problem))
+    floors_fit = problem.keeps_budget(problem.kept_most)
+    cause = "clients without a signal" if floors_fit else "pruning_rate_min"
     message = (
         f"The pruning budget of {problem.pruning_budget:.4g} cannot be kept: {cause} alone "
         f"uses {least:.4g} of it (sum of weight x pruning rate)."
@@ -267,8 +295,8 @@ def least_pruning_rate(problem: PruningProblem) -> FloatArray:
 def best_pruning(problem: PruningProblem, rate_bps: FloatArray) -> tuple[float, FloatArray]:
     """The smallest deadline at fixed rates, and the least pruning that keeps it.
 
-    At rate r client n finishes at `F_n - rho_n G_n` with `F = f + a0 + a1 + (s0 + s1)/r`
-    and `G = a1 + s1/r`, so `sum w rho(tau)` is a convex falling polygon: Newton's iteration from
+    At rate r client n that keeps the share k finishes at `F_n + k G_n` with `F = f + a0 + s0/r`
+    and `G = a1 + s1/r`, so `sum w k(tau)` is a concave rising polygon: Newton's iteration from
     its left end reaches the budget in finitely many steps. A client without a rate must be pruned
     to nothing; `refuse_impossible` has been asked before.
 
@@ -279,28 +307,26 @@ def best_pruning(problem: PruningProblem, rate_bps: FloatArray) -> tuple[float, 
         The deadline [s], and pruning rates [client].
     """
     silent = (rate_bps <= 0) & (problem.fixed_bits + problem.prunable_bits > 0)
-    full = problem.start_s(np.zeros(len(problem)))
-    full = full + airtime_s(problem.fixed_bits + problem.prunable_bits, rate_bps)
+    bare = problem.earliest_start_s + airtime_s(problem.fixed_bits, rate_bps)
     gain = problem.prunable_compute_s + airtime_s(problem.prunable_bits, rate_bps)
-    full, gain = np.where(silent, problem.earliest_start_s, full), np.where(silent, 0.0, gain)
-    least = np.where(silent, 1.0, problem.pruning_rate_min)
-    most = np.maximum(least, problem.pruning_rate_max)
+    bare, gain = np.where(silent, problem.earliest_start_s, bare), np.where(silent, 0.0, gain)
+    most = np.where(silent, 0.0, problem.kept_most)
+    least = np.minimum(most, problem.kept_least)
 
-    def rates(deadline_s: float) -> FloatArray:
+    def shares(deadline_s: float) -> FloatArray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            # 0 / 0 is a client that pruning does not help: fmax passes over the NaN.
-            return np.minimum(np.fmax((full - deadline_s) / gain, least), most)
+            # 0 / 0 is a client that pruning does not help: fmin passes over the NaN.
+            return np.maximum(np.fmin((deadline_s - bare) / gain, most), least)
 
-    deadline = float(np.max(full - most * gain))
+    deadline = float(np.max(bare + least * gain))
     for _ in range(_MAX_CORNERS):
-        pruning_rate = rates(deadline)
-        over = problem.pruned(pruning_rate) - problem.pruning_budget
-        falling = (pruning_rate > least) & (problem.weight > 0)
-        if over <= 0 or not falling.any():
+        kept = shares(deadline)
+        rising = (kept < most) & (problem.weight > 0)
+        if problem.keeps_budget(kept) or not rising.any():
             break
-        step = over / float(np.sum(problem.weight[falling] / gain[falling]))
+        step = problem.lacking(kept) / float(np.sum(problem.weight[rising] / gain[rising]))
         deadline = max(deadline + step, float(np.nextafter(deadline, np.inf)))
-    return deadline, rates(deadline)
+    return deadline, problem.rate_that_keeps(shares(deadline))
 
 
 _MAX_CORNERS = 10_000

@@ -38,13 +38,18 @@ class Bound:
 class PricedDeadlines:
     """D of a problem at one deadline after another, each search started from the ones before.
 
+    Args:
+        careful: search every price until D is known to lie on one side of the band or the other,
+            where otherwise a short step of Newton's iteration is taken for its end. Slower; needed
+            where the price has a kink just there.
+
     Attributes:
         alone_s: the smallest deadline if every client had the whole band to itself; D is infinite
             below.
     """
 
-    def __init__(self, problem: PruningProblem) -> None:
-        self.problem = problem
+    def __init__(self, problem: PruningProblem, careful: bool = False) -> None:
+        self.problem, self._careful = problem, careful
         count, band = len(problem), problem.bandwidth_hz
         self.whole_band_bps = problem.links.rate(np.full(count, band))
         self.alone_s, _ = best_pruning(problem, self.whole_band_bps)
@@ -68,13 +73,13 @@ class PricedDeadlines:
     def __call__(self, deadline_s: float) -> Evaluation:
         """A lower bound on D, as exact as its distance to the band asks for, and its slope."""
         clients = self._at(deadline_s)
-        problem, budget = self.problem, self.problem.pruning_budget
-        if problem.pruned(clients.least) > problem.budget_limit:
+        problem = self.problem
+        if not problem.keeps_budget(clients.kept_most):
             return math.inf, math.nan
         low, high = _price_range(clients)
-        if problem.pruned(clients.most) <= budget or low == math.inf:
+        if problem.lacking(clients.kept_least) <= 0 or low == math.inf:
             bound = self._bound(clients, -math.inf)
-        elif problem.pruned(clients.least) >= budget:
+        elif problem.lacking(clients.kept_most) >= 0:
             bound = self._bound(clients, high)
         else:
             bound = self._best_bound(clients, low, high, self._start(clients, deadline_s))
@@ -82,20 +87,16 @@ class PricedDeadlines:
         return bound.value_hz, -clients.fall_hz_s(bound.response)
 
     def keep_most(self, deadline_s: float) -> tuple[FloatArray, FloatArray]:
-        """The least weighted pruning at a deadline within the band: pruning rates, bandwidths."""
+        """The least weighted pruning at a deadline within the band: kept shares, bandwidths."""
         clients = self._at(deadline_s)
         band = self.problem.bandwidth_hz
         low, high = _price_range(clients)
         if clients.full_hz.sum() <= band:
-            return clients.least, fill_band(clients.full_hz, band)
+            return clients.kept_most, fill_band(clients.full_hz, band)
         if clients.floor_hz.sum() >= band or low == math.inf:
-            return clients.most, fill_band(clients.floor_hz, band)
-
+            return clients.kept_least, fill_band(clients.floor_hz, band)
         bandwidth = self._clear_band(clients, low, high, self._start(clients, deadline_s))
-        pruning_rate = clients.choose(bandwidth)
-        # 1 - rho of an almost wholly pruned client is rounded coarsely: give it what that needs.
-        late = self.problem.finish_s(pruning_rate, bandwidth) > deadline_s * (1.0 + 1e-13)
-        return pruning_rate, np.where(late, clients.bandwidth_for(pruning_rate), bandwidth)
+        return clients.keep(bandwidth), bandwidth
 
     def _clear_band(self, clients: AtDeadline, low: float, high: float, start: float) -> FloatArray:
         """Bandwidths at the price at which they fill the band [client]."""
@@ -113,9 +114,10 @@ class PricedDeadlines:
         price = clearing_price(spare, low, high, start, enough)
         if enough(0.0):
             return fill_band(shares[0], band)
-        fewer = clients.respond(price.low).bandwidth_hz
-        more = clients.respond(price.high).bandwidth_hz
-        # Both ends are optimal for (nearly) the same price, hence so is every mixture.
+        # Both are optimal for (nearly) the same price, hence so is every mixture. Each must lie on
+        # its side of the band: to scale all shares down instead would make the others late.
+        fewer = _shares_beyond(clients, price.low, -1.0)
+        more = _shares_beyond(clients, price.high, 1.0)
         extra = float((more - fewer).sum())
         part = (band - float(fewer.sum())) / extra if extra > 0 else 0.0
         return fill_band(fewer + min(max(part, 0.0), 1.0) * (more - fewer), band)
@@ -136,7 +138,7 @@ class PricedDeadlines:
     def _bound(self, clients: AtDeadline, log_price: float) -> Bound:
         """g at this price."""
         response = clients.respond(log_price)
-        over = self.problem.pruned(response.pruning_rate) - self.problem.pruning_budget
+        over = self.problem.lacking(response.kept)
         value = float(response.bandwidth_hz.sum())
         if log_price > -math.inf:
             value += math.exp(log_price) * over
@@ -160,20 +162,36 @@ class PricedDeadlines:
             deadline and the budget. How much g still misses must not matter to Newton's next step.
             """
             here = bounds[0]
+            if self._careful and here.over > 0 and here.value_hz <= band:
+                return False
             fits = here.over <= 0 and float(here.response.bandwidth_hz.sum()) <= band
             missing = 0.5 * math.exp(here.log_price) * abs(here.over) * step
             small = missing <= _PART * abs(here.value_hz - band)
             return small and (fits or here.value_hz > band)
 
-        price = clearing_price(over, low, high, start, enough)
+        last_step = 0.0 if self._careful else PRICE_STEP
+        price = clearing_price(over, low, high, start, enough, last_step)
         return (
             bounds[0] if price.point == bounds[0].log_price else self._bound(clients, price.point)
         )
 
 
+def _shares_beyond(clients: AtDeadline, log_price: float, sign: float) -> FloatArray:
+    """Bandwidths [client] that exceed the band (sign 1) or fit it (-1), from the nearest price on.
+
+    The caller knows that the ends of the price range lie on either side of the band.
+    """
+    band, step = clients.problem.bandwidth_hz, PRICE_STEP**2
+    while True:
+        share: FloatArray = clients.respond(log_price).bandwidth_hz
+        if sign * (float(share.sum()) - band) >= 0:
+            return share
+        log_price, step = log_price + sign * step, 2.0 * step
+
+
 def _price_range(clients: AtDeadline) -> tuple[float, float]:
     """ln(price) below which every client is pruned most, and from which every one least."""
-    free = clients.most > clients.least
+    free = clients.kept_most > clients.kept_least
     leave = clients.leave_log_price[free & np.isfinite(clients.leave_log_price)]
     full = clients.full_log_price[free & np.isfinite(clients.full_log_price)]
     if not len(full):

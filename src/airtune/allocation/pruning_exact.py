@@ -23,6 +23,8 @@ from airtune.quantities import FloatArray
 
 _WIDTH = 1e-12
 _ATTEMPTS = 40
+_SURE = 1e-11
+# A bracket that misses the deadline by more than this is searched again, with care.
 _SAMPLE = 1_000
 _SAMPLED_FROM = 20_000
 
@@ -40,7 +42,13 @@ def exact_pruning(problem: PruningProblem, start_s: float | None = None) -> Solu
     if start_s is None and len(problem) >= _SAMPLED_FROM:
         start_s = _sampled_start(problem, need)
     bracket = _search(need, start_s, _WIDTH)
-    pruning_rate, bandwidth = _decide(problem, need, bracket.high)
+    deadline_s, pruning_rate, bandwidth = _decide(problem, need, bracket.high)
+    if deadline_s > bracket.high * (1.0 + _SURE):
+        need = PricedDeadlines(problem, careful=True)
+        bracket = smallest_deadline(
+            need, problem.bandwidth_hz, bracket.low, deadline_s, bracket.high, _WIDTH
+        )
+        _, pruning_rate, bandwidth = _decide(problem, need, bracket.high)
     # Where every client alone in the band is no faster, the bound is theirs: no price proves it.
     proven_by_price = bracket.low > need.alone_s * (1.0 + _WIDTH)
     price_hz = need.price_hz if proven_by_price else math.inf
@@ -73,14 +81,24 @@ def _sampled_start(problem: PruningProblem, need: PricedDeadlines) -> float:
 
 def _decide(
     problem: PruningProblem, need: PricedDeadlines, deadline_s: float
-) -> tuple[FloatArray, FloatArray]:
-    """Pruning rates and bandwidths at the deadline, or just above it where rounding asks so."""
+) -> tuple[float, FloatArray, FloatArray]:
+    """A deadline, pruning rates and bandwidths [client] that hold it, the budget and the band.
+
+    Where rounding asks so, the deadline is a little longer.
+    """
     margin = 1e-12
-    pruning_rate, bandwidth = need.keep_most(deadline_s)
+    kept, bandwidth = need.keep_most(deadline_s)
     for _ in range(_ATTEMPTS):
-        if problem.pruned(pruning_rate) <= problem.budget_limit:
+        if problem.keeps_budget(kept) and _in_time(problem, kept, bandwidth, deadline_s):
             break
         deadline_s *= 1.0 + margin
         margin *= 2.0
-        pruning_rate, bandwidth = need.keep_most(deadline_s)
-    return pruning_rate, bandwidth
+        kept, bandwidth = need.keep_most(deadline_s)
+    return deadline_s, problem.rate_that_keeps(kept), bandwidth
+
+
+def _in_time(
+    problem: PruningProblem, kept: FloatArray, bandwidth_hz: FloatArray, deadline_s: float
+) -> bool:
+    finish = problem.finish_s(problem.rate_that_keeps(kept), bandwidth_hz)
+    return bool(finish.max() <= deadline_s * (1.0 + 2.0 * _WIDTH))

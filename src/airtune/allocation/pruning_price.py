@@ -3,21 +3,23 @@
 At deadline tau client n has `T_n = tau - f_n - a0_n` for what pruning shortens. With rate r it
 can keep
 
-    1 - rho = (r T - s0) / (s1 + r a1)       (so rho = (s0 + s1 - r (T - a1)) / (s1 + r a1))
+    k = 1 - rho = (r T - s0) / (s1 + r a1)
 
 of its model, which is concave and increasing in r, hence in the bandwidth b. If a unit of
-weighted pruning costs lambda hertz, the client chooses the b that minimises `b + lambda w rho(b)`:
+weighted pruning costs lambda hertz, the client chooses the b that minimises `b - lambda w k(b)`:
 
     lambda w C r'(b) = (s1 + r(b) a1)^2,       C = s1 T + a1 s0,
 
-or an end of its range: `rho_max`, or the least rho, which its floor or the whole band sets.
+or an end of its range: `1 - rho_max`, or the most that its floor or the whole band lets it keep.
+Everything here is in the kept share k: where nearly all is pruned, `1 - rho` has lost its digits,
+and with them the length of the upload.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from airtune.allocation.bandwidth import airtime_s
+from airtune.allocation.bandwidth import airtime_s, bandwidth_within
 from airtune.allocation.pruning import PruningProblem
 from airtune.quantities import FloatArray
 from airtune.wireless.rate import ConcaveLinks, Index
@@ -37,11 +39,11 @@ class Response:
     """The clients' choices at one price.
 
     Attributes:
-        pruning_rate, bandwidth_hz: [client].
+        kept, bandwidth_hz: [client].
         bandwidth_slope_hz: how the sum of the bandwidths grows with ln(price).
     """
 
-    pruning_rate: FloatArray
+    kept: FloatArray
     bandwidth_hz: FloatArray
     bandwidth_slope_hz: float
 
@@ -54,11 +56,11 @@ class AtDeadline:
         guess_hz: bandwidths near the answer [client]; updated in place by `respond`.
 
     Attributes:
-        least, most: range of each client's pruning rate [client]; equal where keeping costs
-            nothing.
-        floor_hz, full_hz: bandwidths at `most` and at `least` [client].
-        leave_log_price: ln(price) above which a client is pruned less than `most` [client].
-        full_log_price: ln(price) from which it is pruned as little as it can be [client].
+        kept_least, kept_most: range of each client's kept share [client]; equal where keeping
+            costs nothing.
+        floor_hz, full_hz: bandwidths at `kept_least` and at `kept_most` [client].
+        leave_log_price: ln(price) above which a client keeps more than `kept_least` [client].
+        full_log_price: ln(price) from which it keeps as much as it can [client].
     """
 
     def __init__(
@@ -71,17 +73,17 @@ class AtDeadline:
         self.problem = problem
         self._guess_hz = guess_hz
         self._deadline_s = deadline_s
-        self._time_s = deadline_s - problem.earliest_start_s
+        # At the deadline of one client's bare start, rounding could leave it less than no time.
+        self._time_s = np.maximum(deadline_s - problem.earliest_start_s, 0.0)
         stake = (
             problem.prunable_bits * self._time_s + problem.prunable_compute_s * problem.fixed_bits
         )
-        ceiling = problem.pruning_rate_max
-        reachable = np.fmax(self._pruning_rate(whole_band_bps), problem.pruning_rate_min)
-        self.least = np.minimum(reachable, ceiling)
-        self.most = np.where(stake > 0, ceiling, self.least)
+        reachable = np.fmin(self._kept(whole_band_bps), problem.kept_most)
+        self.kept_most = np.maximum(reachable, problem.kept_least)
+        self.kept_least = np.where(stake > 0, problem.kept_least, self.kept_most)
         self._whole_band_bps = whole_band_bps
-        self.floor_hz = self.bandwidth_for(self.most)
-        self.full_hz = self.bandwidth_for(self.least)
+        self.floor_hz = self.bandwidth_for(self.kept_least)
+        self.full_hz = self.bandwidth_for(self.kept_most)
         with np.errstate(divide="ignore"):
             self._log_stake = np.log(stake * problem.weight)
         self.leave_log_price = self._log_price(self.floor_hz)
@@ -91,7 +93,7 @@ class AtDeadline:
     def respond(self, log_price: float) -> Response:
         """Every client's choice at this price."""
         full = log_price >= self.full_log_price
-        pruning_rate = np.where(full, self.least, self.most)
+        kept = np.where(full, self.kept_most, self.kept_least)
         bandwidth = np.where(full, self.full_hz, self.floor_hz)
         inner = np.flatnonzero(~full & (log_price > self.leave_log_price))
         slope = 0.0
@@ -100,27 +102,24 @@ class AtDeadline:
             block = inner[start : start + _BLOCK]
             links = self.problem.links.select(block)
             bandwidth[block], added = self._choose(links, block, log_price)
-            pruning_rate[block] = self._within(links.rate(bandwidth[block]), block)
+            kept[block] = self._within(links.rate(bandwidth[block]), block)
             slope += added
-        return Response(pruning_rate, bandwidth, slope)
+        return Response(kept, bandwidth, slope)
 
-    def choose(self, bandwidth_hz: FloatArray) -> FloatArray:
-        """The least pruning rates that keep the deadline with these bandwidths [client]."""
+    def keep(self, bandwidth_hz: FloatArray) -> FloatArray:
+        """The largest kept shares that hold the deadline with these bandwidths [client]."""
         return self._within(self.problem.links.rate(bandwidth_hz), slice(None))
 
     def _within(self, rate_bps: FloatArray, which: Index) -> FloatArray:
-        """The least pruning rates at these rates, held in each client's range."""
-        least, most = self.least[which], self.most[which]
-        return np.minimum(np.fmax(self._pruning_rate(rate_bps, which), least), most)
+        """The largest kept shares at these rates, held in each client's range."""
+        least, most = self.kept_least[which], self.kept_most[which]
+        return np.maximum(np.fmin(self._kept(rate_bps, which), most), least)
 
-    def bandwidth_for(self, pruning_rate: FloatArray) -> FloatArray:
-        """The least bandwidths that keep the deadline at these pruning rates [client].
-
-        The deadline is one that each client keeps with the whole band; rounding alone could ask
-        for more where the rate has saturated.
-        """
-        rate = np.minimum(self._rate_bps(pruning_rate), self._whole_band_bps)
-        return np.minimum(self.problem.links.bandwidth_for(rate), self.problem.bandwidth_hz)
+    def bandwidth_for(self, kept: FloatArray) -> FloatArray:
+        """The least bandwidths that hold the deadline at these kept shares [client]."""
+        problem = self.problem
+        rate = self._rate_bps(kept)
+        return bandwidth_within(problem.links, rate, self._whole_band_bps, problem.bandwidth_hz)
 
     def _choose(
         self, links: ConcaveLinks, block: Index, log_price: float
@@ -141,39 +140,39 @@ class AtDeadline:
     def typical_log_price(self) -> float:
         """The median of the log prices at which clients would choose the bandwidths guessed."""
         log_price = self._log_price(np.clip(self._guess_hz, self.floor_hz, self.full_hz))
-        return float(np.median(log_price[np.isfinite(log_price) & (self.most > self.least)]))
+        return float(
+            np.median(log_price[np.isfinite(log_price) & (self.kept_most > self.kept_least)])
+        )
 
     def fall_hz_s(self, response: Response) -> float:
-        """How fast the sum of bandwidths falls with the deadline at fixed pruning rates, Hz/s."""
+        """How fast the sum of bandwidths falls with the deadline at fixed kept shares, Hz/s."""
         problem = self.problem
-        rate = self._rate_bps(response.pruning_rate)
-        air_s = self._time_s - (1.0 - response.pruning_rate) * problem.prunable_compute_s
+        rate = self._rate_bps(response.kept)
+        air_s = self._time_s - response.kept * problem.prunable_compute_s
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             fall = rate / air_s / problem.links.slope(response.bandwidth_hz)
         return float(np.where(rate > 0, fall, 0.0).sum())
 
-    def _rate_bps(self, pruning_rate: FloatArray) -> FloatArray:
+    def _rate_bps(self, kept: FloatArray) -> FloatArray:
         """The rate that a client needs to be done in time [client]; inf if it cannot be."""
-        air_s = self._time_s - (1.0 - pruning_rate) * self.problem.prunable_compute_s
-        return airtime_s(self.problem.payload_bits(pruning_rate), np.maximum(air_s, 0.0))
+        air_s = self._time_s - kept * self.problem.prunable_compute_s
+        bits = self.problem.fixed_bits + kept * self.problem.prunable_bits
+        return airtime_s(bits, np.maximum(air_s, 0.0))
 
-    def _pruning_rate(self, rate_bps: FloatArray, which: Index = slice(None)) -> FloatArray:
-        """`(s0 + s1 - r (T - a1)) / (s1 + r a1)`; without a payload `(a1 - T) / a1` or NaN."""
+    def _kept(self, rate_bps: FloatArray, which: Index = slice(None)) -> FloatArray:
+        """`(r T - s0) / (s1 + r a1)`; without a payload `T / a1`; NaN where nothing is prunable."""
         delay_s = self.problem.prunable_compute_s[which]
-        prunable = self.problem.prunable_bits[which]
-        bits = self.problem.fixed_bits[which] + prunable
-        spare_s = self._time_s[which] - delay_s
-        late = bits - rate_bps * spare_s
-        # What is late by no more than rounding is not late: else a budget of 0 is never kept.
-        late[np.abs(late) <= _ROUNDING * (bits + rate_bps * self._deadline_s)] = 0.0
+        prunable, fixed = self.problem.prunable_bits[which], self.problem.fixed_bits[which]
+        bits = fixed + prunable
         sending = bits > 0
-        if not sending.all():
-            on_time = np.abs(spare_s) <= _ROUNDING * self._deadline_s
-            late = np.where(sending, late, np.where(on_time, 0.0, -spare_s))
-            prunable, rate_bps = np.where(sending, prunable, 0.0), np.where(sending, rate_bps, 1.0)
+        rate_bps = np.where(sending, rate_bps, 1.0)
+        time_s = self._time_s[which]
+        late = bits - rate_bps * (time_s - delay_s)
         with np.errstate(divide="ignore", invalid="ignore"):
-            rates: FloatArray = late / (prunable + rate_bps * delay_s)
-        return rates
+            kept: FloatArray = (rate_bps * time_s - fixed) / (prunable + rate_bps * delay_s)
+        # What is late by no more than rounding is not late: else a budget of 0 is never kept.
+        whole = np.abs(late) <= _ROUNDING * (bits + rate_bps * self._deadline_s)
+        return np.where(whole, 1.0, kept)
 
     def _log_price(self, bandwidth_hz: FloatArray) -> FloatArray:
         """ln(price) at which this bandwidth is the client's choice [client]."""

@@ -214,6 +214,7 @@ def clearing_price(
     high: float,
     start: float,
     enough: Callable[[float], bool] = lambda _step: False,
+    last_step: float = PRICE_STEP,
 ) -> Price:
     """The logarithm of the price at which demand meets supply.
 
@@ -223,6 +224,7 @@ def clearing_price(
     Args:
         excess: falls with the log price; positive at `low`, not positive at `high`.
         enough: told Newton's next step after each evaluation; whether to stop where we are.
+        last_step: a step below which Newton's iteration is trusted to have arrived; 0: never.
     """
     price = min(max(start, low), high)
     distance = math.inf
@@ -234,8 +236,8 @@ def clearing_price(
         proposal = price - value / slope if slope < 0 else math.nan
         if enough(abs(proposal - price)):
             return Price(price, low, high, steps)
-        if abs(proposal - price) < PRICE_STEP:
-            margin = 10.0 * PRICE_STEP**2
+        if abs(proposal - price) < last_step:
+            margin = 10.0 * last_step**2
             around = max(low, proposal - margin), min(high, proposal + margin)
             return Price(min(max(proposal, around[0]), around[1]), *around, steps)
         before, distance = distance, abs(value)
