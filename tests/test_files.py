@@ -81,3 +81,50 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xef\xbb\xbfrounds: 3\n")
     assert read_text(path, "field") == "rounds: 3\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: " + "[" * 3000 + "]" * 3000, "nested more than 64 deep in line 1"),
+        ("\n".join(" " * level + "a:" for level in range(200)), "more than 64 deep in line 64"),
+        ("a: &a [*a]", "nested more than 64 deep in line 1"),
+        ("&a {<<: *a}", "nested more than 64 deep in line 1"),
+        (
+            "a: &a [x,x,x,x,x,x,x,x,x]\n"
+            + "".join(
+                f"{name}: &{name} [{','.join([f'*{inner}'] * 9)}]\n"
+                for inner, name in zip("abcdefg", "bcdefgh", strict=True)
+            ),
+            "line 6, whose aliases stand for",
+        ),
+        (
+            "a: &a {k: 1}\n"
+            + "".join(
+                f"{name}: &{name} {{<<: [{','.join([f'*{inner}'] * 9)}]}}\n"
+                for inner, name in zip("abcdefg", "bcdefgh", strict=True)
+            ),
+            "but it must be written with fewer aliases.",
+        ),
+        ("a: 2024-13-45", "file.yaml is not YAML (month must be in 1..12), but it must be valid"),
+        ("a: !!int abc", "is not YAML (invalid literal for int()"),
+        ("a: " + "9" * 5000, "is not YAML (Exceeds the limit (4300 digits)"),
+        ("a: \x00", "is not YAML (unacceptable character #x0000"),
+        ("? {a: 1}\n: b", "is not YAML (found unhashable key, line 1, column 3)"),
+    ],
+    ids=["brackets", "indents", "cycle", "merged cycle", "aliases", "merges", "date", "int",
+         "digits", "null byte", "key"],
+)  # fmt: skip
+def test_yaml_without_an_end_or_a_meaning(text: str, sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_yaml(text, "file.yaml")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_modest_aliases_and_merges_are_read() -> None:
+    text = "base: &b {x: 1}\none: {<<: *b, y: 2}\ntwo: [*b, *b]\nagain: &b 3\n"
+    assert parse_yaml(text, "x") == {
+        "base": {"x": 1}, "one": {"x": 1, "y": 2}, "two": [{"x": 1}] * 2, "again": 3,
+    }  # fmt: skip
+    assert parse_yaml("", "x") is None

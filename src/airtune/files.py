@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
@@ -12,24 +13,80 @@ from typing import Any
 
 from airtune.errors import AirtuneError, InputError
 
+DEEPEST = 64
+"""Levels that a YAML file may nest."""
+MOST_ALIASED = 100_000
+"""Entries that the aliases of a YAML file may add to it."""
+
 
 def parse_yaml(text: str, name: str) -> Any:
     """Parse YAML 1.2, in which `10.0e6`, `1e6` and `1e-05` are numbers.
 
-    Raises InputError with the line of the first mistake.
+    Raises InputError with the line of the first mistake, and for nesting or aliases that would make
+    the value endless: deeper than `DEEPEST`, or longer through aliases by `MOST_ALIASED` entries.
     """
     from ruamel.yaml import YAML
+    from ruamel.yaml.composer import MaxDepthExceededError
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+    yaml = YAML(typ="safe", pure=True)
+    yaml.max_depth = DEEPEST
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        with warnings.catch_warnings():
+            # An anchor may be given again; YAML says that the newest counts.
+            warnings.simplefilter("ignore")
+            constructor, _ = yaml.get_constructor_parser(text)
+            node = constructor.composer.get_single_node()
+            _refuse_endless(node, name)
+            return None if node is None else constructor.construct_document(node)
+    except MaxDepthExceededError as error:
+        raise _too_deep(name, error.problem_mark.line) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown place"
         problem = error.problem or error.context or "it does not parse"
         raise InputError(name, f"not YAML ({problem}, {where})", "valid YAML 1.2") from None
-    except YAMLError as error:
-        raise InputError(name, f"not YAML ({error})", "valid YAML 1.2") from None
+    except (YAMLError, ValueError) as error:
+        # ValueError: a date or a number that Python refuses, such as month 13.
+        reason = " ".join(str(error).split())
+        raise InputError(name, f"not YAML ({reason})", "valid YAML 1.2") from None
+
+
+def _too_deep(name: str, line: int) -> InputError:
+    where = f"nested more than {DEEPEST} deep in line {line + 1}"
+    return InputError(name, where, "a mapping of a few levels", "check its brackets and aliases")
+
+
+def _refuse_endless(root: Any, name: str) -> None:
+    """Refuse aliases that contain themselves, or that multiply a small text into a huge value."""
+    sizes: dict[int, tuple[int, int]] = {}
+    open_nodes: set[int] = set()
+
+    def measure(node: Any) -> tuple[int, int]:
+        """Entries and depth with every alias written out."""
+        key = id(node)
+        if key in sizes:
+            return sizes[key]
+        if key in open_nodes:
+            raise _too_deep(name, node.start_mark.line)
+        open_nodes.add(key)
+        inner = [] if isinstance(node.value, str) else [
+            part for entry in node.value for part in (entry if type(entry) is tuple else (entry,))
+        ]  # fmt: skip
+        measured = [measure(part) for part in inner]
+        entries = 1 + sum(count for count, _ in measured)
+        depth = 1 + max((below for _, below in measured), default=0)
+        if depth > DEEPEST + 1:
+            raise _too_deep(name, node.start_mark.line)
+        if entries > len(sizes) + len(open_nodes) + MOST_ALIASED:
+            where = f"line {node.start_mark.line + 1}, whose aliases stand for {entries:,} entries"
+            raise InputError(f"{name}, {where},", "too large", "written with fewer aliases")
+        open_nodes.discard(key)
+        sizes[key] = (entries, depth)
+        return sizes[key]
+
+    if root is not None:
+        measure(root)
 
 
 def file_value(value: Any) -> Any:

@@ -281,6 +281,17 @@ def test_stop_at_target_and_go_on(airtune: Call, tmp_path: Path) -> None:
     assert len((tmp_path / "s/rounds.jsonl").read_text().splitlines()) == 3
 
 
+def test_rounds_in_all_and_rounds_more(airtune: Call, tmp_path: Path) -> None:
+    """`--rounds 2` is until two, `--rounds +2` is two more."""
+    lines = lambda: (tmp_path / "s/rounds.jsonl").read_text().count("\n")  # noqa: E731
+    assert airtune("run", "--out", "s", "--quiet", *quick("rounds=1"))[0] == 0
+    assert airtune("resume", "s", "--quiet", "--rounds", "2")[0] == 0
+    assert lines() == 2
+    assert airtune("resume", "s", "--quiet", "--rounds", "+2")[0] == 0
+    assert lines() == 4
+    assert read_config(tmp_path / "s/experiment.yaml").rounds == 4
+
+
 def test_help_is_quick_to_import() -> None:
     code = (
         "import sys, airtune.cli.main; "

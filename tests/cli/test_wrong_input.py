@@ -103,6 +103,54 @@ def test_two_processes_in_one_folder(airtune: Call, tmp_path: Path) -> None:
     assert "run is in use by another airtune process" in err
 
 
+def test_the_loser_of_a_race_touches_nothing(
+    airtune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs into one folder: the second starts while the first still loads."""
+    from airtune.experiment import experiment
+
+    real = experiment.build_world
+    seen: list[tuple[int, str, str]] = []
+
+    def also_run_another(*arguments: Any, **options: Any) -> Any:
+        if not seen:
+            seen.append((0, "", ""))
+            seen[0] = airtune("run", "--out", "a/run", *quick("rounds=1", "seed=1"))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(experiment, "build_world", also_run_another)
+    assert airtune("run", "--out", "a/run", "--quiet", *quick("rounds=1"))[0] == 0
+    assert seen[0][0] == 2
+    assert "a/run is in use by another airtune process" in seen[0][2]
+    assert "seed: 0\n" in (tmp_path / "a/run/experiment.yaml").read_text()
+
+
+def test_runs_started_at_once_have_folders_of_their_own(
+    airtune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airtune.cli.run import next_free_folder
+
+    monkeypatch.chdir(tmp_path)
+    with next_free_folder(Path("runs")) as one, next_free_folder(Path("runs")) as two:
+        assert (one, two) == (Path("runs/001"), Path("runs/002"))
+        (two / "kept").touch()
+    assert [path.name for path in Path("runs").iterdir()] == ["002"]
+    Path("file").touch()
+    code, _, err = airtune("run", "--out", "file/x", *quick())
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--out is file/x" in err
+
+
+def test_what_cannot_be_written_is_not_resumed(airtune: Call, tmp_path: Path) -> None:
+    """A read-only disk, as the kernel reports it: the lock cannot be opened."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "experiment.yaml").write_text("rounds: 1\n")
+    (tmp_path / "run" / ".lock").mkdir()
+    code, _, err = airtune("resume", "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "run cannot be written (Is a directory): make it writable" in err
+
+
 def test_full_disk(airtune: Call, tmp_path: Path, monkeypatch: Any) -> None:
     from airtune.federated import checkpoint
 
@@ -186,7 +234,12 @@ def test_what_is_asked_of_a_spoilt_run(finished: Path, airtune: Call, tmp_path: 
         return err
 
     shutil.copytree(finished, "r")
-    assert "99999 rounds in all at most" in refused("resume", "r", "--rounds", "99999")
+    assert "--rounds is +99999, but it must be 99999 rounds in all at most" in refused(
+        "resume", "r", "--rounds", "+99999"
+    )
+    assert "--rounds is 1, but it must be above the 1 rounds that are done: give +1 for" in refused(
+        "resume", "r", "--rounds", "1"
+    )
     (tmp_path / "afile").write_text("x")
     assert "DIR is afile/x (Not a directory)" in refused("export", "r", "afile/x")
     resolved = (finished / "experiment.yaml").read_text()

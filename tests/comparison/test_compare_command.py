@@ -13,6 +13,7 @@ from airtune.comparison import runs
 from airtune.comparison.definition import read_comparison
 from airtune.comparison.runs import run_comparison
 from airtune.experiment import Experiment
+from airtune.experiment.folder_lock import locked
 from tests.cli.conftest import airtune, quick
 
 Call = Callable[..., tuple[int, str, str]]
@@ -123,6 +124,15 @@ def test_other_settings_are_refused(airtune: Call, compared: Path) -> None:
     assert _stamps(compared) == before
 
 
+def test_one_comparison_a_folder(airtune: Call, compared: Path) -> None:
+    before = _stamps(compared)
+    with locked(compared):
+        code, _, err = airtune("compare", "--methods", ARMS, "--out", compared, *settings())
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is in use by another airtune process" in err
+    assert _stamps(compared) == before
+
+
 def test_a_failing_arm_does_not_lose_the_others(
     airtune: Call, compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +157,6 @@ def test_interruption_is_explained(
     airtune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: Any) -> None:
-        (tmp_path / "out").mkdir()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "run_one", interrupted)

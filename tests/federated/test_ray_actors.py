@@ -1,7 +1,11 @@
 """Ray actors answer like the main process; a killed one is replaced and its clients run again."""
 
+import builtins
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +17,7 @@ import pytest
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import Experiment, Run
 from airtune.federated.backend import ClientReport, ClientTask
-from airtune.federated.ray_actors import RayActors, connect
+from airtune.federated.ray_actors import RayActors, connect, disconnect
 from airtune.round_plan import ClientPlan
 
 ray = pytest.importorskip("ray", reason="Ray is an optional part: pip install 'airtune[ray]'")
@@ -58,7 +62,7 @@ def cluster() -> Iterator[None]:
     """One cluster for all tests of this file: starting it takes seconds."""
     connect(None, 2)
     yield
-    ray.shutdown()
+    disconnect()
 
 
 @pytest.fixture
@@ -98,6 +102,47 @@ def test_nobody_answers_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(InputError, match=r"ray_address is ray://nowhere:1 \(no cluster there\)"):
         connect("ray://nowhere:1")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ModuleNotFoundError("No module named 'ray'", name="ray"), r"pip install 'airtune\[ray\]'"),
+        (
+            ModuleNotFoundError("No module named 'msgpack'", name="msgpack"),
+            "Ray is installed, but its import fails .ModuleNotFoundError: No module named 'msg",
+        ),
+        (ImportError("libstdc++ is too old"), "its import fails .ImportError: libstdc.. is too"),
+    ],
+)
+def test_why_ray_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    whole = builtins.__import__
+
+    def broken(name: str, *arguments: Any) -> Any:
+        if name == "ray":
+            raise error
+        return whole(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    with pytest.raises(InputError, match=sentence):
+        connect(None)
+
+
+@pytest.mark.slow
+def test_a_cluster_leaves_nothing_in_the_temporary_folder() -> None:
+    """Neither where it is told to end, nor where its process just ends."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        for end in ("disconnect()", "pass"):
+            code = (
+                "import os, tempfile\n"
+                "from airtune.federated.ray_actors import connect, disconnect\n"
+                f"connect(None, 1); assert os.listdir(tempfile.gettempdir()); {end}"
+            )
+            environment = {**os.environ, "TMPDIR": folder}
+            subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+            assert os.listdir(folder) == []
 
 
 def _run(folder: Path, **keys: Any) -> Run:

@@ -1,5 +1,7 @@
 """`airtune run`, `airtune resume` and `airtune init`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -43,24 +45,49 @@ def run(
     if dry_run:
         show_dry_run(job, as_json=json)
         return
-    folder = out or next_free_folder(Path("runs"))
-    run_experiment(job, folder, as_json=json, quiet=quiet)
+    with nullcontext(out) if out else next_free_folder(Path("runs")) as folder:
+        run_experiment(job, folder, as_json=json, quiet=quiet)
     if profile:
         show_profile(folder, to_stderr=json or quiet)
 
 
-def next_free_folder(parent: Path) -> Path:
-    """`runs/001`, `runs/002`, … the first that is not there."""
+@contextmanager
+def next_free_folder(parent: Path) -> Iterator[Path]:
+    """`runs/001`, `runs/002`, … the first that is not there, made, so that it is nobody else's.
+
+    It is removed again where nothing was put into it.
+    """
+    new = not parent.exists()
     number = 1
-    while (parent / f"{number:03d}").exists():
-        number += 1
-    return parent / f"{number:03d}"
+    while True:
+        folder = parent / f"{number:03d}"
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if not parent.is_dir():
+                raise InputError("--out", str(parent), "a folder", "give --out") from None
+            number += 1
+        except OSError as error:
+            raise InputError(
+                "--out", f"{folder} ({error.strerror})", "a folder that can be made"
+            ) from None
+    try:
+        yield folder
+    finally:
+        for empty in (folder, *([parent] if new else [])):
+            with suppress(OSError):
+                empty.rmdir()
 
 
 def resume(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of the run.")],
     rounds: Annotated[
-        str | None, typer.Option(metavar="+N", help="Run N rounds more than it was asked for.")
+        str | None,
+        typer.Option(
+            metavar="N|+N",
+            help="N: until N rounds are done in all. +N: N rounds more than it was asked for.",
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -68,16 +95,21 @@ def resume(
     """Continue an interrupted run, or make a finished one longer."""
     from airtune.cli.session import resume_run
 
-    resume_run(run_dir, parse_more(rounds), as_json=json, quiet=quiet)
+    more, until = parse_rounds(rounds)
+    resume_run(run_dir, more, until, as_json=json, quiet=quiet)
 
 
-def parse_more(rounds: str | None) -> int:
-    """`+5` as 5."""
+def parse_rounds(rounds: str | None) -> tuple[int, int | None]:
+    """`+5` as five more, `5` as five in all: (more, in all)."""
     if rounds is None:
-        return 0
-    if not rounds.removeprefix("+").isdecimal() or int(rounds) < 1:
-        raise InputError("--rounds", rounds, "a positive whole number such as +5")
-    return int(rounds)
+        return 0, None
+    digits = rounds.removeprefix("+")
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 9 or int(digits) < 1:
+        raise InputError(
+            "--rounds", rounds, "a positive whole number",
+            "give 50 for fifty rounds in all, or +50 for fifty more",
+        )  # fmt: skip
+    return (int(digits), None) if rounds.startswith("+") else (0, int(digits))
 
 
 def init(

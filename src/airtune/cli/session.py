@@ -65,11 +65,16 @@ def run_experiment(
 
 
 def resume_run(
-    folder: Path, more_rounds: int, *, as_json: bool = False, quiet: bool = False
+    folder: Path,
+    more_rounds: int,
+    rounds: int | None = None,
+    *,
+    as_json: bool = False,
+    quiet: bool = False,
 ) -> None:
     """`airtune resume`."""
     _watch(
-        lambda listener: Experiment.resume(folder, more_rounds, listener),
+        lambda listener: Experiment.resume(folder, more_rounds, listener, rounds=rounds),
         folder,
         as_json=as_json,
         quiet=quiet,

@@ -12,7 +12,8 @@ from airtune.errors import AirtuneError, InputError
 from airtune.experiment import Experiment, Run
 from airtune.experiment.composition import check_names
 from airtune.experiment.experiment import with_absolute_paths
-from airtune.files import write_text_atomic
+from airtune.experiment.folder_lock import locked
+from airtune.files import make_folder, write_text_atomic
 
 FREE = ("engine", "threads", "workers", "backend", "ray_address", "rounds")
 """Keys in which an earlier run may differ: they change no result, or make it longer."""
@@ -98,10 +99,19 @@ def run_comparison(
 ) -> list[RunResult]:
     """Run what is missing, `jobs` runs at a time. A run that fails does not lose the others.
 
-    Raises InputError before anything is run, for names that do not exist and folders of others.
+    Raises InputError before anything is run, for names that do not exist and folders of others, and
+    AirtuneError where another process works in the folder.
     """
     out, watcher = Path(out), watcher or Unwatched()
     check_comparison(comparison, out)
+    make_folder("--out", out)
+    with locked(out):
+        # Once more: another comparison may have come and gone since.
+        check_comparison(comparison, out)
+        return _run_all(comparison, out, watcher, jobs)
+
+
+def _run_all(comparison: Comparison, out: Path, watcher: Watcher, jobs: int) -> list[RunResult]:
     if jobs > 1:
         # Here, not above: it runs `run_one` in its processes.
         from airtune.comparison.parallel import run_side_by_side

@@ -2,8 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,11 +14,12 @@ from airtune.config_section import Section
 from airtune.config_text import resolved_yaml
 from airtune.errors import AirtuneError, InfeasibleError, InputError
 from airtune.experiment.closing import finish
+from airtune.experiment.folder_lock import locked, reserved
 from airtune.experiment.offline import offline_stages
 from airtune.experiment.parts import make_importable
 from airtune.experiment.preview import preview
 from airtune.experiment.run import Run
-from airtune.experiment.world import World, build_world, refuse_used_folder
+from airtune.experiment.world import World, build_world
 from airtune.federated.checkpoint import ServerState, list_checkpoints, newest_checkpoint
 from airtune.federated.loop import StopRule, run_rounds
 from airtune.federated.record import RunFolder
@@ -92,39 +92,45 @@ class Experiment:
     def run(self, folder: Path | str, listener: Any = None) -> Run:
         """Run every round into a new folder; `listener` has some methods of `Listener`.
 
-        Raises InputError for a folder in use; nothing is written before everything is checked.
+        Raises InputError for a folder in use; where anything is refused, nothing is left behind.
         """
         path, listener = Path(folder), _Heard(listener)
-        refuse_used_folder(path)
-        config, evidence = offline_stages(self.config, listener.notice)
-        world = build_world(config, trains=True)
-        state = world.start()
-        _refuse_hopeless(world, state)
-        run_folder = RunFolder(path)
-        _create(run_folder, world)
-        for name, table in evidence.items():
-            write_json_atomic(path / name, table)
-        with _locked(run_folder):
+        with reserved(path):
+            config, evidence = offline_stages(self.config, listener.notice)
+            world = build_world(config, trains=True)
+            state = world.start()
+            _refuse_hopeless(world, state)
+            run_folder = RunFolder(path)
+            _create(run_folder, world)
+            for name, table in evidence.items():
+                write_json_atomic(path / name, table)
             run_folder.clean()
             run_folder.save(state)
             return _run(world, state, run_folder, listener)
 
     @classmethod
-    def resume(cls, folder: Path | str, more_rounds: int = 0, listener: Any = None) -> Run:
+    def resume(
+        cls,
+        folder: Path | str,
+        more_rounds: int = 0,
+        listener: Any = None,
+        *,
+        rounds: int | None = None,
+    ) -> Run:
         """Continue a run from its newest whole checkpoint, to the same bytes.
 
-        With `more_rounds` the run is made longer; a rule that stopped it is then lifted.
+        With `more_rounds` it is made so many rounds longer, with `rounds` it ends after so many in
+        all; a rule that stopped it is then lifted. Raises InputError for rounds that are done.
         """
         listener = _Heard(listener)
         make_importable(Path.cwd())
         run = Run.open(folder)
-        with _locked(run.folder):
-            config = run.config
-            if more_rounds:
-                config = _extended(run, more_rounds)
+        with locked(run.folder.path):
+            config = _with_rounds(run, more_rounds, rounds)
+            longer = config is not run.config
             world = build_world(config, trains=True)
             state = _restore(run.folder, world, listener)
-            if more_rounds:
+            if longer:
                 write_text_atomic(run.folder.experiment, resolved_yaml(config))
                 _tell_schedule(config, listener)
                 state = replace(state, stopped=None)
@@ -139,12 +145,27 @@ def _refuse_hopeless(world: World, state: ServerState) -> None:
         raise AirtuneError(str(error)) from None
 
 
-def _extended(run: Run, more_rounds: int) -> ExperimentConfig:
-    """N rounds after those asked for or, after an early stop, after those done."""
-    stopped = bool(list_checkpoints(run.folder.checkpoints)) and run.state.stopped is not None
-    rounds = (run.state.rounds_done if stopped else run.config.rounds) + more_rounds
+def _with_rounds(run: Run, more: int, until: int | None) -> ExperimentConfig:
+    """The experiment with as many rounds as are asked for, its own where none are.
+
+    `more` counts from those asked for or, after an early stop, from those done; `until` from none.
+    """
+    if not more and until is None:
+        return run.config
+    started = bool(list_checkpoints(run.folder.checkpoints))
+    done = run.state.rounds_done if started else 0
+    stopped = started and run.state.stopped is not None
+    rounds = (done if stopped else run.config.rounds) + more if until is None else until
     if rounds > MOST_ROUNDS:
-        raise InputError("--rounds", f"+{more_rounds}", f"{MOST_ROUNDS} rounds in all at most")
+        asked = f"+{more}" if until is None else until
+        raise InputError("--rounds", asked, f"{MOST_ROUNDS} rounds in all at most")
+    if until is not None and until <= done:
+        raise InputError(
+            "--rounds", until, f"above the {done} rounds that are done",
+            f"give +{until} for {until} rounds more",
+        )  # fmt: skip
+    if rounds == run.config.rounds and not stopped:
+        return run.config
     changes: dict[str, Any] = {"rounds": rounds}
     if stopped:
         changes["stop"] = StopSection()
@@ -152,12 +173,12 @@ def _extended(run: Run, more_rounds: int) -> ExperimentConfig:
 
 
 def _tell_schedule(config: ExperimentConfig, listener: Listener) -> None:
-    """More rounds stretch a decay; the rounds already made followed the shorter one."""
+    """Another number of rounds moves a decay; the rounds already made followed the first one."""
     if config.training.schedule != "constant":
         listener.notice(
             f"The rounds to come follow the {config.training.schedule} schedule of "
-            f"{config.rounds} rounds, so the learning rate rises again first; a run planned for "
-            "that many from the start would end elsewhere."
+            f"{config.rounds} rounds, so the learning rate jumps first; a run planned for that "
+            "many from the start would end elsewhere."
         )
 
 
@@ -253,19 +274,3 @@ def _absolute(name: Any) -> Any:
     if isinstance(name, str):
         return str(Path(name).resolve()) if name and Path(name).exists() else name
     return [_absolute(entry) for entry in name] if name is not None else None
-
-
-@contextmanager
-def _locked(folder: RunFolder) -> Iterator[None]:
-    """One process a folder; the lock goes with the process, also when it is killed."""
-    import fcntl
-
-    path = folder.path / ".lock"
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AirtuneError(
-                f"{folder.path} is in use by another airtune process: wait for it, or end it."
-            ) from None
-        yield

@@ -259,18 +259,3 @@ def _evaluator(side: ClientSide, backend: Backend) -> Any:
         return evaluate(side.model, batches)
 
     return measure
-
-
-def refuse_used_folder(folder: Path) -> None:
-    """A run never writes over another one; what a killed one left half-written is no run."""
-
-    def half_written(path: Path) -> bool:
-        return path.name.startswith(".") and path.name.endswith(".partial")
-
-    if folder.exists() and not (folder.is_dir() and all(map(half_written, folder.iterdir()))):
-        raise InputError(
-            "--out",
-            str(folder),
-            "a new or empty folder",
-            "choose another one, or `airtune resume` the run that is in it",
-        )

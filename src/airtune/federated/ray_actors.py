@@ -6,7 +6,11 @@ replaced, and its clients run again: their batches and draws come from (seed, ro
 nothing of the first try remains.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, final
@@ -14,7 +18,11 @@ from typing import Any, final
 from airtune.errors import AirtuneError, InputError
 from airtune.federated.backend import Backend, ClientReport, ClientTask, deal
 from airtune.federated.workers import MakeSide
+from airtune.foreign import reason_of
 
+LONGEST_TEMPORARY = 20
+"""Characters of the temporary folder's path that leave room for the paths of Ray's sockets."""
+REMOVAL_TRIES, REMOVAL_PAUSE_S = 20, 0.1
 LOST_AT_MOST = 3
 """A part of the cohort that lost so many actors would lose the next one, too."""
 
@@ -101,7 +109,7 @@ class RayActors(Backend):
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
-        ray.shutdown()
+        disconnect()
 
     def _new_actor(self) -> Any:
         import ray
@@ -137,31 +145,78 @@ def _give_up(lost: int, tasks: Sequence[ClientTask]) -> None:
 def connect(address: str | None, cores: int | None = None) -> None:
     """Join a cluster, or start one of this many cores on this machine; twice does no harm.
 
-    Raises InputError where Ray is not installed or nobody answers at the address.
+    What a cluster started here writes (logs, sockets, spilled objects) goes into a temporary folder
+    that `disconnect`, or the end of this process, removes. Raises InputError where Ray cannot be
+    imported or nobody answers at the address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise InputError(
-            "backend", "ray", "local where Ray is not installed", "pip install 'airtune[ray]'"
-        ) from None
+    ray = _imported()
     if ray.is_initialized():
         return
-    local: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False}
+    local: dict[str, Any] = {}
+    if not address:
+        local = {"num_cpus": cores, "include_dashboard": False, "_temp_dir": _session_folder()}
     try:
-        ray.init(
-            address or "local",
-            log_to_driver=False,
-            logging_level="ERROR",
-            **({} if address else local),
-        )
+        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        _remove_sessions()
         reason = str(error).splitlines()[0]
         raise InputError(
             "ray_address", f"{address} ({reason})", "the address of a running Ray cluster"
         ) from None
+
+
+def disconnect() -> None:
+    """Leave a cluster; end one that was started here, and remove what it wrote."""
+    import ray
+
+    ray.shutdown()
+    _remove_sessions()
+
+
+def _imported() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise _not_importable(error) from error
+        raise InputError(
+            "backend", "ray", "local where Ray is not installed", "pip install 'airtune[ray]'"
+        ) from None
+    except Exception as error:
+        raise _not_importable(error) from error
+    return ray
+
+
+def _not_importable(error: Exception) -> InputError:
+    return InputError(
+        "backend", "ray", "local where Ray cannot be imported",
+        f"Ray is installed, but its import fails ({reason_of(error)})",
+    )  # fmt: skip
+
+
+_sessions: list[str] = []
+"""Folders of clusters that this process started."""
+
+
+def _session_folder() -> str:
+    if not _sessions:
+        atexit.register(disconnect)
+    # Sockets lie deep in it, and the kernel allows their paths 107 bytes.
+    short = len(tempfile.gettempdir()) <= LONGEST_TEMPORARY
+    _sessions.append(tempfile.mkdtemp(prefix="airtune-ray-", dir=None if short else "/tmp"))
+    return _sessions[-1]
+
+
+def _remove_sessions() -> None:
+    """Ray's processes may still write for a moment after they were told to end."""
+    for folder in _sessions:
+        for _ in range(REMOVAL_TRIES):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not os.path.exists(folder):
+                break
+            time.sleep(REMOVAL_PAUSE_S)
 
 
 def cluster_cores(address: str) -> int:
