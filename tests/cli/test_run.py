@@ -16,7 +16,6 @@ import pytest
 
 from airtune import Experiment
 from airtune.config import read_config
-from airtune.experiment.experiment import Silent
 from airtune.files import write_bytes_atomic
 from tests.cli.conftest import quick
 
@@ -54,6 +53,8 @@ def test_run_folder(finished: Path) -> None:
         # The optimal split lets everybody finish together.
         assert min(ends) == pytest.approx(max(ends), rel=1e-6)
         assert sum(e["bandwidth_hz"] for e in record["clients"]) <= 3e6 * (1 + 1e-12)
+    environment = json.loads((finished / "environment.json").read_text())
+    assert environment["channel"] == "log_distance path loss"
     config = read_config(finished / "experiment.yaml")
     assert config.rounds == 2
     assert config.threads == 1
@@ -103,7 +104,7 @@ def test_schedule_and_server_optimiser_resume_to_the_same_bytes(
         "training.warmup_rounds=1", "training.keep_optimizer=true",
     )[1::2]  # fmt: skip
 
-    class Stop(Silent):
+    class Stop:
         def round_done(self, record: dict[str, Any]) -> None:
             if record["round"] == 2:
                 raise KeyboardInterrupt

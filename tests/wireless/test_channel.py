@@ -7,7 +7,7 @@ import pytest
 
 from airtune.errors import InputError
 from airtune.wireless.cell import CellSettings
-from airtune.wireless.channel import Channel, open_channel
+from airtune.wireless.channel import Channel, channel_source, open_channel
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import ShannonLinks
 from airtune.wireless.state import NOBODY
@@ -246,6 +246,14 @@ def test_stale_estimate_is_an_earlier_truth() -> None:
         assert estimate.round_index == max(index - 3, 0)
         assert same(estimate, truths[max(index - 3, 0)])
     assert not same(channel.observe(7).estimate, truths[7])
+
+
+def test_the_source_of_a_channel_is_named_with_its_version() -> None:
+    drawn = channel_source(CellSettings())
+    assert drawn.startswith("3GPP TR 38.901 V19.2 umi, by sionna-no-rt 2.")
+    trace = CellSettings(trace="a.csv", trace_bandwidth_hz=1e7)
+    assert channel_source(trace) == "measured throughput"
+    assert channel_source(CellSettings(replay="a.csv")) == "a recording"
 
 
 def test_refusals() -> None:

@@ -4,12 +4,16 @@ import math
 import random
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from airtune.errors import AirtuneError
+from airtune.wireless import tr38901
 from airtune.wireless.tr38901 import GROUP, Drop, Scenario, band_power_gain
 
 HEIGHTS = {"umi": 10.0, "uma": 25.0, "rma": 35.0}
@@ -185,6 +189,31 @@ def test_narrowband_gain_decorrelates_as_the_wavelength_says(
     )
     assert near > 0.9
     assert far < 0.2
+
+
+def test_the_version_of_the_specification_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sionna's own default may move; every model is asked for the version that is documented."""
+    sionna = tr38901._import_sionna()
+    asked = []
+    for name in ("UMi", "UMiScenario"):
+        real = getattr(sionna, name)
+
+        def spy(*, real: Any = real, **options: Any) -> Any:
+            asked.append(options["spec_version"])
+            return real(**options)
+
+        monkeypatch.setattr(sionna, name, spy)
+    monkeypatch.setattr(tr38901, "_import_sionna", lambda: sionna)
+    Scenario("umi", 3.5e9, 10.0, 1.5).large_scale(np.array([[50.0, 0.0]]))
+    assert asked == ["19.2", "19.2"]
+    assert "V19.2" in (Path(__file__).parents[2] / "docs" / "wireless.md").read_text()
+
+
+def test_an_older_sionna_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sionna = tr38901._import_sionna()
+    monkeypatch.setattr(sionna, "UMi", lambda carrier_frequency: None)
+    with pytest.raises(AirtuneError, match=r"install sionna-no-rt 2\.1 or newer"):
+        Scenario("umi", 3.5e9, 10.0, 1.5)
 
 
 def test_draws_depend_on_the_seed_and_not_on_other_clients(scenarios: dict[str, Scenario]) -> None:

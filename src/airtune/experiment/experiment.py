@@ -26,6 +26,7 @@ from airtune.federated.record import RunFolder
 from airtune.federated.round import start_round
 from airtune.files import make_folder, write_json_atomic, write_text_atomic
 from airtune.tuning.adapter import load_state
+from airtune.wireless.channel import channel_source
 
 SectionT = TypeVar("SectionT", bound=Section)
 REPORTED_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "safetensors")
@@ -240,6 +241,7 @@ def _note_environment(folder: RunFolder, world: World) -> None:
             "engine": world.config.engine,
             "threads": world.config.threads,
             "device": world.config.device,
+            "channel": channel_source(world.config.cell),
             "packages": {name: version(name) for name in REPORTED_PACKAGES},
             "command": sys.argv[1:],
         },

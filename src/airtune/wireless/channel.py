@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,18 @@ def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
     else:
         truth = DrawnCell(settings, clients, seed).state
     return Channel(clients, _PlannerView(truth, settings, seed).observe)
+
+
+def channel_source(settings: CellSettings) -> str:
+    """Where the channels of a cell come from, for a run's records: the model and its version."""
+    if settings.replay is not None:
+        return "a recording"
+    if settings.trace is not None:
+        return "measured throughput"
+    if settings.path_loss not in SCENARIOS:
+        return f"{settings.path_loss} path loss"
+    computed_by = f"sionna-no-rt {version('sionna-no-rt')}"
+    return f"3GPP TR 38.901 V{tr38901.SPECIFICATION} {settings.path_loss}, by {computed_by}"
 
 
 class DrawnCell:

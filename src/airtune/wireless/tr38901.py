@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from airtune.errors import AirtuneError
 from airtune.quantities import FloatArray
 
 RENEWAL_DISTANCE_M = {"umi": 12.0, "uma": 40.0, "rma": 50.0}
@@ -23,6 +25,8 @@ SIGHT_DISTANCE_M = {"umi": 50.0, "uma": 50.0, "rma": 60.0}
 """Decorrelation distance of the line-of-sight state, the same table."""
 SHADOWING_DISTANCE_M = {"umi": (13.0, 10.0), "uma": (50.0, 37.0), "rma": (120.0, 37.0)}
 """Decorrelation distance of shadowing without and with line of sight: Table 7.5-6."""
+SPECIFICATION = "19.2"
+"""Version of TR 38.901 whose tables are used; Sionna has others, and its default may move."""
 GROUP = 16
 """Clients that share one stream of draws. The last group is filled up, so that clients added later
 find their draws waiting and change nobody else's."""
@@ -69,7 +73,8 @@ class Drop:
 
 
 class Scenario:
-    """One TR 38.901 (V19.2) scenario with outdoor clients and isotropic, vertical antennas.
+    """One scenario of TR 38.901, version `SPECIFICATION`: outdoor clients, vertical antennas that
+    radiate alike in all directions.
 
     Large scale: line-of-sight probability (Table 7.4.2-1), path loss (Table 7.4.1-1), standard
     deviation of shadowing (Table 7.5-6). Small scale: clusters and rays of clause 7.5, steps 4 to
@@ -96,6 +101,7 @@ class Scenario:
             polarization_type="V", antenna_pattern="omni", **exact,
         )  # fmt: skip
         link = {"ut_array": antenna, "bs_array": antenna, "direction": "uplink", **exact}
+        link["spec_version"] = SPECIFICATION
         if name != "rma":
             link["o2i_model"] = "low"
         prefix = {"umi": "UMi", "uma": "UMa", "rma": "RMa"}[name]
@@ -206,6 +212,11 @@ def _import_sionna() -> ModuleType:
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         import sionna.phy.channel.tr38901 as models
+    if "spec_version" not in signature(models.UMi).parameters:
+        raise AirtuneError(
+            f"The installed Sionna does not compute TR 38.901 V{SPECIFICATION}: install "
+            "sionna-no-rt 2.1 or newer."
+        )
     return models  # type: ignore[no-any-return]
 
 
