@@ -7,6 +7,7 @@ an InputError that names the key, the value and the remedy; an unknown key gets 
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -74,10 +75,20 @@ class PartitionSection(Section):
     column: str | None = Field(None, description="the column of kind: column")
 
 
+def _day(value: object) -> object:
+    """A day as text: YAML reads 2026-01-31 as a date."""
+    try:
+        return None if value is None else date.fromisoformat(str(value)).isoformat()
+    except ValueError:
+        raise InputError("data.date", str(value), "a day such as 2026-01-31") from None
+
+
 class DataSection(Section):
     train: str = Field("builtin", description="builtin[:slots|:arithmetic], a file, or a hub name")
     test: str | None = Field(None, description="the test set; null: held out from train")
-    format: str | None = Field(None, description="gsm8k | e2e | yahoo | table; null: detected")
+    format: str | None = Field(
+        None, description="gsm8k | e2e | yahoo | yahoo_topics | table | chat; null: detected"
+    )
     prompt_column: str | None = Field(None, description="column of the prompt (format: table)")
     completion_column: str | None = Field(None, description="column of the completion")
     max_tokens: int = Field(256, ge=8, description="prompt and completion are cut to this length")
@@ -85,6 +96,21 @@ class DataSection(Section):
     test_limit: int | None = Field(None, ge=1, description="evaluate on only so many test rows")
     score_rows: int = Field(
         32, ge=0, description="test prompts answered and scored at the end; 0: none"
+    )
+    chat_template: str | None = Field(
+        None, description="a Jinja file, or one of the tokenizer's templates; null: its default"
+    )
+    system: str | None = Field(
+        None, description="a system turn before each conversation that has none (chat templates)"
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="JSON schemas of tools that the chat template shows"
+    )
+    template_inputs: dict[str, Any] = Field(
+        {}, description="other variables of the chat template, such as enable_thinking: false"
+    )
+    date: Annotated[str | None, BeforeValidator(_day)] = Field(
+        None, description="the day a chat template shows; null: the day of the start, then kept"
     )
     partition: PartitionSection = Field(default=PartitionSection(), description="who holds what")
 

@@ -15,6 +15,7 @@ def _encoded(shapes: list[tuple[int, int]]) -> Encoded:
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Encoded(
         np.arange(1, starts[-1] + 1, dtype=np.int32),
+        np.concatenate([np.arange(sum(shape)) >= shape[0] for shape in shapes]),
         starts,
         np.array([prompt for prompt, _ in shapes], dtype=np.int32),
         np.arange(len(shapes), dtype=np.int64),

@@ -11,7 +11,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from airtune.data.encoding import encode, encode_cached, show_row
-from airtune.data.prompts import prompt_form
 from airtune.data.tasks import Example
 from airtune.errors import InputError
 
@@ -72,20 +71,20 @@ def test_the_chat_form_is_what_the_template_renders() -> None:
     encoded = encode(chat, [Example("ask", "say", "")], 50)
     turns = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "say"}]
     rendered = chat.apply_chat_template(turns, tokenize=False)
-    assert chat.decode(encoded.row(0)) == rendered.rstrip()
-    assert show_row(chat, encoded, 0) == "<user>ask<end>\n<assistant>⟹say<end>"
+    assert chat.decode(encoded.row(0)) == rendered
+    assert show_row(chat, encoded, 0) == "<user>ask<end>\n<assistant>⟹say<end>\n"
 
 
-def test_a_template_that_ends_no_turn_gets_the_end_of_sequence() -> None:
+def test_a_template_that_ends_no_turn_adds_nothing_of_ours() -> None:
     template = "{% for m in messages %}[{{ m['role'][0] }}]{{ m['content'] }}{% endfor %}"
     template += "{% if add_generation_prompt %}[a]{% endif %}"
     chat = byte_tokenizer(chat=template)
-    assert _decoded(chat, [Example("ask", "say", "")], 50) == ["[u]ask[a]⟹say<eos>"]
+    assert _decoded(chat, [Example("ask", "say", "")], 50) == ["[u]ask[a]⟹say"]
 
 
 def test_a_template_that_hides_the_prompt_is_refused() -> None:
-    with pytest.raises(InputError, match="chat template"):
-        prompt_form(byte_tokenizer(chat="{{ 'nothing' }}"))
+    with pytest.raises(InputError, match=r"data\.chat_template.*does not show the turns"):
+        encode(byte_tokenizer(chat="{{ 'nothing' }}"), [Example("ask", "say", "")], 50)
 
 
 def test_cutting_takes_the_prompt_from_the_left_and_nothing_else() -> None:
@@ -93,7 +92,7 @@ def test_cutting_takes_the_prompt_from_the_left_and_nothing_else() -> None:
     # <bos>, the kept end of the prompt, its separator, six letters, <eos>.
     assert _decoded(PLAIN, [example], 12) == ["<bos>789\n⟹answer<eos>"]
     chat = byte_tokenizer(chat=CHAT)
-    assert _decoded(chat, [example], 15) == ["<user>6789<end>\n<assistant>⟹answer<end>"]
+    assert _decoded(chat, [example], 16) == ["<user>6789<end>\n<assistant>⟹answer<end>\n"]
 
 
 def test_dropped_rows_are_counted_and_said() -> None:
@@ -155,7 +154,7 @@ def test_the_cache_gives_the_same_and_knows_what_it_depends_on(tmp_path: Path) -
     fresh = encode_cached(PLAIN, examples, 20, "\n", tmp_path)
     (path,) = tmp_path.iterdir()
     again = encode_cached(PLAIN, examples, 20, "\n", tmp_path)
-    for name in ("token_ids", "starts", "prompt_length", "example"):
+    for name in ("token_ids", "label", "starts", "prompt_length", "example"):
         first, second = getattr(fresh, name), getattr(again, name)
         assert first.dtype == second.dtype
         np.testing.assert_array_equal(first, second)

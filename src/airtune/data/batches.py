@@ -45,7 +45,7 @@ def make_batch(
     # Positions beyond a row's end read its first token and are overwritten with padding.
     source = encoded.starts[index][:, None] + np.where(real, position, 0)
     tokens = np.where(real, encoded.token_ids[source], pad_token).astype(np.int64)
-    labels = real & (position >= encoded.prompt_length[index][:, None])
+    labels = real & encoded.label[source]
     return Batch(tokens, real, labels)
 
 

@@ -3,16 +3,18 @@
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from airtune.data.prompts import PromptForm, prompt_form, show_prompt, token_ids
+from airtune.data.conversation import ChatForm, Laid, chat_form
+from airtune.data.prompts import PromptForm, plain_form, show_prompt, token_ids, token_spans
 from airtune.data.tasks import Example
+from airtune.data.template import NO_INPUTS, ChatTemplate, TemplateInputs, Turn, template_text
 from airtune.errors import InputError
 from airtune.files import write_bytes_atomic
 
@@ -23,12 +25,15 @@ _CHUNK = 4096
 class Encoded:
     """Tokenised rows, one after another in one array.
 
-    `token_ids` [token] int32; row k is `token_ids[starts[k]:starts[k + 1]]` and its first
-    `prompt_length[k]` tokens are the prompt, the rest are labels. `example` [row] is the index of
-    the example that row k was made from; rows that were dropped have none.
+    `token_ids` [token] int32; row k is `token_ids[starts[k]:starts[k + 1]]`, and `label` [token]
+    is True at the tokens that the model must write, never at a row's first. The model answers a
+    row from its first `prompt_length[k]` tokens, which may end in labels that a chat template puts
+    before every answer. `example` [row] is the index of the example that row k was made from; rows
+    that were dropped have none.
     """
 
     token_ids: NDArray[np.int32]
+    label: NDArray[np.bool_]
     starts: NDArray[np.int64]
     prompt_length: NDArray[np.int32]
     example: NDArray[np.int64]
@@ -48,11 +53,19 @@ class Encoded:
     @property
     def label_tokens(self) -> NDArray[np.int64]:
         """Label tokens of each row [row], at least one."""
-        return self.length - self.prompt_length
+        return np.add.reduceat(self.label, self.starts[:-1], dtype=np.int64)
 
     def row(self, index: int) -> NDArray[np.int32]:
         """The token ids of one row [token]."""
         return self.token_ids[self.starts[index] : self.starts[index + 1]]
+
+    def row_label(self, index: int) -> NDArray[np.bool_]:
+        """Which tokens of one row the model must write [token]."""
+        return self.label[self.starts[index] : self.starts[index + 1]]
+
+    def prompt(self, index: int) -> NDArray[np.int32]:
+        """The token ids of one row that the model answers from [token]."""
+        return self.row(index)[: self.prompt_length[index]]
 
     @property
     def notice(self) -> str:
@@ -72,64 +85,171 @@ class Encoded:
 
 
 def encode(
-    tokenizer: Any, examples: Sequence[Example], max_tokens: int, separator: str = "\n"
+    tokenizer: Any,
+    examples: Sequence[Example],
+    max_tokens: int,
+    separator: str = "\n",
+    inputs: TemplateInputs = NO_INPUTS,
 ) -> Encoded:
     """Tokenise examples with a Hugging Face tokenizer, at most `max_tokens` a row.
 
-    A row that is too long loses prompt tokens from the left, never a token of the completion. A
-    row is dropped, and counted, if its completion is empty, or so long that no prompt token would
-    be left. Raises InputError if no row is left.
+    With a chat template a row is the finished conversation as the template renders it, and all
+    its answers are labels; without one it is prompt, separator, completion and the end of sequence.
+    A row that is too long loses its oldest exchanges, then prompt tokens from the left, never a
+    token of the last answer. A row is dropped, and counted, if its completion is empty, or so long
+    that no prompt token would be left. Raises InputError if no row is left, and for a template
+    that does not say which tokens are the assistant's.
     """
-    form = prompt_form(tokenizer, separator)
-    builder = _Builder(form, max_tokens)
-    for start in range(0, len(examples), _CHUNK):
-        chunk = examples[start : start + _CHUNK]
-        prompts = token_ids(tokenizer, [example.prompt + form.separator for example in chunk])
-        completions = token_ids(tokenizer, [example.completion for example in chunk])
-        for offset, pair in enumerate(zip(prompts, completions, strict=True)):
-            builder.add(start + offset, *pair)
-    if not builder.rows:
+    text = template_text(tokenizer, inputs)
+    if text is None:
+        made = _plain_rows(
+            tokenizer, examples, max_tokens, plain_form(tokenizer, separator, inputs)
+        )
+    else:
+        form = chat_form(ChatTemplate(tokenizer, text, inputs))
+        made = _chat_rows(tokenizer, examples, max_tokens, form)
+    rows = _Builder(max_tokens)
+    for index, row in enumerate(made):
+        rows.add(index, row)
+    if not rows.rows:
         raise InputError(
             "data.max_tokens", max_tokens, "large enough for some row's completion and a prompt",
             f"all {len(examples)} rows were dropped",
         )  # fmt: skip
-    return builder.encoded()
+    return rows.encoded()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Tokens and labels of one row, of which [first, last) are the prompt's own and may be cut."""
+
+    ids: NDArray[np.int32]
+    label: NDArray[np.bool_]
+    prompt_length: int
+    first: int
+    last: int
+    shortened: bool = False
+
+
+def _plain_rows(
+    tokenizer: Any, examples: Sequence[Example], max_tokens: int, form: PromptForm
+) -> Iterator[_Row | None]:
+    head, end = list(form.head), list(form.end)
+    for start in range(0, len(examples), _CHUNK):
+        chunk = examples[start : start + _CHUNK]
+        _refuse_conversations(chunk)
+        prompts = token_ids(tokenizer, [example.prompt + form.separator for example in chunk])
+        completions = token_ids(tokenizer, [example.completion for example in chunk])
+        for prompt, completion in zip(prompts, completions, strict=True):
+            asked = head + prompt
+            if not completion or not asked:
+                yield None
+                continue
+            ids = np.array(asked + completion + end, dtype=np.int32)
+            label = np.arange(len(ids)) >= len(asked)
+            yield _Row(ids, label, len(asked), len(head), len(asked))
+
+
+def _refuse_conversations(examples: Sequence[Example]) -> None:
+    if any(example.turns for example in examples):
+        raise InputError(
+            "model", "one whose tokenizer has no chat template",
+            "one with a chat template where the data are conversations of several turns",
+            "name a template in data.chat_template",
+        )  # fmt: skip
+
+
+def _chat_rows(
+    tokenizer: Any, examples: Sequence[Example], max_tokens: int, form: ChatForm
+) -> Iterator[_Row | None]:
+    for start in range(0, len(examples), _CHUNK):
+        chunk = [
+            form.with_system(_turns(example)) if example.completion.strip() else None
+            for example in examples[start : start + _CHUNK]
+        ]
+        laid = [form.lay(turns) for turns in chunk if turns is not None]
+        rows = iter(_tokenised(tokenizer, laid))
+        for turns in chunk:
+            yield (
+                None if turns is None else _fitting(tokenizer, form, turns, next(rows), max_tokens)
+            )
+
+
+def _turns(example: Example) -> Sequence[Turn]:
+    exchange = (Turn("user", example.prompt), Turn("assistant", example.completion))
+    return example.turns or exchange
+
+
+def _fitting(
+    tokenizer: Any, form: ChatForm, turns: Sequence[Turn], row: _Row, max_tokens: int
+) -> _Row:
+    """The conversation without as many of its oldest exchanges as it takes to fit."""
+    shortened = False
+    while len(row.ids) > max_tokens and (fewer := _without_oldest(turns)):
+        turns, shortened = fewer, True
+        row = _tokenised(tokenizer, [form.lay(turns)])[0]
+    return replace(row, shortened=shortened)
+
+
+def _without_oldest(turns: Sequence[Turn]) -> list[Turn]:
+    """The conversation from its second prompt on, system turn kept; empty if there is none."""
+    asks = [k for k, turn in enumerate(turns) if turn.role == "user"]
+    # Prompts in direct succession belong to one exchange.
+    later = [k for k in asks[1:] if turns[k - 1].role != "user"]
+    system = [turn for turn in turns[:1] if turn.role == "system"]
+    return [*system, *turns[later[0] :]] if later else []
+
+
+def _tokenised(tokenizer: Any, laid: Sequence[Laid]) -> list[_Row]:
+    """Tokens of rendered texts, each labelled if any of its characters is."""
+    rows = []
+    for one, (ids, starts, ends) in zip(
+        laid, token_spans(tokenizer, [one.text for one in laid]), strict=True
+    ):
+        label = np.zeros(len(ids), dtype=bool)
+        for start, end in one.labels:
+            label |= (starts < end) & (ends > start)
+        label[:1] = False  # no token before it from which it could be written
+        first = last = 0
+        if one.prompt is not None:
+            own = np.flatnonzero((starts >= one.prompt[0]) & (ends <= one.prompt[1]))
+            first, last = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+        rows.append(_Row(ids, label, int((ends <= one.answer).sum()), first, last))
+    return rows
 
 
 class _Builder:
     """Puts rows together within the limit, and counts those that do not fit."""
 
-    def __init__(self, form: PromptForm, max_tokens: int) -> None:
-        self.form, self.max_tokens = form, max_tokens
-        self.rows: list[NDArray[np.int32]] = []
-        self.prompt_length: list[int] = []
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self.rows: list[_Row] = []
         self.example: list[int] = []
         self.cut = self.empty = self.too_long = 0
 
-    def add(self, index: int, prompt: list[int], completion: list[int]) -> None:
-        form = self.form
-        if not completion or not (form.head or prompt or form.tail):
+    def add(self, index: int, row: _Row | None) -> None:
+        if row is None or not row.label.any() or row.prompt_length < 1:
             self.empty += 1
             return
-        fixed = len(form.head) + len(form.tail) + len(completion) + len(form.end)
-        room = self.max_tokens - fixed
-        if room < 1:
+        over = max(0, len(row.ids) - self.max_tokens)
+        # At least one token of the prompt stays.
+        if over and over >= row.last - row.first:
             self.too_long += 1
             return
-        kept = prompt[-room:]
-        self.cut += len(kept) < len(prompt)
-        asked = [*form.head, *kept, *form.tail]
-        self.rows.append(np.array([*asked, *completion, *form.end], dtype=np.int32))
-        self.prompt_length.append(len(asked))
+        self.cut += bool(over) or row.shortened
+        kept = np.ones(len(row.ids), dtype=bool)
+        kept[row.first : row.first + over] = False
+        self.rows.append(_Row(row.ids[kept], row.label[kept], row.prompt_length - over, 0, 0))
         self.example.append(index)
 
     def encoded(self) -> Encoded:
         starts = np.zeros(len(self.rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in self.rows], out=starts[1:])
+        np.cumsum([len(row.ids) for row in self.rows], out=starts[1:])
         return Encoded(
-            np.concatenate(self.rows),
+            np.concatenate([row.ids for row in self.rows]),
+            np.concatenate([row.label for row in self.rows]),
             starts,
-            np.array(self.prompt_length, dtype=np.int32),
+            np.array([row.prompt_length for row in self.rows], dtype=np.int32),
             np.array(self.example, dtype=np.int64),
             self.cut,
             self.empty,
@@ -144,15 +264,16 @@ def encode_cached(
     max_tokens: int,
     separator: str,
     folder: Path,
+    inputs: TemplateInputs = NO_INPUTS,
 ) -> Encoded:
     """`encode`, kept in `folder` under a name that stands for everything the tokens depend on."""
-    path = folder / f"tokens-{_fingerprint(tokenizer, examples, max_tokens, separator)}.npz"
+    path = folder / f"tokens-{_fingerprint(tokenizer, examples, max_tokens, separator, inputs)}.npz"
     if path.is_file():
         try:
             return _load(path)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             pass  # a damaged cache file is made anew, with the same result
-    encoded = encode(tokenizer, examples, max_tokens, separator)
+    encoded = encode(tokenizer, examples, max_tokens, separator, inputs)
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **{entry.name: getattr(encoded, entry.name) for entry in fields(Encoded)})
@@ -164,6 +285,7 @@ def _load(path: Path) -> Encoded:
     with np.load(path) as stored:
         return Encoded(
             stored["token_ids"],
+            stored["label"],
             stored["starts"],
             stored["prompt_length"],
             stored["example"],
@@ -172,19 +294,24 @@ def _load(path: Path) -> Encoded:
 
 
 def _fingerprint(
-    tokenizer: Any, examples: Sequence[Example], max_tokens: int, separator: str
+    tokenizer: Any,
+    examples: Sequence[Example],
+    max_tokens: int,
+    separator: str,
+    inputs: TemplateInputs,
 ) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
     digest = hashlib.blake2b(digest_size=16)
-    for part in (rules, getattr(tokenizer, "chat_template", None), max_tokens, separator):
+    text = template_text(tokenizer, inputs)
+    for part in (rules, text, inputs, max_tokens, separator):
         digest.update(repr(part).encode())
     for example in examples:
         # repr keeps the border between two texts, wherever they are cut.
-        digest.update(repr((example.prompt, example.completion)).encode())
+        digest.update(repr((example.prompt, example.completion, example.turns)).encode())
     return digest.hexdigest()
 
 
 def show_row(tokenizer: Any, encoded: Encoded, index: int) -> str:
     """One row for people, as the model sees it: special tokens, cuts and separator included."""
-    return show_prompt(tokenizer, encoded.row(index).tolist(), int(encoded.prompt_length[index]))
+    return show_prompt(tokenizer, encoded.row(index).tolist(), encoded.row_label(index).tolist())

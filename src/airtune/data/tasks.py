@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
+from airtune.data.template import Turn
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -25,7 +27,8 @@ class Example:
     """What the model is shown, what it must write, and the class by which clients may differ.
 
     `slots` is empty except in slot tasks; `columns` keeps the source's other columns, by which
-    clients may be grouped.
+    clients may be grouped. `turns` is a whole conversation, of which prompt and completion are then
+    the last exchange; empty where there is no more than that exchange.
     """
 
     prompt: str
@@ -33,6 +36,7 @@ class Example:
     label: str
     slots: tuple[Slot, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    turns: tuple[Turn, ...] = ()
 
 
 _FINAL_NUMBER = re.compile(r"####\s*(?:[$€£]\s*)?([-+−]?\s*(?:[$€£]\s*)?[\d,]*\.?\d+)")

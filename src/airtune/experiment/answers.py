@@ -7,6 +7,7 @@ from torch import Tensor
 
 from airtune.data.encoding import encode
 from airtune.data.tasks import Example, mean_score
+from airtune.experiment.shards import refuse_unknown_ids
 from airtune.experiment.world import World
 from airtune.tuning.adapter import load_state
 from airtune.tuning.evaluate import generate
@@ -22,7 +23,7 @@ def write_answers(
     """Greedy continuations of test prompts."""
     load_state(world.model, dict(adapter))
     test = world.shards.test
-    prompts = [test.row(row)[: test.prompt_length[row]].tolist() for row in rows]
+    prompts = [test.prompt(row).tolist() for row in rows]
     answers: list[str] = []
     for start in range(0, len(prompts), ANSWER_ROWS):
         part = prompts[start : start + ANSWER_ROWS]
@@ -71,8 +72,10 @@ def continue_prompt(
     """A user's own prompt, in the form that the model was trained on, continued by both."""
     example = Example(prompt, "x", "")
     tokenizer: Any = world.base.tokenizer
-    row = encode(tokenizer, [example], world.config.data.max_tokens, world.shards.task.separator)
-    ids = row.row(0)[: row.prompt_length[0]].tolist()
+    shards, limit = world.shards, world.config.data.max_tokens
+    row = encode(tokenizer, [example], limit, shards.task.separator, shards.inputs)
+    refuse_unknown_ids(tokenizer, row.token_ids, world.base.embeddings)
+    ids = row.prompt(0).tolist()
     answers = {"prompt": prompt}
     for name, state in (("base", world.untrained), ("tuned", adapter)):
         load_state(world.model, dict(state))

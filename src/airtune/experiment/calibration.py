@@ -8,7 +8,9 @@ from airtune.config import ExperimentConfig
 from airtune.data.batches import Batch, make_batch
 from airtune.data.encoding import encode
 from airtune.data.sources import SourceOptions, load_task_data
+from airtune.experiment.shards import pad_token, refuse_unknown_ids, template_inputs
 from airtune.tuning.base_model import model_location
+from airtune.workload.architecture import load_architecture
 
 BATCH_ROWS = 16
 
@@ -22,11 +24,13 @@ def calibration_batches(config: ExperimentConfig) -> tuple[Batch, ...]:
     tokenizer = _tokenizer(config.model)
     options = SourceOptions(train_limit=section.calibration_rows)
     task = load_task_data(section.calibration, None, options, config.seed)
-    encoded = encode(tokenizer, task.train, config.data.max_tokens, task.separator)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    inputs = template_inputs(config.data)
+    encoded = encode(tokenizer, task.train, config.data.max_tokens, task.separator, inputs)
+    embeddings = load_architecture(config.model).vocab_size
+    refuse_unknown_ids(tokenizer, encoded.token_ids, embeddings)
     rows = np.arange(len(encoded))
     return tuple(
-        make_batch(encoded, rows[start : start + BATCH_ROWS], pad or 0)
+        make_batch(encoded, rows[start : start + BATCH_ROWS], pad_token(tokenizer))
         for start in range(0, len(rows), BATCH_ROWS)
     )
 

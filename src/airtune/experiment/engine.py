@@ -66,7 +66,7 @@ def build_client_side(config: ExperimentConfig, weights: str | None = None) -> C
     use_threads(config.threads or 1)
     base = load_base(config.model, config.dtype)
     architecture = Architecture.from_config(base.config)
-    shards = load_shards(config, base.tokenizer, architecture.max_tokens)
+    shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
     model = trainable(base, config)
     if weights:
         map_weights(model, weights)

@@ -1,14 +1,16 @@
 """Tokenised examples and who holds them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
-from airtune.config import ExperimentConfig
+from airtune.config import DataSection, ExperimentConfig
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode
 from airtune.data.partition import Partition, partition
 from airtune.data.sources import SourceOptions, TaskData, load_task_data
+from airtune.data.template import NO_INPUTS, TemplateInputs, reads_date, template_text
 from airtune.errors import InputError
 from airtune.federated.charges import StepShape
 from airtune.tuning.base_model import CPU
@@ -18,7 +20,10 @@ from airtune.update.cut import CutShape
 
 @dataclass(frozen=True)
 class Shards:
-    """The data of an experiment as its clients hold it."""
+    """The data of an experiment as its clients hold it.
+
+    `inputs` are those of the chat template; `shows_date` says that it writes their day.
+    """
 
     task: TaskData
     train: Encoded
@@ -28,6 +33,8 @@ class Shards:
     batch_size: int
     local_steps: int
     seed: int
+    inputs: TemplateInputs = NO_INPUTS
+    shows_date: bool = False
 
     def rows(self, client: int, round_index: int) -> Any:
         """Row numbers of each local step [step, row of batch]."""
@@ -64,6 +71,8 @@ class Shards:
     def notices(self) -> list[str]:
         """What was chosen, dropped or cut, as sentences for the user."""
         parts = [self.task.notice]
+        if self.shows_date:
+            parts.append(f"The chat template shows the day {self.inputs.date} (data.date).")
         parts += [
             f"{name} data: {encoded.notice}" if encoded.notice else ""
             for name, encoded in (("Training", self.train), ("Test", self.test))
@@ -71,10 +80,54 @@ class Shards:
         return [sentence for sentence in parts if sentence]
 
 
-def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int) -> Shards:
-    """Load, tokenise and deal out the data; `longest` is the model's own limit of tokens.
+def template_inputs(data: DataSection) -> TemplateInputs:
+    """What a chat template may read beside the turns, as an experiment gives it."""
+    return TemplateInputs(
+        data.chat_template, data.system, data.tools or (), data.template_inputs, data.date
+    )
 
-    Raises InputError for unreadable sources, an empty shard, or a token limit above the model's.
+
+def with_template(config: ExperimentConfig, tokenizer: Any) -> ExperimentConfig:
+    """The experiment with the day that its chat template shows: today where it leaves it open.
+
+    The day goes into the resolved experiment, so that a resumed run shows the same one. A template
+    of the experiment's own goes into the tokenizer, with which the model is written out.
+    """
+    named = getattr(tokenizer, "chat_template", None)
+    text = template_text(tokenizer, template_inputs(config.data))
+    if config.data.chat_template is not None and not isinstance(named, Mapping):
+        tokenizer.chat_template = text
+    if config.data.date is not None or not reads_date(text):
+        return config
+    data = config.data.model_copy(update={"date": date.today().isoformat()})
+    return config.model_copy(update={"data": data})
+
+
+def pad_token(tokenizer: Any) -> int:
+    """The id that fills rows up: the tokenizer's own, else its end of sequence, else 0."""
+    own, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    return int(own if own is not None else end if end is not None else 0)
+
+
+def refuse_unknown_ids(tokenizer: Any, ids: Any, embeddings: int) -> None:
+    """InputError if a row holds a token, or is padded with one, that the model has no row for."""
+    for token in (int(ids.max()), pad_token(tokenizer)):
+        if token >= embeddings:
+            raise InputError(
+                "model",
+                f"one whose tokenizer gives the id {token} ({tokenizer.decode([token])!r})",
+                f"one with ids below {embeddings}, the rows of its embedding",
+                "resize the embedding to the tokenizer (resize_token_embeddings) and train the "
+                "new rows, or take the added tokens out",
+            )  # fmt: skip
+
+
+def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int, embeddings: int) -> Shards:
+    """Load, tokenise and deal out the data.
+
+    `longest` is the model's own limit of tokens, `embeddings` the number of ids that it knows.
+    Raises InputError for unreadable sources, an empty shard, or a token limit or ids above the
+    model's.
     """
     data = config.data
     if data.max_tokens > longest:
@@ -85,8 +138,11 @@ def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int) -> Shard
         data.format, data.prompt_column, data.completion_column, data.train_limit, data.test_limit
     )
     task = load_task_data(data.train, data.test, options, config.seed)
-    train = encode(tokenizer, task.train, data.max_tokens, task.separator)
-    test = encode(tokenizer, task.test, data.max_tokens, task.separator)
+    inputs = template_inputs(data)
+    train = encode(tokenizer, task.train, data.max_tokens, task.separator, inputs)
+    test = encode(tokenizer, task.test, data.max_tokens, task.separator, inputs)
+    for encoded in (train, test):
+        refuse_unknown_ids(tokenizer, encoded.token_ids, embeddings)
     parts = partition(
         [task.train[index] for index in train.example],
         config.clients.count,
@@ -95,14 +151,15 @@ def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int) -> Shard
         data.partition.column,
         config.seed,
     )
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return Shards(
         task,
         train,
         test,
         parts,
-        pad or 0,
+        pad_token(tokenizer),
         config.training.batch_size,
         config.training.local_steps,
         config.seed,
+        inputs,
+        reads_date(template_text(tokenizer, inputs)),
     )

@@ -22,7 +22,7 @@ from airtune.experiment.engine_choice import (
     training_device,
 )
 from airtune.experiment.pooled import pooled
-from airtune.experiment.shards import Shards, load_shards
+from airtune.experiment.shards import Shards, load_shards, with_template
 from airtune.experiment.trained import trainable, trained_shape
 from airtune.experiment.work import TrainingWork
 from airtune.federated.backend import Backend, ClientSide
@@ -123,11 +123,12 @@ def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
     # It imports what workers need while this process loads what it needs itself.
     host = WorkerHost() if trains and starts_ahead(config) else None
     base = load_base(config.model, config.dtype, device)
+    config = with_template(config, base.tokenizer)
     architecture = Architecture.from_config(base.config)
     threads = use_threads(config.threads or (1 if is_small(architecture) else None))
     charged = other or architecture
     adapter_tensors(architecture, adapter)
-    shards = load_shards(config, base.tokenizer, architecture.max_tokens)
+    shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
     model = trainable(base, config)
     method = compose_method(config, model)
     precision = Precision(config.dtype, config.training.optimizer)

@@ -31,6 +31,11 @@ class BaseModel:
         """The Hugging Face config as a mapping, which is all that the workload model reads."""
         return dict(self.model.config.to_dict())
 
+    @property
+    def embeddings(self) -> int:
+        """The number of token ids that the model knows."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
 
 def model_location(name: str) -> str:
     """Where `from_pretrained` finds the model: `builtin` ships inside this package."""
