@@ -40,6 +40,14 @@ class Listener(Protocol):
     def round_done(self, record: dict[str, Any]) -> None: ...
 
 
+class Silent:
+    """No-op listener."""
+
+    def notice(self, sentence: str) -> None: ...
+    def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
+    def round_done(self, record: dict[str, Any]) -> None: ...
+
+
 class _Heard:
     """A listener with the methods that it has; the others do nothing."""
 
@@ -49,13 +57,10 @@ class _Heard:
             raise InputError(
                 "listener", listener, f"an object with at least one of {', '.join(names)}"
             )
-        self.notice = getattr(listener, "notice", _ignore)
-        self.started = getattr(listener, "started", _ignore)
-        self.round_done = getattr(listener, "round_done", _ignore)
-
-
-def _ignore(*_: object) -> None:
-    """No listener, or one that does not want to know."""
+        silent = Silent()
+        self.notice = getattr(listener, "notice", silent.notice)
+        self.started = getattr(listener, "started", silent.started)
+        self.round_done = getattr(listener, "round_done", silent.round_done)
 
 
 class Experiment:
