@@ -63,8 +63,16 @@ class AdapterSection(Section):
     target_modules: str | list[str] = Field(
         "all-linear", description="adapted modules: all-linear (of the blocks), or a list of names"
     )
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="other ranks by module name, {mlp.down_proj: 4}"
+    )
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="other alphas by module name"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
-    start: str | None = Field(None, description="a PEFT adapter folder to start from (warm start)")
+    start: str | None = Field(
+        None, description="a PEFT adapter folder to start from, which settles the keys above"
+    )
 
 
 class PartitionSection(Section):

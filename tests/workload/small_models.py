@@ -108,6 +108,7 @@ def with_adapter(
     config = LoraConfig(
         r=adapter.rank,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        rank_pattern=dict(adapter.rank_pattern),
         task_type="CAUSAL_LM",
     )
     with quiet_peft():

@@ -101,4 +101,6 @@ def test_refusals(rank: int, targets: str | tuple[str, ...], message: str) -> No
 
 
 def test_a_rank_may_exceed_matrices_that_are_not_adapted() -> None:
-    assert AdapterShape(96, ("gate_proj",)).adaptation(architecture("llama")).rank == 96
+    assert AdapterShape(96, ("gate_proj",)).adaptation(architecture("llama")).ranks == {
+        ("mlp.gate_proj", 96)
+    }

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airtune.errors import InputError
-from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.adapter_shape import AdapterShape, adapter_parameters
 from airtune.workload.architecture import load_architecture
 from airtune.workload.step import Step
-from airtune.workload.transformer import workload
-from tests.workload.small_models import CONFIGS, architecture, measured_flops
+from airtune.workload.transformer import total_flops, workload
+from tests.workload.small_models import CONFIGS, architecture, measured_flops, with_adapter
 
 STEP = Step(batch_size=3, tokens=20)
 
@@ -40,6 +40,31 @@ def test_equals_torch_for_chosen_targets(name: str, targets: tuple[str, ...]) ->
     adapter = AdapterShape(4, _own_names(name, targets))
     counted = workload(architecture(name), adapter, STEP)
     assert (counted.forward_flops, counted.backward_flops) == measured_flops(name, adapter, STEP)
+
+
+UNEVEN = {
+    "llama": [
+        AdapterShape(4, ("layers.1.self_attn.v_proj", "layers.1.mlp.up_proj")),
+        AdapterShape(4, ("layers.1.self_attn.q_proj", "layers.2.mlp.down_proj")),
+        AdapterShape(4, "all-linear", (("q_proj", 2), ("layers.2.mlp.down_proj", 16))),
+    ],
+    "opt-350m": [
+        AdapterShape(4, ("layers.1.self_attn.v_proj", "layers.2.fc1", "project_out")),
+        AdapterShape(4, "all-linear", (("project_in", 2), ("layers.0.fc2", 16))),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter"), [(name, adapter) for name in UNEVEN for adapter in UNEVEN[name]]
+)
+def test_equals_torch_where_blocks_differ(name: str, adapter: AdapterShape) -> None:
+    model = architecture(name)
+    counted = workload(model, adapter, STEP)
+    assert (counted.forward_flops, counted.backward_flops) == measured_flops(name, adapter, STEP)
+    assert total_flops(model, adapter.adaptation(model), STEP) == counted.flops
+    trained = sum(p.numel() for p in with_adapter(name, adapter).parameters() if p.requires_grad)
+    assert counted.adapter_parameters == trained == adapter_parameters(model, adapter)
 
 
 @pytest.mark.parametrize("targets", [("c_attn",), ("c_proj",), ("mlp.c_proj",), ("c_fc",)])

@@ -94,6 +94,14 @@ def test_kept_activations(name: str, targets: str, dtype: str, attention: Attent
     assert 0.99 * real < predicted <= real
 
 
+def test_kept_activations_where_blocks_differ() -> None:
+    targets = ("layers.1.self_attn.q_proj", "layers.2.mlp.down_proj", "layers.2.mlp.up_proj")
+    adapter = AdapterShape(4, targets, (("up_proj", 32),))
+    predicted = predicted_bytes(architecture("llama"), adapter, "fp32", "sdpa")
+    real = saved_bytes(with_adapter("llama", adapter, "sdpa"), batch("llama", STEP))
+    assert 0.99 * real < predicted <= real
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma"])
 def test_peak(name: str, dtype: str) -> None:

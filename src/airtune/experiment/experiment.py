@@ -134,7 +134,7 @@ class Experiment:
         with locked(run.folder.path):
             config = _with_rounds(run, more_rounds, rounds)
             longer = config is not run.config
-            world = build_world(config, trains=True)
+            world = build_world(config, trains=True, resolved=True)
             state = _restore(run.folder, world, listener)
             if longer:
                 write_text_atomic(run.folder.experiment, resolved_yaml(config))

@@ -78,7 +78,7 @@ class Run:
     @cached_property
     def world(self) -> World:
         """The experiment, loaded again."""
-        return build_world(self.config)
+        return build_world(self.config, resolved=True)
 
     def evaluate(self) -> dict[str, Any]:
         """Test loss, perplexity and scores of the base and of the tuned model."""

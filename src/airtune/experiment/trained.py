@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from airtune.config import ExperimentConfig
+from airtune.config import AdapterSection, ExperimentConfig
 from airtune.errors import InputError
 from airtune.federated.record import RunFolder
 from airtune.files import filled_whole
@@ -47,15 +47,14 @@ def trained_shape(config: ExperimentConfig) -> Trained:
     """What is trained, as the workload counts it."""
     if config.adapter.kind == FULL:
         return EveryParameter()
-    settings = _lora(config)
-    return AdapterShape(settings.rank, settings.target_modules)
+    return lora_shape(config.adapter)
 
 
 def trainable(base: BaseModel, config: ExperimentConfig) -> Any:
     """The model with what is trained of it, or on it."""
     if config.adapter.kind == FULL:
         return train_every_parameter(base)
-    return attach(base, _lora(config))
+    return attach(base, lora_settings(config.adapter))
 
 
 def write_trained(
@@ -85,9 +84,17 @@ def write_result(
         write_trained(config, base, model, state, place)
 
 
-def _lora(config: ExperimentConfig) -> AdapterSettings:
+def lora_shape(section: AdapterSection) -> AdapterShape:
+    """The adapter section as the workload counts it."""
+    settings = lora_settings(section)
+    return AdapterShape(settings.rank, settings.target_modules, settings.rank_pattern)
+
+
+def lora_settings(section: AdapterSection) -> AdapterSettings:
     """The adapter section in tuning's words."""
-    section = config.adapter
     targets = section.target_modules
     modules = targets if isinstance(targets, str) else tuple(targets)
-    return AdapterSettings(section.rank, section.alpha, modules, section.dropout)
+    return AdapterSettings(
+        section.rank, section.alpha, modules, section.dropout,
+        tuple(section.rank_pattern.items()), tuple(section.alpha_pattern.items()),
+    )  # fmt: skip

@@ -1,7 +1,7 @@
 """The work of the charged model: FLOPs, bits and memory of each client's training."""
 
 from bisect import bisect_right
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from airtune.cost.device import DeviceProfile, refuse_small_memory
 from airtune.errors import InputError
@@ -33,9 +33,9 @@ class TrainingWork:
         self, rows: int, tokens: int, pruning_rate: float = 0.0, rank: int | None = None
     ) -> Workload:
         """Parameters, FLOPs and memory of a batch, at the adapter's rank or another."""
-        key = (rows, tokens, pruning_rate, rank or self.adapter.rank)
+        key = (rows, tokens, pruning_rate, rank or self.adapter.highest_rank)
         if key not in self._known:
-            adapter = replace(self.adapter, rank=key[3])
+            adapter = self.adapter.at_most(key[3])
             self._known[key] = workload(
                 self.architecture, adapter, Step(rows, tokens), pruning_rate, self.precision
             )

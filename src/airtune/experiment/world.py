@@ -24,6 +24,7 @@ from airtune.experiment.engine_choice import (
 from airtune.experiment.pooled import pooled
 from airtune.experiment.shards import Shards, load_shards, with_template
 from airtune.experiment.trained import trainable, trained_shape
+from airtune.experiment.warm_start import refuse_uneven_charge, with_start
 from airtune.experiment.work import TrainingWork
 from airtune.federated.backend import Backend, ClientSide
 from airtune.federated.charges import Charges
@@ -40,7 +41,7 @@ from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
 from airtune.wireless.channel import Channel, open_channel
-from airtune.workload.adapter_shape import adapter_tensors
+from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 from airtune.workload.architecture import Architecture
 from airtune.workload.config_source import read_config
 from airtune.workload.transformer import Precision
@@ -106,10 +107,11 @@ class World:
         return self.work.split_memory_bytes(plan.client, plan.split_point, keeps_labels)
 
 
-def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
+def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: bool = False) -> World:
     """Load and check everything. The cheap checks come first: a typo should not cost a minute.
 
-    `trains` says that rounds will follow at once, so that workers may begin to start.
+    `trains` says that rounds will follow at once, so that workers may begin to start; `resolved`
+    that the experiment is that of a run folder, in which a warm start is settled already.
     """
     config = pooled(config)
     cohort = CohortSettings(config.cohort.size, config.cohort.dropout)
@@ -117,7 +119,6 @@ def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
     check_names(config)
     devices = deal_devices(config)
     measured = _measured_channel(config)
-    adapter = trained_shape(config)
     other = _charged_architecture(config.charge_as) if config.charge_as else None
     device = training_device(config)
     # It imports what workers need while this process loads what it needs itself.
@@ -125,6 +126,10 @@ def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
     base = load_base(config.model, config.dtype, device)
     config = with_template(config, base.tokenizer)
     architecture = Architecture.from_config(base.config)
+    config = config if resolved else with_start(config, architecture)
+    adapter = trained_shape(config)
+    if config.charge_as and isinstance(adapter, AdapterShape):
+        refuse_uneven_charge(config.charge_as, adapter, architecture)
     threads = use_threads(config.threads or (1 if is_small(architecture) else None))
     charged = other or architecture
     adapter_tensors(architecture, adapter)
@@ -157,12 +162,11 @@ def build_world(config: ExperimentConfig, *, trains: bool = False) -> World:
         "threads": threads, "engine": engine.name, "workers": engine.workers,
         "device": engine.device,
     }  # fmt: skip
-    resolved = config.model_copy(update=chosen)
     settled = method.planner.settled(partial(planning_view, context))
-    resolved = _with_options(resolved, settled.options)
+    config = _with_options(config.model_copy(update=chosen), settled.options)
     context = replace(context, method=replace(method, planner=settled.planner))
     return World(
-        resolved, base, model, architecture, work, shards, devices, side, context,
+        config, base, model, architecture, work, shards, devices, side, context,
         method.start(model, config.seed), engine.notice, settled.notices,
     )  # fmt: skip
 
@@ -234,7 +238,7 @@ def _context(
         tx_power_w=_tx_power(config, devices),
         bandwidth_hz=config.cell.bandwidth_hz,
         cohort=cohort,
-        rank=trained_shape(config).rank,
+        rank=trained_shape(config).highest_rank,
         shapes=side.shapes,
         deadline_s=config.deadline_s,
         seed=config.seed,

@@ -64,9 +64,21 @@ class SoftOptions:
 
 
 def soft_layout(model: Any, selection: str) -> RankLayout:
-    """The ranks of the adapter that this model carries."""
+    """The ranks of the adapter that this model carries.
+
+    Raises InputError where matrices differ in rank or scale: a rank's energy is weighed by one.
+    """
     shapes = shapes_of(read_state(model))
-    return RankLayout(tuple(matrix_ranks(shapes)), tuple(rank_payload(shapes)), selection)
+    ranks = matrix_ranks(shapes)
+    scales = {module.scaling[model.active_adapter] for module in model.modules()
+              if isinstance(getattr(module, "scaling", None), dict)}  # fmt: skip
+    for key, values in (("rank_pattern", set(ranks)), ("alpha_pattern", scales)):
+        if len(values) > 1:
+            raise InputError(
+                f"adapter.{key}", "not the same for all matrices", "empty with soft_tsfa",
+                "choose another method, or start from another adapter",
+            )  # fmt: skip
+    return RankLayout(tuple(ranks), tuple(rank_payload(shapes)), selection)
 
 
 def soft_tsfa(planner: TsfaPlanner, options: SoftOptions, seed: int) -> Method:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.files import write_bytes_atomic, write_text_atomic
+from airtune.foreign import foreign_input
 from airtune.seeds import generator
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.host_dropout import draw_dropout_on_host
@@ -28,12 +29,17 @@ _ADAPTER_NAME = "default"
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """Rank, scale alpha (None: twice the rank), the adapted modules and LoRA dropout."""
+    """Rank, scale alpha (None: twice the rank), the adapted modules and LoRA dropout.
+
+    The patterns give matrices whose path ends with a name a rank or an alpha of their own.
+    """
 
     rank: int = 8
     alpha: float | None = None
     target_modules: str | tuple[str, ...] = "all-linear"
     dropout: float = 0.0
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    alpha_pattern: tuple[tuple[str, float], ...] = ()
 
     @property
     def scale_alpha(self) -> float:
@@ -55,6 +61,8 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
         lora_alpha=_integral(settings.scale_alpha),
         target_modules=targets if isinstance(targets, str) else list(targets),
         lora_dropout=settings.dropout,
+        rank_pattern=dict(settings.rank_pattern),
+        alpha_pattern={name: _integral(alpha) for name, alpha in settings.alpha_pattern},
         bias="none",
         task_type=TaskType.CAUSAL_LM,
         fan_in_fan_out=False,
@@ -69,7 +77,7 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
             "adapter.target_modules", str(targets), "names of linear layers of this model"
         ) from error
     draw_dropout_on_host(model)
-    model.peft_config[_ADAPTER_NAME].base_model_name_or_path = base.location
+    model.peft_config[_ADAPTER_NAME].base_model_name_or_path = base.name
     for parameter in trained_parameters(model).values():
         parameter.data = parameter.data.to(base.model.device, torch.float32)
     set_evaluation_mode(model)
@@ -172,16 +180,16 @@ def _plain(value: object) -> object:
 
 def read_adapter(folder: Path) -> AdapterState:
     """The tensors of a PEFT adapter folder, for a warm start."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
+        pickled = (folder / "adapter_model.bin").is_file()
+        remedy = "adapter_model.bin is a pickle, which may run code: load and save it with PEFT"
         raise InputError(
-            "adapter.start", str(folder), "a PEFT adapter folder (adapter_model.safetensors)"
-        )
-    try:
+            "adapter.start", str(folder), "a PEFT adapter folder (adapter_model.safetensors)",
+            remedy if pickled else "",
+        )  # fmt: skip
+    with foreign_input("adapter.start", str(path), "a whole safetensors file"):
         tensors = load_file(path)
-    except SafetensorError as error:
-        raise InputError("adapter.start", f"{path} ({error})", "a whole safetensors file") from None
     return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}

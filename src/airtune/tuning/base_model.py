@@ -27,6 +27,11 @@ class BaseModel:
     location: str
 
     @property
+    def name(self) -> str:
+        """What an adapter's config calls its base: no place inside this package."""
+        return BUILTIN if self.location == model_location(BUILTIN) else self.location
+
+    @property
     def config(self) -> dict[str, Any]:
         """The Hugging Face config as a mapping, which is all that the workload model reads."""
         return dict(self.model.config.to_dict())

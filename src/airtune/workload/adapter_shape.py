@@ -4,13 +4,16 @@ An adapted matrix W (out x in) gains A (rank x in) and B (out x rank); see Hu et
 arXiv 2106.09685, section 4.1.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import TypeAlias
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from airtune.errors import InputError
 from airtune.workload.architecture import Architecture
-from airtune.workload.block import Linear
+from airtune.workload.block import Linear, Role
 from airtune.workload.gradient_flow import Adaptation
 from airtune.workload.step import require_count
 
@@ -22,15 +25,21 @@ ALL_LINEAR = "all-linear"
 class AdapterShape:
     """Rank and target modules, named as PEFT names them.
 
-    A name stands for every matrix whose dotted name ends with it, so `c_proj` means both of
-    GPT-2's and `mlp.c_proj` only one.
+    A name stands for every matrix whose dotted path in the model ends with it: `c_proj` means both
+    of GPT-2's, `mlp.c_proj` one of every block, and `transformer.h.0.mlp.c_proj` one alone.
+    `rank_pattern` gives matrices that end with a name another rank than `rank`, the first that
+    fits; no matrix has more than `most`.
     """
 
     rank: int
     target_modules: str | tuple[str, ...] = ALL_LINEAR
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    most: int | None = None
 
     def __post_init__(self) -> None:
         require_count("adapter.rank", self.rank)
+        for name, rank in self.rank_pattern:
+            require_count(f"adapter.rank_pattern.{name}", rank)
         targets = self.target_modules
         if isinstance(targets, str) and targets != ALL_LINEAR:
             raise InputError(
@@ -39,40 +48,29 @@ class AdapterShape:
         if not targets:
             raise InputError("adapter.target_modules", "empty", "at least one module name")
 
-    def adapted(self, architecture: Architecture) -> frozenset[str]:
-        """Names of the adapted matrices: inside a block, and of the projections around them.
+    @property
+    def highest_rank(self) -> int:
+        """Of any matrix that the rank and its pattern name."""
+        return max(self.rank, *(rank for _, rank in self.rank_pattern), 1)
+
+    def at_most(self, rank: int) -> "AdapterShape":
+        """The first ranks of every matrix, as HetLoRA's weaker clients train them."""
+        return self if rank >= self.highest_rank else replace(self, most=rank)
+
+    def ranks(self, architecture: Architecture) -> Mapping[str, int]:
+        """Dotted path in the model of every adapted matrix, in module order -> its rank.
 
         Raises InputError for a name the family does not have, with the closest one that it has.
         """
-        linears = architecture.structure.all_linears
-        chosen = frozenset(
-            linear.name
-            for linear in linears
-            if self.target_modules == ALL_LINEAR
-            or any(_matches(linear.name, target) for target in self.target_modules)
-        )
-        if self.target_modules != ALL_LINEAR:
-            _refuse_unknown(self.target_modules, linears)
-        return chosen
+        return _ranks(self, architecture)
 
     def adaptation(self, architecture: Architecture) -> Adaptation:
-        """The adapted matrices and their rank, checked against the UNPRUNED model.
+        """The adapted matrices and their ranks, checked against the UNPRUNED model.
 
         Raises InputError also for a rank above the width of an adapted matrix; in a pruned model a
         matrix may well become narrower than its adapter.
         """
-        chosen = self.adapted(architecture)
-        widths = architecture.widths
-        for linear in architecture.structure.all_linears:
-            width = min(linear.input_width(widths), linear.output_width(widths))
-            if linear.name in chosen and self.rank > width:
-                raise InputError(
-                    "adapter.rank",
-                    self.rank,
-                    f"at most {width}, the width of {linear.name}",
-                    "a higher rank than the matrix itself only costs",
-                )
-        return Adaptation(chosen, self.rank)
+        return _adaptation(self, architecture)
 
 
 @dataclass(frozen=True)
@@ -84,34 +82,103 @@ class EveryParameter:
 
     rank: int = 0
 
-    def adapted(self, architecture: Architecture) -> frozenset[str]:
+    @property
+    def highest_rank(self) -> int:
+        """No adapter has a rank."""
+        return 0
+
+    def at_most(self, rank: int) -> "EveryParameter":
+        """There are no ranks to leave out."""
+        return self
+
+    def ranks(self, architecture: Architecture) -> Mapping[str, int]:
         """No matrix has an adapter."""
-        return frozenset()
+        return {}
 
     def adaptation(self, architecture: Architecture) -> Adaptation:
         """Every parameter."""
-        return Adaptation(frozenset(), 0, whole=True)
+        return Adaptation(frozenset(), whole=True)
 
 
 Trained: TypeAlias = AdapterShape | EveryParameter
 
 
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
+@lru_cache(maxsize=64)
+def _ranks(shape: AdapterShape, architecture: Architecture) -> Mapping[str, int]:
+    paths = matrix_paths(architecture)
+    targets = shape.target_modules
+    wanted = None if targets == ALL_LINEAR else frozenset(targets)
+    chosen = [path for path in paths if wanted is None or not wanted.isdisjoint(_endings(path))]
+    known = frozenset(ending for path in paths for ending in _endings(path))
+    for target in () if wanted is None else targets:
+        if target not in known:
+            raise _unknown_matrix("adapter.target_modules", target, architecture)
+    adapted = frozenset(ending for path in chosen for ending in _endings(path))
+    for name, _ in shape.rank_pattern:
+        if name not in adapted:
+            raise _unknown_matrix("adapter.rank_pattern", name, architecture)
+    most = shape.most or shape.highest_rank
+    return MappingProxyType(
+        {path: min(first_that_fits(path, shape.rank_pattern, shape.rank), most) for path in chosen}
+    )
 
 
-def _refuse_unknown(targets: str | tuple[str, ...], linears: tuple[Linear, ...]) -> None:
-    names = [linear.name for linear in linears]
-    for target in targets:
-        if not any(_matches(name, target) for name in names):
-            endings = {name.split(".")[-1]: name for name in names}
-            close = get_close_matches(str(target), [*endings, *names], n=1, cutoff=0.4)
+@lru_cache(maxsize=64)
+def _adaptation(shape: AdapterShape, architecture: Architecture) -> Adaptation:
+    ranks, places = shape.ranks(architecture), matrix_paths(architecture)
+    widths = architecture.widths
+    around: set[tuple[str, int]] = set()
+    inside: list[set[tuple[str, int]]] = [set() for _ in range(architecture.block_count)]
+    for path, rank in ranks.items():
+        block, linear = places[path]
+        width = min(linear.input_width(widths), linear.output_width(widths))
+        if rank > width:
             raise InputError(
-                "adapter.target_modules",
-                target,
-                f"among {', '.join(names)} (embedding and LM head cannot be adapted)",
-                f"the closest is {close[0]}" if close else "",
-            )
+                "adapter.rank", rank, f"at most {width}, the width of {linear.name}",
+                "a higher rank than the matrix itself only costs",
+            )  # fmt: skip
+        (around if block is None else inside[block]).add((linear.name, rank))
+    blocks = [Adaptation(frozenset(own)) for own in inside]
+    if all(block == blocks[0] for block in blocks):
+        return Adaptation(frozenset(around | inside[0]))
+    return Adaptation(frozenset(around), blocks=tuple(blocks))
+
+
+@lru_cache(maxsize=16)
+def matrix_paths(architecture: Architecture) -> Mapping[str, tuple[int | None, Linear]]:
+    """Dotted path of every matrix that LoRA may adapt, in module order -> its block, itself."""
+    structure = architecture.structure
+    places: list[tuple[int | None, str, tuple[Linear, ...]]] = [
+        (None, structure.around_path, structure.input_linears),
+        *((block, f"{structure.block_path}.{block}", structure.linears)
+          for block in range(architecture.block_count)),
+        (None, structure.around_path, structure.output_linears),
+    ]  # fmt: skip
+    return MappingProxyType(
+        {f"{path}.{linear.name}": (block, linear)
+         for block, path, linears in places for linear in linears}
+    )  # fmt: skip
+
+
+def first_that_fits(path: str, pattern: Iterable[tuple[str, Any]], default: Any) -> Any:
+    """The value of the first name in `pattern` that a matrix's path ends with."""
+    return next((value for name, value in pattern if name in _endings(path)), default)
+
+
+def _endings(path: str) -> list[str]:
+    """`a.b.c` -> `c`, `b.c`, `a.b.c`: the names that mean this matrix."""
+    words = path.split(".")
+    return [".".join(words[start:]) for start in range(len(words))]
+
+
+def _unknown_matrix(field: str, name: str, architecture: Architecture) -> InputError:
+    names = [linear.name for linear in architecture.structure.all_linears]
+    endings = {name.split(".")[-1]: name for name in names}
+    close = get_close_matches(str(name), [*endings, *names], n=1, cutoff=0.4)
+    return InputError(
+        field, name, f"among {', '.join(names)} (embedding and LM head cannot be adapted)",
+        f"the closest is {close[0]}" if close else "",
+    )  # fmt: skip
 
 
 def adapter_tensors(
@@ -125,25 +192,17 @@ def adapter_tensors(
     """
     if isinstance(adapter, EveryParameter):
         return {"parameters": (architecture.parameters, 1)}
-    adapted = adapter.adapted(architecture)
+    places, widths = matrix_paths(architecture), architecture.widths
     blocks = range(architecture.block_count) if blocks is None else blocks
-    structure = architecture.structure
     tensors: dict[str, tuple[int, int]] = {}
-
-    def add(path: str, linears: tuple[Linear, ...]) -> None:
-        for linear in linears:
-            if linear.name in adapted:
-                name = f"base_model.model.{path}.{linear.name}"
-                widths = architecture.widths
-                tensors[f"{name}.lora_A.weight"] = (adapter.rank, linear.input_width(widths))
-                tensors[f"{name}.lora_B.weight"] = (linear.output_width(widths), adapter.rank)
-
-    if 0 in blocks:
-        add(structure.around_path, structure.input_linears)
-    for block in blocks:
-        add(f"{structure.block_path}.{block}", structure.linears)
-    if architecture.block_count - 1 in blocks:
-        add(structure.around_path, structure.output_linears)
+    for path, rank in adapter.ranks(architecture).items():
+        block, linear = places[path]
+        if block is None:
+            block = 0 if linear.role is Role.PROJECT_IN else architecture.block_count - 1
+        if block in blocks:
+            name = f"base_model.model.{path}"
+            tensors[f"{name}.lora_A.weight"] = (rank, linear.input_width(widths))
+            tensors[f"{name}.lora_B.weight"] = (linear.output_width(widths), rank)
     return tensors
 
 

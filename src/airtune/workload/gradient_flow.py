@@ -7,25 +7,38 @@ is trained, the token table is, too, and lies below everything: each switch is o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from airtune.workload.block import Linear, Role, Structure
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What is trained: LoRA of one rank on the named matrices or, `whole`, every parameter."""
+    """What is trained: LoRA on the named matrices or, `whole`, every parameter.
 
-    names: frozenset[str]
-    rank: int
+    `ranks` are pairs of a matrix's name inside its block, or beside the blocks, and its rank.
+    `blocks` has one entry a block where they differ; empty, every block is like this one.
+    """
+
+    ranks: frozenset[tuple[str, int]]
     whole: bool = False
+    blocks: tuple["Adaptation", ...] = ()
+
+    @cached_property
+    def _rank_of(self) -> dict[str, int]:
+        return dict(self.ranks)
+
+    def in_block(self, index: int) -> "Adaptation":
+        """What is trained of this block."""
+        return self.blocks[index] if self.blocks else self
 
     def of(self, linear: Linear) -> int:
         """The rank at this matrix, 0 where it is not adapted."""
-        return self.rank if linear.name in self.names else 0
+        return self._rank_of.get(linear.name, 0)
 
     def trains(self, linear: Linear) -> bool:
         """Whether the matrix, or an adapter on it, is trained."""
-        return self.whole or linear.name in self.names
+        return self.whole or linear.name in self._rank_of
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ def _adapter_input_bytes(
 ) -> int:
     """Inputs of trained matrices, and A x. A base below fp32 is cast once per adapted matrix."""
     adapted = [linear for linear in architecture.structure.linears if adaptation.trains(linear)]
-    kept = len(adapted) * adaptation.rank * ADAPTER_BYTES * store.rows
+    kept = sum(map(adaptation.of, adapted)) * ADAPTER_BYTES * store.rows
     widths = architecture.widths
     if store.width < ADAPTER_BYTES:
         inputs = sum(linear.input_width(widths) for linear in adapted)

@@ -109,6 +109,7 @@ def rank_bits(
     bits: dict[str, int] = {}
     for name, (rows, columns) in tensors.items():
         matrix = name.rsplit(".", 2)[0]
-        per_rank = rows * columns // adapter.rank * dtype_bits(dtype)
+        rank = rows if name.endswith(".lora_A.weight") else columns
+        per_rank = rows * columns // rank * dtype_bits(dtype)
         bits[matrix] = bits.get(matrix, 0) + per_rank
     return bits

@@ -176,8 +176,9 @@ def total_flops(architecture: Architecture, adaptation: Adaptation, step: Step) 
     """Forward and backward operations of one step, without the bookkeeping per part."""
     flops = embedding_flops(architecture, adaptation, step)
     total = flops.forward + flops.backward
-    for _ in range(architecture.block_count):
-        flops = block_flops(architecture, adaptation, step, flops.output_needs_gradient)
+    for block in range(architecture.block_count):
+        inside, needs = adaptation.in_block(block), flops.output_needs_gradient
+        flops = block_flops(architecture, inside, step, needs)
         total += flops.forward + flops.backward
     head = head_flops(architecture, adaptation, step, flops.output_needs_gradient)
     return total + head.forward + head.backward
@@ -223,13 +224,13 @@ class _Builder:
         flops = embedding_flops(self.architecture, self.adaptation, self.step)
         parts = [self._embedding(flops)]
         needs = flops.output_needs_gradient
-        # Blocks above the first trained one do the same work, so two kinds are counted at most.
-        kinds: dict[bool, tuple[Part, bool]] = {}
+        # Blocks of one adaptation do the same work above the first trained one: few are counted.
+        kinds: dict[tuple[bool, Adaptation], tuple[Part, bool]] = {}
         for block in blocks:
-            if needs not in kinds:
-                flops = block_flops(self.architecture, self.adaptation, self.step, needs)
-                kinds[needs] = self._block(flops, needs), flops.output_needs_gradient
-            part, needs = kinds[needs]
+            kind = needs, self.adaptation.in_block(block)
+            if kind not in kinds:
+                kinds[kind] = self._block(*kind)
+            part, needs = kinds[kind]
             parts.append(replace(part, name=f"block {block}"))
         flops = head_flops(self.architecture, self.adaptation, self.step, needs)
         return (*parts, self._head(flops, needs))
@@ -242,14 +243,15 @@ class _Builder:
         flops: Flops,
         stored: int,
         output_numbers: int,
+        adaptation: Adaptation,
     ) -> Part:
         widths = self.architecture.widths
         parameters = other_parameters + sum(linear.parameters(widths) for linear in linears)
         adapters = sum(
-            self.adaptation.of(linear) * (linear.input_width(widths) + linear.output_width(widths))
+            adaptation.of(linear) * (linear.input_width(widths) + linear.output_width(widths))
             for linear in linears
         )
-        whole = self.adaptation.whole
+        whole = adaptation.whole
         trained, frozen = (parameters, 0) if whole else (adapters, parameters)
         return Part(
             name=name,
@@ -267,16 +269,23 @@ class _Builder:
         linears = model.structure.input_linears
         stored = chain_stored_bytes(model, linears, self.adaptation, self.step)
         outputs = self.step.positions * model.hidden_size
-        return self._part("embedding", linears, model.table_parameters, flops, stored, outputs)
+        return self._part(
+            "embedding", linears, model.table_parameters, flops, stored, outputs, self.adaptation
+        )
 
-    def _block(self, flops: Flops, needs: bool) -> Part:
+    def _block(self, needs: bool, adaptation: Adaptation) -> tuple[Part, bool]:
+        """A block, and whether what leaves it needs a gradient."""
         model, precision = self.architecture, self.precision
+        flops = block_flops(model, adaptation, self.step, needs)
         stored = block_stored_bytes(
-            model, self.adaptation, self.step, needs, precision.dtype_bytes, precision.attention
+            model, adaptation, self.step, needs, precision.dtype_bytes, precision.attention
         )
         linears = model.structure.linears
         outputs = self.step.positions * model.hidden_size
-        return self._part("block", linears, model.norm_parameters, flops, stored, outputs)
+        part = self._part(
+            "block", linears, model.norm_parameters, flops, stored, outputs, adaptation
+        )
+        return part, flops.output_needs_gradient
 
     def _head(self, flops: Flops, needs: bool) -> Part:
         model = self.architecture
@@ -286,4 +295,6 @@ class _Builder:
             model, self.adaptation, self.step, self.precision.dtype_bytes
         )
         outputs = self.step.logit_rows * model.vocab_size
-        return self._part("head", linears, model.head_parameters, flops, stored, outputs)
+        return self._part(
+            "head", linears, model.head_parameters, flops, stored, outputs, self.adaptation
+        )

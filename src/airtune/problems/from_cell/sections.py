@@ -82,7 +82,7 @@ def read_scene(
         round_index=None if mapping.get("round") == MEAN else top.count("round", 0, least=0),
         seed=top.count("seed", 0, least=0),
     )
-    scene.adapter.adapted(architecture)
+    scene.adapter.ranks(architecture)
     return scene
 
 
