@@ -112,6 +112,7 @@ def test_an_unreachable_target_is_found_by_bisection_where_the_outage_limit_foll
     least = least_mean_latency_s(problem, rounds, channel)
     assert least > 0.02
     found = least_reachable_target_s(problem, rounds, channel, least)
+    assert found is not None
 
     def reachable(target: float) -> bool:
         moved = replace(problem, latency_target_s=target)
@@ -135,7 +136,7 @@ def source(*links: Links) -> Callable[[int], Links]:
     return lambda index: links[index % len(links)]
 
 
-def test_rounds_without_anybody_take_no_time_and_are_counted() -> None:
+def test_rounds_without_anybody_take_the_outage_limit_and_are_counted() -> None:
     good, dead = ShannonLinks(np.full(CLIENTS, 1e7)), ShannonLinks(np.zeros(CLIENTS))
     half = ShannonLinks(np.array([1e7, 1e7, 1e7, 0.0, 0.0, 0.0]))
     channel = source(good, dead, half)
@@ -143,7 +144,8 @@ def test_rounds_without_anybody_take_no_time_and_are_counted() -> None:
     assert table.outages.tolist() == [0, 6, 3, 0, 6, 3]
     assert table.empty_rounds == 2
     assert table.outage_share == pytest.approx(0.5)
-    assert table.latency_s[1] == 0.0
+    assert table.latency_s[1] == 5.0
+    assert table.virtual_queue[2] == pytest.approx(table.virtual_queue[1] + 4.0)
     assert table.dropped_energy[1] == pytest.approx(1.0)
     assert table.ranks_sent[1] == 0
 
@@ -156,3 +158,41 @@ def test_a_dead_link_without_an_outage_rule_names_the_round() -> None:
         run_rounds(problem, 2, channel, quick)
     with pytest.raises(InfeasibleError, match="no signal"):
         least_mean_latency_s(problem, 2, channel)
+
+
+def dead_every(period: int) -> ChannelSource:
+    good, dead = ShannonLinks(np.full(CLIENTS, 1e8)), ShannonLinks(np.zeros(CLIENTS))
+    return lambda index: dead if index % period == 0 else good
+
+
+def test_a_target_is_judged_with_what_empty_rounds_cost() -> None:
+    """Every 10th round waits 5 targets: that alone is half of the target."""
+    problem = template(dead_every(10), 1.0)
+    happened = least_mean_latency_s(problem, 1, source(ShannonLinks(np.full(CLIENTS, 1e8))))
+    least = least_mean_latency_s(problem, 100, dead_every(10))
+    assert least == pytest.approx(0.1 * 5.0 + 0.9 * happened)
+    tight = replace(problem, latency_target_s=1.2 * happened)
+    least = least_mean_latency_s(tight, 100, dead_every(10))
+    assert least > tight.latency_target_s
+    smallest = least_reachable_target_s(tight, 100, dead_every(10), least)
+    assert smallest == pytest.approx(0.9 * happened / 0.5, rel=2e-3)
+
+
+def test_no_target_is_reachable_with_a_fifth_of_the_rounds_dead() -> None:
+    """Such a round lasts 5 targets; the search for one ends at once."""
+    problem = template(dead_every(5), 1.0)
+    least = least_mean_latency_s(problem, 50, dead_every(5))
+    assert least > 1.0
+    assert least_reachable_target_s(problem, 50, dead_every(5), least) is None
+
+
+def test_clients_with_nothing_to_send_are_never_dead() -> None:
+    problem = replace(
+        template(dead_every(1), 1e-3),
+        rank_payload_bits=np.zeros(CLIENTS),
+        compute_delay_s=np.full(CLIENTS, 0.1),
+    )
+    least = least_mean_latency_s(problem, 5, dead_every(1))
+    assert least == pytest.approx(5e-3)
+    smallest = least_reachable_target_s(problem, 5, dead_every(1), least)
+    assert smallest == pytest.approx(0.1, rel=2e-3)

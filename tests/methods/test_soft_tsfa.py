@@ -17,6 +17,7 @@ from airtune.federated.checkpoint import read_checkpoint
 from airtune.federated.round import planning_view, run_round, start_round
 from airtune.methods.rank_layout import RankLayout
 from airtune.methods.soft_tsfa import dropped_share
+from airtune.methods.tsfa_planner import TsfaPlanner
 from airtune.update.aggregate import Aggregator, Update
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
@@ -296,3 +297,16 @@ def test_a_rank_that_was_rounded_to_zero_was_not_dropped() -> None:
     sent["m.lora_A.weight"][[0, 2]] = True
     assert dropped_share(layout, [0.5, 0.3, 0.1, 0.1], sent) == pytest.approx(0.4)
     assert dropped_share(layout, [0.5, 0.3, 0.1, 0.1], None) == 0.0
+
+
+@pytest.mark.parametrize(("limit", "idle_s"), [(None, 3.5), (2.0, 2.0)])
+def test_a_round_in_outage_waits_the_limit(limit: float | None, idle_s: float) -> None:
+    """And the queue grows by what that is above the target."""
+    planner = TsfaPlanner(
+        RankLayout((4,), (100,), "global"), latency_target_s=0.7, v=1.0, outage_latency_s=limit
+    )
+    view: Any = None  # the limit does not depend on the round
+    assert planner.idle_s(view) == idle_s
+    state = {"virtual_queue": 1.0, "energies": {}}
+    after = planner.after_round(state, {"latency_s": idle_s})
+    assert after["virtual_queue"] == pytest.approx(1.0 + idle_s - 0.7)

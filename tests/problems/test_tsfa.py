@@ -279,3 +279,24 @@ def test_the_message_tells_a_queue_that_is_still_filling() -> None:
     summary = simulate(read(changed(v=1e4, latency_target_s=0.8, virtual_queue=0)), 10)
     assert "the queue is still filling" in summary["message"]
     assert "meets the target" in simulate(read(changed(latency_target_s=9.0)), 5)["message"]
+
+
+def test_empty_rounds_are_charged_and_said() -> None:
+    """One far client: nearly a third of the rounds are empty, which once 'met' the target."""
+    far = {**CLIENT, "gain_db": -146, "compute_delay_s": 0.0, "rank_energy": [1.0]}
+    problem = {**PROBLEM, "clients": [far], "latency_target_s": 1.7, "outage_latency_s": 4.0}
+    summary = simulate(read(problem), 300)
+    assert 30 < summary["empty_rounds"] < 150
+    happened = (300 * summary["mean_latency_s"] - 4.0 * summary["empty_rounds"]) / (
+        300 - summary["empty_rounds"]
+    )
+    assert happened < 1.7
+    assert summary["mean_latency_s"] > 1.7
+    assert not summary["reachable"]
+    assert summary["outage_latency_s"] == 4.0
+    assert (
+        f"in {summary['empty_rounds']} of 300 rounds every client was in outage, and the "
+        in (summary["message"])
+    )
+    queue = 300 * (summary["mean_latency_s"] - 1.7)
+    assert summary["virtual_queue_next"] >= queue

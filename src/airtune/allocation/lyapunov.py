@@ -2,9 +2,10 @@
 
     Q(t+1) = max(Q(t) + tau(t) - target, 0),     each round minimises  v (energy dropped) + Q(t) tau
 
-Summing the recursion gives `mean latency <= target + Q(T) / T` for every sequence of rounds, so the
-mean meets the target as soon as the queue stays bounded, and a larger v needs more rounds for it
-(M. Neely, "Stochastic Network Optimization", 2010, 4.4).
+A round in which every client is in outage lasts the outage limit, for which the server waits in
+vain. Summing the recursion gives `mean latency <= target + Q(T) / T` for every sequence of rounds,
+so the mean meets the target as soon as the queue stays bounded, and a larger v needs more rounds
+for it (M. Neely, "Stochastic Network Optimization", 2010, 4.4).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +15,12 @@ import numpy as np
 
 from airtune.allocation.solve import Solution
 from airtune.allocation.sparsity import fastest_split, why_no_plan
-from airtune.allocation.sparsity_problem import SparsityPlan, SparsityProblem, dropped_energy
+from airtune.allocation.sparsity_problem import (
+    OUTAGE_FACTOR,
+    SparsityPlan,
+    SparsityProblem,
+    dropped_energy,
+)
 from airtune.errors import InfeasibleError
 from airtune.quantities import FloatArray
 from airtune.wireless.rate import Links
@@ -23,6 +29,7 @@ ChannelSource = Callable[[int], Links]
 """Round -> the links of all clients; the same round always gives the same links."""
 RoundSolver = Callable[[SparsityProblem], Solution[SparsityPlan]]
 _BISECTIONS = 30
+_DOUBLINGS = 1_000
 
 
 def next_queue(queue: float, latency_s: float, latency_target_s: float) -> float:
@@ -35,7 +42,7 @@ class Rounds:
     """What happened in a number of rounds; arrays have the axis [round].
 
     Attributes:
-        latency_s: of each round; 0 where every client was in outage and nobody was waited for.
+        latency_s: of each round; the outage limit where every client was in outage.
         virtual_queue: at the start of each round.
         dropped_energy: weighted by client, of the clients in outage as well.
         outages: how many clients were skipped.
@@ -125,24 +132,33 @@ def _problems(
 
 def _plan_of(problem: SparsityProblem, index: int, solve: RoundSolver) -> SparsityPlan:
     if problem.in_outage().all():
-        nothing = np.zeros(problem.rank_energy.shape, dtype=bool)
-        return SparsityPlan(nothing, np.zeros(len(problem.links)), 0.0, 0.0)
+        return without_clients(problem)
     solution = solve(problem)
     if solution.plan is None:
         raise InfeasibleError(f"Round {index}: {solution.message}")
     return solution.plan
 
 
+def without_clients(problem: SparsityProblem) -> SparsityPlan:
+    """The plan of a round in which every client is in outage: the outage limit passes in vain."""
+    nothing = np.zeros(problem.rank_energy.shape, dtype=bool)
+    wait_s = problem.outage_limit_s
+    queue = next_queue(problem.virtual_queue, wait_s, problem.latency_target_s)
+    return SparsityPlan(nothing, np.zeros(len(problem.links)), wait_s, queue)
+
+
 def least_mean_latency_s(problem: SparsityProblem, rounds: int, channel: ChannelSource) -> float:
     """Mean over the rounds of the least latency: every client sends one rank, the smallest.
 
-    No plan of any round is faster, so no target below this is reachable (on these draws, and with
-    the outage limit of this problem).
+    A round in which every client is in outage lasts the outage limit. No plan of any round is
+    faster, so no target below this is reachable (on these draws, and with the outage limit of this
+    problem).
     """
     total = 0.0
     for current in _problems(problem, rounds, channel):
         active = np.flatnonzero(~current.in_outage())
         if not len(active):
+            total += current.outage_limit_s
             continue
         reason = why_no_plan(current, active)
         if reason:
@@ -153,28 +169,37 @@ def least_mean_latency_s(problem: SparsityProblem, rounds: int, channel: Channel
 
 def least_reachable_target_s(
     problem: SparsityProblem, rounds: int, channel: ChannelSource, least_s: float
-) -> float:
+) -> float | None:
     """The smallest latency target that some planner can hold, where the problem's own is too low.
 
     With an outage limit of its own that is the least mean latency. With the default limit of so
-    many times the target, a higher target also waits for more clients: the smallest target t with
-    `least_mean_latency(t) <= t` is then found by bisection over the same draws.
+    many times the target, a higher target also waits longer, and for more clients: the smallest
+    target t with `least_mean_latency(t) <= t` is then found by bisection over the same draws. None
+    where every target fails, since nobody has a signal in too many rounds.
 
     Args:
-        least_s: `least_mean_latency_s` of the problem: above its target, or 0 since that target
-            leaves every client in outage in every round.
+        least_s: `least_mean_latency_s` of the problem, above its target.
     """
     if not np.isnan(problem.outage_latency_s):
         return least_s
+    waits = problem.least_bits > 0
+    dead = [
+        bool((waits & (one.links.limit_bps() <= 0)).all())
+        for one in _problems(problem, rounds, channel)
+    ]
+    if OUTAGE_FACTOR * sum(dead) >= rounds:
+        return None
 
     def reachable(candidate: float) -> bool:
         shifted = replace(problem, latency_target_s=candidate)
-        if least_mean_latency_s(shifted, rounds, channel) > candidate:
-            return False
-        return any(not one.in_outage().all() for one in _problems(shifted, rounds, channel))
+        return least_mean_latency_s(shifted, rounds, channel) <= candidate
 
     low, high = problem.latency_target_s, 2.0 * max(least_s, problem.latency_target_s)
-    while not reachable(high):
+    for _ in range(_DOUBLINGS):
+        if not np.isfinite(OUTAGE_FACTOR * high):
+            return None
+        if reachable(high):
+            break
         low, high = high, 2.0 * high
     for _ in range(_BISECTIONS):
         if high - low <= 1e-3 * high:

@@ -86,6 +86,11 @@ class TsfaPlanner(Planner):
         queue = next_queue(state["virtual_queue"], record["latency_s"], self.latency_target_s)
         return {**state, "virtual_queue": queue}
 
+    def idle_s(self, view: PlanningView) -> float:
+        """A round with every client in outage lasts the outage limit, which passes in vain."""
+        assert self.latency_target_s is not None
+        return self.outage_latency_s or OUTAGE_FACTOR * self.latency_target_s
+
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         problem = self.problem(view, state)
         if problem.in_outage().all():
@@ -102,7 +107,7 @@ class TsfaPlanner(Planner):
         assert self.v is not None
         plans = [view.full_plan(position) for position in range(len(view.cohort))]
         each, fixed = self.layout.payload_bits(view.costs, plans[0])
-        outage_s = self.outage_latency_s or OUTAGE_FACTOR * self.latency_target_s
+        outage_s = self.idle_s(view)
         return SparsityProblem(
             links=view.uplink,
             bandwidth_hz=view.bandwidth_hz,

@@ -232,7 +232,7 @@ def simulate(
     if trace is not None:
         write_text_atomic(trace, _csv(table))
     return {
-        "message": _summary(table, smallest, solver or "exact"),
+        "message": _summary(table, smallest, reachable, template.outage_limit_s, solver or "exact"),
         "solver": solver or "exact",
         "rounds": rounds,
         "clients": table.clients,
@@ -245,13 +245,17 @@ def simulate(
         "mean_dropped_energy": float(table.dropped_energy.mean()),
         "outage_share": table.outage_share,
         "empty_rounds": table.empty_rounds,
+        "outage_latency_s": finite(template.outage_limit_s),
         "virtual_queue_next": table.final_queue,
     }
 
 
-def _summary(table: Rounds, smallest_target_s: float | None, solver: str) -> str:
+def _summary(
+    table: Rounds, smallest_target_s: float | None, reachable: bool, limit_s: float, solver: str
+) -> str:
     """One sentence: whether the mean latency meets the target, and if not, why."""
     mean, target = format_duration(table.mean_latency_s), format_duration(table.latency_target_s)
+    limit = format_duration(limit_s)
     if table.empty_rounds == len(table):
         remedy = (
             "raise outage_latency_s"
@@ -260,23 +264,35 @@ def _summary(table: Rounds, smallest_target_s: float | None, solver: str) -> str
         )
         return (
             "Every client is in outage in every round: none can send one rank over the whole band "
-            f"in time for the target of {target}; {remedy}."
+            f"within the outage limit of {limit}, which each round waits in vain, for the target "
+            f"of {target}; {remedy}."
         )
-    if smallest_target_s is not None:
-        smallest = format_duration(smallest_target_s)
+    waits = ""
+    if table.empty_rounds:
+        waits = (
+            f"; in {table.empty_rounds} of {len(table)} rounds every client was in outage, and the "
+            f"round waited {limit} in vain"
+        )
+    if not reachable:
+        smallest = (
+            "no target can be, for no client has a signal in too many rounds"
+            if smallest_target_s is None
+            else f"with one rank from every client the smallest target that can is "
+            f"{format_duration(smallest_target_s)}"
+        )
         return (
-            f"The target of {target} cannot be reached: with one rank from every client the "
-            f"smallest target that can is {smallest}; the mean latency was {mean}."
+            f"The target of {target} cannot be reached: {smallest}; the mean latency was "
+            f"{mean}{waits}."
         )
     if table.mean_latency_s <= table.latency_target_s:
-        return f"The mean latency of {mean} meets the target of {target}."
+        return f"The mean latency of {mean} meets the target of {target}{waits}."
     over = table.mean_latency_s / table.latency_target_s - 1.0
     cause = (
         "the queue is still filling, and more rounds or a smaller v bring it down"
         if solver == "exact"
         else f"{solver} does not heed the queue"
     )
-    return f"The mean latency of {mean} is {over:.1%} above the target of {target}: {cause}."
+    return f"The mean latency of {mean} is {over:.1%} above the target of {target}: {cause}{waits}."
 
 
 def _csv(table: Rounds) -> str:
