@@ -42,6 +42,7 @@ class FakeChannel:
 
     truth: FakeState
     estimate: FakeState
+    samples: int | None = None
 
     def observe(self, round_index: int, clients: Any = None) -> "FakeChannel":
         return self

@@ -1,6 +1,6 @@
 """One round by hand: who is charged what, who is late, what the planner may know."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,11 +94,77 @@ def test_late_while_computing_charges_only_the_part_done() -> None:
         assert entry["flops"] == pytest.approx(2.5)
 
 
-def test_no_signal() -> None:
-    with pytest.raises(InfeasibleError, match="client 1 has no uplink signal"):
-        run_round(make_context((1.0, 1.0), truth=(1.0, 0.0), least_downlink=1.0), begin())
-    with pytest.raises(InfeasibleError, match="broadcast cannot reach"):
-        run_round(make_context((1.0, 1.0), truth=(1.0, 0.0)), begin())
+def test_no_signal_leaves_a_client_out_with_the_reason() -> None:
+    """The planner believed in client 1; on the true channel nothing reaches it."""
+    outcome = run_round(make_context((1.0, 1.0), truth=(1.0, 0.0)), begin())
+    alone = run_round(make_context((1.0, 1.0)), begin()).record["clients"][0]
+    record = outcome.record
+    assert record["skipped"] == {"1": "has no signal in this round"}
+    assert [entry["client"] for entry in record["clients"]] == [0]
+    assert record["clients"][0] == alone
+    assert record["latency_s"] == alone["broadcast_s"] + alone["compute_s"] + alone["upload_s"]
+    assert torch.equal(outcome.state.adapter["x"], torch.zeros(2))
+
+
+def test_a_share_that_carries_nothing_leaves_a_client_out() -> None:
+    class Starving(EqualPlanner):
+        def plan(self, view: Any, state: Any) -> Any:
+            plan = super().plan(view, state)
+            first, *rest = plan.clients
+            return replace(plan, clients=(replace(first, bandwidth_hz=0.0), *rest))
+
+    record = run_round(make_context(planner=Starving()), begin()).record
+    assert record["skipped"] == {"0": "has no uplink at its share of the band in this round"}
+    assert [entry["client"] for entry in record["clients"]] == [1, 2]
+
+
+@dataclass(frozen=True)
+class Patient(EqualPlanner):
+    """Waits for seven seconds where nobody can send."""
+
+    def idle_s(self, view: Any) -> float:
+        return 7.0
+
+
+class Hopeless(EqualPlanner):
+    def plan(self, view: Any, state: Any) -> Any:
+        raise InfeasibleError("No plan serves this cohort.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "reason"),
+    [
+        ({}, 10.0, "has no signal in this round"),
+        ({"sample_interval_s": 3.0}, 3.0, "has no signal in this round"),
+        ({"planner": Patient()}, 7.0, "has no signal in this round"),
+        ({"planner": Patient(), "deadline_s": 60.0}, 60.0, "has no signal in this round"),
+        ({"planner": Hopeless(), "efficiency": (1.0, 2.0)}, 10.0, "No plan serves this cohort"),
+        ({"efficiency": (1.0, 2.0), "truth": (0.0, 0.0)}, 10.0, "has no signal in this round"),
+    ],
+    ids=["interval", "other interval", "planner", "deadline", "infeasible", "truth"],
+)
+def test_a_round_in_which_nobody_can_send(
+    changes: dict[str, Any], seconds: float, reason: str
+) -> None:
+    """It is charged its waiting time, recorded as skipped, and the next round follows."""
+    context = make_context(**{"efficiency": (0.0, 0.0), **changes})
+    before = begin()
+    outcome = run_round(context, before)
+    record, state = outcome.record, outcome.state
+    assert (record["latency_s"], record["idle_s"]) == (seconds, seconds)
+    assert record["skipped"] == {"0": reason, "1": reason}
+    assert (record["clients"], record["straggler"], record["train_loss"]) == ([], None, None)
+    assert (record["uplink_bits"], record["downlink_bits"], record["energy_j"]) == (0, 0, 0)
+    assert torch.equal(state.adapter["x"], before.adapter["x"])
+    assert (state.rounds_done, state.clock.time_s) == (1, seconds)
+    assert state.planner == {"rounds": 1}
+    assert not context.backend.asked  # type: ignore[attr-defined]
+
+
+def test_no_client_means_the_planner_is_not_asked() -> None:
+    planner = EqualPlanner()
+    run_round(make_context((0.0, 0.0), planner=planner), begin())
+    assert not planner.seen
 
 
 def test_no_signal_with_a_deadline_costs_only_that_client() -> None:

@@ -70,13 +70,14 @@ def summarise(
         "rounds": len(records),
         "stopped": state.stopped,
         "start_test_loss": state.start_loss,
-        "final_test_loss": records[-1]["test_loss"],
+        "final_test_loss": records[-1]["test_loss"] if records else state.start_loss,
         "scores": _scores(world, state),
         "virtual_time_s": state.clock.time_s,
         "energy_j": state.clock.energy_j,
         "uplink_bits": sum(record["uplink_bits"] for record in records),
         "downlink_bits": sum(record["downlink_bits"] for record in records),
         **_of_main_server(records),
+        **_idle(records),
         **ending(records, [device.name for device in world.devices]),
         "sample": shown[0] if shown else None,
     }
@@ -84,8 +85,8 @@ def summarise(
 
 def _of_main_server(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Work and energy of the main server of a split model; no entries without one."""
-    keys = [cost.key for cost in SERVER_COSTS if records and cost.key in records[0]]
-    return {key: sum(record[key] for record in records) for key in keys}
+    keys = [cost.key for cost in SERVER_COSTS if any(cost.key in record for record in records)]
+    return {key: sum(record.get(key, 0.0) for record in records) for key in keys}
 
 
 def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:
@@ -94,3 +95,9 @@ def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:
     return {
         name: {"before": before[name], "after": after[name], "examples": judged} for name in before
     }
+
+
+def _idle(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Rounds in which nobody could send, and their time [s]; no entries without one."""
+    waited = [record["idle_s"] for record in records if "idle_s" in record]
+    return {"idle_rounds": len(waited), "idle_s": sum(waited)} if waited else {}

@@ -12,7 +12,7 @@ from airtune import __version__
 from airtune.config import MOST_ROUNDS, ExperimentConfig, StopSection, check, read_config
 from airtune.config_section import Section
 from airtune.config_text import resolved_yaml
-from airtune.errors import AirtuneError, InfeasibleError, InputError
+from airtune.errors import InputError
 from airtune.experiment.closing import finish
 from airtune.experiment.folder_lock import locked, reserved
 from airtune.experiment.offline import offline_stages
@@ -22,8 +22,8 @@ from airtune.experiment.run import Run
 from airtune.experiment.world import World, build_world
 from airtune.federated.checkpoint import ServerState, list_checkpoints, newest_checkpoint
 from airtune.federated.loop import StopRule, run_rounds
+from airtune.federated.outlook import first_start, notice_of_wait
 from airtune.federated.record import RunFolder
-from airtune.federated.round import start_round
 from airtune.files import make_folder, write_json_atomic, write_text_atomic
 from airtune.tuning.adapter import load_state
 from airtune.wireless.channel import channel_source
@@ -105,13 +105,15 @@ class Experiment:
             config, evidence = offline_stages(self.config, listener.notice)
             world = build_world(config, trains=True)
             state = world.start()
-            _refuse_hopeless(world, state)
+            first = first_start(world.context, state, config.rounds)
             run_folder = RunFolder(path)
             _create(run_folder, world)
             for name, table in evidence.items():
                 write_json_atomic(path / name, table)
             run_folder.clean()
             run_folder.save(state)
+            for sentence in notice_of_wait(first, config.rounds):
+                listener.notice(sentence)
             return _run(world, state, run_folder, listener)
 
     @classmethod
@@ -141,14 +143,6 @@ class Experiment:
                 _tell_schedule(config, listener)
                 state = replace(state, stopped=None)
             return _run(world, state, run.folder, listener)
-
-
-def _refuse_hopeless(world: World, state: ServerState) -> None:
-    """Plan round 1 before anything is written: a cell that serves nobody is wrong input."""
-    try:
-        start_round(world.context, state)
-    except InfeasibleError as error:
-        raise AirtuneError(str(error)) from None
 
 
 def _with_rounds(run: Run, more: int, until: int | None) -> ExperimentConfig:

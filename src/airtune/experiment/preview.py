@@ -1,6 +1,7 @@
 """`--dry-run`: cell, shards, memory and the first plan, and how long the whole may take."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,17 @@ import numpy as np
 from airtune.experiment.world import World
 from airtune.federated.backend import InProcess
 from airtune.federated.charging import expected_charges
-from airtune.federated.round import start_round, tasks_of
+from airtune.federated.context import RoundStart
+from airtune.federated.outlook import first_start, notice_of_wait
+from airtune.federated.round import tasks_of
 from airtune.round_plan import MAIN_SERVER
 from airtune.tuning.base_model import usable_cores
 
 
 def preview(world: World) -> dict[str, Any]:
-    """The first round as it would be charged, without training more than a step or two."""
+    """The first round with a client as it would be charged; trains no more than a step or two."""
     state, context, config = world.unmeasured_start(), world.context, world.config
-    start = start_round(context, state)
+    start = first_start(context, state, config.rounds)
     places = np.hypot(*start.truth.position_m[:, :2].T)
     rows = []
     for charge in expected_charges(context, start):
@@ -44,23 +47,26 @@ def preview(world: World) -> dict[str, Any]:
         "adapter_parameters": world.work.of(1, 1).adapter_parameters,
         "train_rows": len(world.shards.train),
         "test_rows": len(world.shards.test),
-        "uplink_bits": rows[0]["uplink_bits"],
+        "uplink_bits": rows[0]["uplink_bits"] if rows else 0,
         "latency_s": start.plan.predicted_latency_s,
         "lower_bound_s": start.plan.lower_bound_s,
         "message": start.plan.message,
         "rounds": config.rounds,
         "virtual_time_s": start.plan.predicted_latency_s * config.rounds,
-        "real_s": _real_seconds(world, len(rows)),
+        "real_s": _real_seconds(world, start),
         "skipped": {str(client): reason for client, reason in start.plan.skipped.items()},
         "clients": rows,
-        "notices": world.notices,
+        "notices": [*world.notices, *notice_of_wait(start, config.rounds)],
     }
 
 
-def _real_seconds(world: World, cohort: int) -> float:
+def _real_seconds(world: World, start: RoundStart) -> float:
     """Rounds x clients x steps at the pace of one client's first round, evaluation included."""
     state, context = world.unmeasured_start(), world.context
-    tasks = tasks_of(context, state, start_round(context, state))
+    cohort = len(start.plan.clients)
+    # Also where all of them will fall silent in this round.
+    start = replace(start, silent=frozenset())
+    tasks = tasks_of(context, replace(state, rounds_done=start.charges.round_index), start)
     # One client, and the main server where there is one.
     sample = [task for task in tasks if task.client in (tasks[0].client, MAIN_SERVER)]
     began = time.perf_counter()

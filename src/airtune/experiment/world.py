@@ -244,6 +244,7 @@ def _context(
         seed=config.seed,
         evaluate=_evaluator(side, backend),
         watch=side.watch,
+        sample_interval_s=config.cell.round_interval_s,
     )
 
 

@@ -14,10 +14,10 @@ from airtune.cost.latency import (
     round_latency,
     transfer_delay,
 )
-from airtune.errors import InfeasibleError
 from airtune.federated.backend import ClientReport
 from airtune.federated.charges import IN_TIME, LATE, SILENT, ChargedRound, ClientCharge
 from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.idle import charge_idle_round, without_unreachable
 from airtune.federated.split_charging import charge_split_round
 from airtune.quantities import FloatArray
 from airtune.wireless.channel import ChannelState
@@ -49,15 +49,23 @@ def charge_round(
     """Charge every scheduled client with the TRUE channel and the bytes really encoded.
 
     At a deadline work stops: charged are the seconds spent and the bits on the air by then. A
-    silent client has received the broadcast and does nothing more.
+    silent client has received the broadcast and does nothing more. A round without clients is
+    charged its waiting time.
     """
+    if not start.plan.clients:
+        return charge_idle_round(start)
     if start.plan.main_server is not None:
         return charge_split_round(context, start, reports)
     return _charge_clients(context, start, reports)
 
 
 def expected_charges(context: RoundContext, start: RoundStart) -> Sequence[ClientCharge]:
-    """What the round's clients will be charged if all answer as predicted, and with no deadline."""
+    """What the round's clients will be charged if all answer as predicted, and with no deadline.
+
+    Clients that would then never finish are left out.
+    """
+    plan = without_unreachable(context, start.charges, start.truth, start.plan)
+    start = replace(start, plan=plan)
     split = start.charges.split
     reports = {
         plan.client: ClientReport(
@@ -97,7 +105,6 @@ def _charge_clients(
         compute_delay(flops, speeds),
         transfer_delay(bits, rate_bps),
     )
-    _refuse_endless(context, start, whole)
     silent = np.array([answer is None for answer in answers])
     latency = _round_latency(whole, context.deadline_s, silent)
     spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
@@ -124,24 +131,6 @@ def _charge_clients(
         for k, plan in enumerate(plans)
     ]
     return ChargedRound(charged, latency, downlink_bits)
-
-
-def _refuse_endless(context: RoundContext, start: RoundStart, delays: StageDelays) -> None:
-    """Without a deadline, a client without signal would stop the clock for ever."""
-    if context.deadline_s is not None:
-        return
-    number = start.charges.round_index + 1
-    if not np.isfinite(delays.broadcast_s).all():
-        raise InfeasibleError(
-            f"In round {number} the broadcast cannot reach every client (one of them has no "
-            "signal): set deadline_s, so that the round can end without it."
-        )
-    for plan, upload_s in zip(start.plan.clients, delays.upload_s, strict=True):
-        if not np.isfinite(upload_s):
-            raise InfeasibleError(
-                f"In round {number} {context.names[plan.client]} has no uplink signal and would "
-                "never finish: set deadline_s, so that the round can end without it."
-            )
 
 
 def _round_latency(

@@ -22,7 +22,11 @@ from airtune.wireless.channel import Channel, ChannelState
 
 @dataclass(frozen=True)
 class RoundContext:
-    """What stays the same from round to round. Arrays have the axis [client], all registered."""
+    """What stays the same from round to round. Arrays have the axis [client], all registered.
+
+    `sample_interval_s` lies between the channels of two rounds, which a round without clients lasts
+    where nothing else limits it.
+    """
 
     method: Method
     backend: Backend
@@ -40,14 +44,16 @@ class RoundContext:
     seed: int
     evaluate: Callable[[Mapping[str, Tensor]], Evaluation]
     watch: Stopwatch = field(default_factory=Stopwatch)
+    sample_interval_s: float = 10.0
 
 
 @dataclass(frozen=True)
 class RoundStart:
-    """What is settled before anybody trains."""
+    """What is settled before anybody trains; a plan without clients waits for `idle_s`."""
 
     cohort: NDArray[np.int64]
     silent: frozenset[int]
     truth: ChannelState
     charges: RoundCharges
     plan: Plan
+    idle_s: float = 0.0

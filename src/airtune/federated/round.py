@@ -18,9 +18,17 @@ from airtune.federated.charging import broadcast_delays, charge_round, downlink_
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import draw_cohort, draw_dropouts
 from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.idle import (
+    NO_SIGNAL,
+    SILENT_CELL,
+    idle_plan,
+    idle_seconds,
+    nobody_can_send,
+    without_unreachable,
+)
 from airtune.federated.method import Exchange, Method, PlanningView
 from airtune.federated.replies import carried_over, reported
-from airtune.round_plan import MAIN_SERVER, ClientPlan
+from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import Update
 from airtune.update.codec import Codec
@@ -59,19 +67,42 @@ def planning_view(context: RoundContext, index: int) -> PlanningView:
 
 
 def start_round(context: RoundContext, state: ServerState) -> RoundStart:
-    """Draw the cohort, observe the channel and plan; what `--dry-run` shows of a round."""
-    index = state.rounds_done
-    view = planning_view(context, index)
-    plan = context.method.planner.plan(view, state.planner)
-    if not plan.clients:
-        reasons = "; ".join(sorted(set(plan.skipped.values()))) or plan.message
-        raise InfeasibleError(
-            f"Round {index + 1} has no client to schedule ({reasons}): give more bandwidth, "
-            "more transmit power or a later deadline."
-        )
-    silent = draw_dropouts(context.cohort, view.cohort, context.seed, index)
+    """Draw the cohort, observe the channel and plan; what `--dry-run` shows of a round.
+
+    The plan has no clients where none can send. Raises InfeasibleError as the planner does.
+    """
+    view = planning_view(context, state.rounds_done)
+    if nobody_can_send(view):
+        return _settled(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
+    return _settled(context, view, context.method.planner.plan(view, state.planner))
+
+
+def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
+    """`start_round`; a round for which there is no plan waits for the next one.
+
+    A cohort or a channel that no plan can serve may be followed by one that has a plan.
+    """
+    try:
+        return start_round(context, state)
+    except InfeasibleError as error:
+        view = planning_view(context, state.rounds_done)
+        return _settled(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
+
+
+def _settled(context: RoundContext, view: PlanningView, plan: Plan) -> RoundStart:
+    """The plan on the true channel, without whom nothing would reach and nobody could wait for."""
+    index = view.round_index
+    charges = context.charges.in_round(index)
     truth = context.channel.observe(index, view.cohort).truth
-    return RoundStart(view.cohort, silent, truth, context.charges.in_round(index), plan)
+    if context.deadline_s is None and plan.clients:
+        plan = without_unreachable(context, charges, truth, plan)
+    idle_s = 0.0
+    if not plan.clients:
+        idle_s = idle_seconds(context, view)
+        reasons = {int(c): plan.skipped.get(int(c), plan.message) for c in view.cohort}
+        plan = replace(plan, skipped=reasons, predicted_latency_s=idle_s)
+    silent = draw_dropouts(context.cohort, view.cohort, context.seed, index)
+    return RoundStart(view.cohort, silent, truth, charges, plan, idle_s)
 
 
 def _whole_plan(context: RoundContext, client: int) -> ClientPlan:
@@ -84,6 +115,8 @@ def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> li
     The main server has the adapter itself, so what it is given is never charged.
     """
     downlink, plan = context.method.downlink, start.plan
+    if not plan.clients:
+        return []
     broadcast = downlink.encode(state.adapter, plan.broadcast)
     parties = [(entry, broadcast) for entry in plan.clients if entry.client not in start.silent]
     if parties and plan.main_server is not None:
@@ -105,11 +138,11 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
     """Run one round to its record."""
     stage = context.watch.stage
     with stage("plan"):
-        start = start_round(context, state)
+        start = start_or_wait(context, state)
     with stage("encode"):
         tasks = tasks_of(context, state, start)
     with stage("tune"):
-        reports = {report.client: report for report in context.backend.run(tasks)}
+        reports = {report.client: report for report in context.backend.run(tasks)} if tasks else {}
     with stage("plan"):
         charged = charge_round(context, start, reports)
     arrived = [task for task in tasks if task.client in charged.in_time]
@@ -193,14 +226,17 @@ def _record(
     heard = [reports[charge.plan.client] for charge in clients if charge.plan.client in reports]
     losses = [(context.weights[report.client], report.train_loss) for report in heard]
     total = sum(weight for weight, _ in losses)
-    extras = {"plan": start.plan.extras} if start.plan.extras else {}
+    extras: dict[str, Any] = {"plan": start.plan.extras} if start.plan.extras else {}
+    if not clients:
+        extras["idle_s"] = latency.latency_s
+    last = clients[latency.straggler].plan.client if clients else None
     return {
         "round": state.rounds_done + 1,
         "virtual_time_s": state.clock.time_s + latency.latency_s,
         "latency_s": latency.latency_s,
         "planned_latency_s": start.plan.predicted_latency_s,
-        "straggler": clients[latency.straggler].plan.client,
-        "straggler_stage": latency.stage,
+        "straggler": last,
+        "straggler_stage": latency.stage or None,
         "train_loss": float(sum(w * x for w, x in losses) / total) if losses else None,
         "test_loss": evaluation.loss,
         "uplink_bits": sum(charge.uplink_bits for charge in clients),

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from airtune.cost.energy import client_energy
 from airtune.cost.latency import RoundLatency, furthest_behind, straggler_of, transfer_delay
 from airtune.cost.timeline import SERVER, STAGES, WAIT, Timeline
-from airtune.errors import InfeasibleError
 from airtune.federated.backend import ClientReport
 from airtune.federated.charges import IN_TIME, LATE, SILENT, ChargedRound, ClientCharge
 from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.split_costs import RoundRates, SplitRoundCosts
 from airtune.round_plan import ClientPlan, SubchannelShare
 from airtune.tuning.cut_link import StepBits
+from airtune.wireless.channel import ChannelState
 
 MAIN_UPLINK, MAIN_DOWNLINK = ("activations", "hidden_gradient"), ("hidden", "gradient")
 COMPUTING = ("forward", "head", "backward")
@@ -76,6 +76,20 @@ def charge_split_round(
     return ChargedRound(charges, latency, down, extra)
 
 
+def split_rates(
+    context: RoundContext, costs: SplitRoundCosts, truth: ChannelState, plans: Sequence[ClientPlan]
+) -> RoundRates:
+    """What the planned subchannels, powers and shares are worth on this channel."""
+    clients = np.array([plan.client for plan in plans], dtype=np.int64)
+    return costs.rates(
+        plans,
+        truth.uplink(context.tx_power_w).select(clients),
+        context.tx_power_w[clients],
+        context.bandwidth_hz,
+        truth.downlink().select(clients).rate(np.full(len(plans), context.bandwidth_hz)),
+    )
+
+
 def _as_it_was(
     context: RoundContext,
     start: RoundStart,
@@ -84,15 +98,7 @@ def _as_it_was(
     silent: NDArray[np.bool_],
 ) -> _Round:
     plans, charges = start.plan.clients, start.charges
-    clients = np.array([plan.client for plan in plans], dtype=np.int64)
-    band = np.full(len(plans), context.bandwidth_hz)
-    rates = costs.rates(
-        plans,
-        start.truth.uplink(context.tx_power_w).select(clients),
-        context.tx_power_w[clients],
-        context.bandwidth_hz,
-        start.truth.downlink().select(clients).rate(band),
-    )
+    rates = split_rates(context, costs, start.truth, plans)
     active = [plan for plan in plans if plan.client in reports]
     predicted = charges.model.as_other_model
     messages = {
@@ -101,7 +107,6 @@ def _as_it_was(
     bits = {p.client: charges.charged_bits(p, reports[p.client].payload) for p in active}
     broadcast_bits = charges.downlink_bits(start.plan.broadcast)
     whole = _with_silent(costs, active, rates, messages, bits, broadcast_bits, silent)
-    _refuse_endless(context, start, whole, rates)
     spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
     return _Round(whole, spent, messages, bits, rates)
 
@@ -131,21 +136,6 @@ def _with_silent(
     seconds[:, ~silent] = part.seconds
     seconds[0, silent] = broadcast_s
     return Timeline(part.stages, part.step, seconds)
-
-
-def _refuse_endless(
-    context: RoundContext, start: RoundStart, whole: Timeline, rates: RoundRates
-) -> None:
-    """Without a deadline, a client without signal would stop the clock for ever."""
-    if context.deadline_s is not None or np.isfinite(whole.finish_s).all():
-        return
-    plans = start.plan.clients
-    mute = [k for k in range(len(plans)) if min(rates.main_bps[k], rates.federated_bps[k]) <= 0]
-    who = context.names[plans[mute[0]].client] if mute else "a client"
-    raise InfeasibleError(
-        f"In round {start.charges.round_index + 1} {who} has no signal and would never finish: "
-        "set deadline_s, so that the round can end without it."
-    )
 
 
 def _latency(whole: Timeline, deadline_s: float | None, silent: NDArray[np.bool_]) -> RoundLatency:

@@ -45,7 +45,7 @@ class BandwidthPlanner(Planner):
     baseline that any allocation must beat. `ranks` gives each client a LoRA rank of its own.
 
     A client that cannot make the deadline even with the whole band to itself is left out and
-    said so; without a deadline, a client without signal is an error.
+    said so; without a deadline, one without signal.
     """
 
     bandwidth: str = "minmax"

@@ -7,7 +7,7 @@ import numpy as np
 
 from airtune.allocation.solve import Status
 from airtune.cost.latency import transfer_delay
-from airtune.errors import InfeasibleError
+from airtune.federated.idle import NO_SIGNAL, mute
 from airtune.federated.method import PlanningView
 from airtune.round_plan import ClientPlan, Plan
 from airtune.wireless.rate import Links
@@ -30,7 +30,7 @@ class Reach:
         """Leave out whoever cannot make the deadline with the whole band to itself.
 
         `plans` are the loads to judge by, one for each client of the cohort; by default all of it.
-        Raises InfeasibleError for a client without signal where there is no deadline.
+        Without a deadline, those without signal are left out.
         """
         skipped = _out_of_reach(view, plans)
         kept = [i for i, client in enumerate(view.cohort) if int(client) not in skipped]
@@ -43,15 +43,10 @@ class Reach:
 
 
 def _out_of_reach(view: PlanningView, plans: Sequence[ClientPlan]) -> dict[int, str]:
-    silent = view.uplink.limit_bps() <= 0
+    uplink_bps = view.uplink.limit_bps()
+    silent = mute(uplink_bps, view.downlink_bps if len(view.downlink_bps) else uplink_bps)
     if view.deadline_s is None:
-        if silent.any():
-            name = view.names[int(np.flatnonzero(silent)[0])]
-            raise InfeasibleError(
-                f"In round {view.round_index + 1} {name} has no uplink signal and would never "
-                "finish: set deadline_s to go on without it, or raise its transmit power."
-            )
-        return {}
+        return {int(view.cohort[i]): NO_SIGNAL for i in np.flatnonzero(silent)}
     plans = plans or [view.full_plan(position) for position in range(len(view.cohort))]
     fixed_s = view.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
     bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)

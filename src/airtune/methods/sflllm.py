@@ -14,6 +14,7 @@ from airtune.allocation.solve import OPTIMALITY, Solution, Status
 from airtune.allocation.split_training import SplitPlan
 from airtune.cost.latency import straggler_of
 from airtune.errors import InfeasibleError, InputError
+from airtune.federated.idle import NO_SIGNAL
 from airtune.federated.method import Method, Planner, PlannerState, PlanningView
 from airtune.federated.split_costs import SplitSystem
 from airtune.methods.own_points import OwnPointSearch
@@ -140,15 +141,9 @@ class SflllmPlanner(Planner):
 
 
 def _within_reach(view: PlanningView) -> tuple[list[int], dict[int, str]]:
-    """Positions that can be planned for; without a deadline a client without signal is an error."""
+    """Positions that can be planned for, and the others with the reason."""
     mute = silent(view)
-    if mute.any() and view.deadline_s is None:
-        name = view.names[int(np.flatnonzero(mute)[0])]
-        raise InfeasibleError(
-            f"In round {view.round_index + 1} {name} has no signal and would never finish: set "
-            "deadline_s to go on without it, or raise its transmit power."
-        )
-    skipped = {int(view.cohort[i]): "has no signal" for i in np.flatnonzero(mute)}
+    skipped = {int(view.cohort[i]): NO_SIGNAL for i in np.flatnonzero(mute)}
     return [int(i) for i in np.flatnonzero(~mute)], skipped
 
 

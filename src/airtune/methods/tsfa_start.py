@@ -17,12 +17,14 @@ from airtune.allocation.lyapunov import least_mean_latency_s
 from airtune.allocation.sparsity import exact
 from airtune.allocation.sparsity_problem import SparsityProblem
 from airtune.errors import InputError
+from airtune.federated.idle import nobody_can_send
 from airtune.federated.method import PlanningView, Settled
 from airtune.methods.tsfa_planner import TsfaPlanner
 from airtune.quantities import format_duration
 
 ROUNDS = 8
-"""Channels looked at: as many first rounds."""
+"""Channels looked at: those of as many first rounds in which a client can send."""
+LOOKED_AT = 10_000
 QUEUE_TARGETS = 2.0
 """The derived V lets the queue settle at so many targets: it fills within a few rounds, and the
 mean latency is off by at most its change over the number of rounds."""
@@ -61,13 +63,27 @@ def settle(planner: TsfaPlanner, view: Callable[[int], PlanningView]) -> Settled
 
 
 def _first(view: Callable[[int], PlanningView]) -> list[PlanningView]:
-    """The first rounds; fewer where a replayed channel ends."""
-    views = [view(0)]
-    for index in range(1, ROUNDS):
+    """The first rounds in which anybody can send; fewer where a replayed channel ends.
+
+    A trace may begin with a long idle stretch, so `LOOKED_AT` rounds are searched at most.
+    """
+    views: list[PlanningView] = []
+    for index in range(LOOKED_AT):
         try:
-            views.append(view(index))
+            seen = view(index)
         except InputError:
+            if index == 0:
+                raise
             break
+        if not nobody_can_send(seen):
+            views.append(seen)
+        if len(views) == ROUNDS:
+            break
+    if not views:
+        raise InputError(
+            "cell", f"without a client in reach in the first {index + 1} rounds",
+            "able to carry an update", "set soft_tsfa.latency_target_s, v and virtual_queue",
+        )  # fmt: skip
     return views
 
 

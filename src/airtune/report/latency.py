@@ -6,7 +6,7 @@ from typing import Any
 
 from airtune.report.style import PALETTE, Panel, count_rounds, figure
 from airtune.report.view import STAGES, Records, RunView, entries
-from airtune.report.waiting import IDLE, last_clients, stage_seconds, together, waited_for
+from airtune.report.waiting import IDLE, NOBODY, last_clients, stage_seconds, together, waited_for
 
 SAME = 1e-6
 """Planned and charged latency that differ by less are one number."""
@@ -81,7 +81,7 @@ def _label(record: Mapping[str, Any]) -> str:
 
 def _stages_of(spent: Sequence[Mapping[str, float]]) -> list[str]:
     """The stages [words] that took any time, in the order of a round."""
-    order = [*(words for _, words in STAGES), IDLE]
+    order = [*(words for _, words in STAGES), IDLE, NOBODY]
     return [words for words in order if any(seconds.get(words, 0.0) > 0 for seconds in spent)]
 
 

@@ -15,7 +15,9 @@ from airtune.report.view import RunView
 
 
 def run_panels(view: RunView) -> dict[str, list[Panel]]:
-    """Every figure of a run's page, by section."""
+    """Every figure of a run's page, by section; none before round 1."""
+    if not view.records:
+        return {}
     curve = Curve(view.summary["method"], [(view.summary["start_test_loss"], view.records)])
     optional = [planned_against_charged(view)]
     place = cell_map(view)

@@ -11,7 +11,7 @@ from airtune.report.view import Records, RunView, numbers
 SHOWN_ELSEWHERE = {
     "round", "virtual_time_s", "latency_s", "planned_latency_s", "straggler", "straggler_stage",
     "train_loss", "test_loss", "uplink_bits", "downlink_bits", "energy_j", "skipped", "clients",
-    "latency_target_s", "server_s", "server_flops", "server_energy_j",
+    "latency_target_s", "idle_s", "server_s", "server_flops", "server_energy_j",
 }  # fmt: skip
 GROUPS = {
     "Virtual queue": ("virtual_queue_s",),
@@ -118,8 +118,9 @@ def constraint_panels(view: RunView) -> list[Panel]:
     """Constraints that bind over the whole run, as the path of what they limit."""
     panels = []
     # A target that was derived before round 1 is in the records, not in the experiment.
-    plan = view.records[0].get("plan", {})
-    target_s = plan.get("latency_target_s", view.limits.get("latency_target_s"))
+    derived = [r["plan"]["latency_target_s"] for r in view.records
+               if "latency_target_s" in r.get("plan", {})]  # fmt: skip
+    target_s = derived[0] if derived else view.limits.get("latency_target_s")
     if target_s is not None:
         panels.append(_mean_latency(view, target_s))
     if "pruning_budget" in view.limits and any(_pruning(view)):
@@ -146,9 +147,11 @@ def _mean_latency(view: RunView, target_s: float) -> Panel:
 
 
 def _pruning(view: RunView) -> list[float]:
-    """Mean pruning rate of every round, weighted as in the budget."""
+    """Mean pruning rate of every round with clients, weighted as in the budget."""
     means = []
     for record in view.records:
+        if not record["clients"]:
+            continue
         weights = [float(view.weights[entry["client"]]) for entry in record["clients"]]
         rates = [entry.get("pruning_rate", 0.0) for entry in record["clients"]]
         means.append(sum(w * r for w, r in zip(weights, rates, strict=True)) / sum(weights))
@@ -157,7 +160,8 @@ def _pruning(view: RunView) -> list[float]:
 
 def _mean_pruning(view: RunView, budget: float) -> Panel:
     made = figure("round", "mean pruning rate [share removed]")
-    made.add_scatter(x=view.rounds, y=_pruning(view), name="weighted mean", mode="lines+markers",
+    rounds = [record["round"] for record in view.records if record["clients"]]
+    made.add_scatter(x=rounds, y=_pruning(view), name="weighted mean", mode="lines+markers",
                      line=line(0))  # fmt: skip
     _limit(made, budget, f"budget {budget:g}")
     made.update_yaxes(range=[0, 1.15 * budget])

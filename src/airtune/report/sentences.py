@@ -8,7 +8,7 @@ from airtune.quantities import format_duration, format_quantity
 from airtune.report.decisions import constants
 from airtune.report.labels import quantity
 from airtune.report.latency import SAME, departure
-from airtune.report.view import RunView, entries
+from airtune.report.view import RunView, entries, idle_sentence
 from airtune.report.waiting import ending_sentences
 
 COUNTS = ("ranks", "blocks", "count", "1")
@@ -24,6 +24,7 @@ def run_sentences(view: RunView) -> list[str]:
 def summary_sentences(summary: Mapping[str, Any]) -> list[str]:
     """The summary in words, the same in the terminal and on the page."""
     told = [_learned(summary), *_scores(summary), _cost(summary), *ending_sentences(summary)]
+    told += [idle_sentence(summary)] if "idle_s" in summary else []
     if summary["stopped"]:
         told.append(f"It stopped early: {summary['stopped']}.")
     return told

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airtune.quantities import FloatArray
+from airtune.quantities import FloatArray, format_duration
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -47,6 +47,17 @@ def entries(records: Records) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for record in records:
         for entry in record["clients"]:
             yield record["round"], entry
+
+
+def idle_sentence(summary: Mapping[str, Any]) -> str:
+    """The rounds in which nobody could send, and their part of the time; nothing without one."""
+    if "idle_s" not in summary:
+        return ""
+    return (
+        f"In {summary['idle_rounds']} of {summary['rounds']} rounds nobody could send: "
+        f"{format_duration(summary['idle_s'])} of {format_duration(summary['virtual_time_s'])} are "
+        "waiting."
+    )
 
 
 def scheduled(records: Records) -> list[int]:

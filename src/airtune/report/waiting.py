@@ -15,6 +15,8 @@ TOGETHER = 1e-3
 OWN = ("broadcast_s", "compute_s", "upload_s", "download_s")
 """Stages in which a client itself is busy; in the others it waits for the server or for clients."""
 IDLE = "waiting for silent clients"
+NOBODY = "waiting, nobody can send"
+"""A round without clients; its record has `idle_s`."""
 WORTH_SAYING = 0.005
 """Stages that take a smaller share of the time than this are not named."""
 STAGE_WORDS = {
@@ -65,6 +67,8 @@ def _seconds(entry: Entry, keys: Iterable[str]) -> float:
 
 def stage_seconds(record: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of a round by stage [words], as the mean over the clients that it waited for."""
+    if "idle_s" in record:
+        return {NOBODY: record["idle_s"]}
     last = last_clients(record)
     seconds = {
         words: sum(entry.get(key, 0.0) for entry in last) / len(last)
@@ -151,6 +155,8 @@ def stage_words(stage: str | None) -> str:
 def waited_for(record: Mapping[str, Any], names: Sequence[str]) -> str:
     """`client 2 (pixel-9), computing`, or that all ended together, and mostly in which stage."""
     last = last_clients(record)
+    if "idle_s" in record:
+        return "nobody can send"
     if not last:
         return "-"
     spent = stage_seconds(record)

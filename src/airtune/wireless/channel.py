@@ -36,10 +36,12 @@ class Channel:
         clients: int,
         observe: Callable[[int, Clients], Observation],
         recording: Recording | None = None,
+        samples: int | None = None,
     ) -> None:
         """Made by `open_channel`; `observe` maps a round, and the clients that are asked for, to
-        what is true and what is known. `recording` is where both come from, if from a file."""
-        self.clients = clients
+        what is true and what is known. `recording` is where both come from, if from a file;
+        `samples` rounds show all that a recording or trace holds (None: drawn)."""
+        self.clients, self.samples = clients, samples
         self._observe = observe
         self._recording = recording
 
@@ -83,11 +85,13 @@ def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
         raise InputError("clients.count", clients, "at least 1")
     if settings.replay is not None:
         recording = read_recording(Path(settings.replay), clients)
-        return Channel(clients, lambda index, _: recording.observe(index), recording)
+        last = max(recording.observations)
+        return Channel(clients, lambda index, _: recording.observe(index), recording, last + 1)
     if settings.trace is not None:
-        truth: Truth = TracedCell(settings, clients, seed).state
-    else:
-        truth = DrawnCell(settings, clients, seed).state
+        traced = TracedCell(settings, clients, seed)
+        seen = _PlannerView(traced.state, settings, seed).observe
+        return Channel(clients, seen, samples=traced.samples)
+    truth: Truth = DrawnCell(settings, clients, seed).state
     return Channel(clients, _PlannerView(truth, settings, seed).observe)
 
 

@@ -116,6 +116,8 @@ def read_recording(path: Path, clients: int) -> Recording:
         int(label): Observation(*(_state(table, (row, view), clients) for view in range(2)))
         for row, label in enumerate(table["round"][:, 0, 0])
     }
+    if all(len(seen.truth.out_of_reach()) == clients for seen in observations.values()):
+        raise _unusable(path, "a client in reach in some round")
     return Recording(path.name, observations)
 
 

@@ -136,6 +136,7 @@ class TracedCell:
 
     Clients take the traces in turn. The first client of each trace begins at its first row; further
     ones begin at a drawn row, so that they do not move in step. Both directions use the efficiency.
+    Raises InputError where no trace that is used ever carries anything.
     """
 
     def __init__(self, settings: CellSettings, clients: int, seed: int) -> None:
@@ -149,6 +150,17 @@ class TracedCell:
         first = np.arange(clients) < len(self._traces)
         self._offset = np.where(first, 0, np.floor(starts * length)).astype(np.int64)
         self._length = length
+        if not any(self._traces[source].rate_bps.any() for source in set(self._source.tolist())):
+            raise InputError(
+                "cell.trace", ", ".join(map(str, _several(settings.trace))),
+                "a trace with a throughput above 0 in some row",
+                "nobody can ever send on it; choose other rows with cell.trace_where",
+            )  # fmt: skip
+
+    @property
+    def samples(self) -> int:
+        """Rounds after which every client has been through its trace."""
+        return int(self._length.max())
 
     def state(self, round_index: int, _: object = None) -> ChannelState:
         """The channel of everybody in a round; a sample of 0 leaves the client out of reach."""

@@ -1,0 +1,104 @@
+"""Clients that a round leaves out because nothing reaches them, and rounds that have no other.
+
+A round in which nobody can send is charged its waiting time, recorded as skipped, and the next one
+follows. It lasts `deadline_s` where there is one; else as long as the planner waits for clients in
+outage; else until the channel's next sample, `cell.round_interval_s` later, so that several such
+rounds add up to the time until a client can send again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.allocation.solve import Status
+from airtune.cost.latency import RoundLatency
+from airtune.federated.charges import ChargedRound, RoundCharges
+from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.method import PlanningView
+from airtune.federated.split_charging import split_rates
+from airtune.quantities import FloatArray
+from airtune.round_plan import Plan
+from airtune.wireless.channel import ChannelState
+
+NO_SIGNAL = "has no signal in this round"
+SILENT_CELL = "no client has a signal"
+NO_UPLINK = "has no uplink at its share of the band in this round"
+_LEAST_BPS = 1e-9
+"""Below this rate a single bit takes decades."""
+
+
+def mute(uplink_bps: FloatArray, downlink_bps: FloatArray) -> NDArray[np.bool_]:
+    """Clients whose link carries nothing in one of the directions."""
+    return ~((uplink_bps > _LEAST_BPS) & (downlink_bps > _LEAST_BPS))
+
+
+def nobody_can_send(view: PlanningView) -> bool:
+    """Whether no client of the cohort has a link, as far as the planner can know."""
+    down = view.downlink_bps if len(view.downlink_bps) else np.full(len(view.cohort), np.inf)
+    return bool(mute(view.uplink.limit_bps(), down).all())
+
+
+def idle_plan(view: PlanningView, reason: str, message: str) -> Plan:
+    """The plan of a round that waits: every client of the cohort is left out for one reason."""
+    skipped = {int(client): reason for client in view.cohort}
+    return Plan((), 0.0, None, Status.INFEASIBLE, message, skipped)
+
+
+def without_unreachable(
+    context: RoundContext, charges: RoundCharges, truth: ChannelState, plan: Plan
+) -> Plan:
+    """The plan without clients that would never finish, on the true channel and with no deadline.
+
+    Such a client gets no broadcast or cannot send its update, so it is not waited for, and nothing
+    is charged for it. Its share of the band stays unused.
+    """
+    skipped = _unreachable(context, charges, truth, plan)
+    if not skipped:
+        return plan
+    clients = tuple(entry for entry in plan.clients if entry.client not in skipped)
+    return replace(
+        plan,
+        clients=clients,
+        skipped=dict(sorted({**plan.skipped, **skipped}.items())),
+        main_server=plan.main_server if clients else None,
+    )
+
+
+def _unreachable(
+    context: RoundContext, charges: RoundCharges, truth: ChannelState, plan: Plan
+) -> Mapping[int, str]:
+    """Client -> reason."""
+    plans = plan.clients
+    clients = np.array([entry.client for entry in plans], dtype=np.int64)
+    down_bps = truth.downlink().select(clients).rate(np.full(len(plans), context.bandwidth_hz))
+    if plan.main_server is not None and charges.split is not None:
+        rates = split_rates(context, charges.split, truth, plans)
+        up_bps = np.minimum(rates.main_bps, rates.federated_bps)
+        down_bps = np.minimum(down_bps, rates.gradient_bps)
+    else:
+        bands = np.array([entry.bandwidth_hz for entry in plans])
+        up_bps = truth.uplink(context.tx_power_w).select(clients).rate(bands)
+    limit_bps = truth.uplink(context.tx_power_w).select(clients).limit_bps()
+    return {
+        int(clients[k]): NO_SIGNAL if mute(limit_bps, down_bps)[k] else NO_UPLINK
+        for k in np.flatnonzero(mute(up_bps, down_bps))
+    }
+
+
+def idle_seconds(context: RoundContext, view: PlanningView) -> float:
+    """How long a round without clients lasts [s]; the module says why."""
+    if context.deadline_s is not None:
+        return context.deadline_s
+    own_s = context.method.planner.idle_s(view)
+    return context.sample_interval_s if own_s is None else own_s
+
+
+def charge_idle_round(start: RoundStart) -> ChargedRound:
+    """Waiting time, and nothing else."""
+    latency = RoundLatency(start.idle_s, 0, "", np.zeros(0, dtype=np.bool_))
+    extra = {} if start.charges.split is None else dict.fromkeys(
+        ("server_s", "server_flops", "server_energy_j"), 0.0
+    )  # fmt: skip
+    return ChargedRound((), latency, 0, extra)
