@@ -23,8 +23,16 @@ from airtune.tuning.tuner import FullTuner, Tuner, TuningContext, TuningJob
 from airtune.update.codec import DenseCodec
 from airtune.update.feedback_tuner import FeedbackTuner
 from tests.models import CONFIGS, small_model
+from tests.rounding import (
+    assert_adam_step,
+    assert_same_moments,
+    assert_same_sgd_step,
+    by_name,
+)
 
-SETTINGS = TrainingSettings(learning_rate=2e-3, max_grad_norm=0.5)
+SETTINGS = TrainingSettings("sgd", learning_rate=1.0, max_grad_norm=0.5)
+"""One step of SGD, clipped: a state moves by minus its gradient."""
+ADAMW = TrainingSettings(learning_rate=2e-3, max_grad_norm=0.5, keep_optimizer=True)
 
 
 def adapted(family: str, **settings: Any) -> Any:
@@ -55,21 +63,30 @@ def one_by_one(
     ]
 
 
-def assert_same(found: list[LocalResult], expected: list[LocalResult]) -> None:
-    for one, other in zip(found, expected, strict=True):
+def assert_same(
+    found: list[LocalResult], expected: list[LocalResult], starts: list[AdapterState], rate: float
+) -> None:
+    """After one step of SGD."""
+    for one, other, start in zip(found, expected, starts, strict=True):
         assert one.label_tokens == other.label_tokens
         assert one.losses == pytest.approx(other.losses, rel=1e-5)
-        assert_alike(one.state, other.state)
-        assert one.carried.keys() == other.carried.keys()
-        assert_alike(one.carried, other.carried)
+        assert_same_sgd_step(one.state, other.state, start, rate)
+        assert one.carried == other.carried == {}
 
 
-def assert_alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
+def assert_same_adam(
+    found: list[LocalResult], expected: list[LocalResult], starts: list[AdapterState], names: Any
+) -> None:
+    """After one step of AdamW: the moments, and states that are where their moments lead."""
+    for one, other, start in zip(found, expected, starts, strict=True):
+        assert one.losses == pytest.approx(other.losses, rel=1e-5)
+        assert_same_moments(one.carried, other.carried)
+        for result in (one, other):
+            moments = by_name(result.carried, list(names))
+            assert_adam_step(start, result.state, moments, ADAMW.learning_rate)
 
 
-def case(model: Any, clients: int = 5, steps: int = 3) -> tuple[Any, Any, Any]:
+def case(model: Any, clients: int = 5, steps: int = 1) -> tuple[Any, Any, Any]:
     starts = [start_of(model, client) for client in range(clients)]
     batches = [[batch_of(c, step) for step in range(steps)] for c in range(clients)]
     return starts, batches, [{}] * clients
@@ -80,13 +97,27 @@ def test_a_stack_is_its_clients(family: str) -> None:
     model = adapted(family)
     starts, batches, carried = case(model)
     expected = one_by_one(model, starts, batches, SETTINGS, carried)
-    moved = max(
-        float((result.state[name] - value).abs().max())
-        for result, start in zip(expected, starts, strict=True)
-        for name, value in start.items()
-    )
-    assert moved > 1e-3, "nothing was at stake"
-    assert_same(train_stacked(model, starts, batches, SETTINGS, carried), expected)
+    found = train_stacked(model, starts, batches, SETTINGS, carried)
+    assert_same(found, expected, starts, SETTINGS.learning_rate)
+    expected = one_by_one(model, starts, batches, ADAMW, carried)
+    found = train_stacked(model, starts, batches, ADAMW, carried)
+    assert_same_adam(found, expected, starts, read_state(model))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_steps_of_a_stack_follow_one_another(family: str) -> None:
+    """Three steps are three times one step, to the bit: the same products of the same shapes."""
+    model = adapted(family)
+    starts, batches, carried = case(model, steps=3)
+    whole = train_stacked(model, starts, batches, ADAMW, carried)
+    for step in range(3):
+        now = [own[step : step + 1] for own in batches]
+        results = train_stacked(model, starts, now, ADAMW, carried)
+        starts, carried = [r.state for r in results], [r.carried for r in results]
+        assert [r.losses[0] for r in results] == [r.losses[step] for r in whole]
+    for one, other in zip(results, whole, strict=True):
+        assert all(torch.equal(one.state[name], value) for name, value in other.state.items())
+        assert all(torch.equal(one.carried[key], value) for key, value in other.carried.items())
 
 
 @pytest.mark.parametrize("limit", [1, 30, 60, 10_000])
@@ -95,7 +126,8 @@ def test_any_number_of_passes(limit: int, monkeypatch: pytest.MonkeyPatch) -> No
     starts, batches, carried = case(model, clients=6)
     expected = one_by_one(model, starts, batches, SETTINGS, carried)
     monkeypatch.setitem(label_loss.TOKENS_AT_ONCE, "cpu", limit)
-    assert_same(train_stacked(model, starts, batches, SETTINGS, carried), expected)
+    found = train_stacked(model, starts, batches, SETTINGS, carried)
+    assert_same(found, expected, starts, SETTINGS.learning_rate)
 
 
 def test_each_client_is_clipped_by_its_own_norm() -> None:
@@ -109,26 +141,26 @@ def test_each_client_is_clipped_by_its_own_norm() -> None:
     )
     name = next(iter(starts[0]))
     assert not torch.allclose(loose[2].state[name], expected[2].state[name])
-    assert_same(train_stacked(model, starts, batches, settings, carried), expected)
+    found = train_stacked(model, starts, batches, settings, carried)
+    assert_same(found, expected, starts, 0.1)
 
 
 def test_moments_are_each_clients_own() -> None:
     """One client is new, one has two steps behind it, one has four."""
     model = adapted("llama")
-    settings = TrainingSettings(keep_optimizer=True)
-    starts, batches, carried = case(model, clients=3, steps=2)
+    starts, batches, carried = case(model, clients=3)
     carried = [{}, {}, {}]
     for client, rounds in ((1, 1), (2, 2)):
         for turn in range(rounds):
             earlier = [batch_of(client, 10 + 2 * turn + step) for step in range(2)]
             result = train_locally(
-                model, starts[client], earlier, settings, (0, 0, 0), carried[client]
+                model, starts[client], earlier, ADAMW, (0, 0, 0), carried[client]
             )
             starts[client], carried[client] = result.state, result.carried
-    expected = one_by_one(model, starts, batches, settings, carried)
-    found = train_stacked(model, starts, batches, settings, carried)
-    assert_same(found, expected)
-    assert [float(result.carried["0.step"]) for result in found] == [2.0, 4.0, 6.0]
+    expected = one_by_one(model, starts, batches, ADAMW, carried)
+    found = train_stacked(model, starts, batches, ADAMW, carried)
+    assert_same_adam(found, expected, starts, read_state(model))
+    assert [float(result.carried["0.step"]) for result in found] == [1.0, 3.0, 5.0]
     assert train_stacked(model, starts, batches, SETTINGS, carried)[0].carried == {}
 
 
@@ -139,8 +171,9 @@ def test_a_penalty_is_each_clients_own() -> None:
     expected = one_by_one(model, starts, batches, SETTINGS, carried, penalty=penalty)
     without = one_by_one(model, starts, batches, SETTINGS, carried)
     name = next(iter(starts[0]))
-    assert not torch.allclose(without[0].state[name], expected[0].state[name], atol=1e-4)
-    assert_same(train_stacked(model, starts, batches, SETTINGS, carried, penalty), expected)
+    assert not torch.allclose(without[0].state[name], expected[0].state[name], atol=1e-3)
+    found = train_stacked(model, starts, batches, SETTINGS, carried, penalty)
+    assert_same(found, expected, starts, SETTINGS.learning_rate)
 
 
 def test_batches_of_different_rows() -> None:
@@ -148,14 +181,16 @@ def test_batches_of_different_rows() -> None:
     starts, _, carried = case(model, clients=3)
     batches = [[batch_of(client, 0, rows=client + 1)] for client in range(3)]
     expected = one_by_one(model, starts, batches, SETTINGS, carried)
-    assert_same(train_stacked(model, starts, batches, SETTINGS, carried), expected)
+    found = train_stacked(model, starts, batches, SETTINGS, carried)
+    assert_same(found, expected, starts, SETTINGS.learning_rate)
 
 
 def test_only_some_matrices_adapted() -> None:
     model = adapted("llama", target_modules=("v_proj", "down_proj"))
     starts, batches, carried = case(model)
     expected = one_by_one(model, starts, batches, SETTINGS, carried)
-    assert_same(train_stacked(model, starts, batches, SETTINGS, carried), expected)
+    found = train_stacked(model, starts, batches, SETTINGS, carried)
+    assert_same(found, expected, starts, SETTINGS.learning_rate)
 
 
 def test_a_bf16_base_agrees_as_far_as_bf16_goes() -> None:
@@ -235,7 +270,7 @@ def jobs_of(model: Any, ranks: tuple[int, ...], settings: TrainingSettings) -> l
         TuningJob(
             start,
             ClientPlan(client, 1.0, 1.0, rank=rank),
-            TuningContext(model, [batch_of(client, step) for step in range(2)], settings, 0, 0, {}),
+            TuningContext(model, [batch_of(client, 0)], settings, 0, 0, {}),
         )
         for client, rank in enumerate(ranks)
     ]
@@ -250,12 +285,20 @@ def jobs_of(model: Any, ranks: tuple[int, ...], settings: TrainingSettings) -> l
 def test_tuners_that_stack(tuner: Tuner) -> None:
     """Clients of ranks 1, 3 and 2 of an adapter of rank 3 (only HetLoRA minds)."""
     model = adapted("llama")
-    jobs = jobs_of(model, (1, 3, 2), TrainingSettings("sgd", 0.1, keep_optimizer=True))
+    settings = TrainingSettings("sgd", 0.1, keep_optimizer=True)
+    jobs = jobs_of(model, (1, 3, 2), settings)
     keys = {tuner.stackable(job.plan, job.context) for job in jobs}
     assert len(keys) == 1
     assert None not in keys
     expected = [tuner.tune(job.start, job.plan, job.context) for job in jobs]
-    assert_same(tuner.tune_stack(jobs), expected)
+    for one, other, job in zip(tuner.tune_stack(jobs), expected, jobs, strict=True):
+        assert one.losses == pytest.approx(other.losses, rel=1e-5)
+        assert_same_sgd_step(one.state, other.state, job.start, settings.learning_rate)
+        # What error feedback keeps is the bf16 rounding of a change, which falls by its last bits.
+        assert one.carried.keys() == other.carried.keys()
+        for key, value in other.carried.items():
+            change = (other.state[key.partition("/")[2]] - job.start[key.partition("/")[2]]).abs()
+            assert float((one.carried[key] - value).abs().max()) <= 2**-7 * float(change.max())
     for job, result in zip(jobs, expected, strict=True):
         for pair in factor_pairs(job.start):
             beyond = result.state[pair.lora_a][job.plan.rank :]

@@ -18,6 +18,7 @@ from airtune.tuning.shared_weights import share_weights
 from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.update.codec import shapes_of
 from tests.models import CONFIGS, small_model
+from tests.rounding import assert_adam_step, assert_same_moments, by_name
 from tests.tuning.test_label_loss import plain_loss
 from tests.tuning.test_local import make_batch
 
@@ -42,22 +43,42 @@ def test_the_state_is_every_parameter_once_as_loaded(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "phi"])
 def test_training_is_that_of_plain_torch(family: str) -> None:
-    batches = [make_batch(seed) for seed in range(3)]
+    """One step from moments that are there: the moments, and where they lead."""
     model, twin = full(family), deepcopy(full(family))
-    result = train_locally(model, initial_state(model, 0), batches, SETTINGS, (0, 0, 0))
-    optimizer = torch.optim.AdamW(twin.parameters(), lr=0.01, weight_decay=0.0)
-    for batch, reported in zip(batches, result.losses, strict=True):
-        loss, terms = plain_loss(twin, batch)
-        assert reported == pytest.approx(float(loss.detach()) / terms, abs=1e-5)
-        optimizer.zero_grad()
-        (loss / terms).float().backward()
-        torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
-        optimizer.step()
-    for name, weight in twin.named_parameters():
-        # A tenth of one step of AdamW, which makes steps of gradients that are rounding alone.
-        assert torch.allclose(result.state[name], weight, rtol=0.0, atol=1e-3), name
-    moments = {name.partition(".")[0] for name in result.carried}
-    assert len(moments) == len(result.state)
+    first = train_locally(model, initial_state(model, 0), [make_batch(0)], SETTINGS, (0, 0, 0))
+    result = train_locally(model, first.state, [make_batch(1)], SETTINGS, (0, 1, 0), first.carried)
+    names = list(first.state)
+    before, after = by_name(first.carried, names), by_name(result.carried, names)
+    load_state(twin, first.state)
+    loss, terms = plain_loss(twin, make_batch(1))
+    assert result.losses == pytest.approx([float(loss.detach()) / terms], abs=1e-5)
+    (loss / terms).float().backward()
+    torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+    gradients = {n: p.grad for n, p in twin.named_parameters() if p.grad is not None}
+    expected = {
+        f"{index}.{entry}": value
+        for index, name in enumerate(names)
+        for entry, value in (
+            ("exp_avg", 0.9 * before[name]["exp_avg"] + 0.1 * gradients[name]),
+            ("exp_avg_sq", 0.999 * before[name]["exp_avg_sq"] + 0.001 * gradients[name].square()),
+            ("step", torch.tensor(2.0)),
+        )
+    }
+    assert_same_moments(result.carried, expected)
+    assert_adam_step(first.state, result.state, after, 0.01)
+
+
+def test_steps_follow_one_another() -> None:
+    """Three steps are three times one step, to the bit."""
+    model, batches = full("llama"), [make_batch(seed) for seed in range(3)]
+    start = initial_state(model, 0)
+    whole = train_locally(model, start, batches, SETTINGS, (0, 0, 0))
+    state, carried = start, {}
+    for batch in batches:
+        result = train_locally(model, state, [batch], SETTINGS, (0, 0, 0), carried)
+        state, carried = result.state, result.carried
+    assert all(torch.equal(state[name], value) for name, value in whole.state.items())
+    assert all(torch.equal(carried[key], value) for key, value in whole.carried.items())
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -20,6 +20,13 @@ from airtune.update.aggregate import FactorMean, Update
 from airtune.update.cut import CutCodec, CutShape
 from airtune.update.halves import merge_halves
 from tests.models import CONFIGS, small_model
+from tests.rounding import (
+    UNIT,
+    assert_adam_step,
+    assert_same_moments,
+    assert_same_sgd_step,
+    by_name,
+)
 
 EXACT = CutCodec(vocabulary=96)
 GRADIENT = TrainingSettings("sgd", learning_rate=1.0, max_grad_norm=0.0)
@@ -133,47 +140,70 @@ def test_every_parameter_has_a_gradient() -> None:
         assert (result[name] - value).abs().max() > 1e-5, name
 
 
+ADAMW = TrainingSettings(learning_rate=1e-2, max_grad_norm=0.0, keep_optimizer=True)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("labels_at", ["server", "client"])
-@pytest.mark.parametrize("server_side", ["shared", "copies"])
-def test_one_client_follows_centralised_training(
-    family: str, labels_at: str, server_side: str
-) -> None:
-    """Round by round of one local step each, moments carried over: AdamW on the whole model."""
+def test_one_client_follows_centralised_training(family: str, labels_at: str) -> None:
+    """Round by round of one local step each, moments carried over: AdamW on the whole model.
+
+    Every round starts from the centralised state and moments, so that rounding does not add up.
+    """
     model = adapted(family)
-    start = start_of(model)
-    batches = [batch_of(1), batch_of(2)] * 2
-    training = TrainingSettings(
-        learning_rate=1e-2, max_grad_norm=0.0, keep_optimizer=server_side == "shared"
-    )
-    state, kept, server_kept, losses = dict(start), {}, {}, []
-    central, central_kept, central_losses = dict(start), {}, []
-    for batch in batches:
+    central, names, losses = start_of(model), list(start_of(model)), []
+    kept: dict[str, Tensor] = {}
+    for batch in [batch_of(1), batch_of(2)] * 2:
+        carried = {
+            f"{name}/{entry}": value
+            for name, entries in by_name(kept, names).items()
+            for entry, value in entries.items()
+        }
         result = split_round(
-            SplitModel(model), state, [SplitClient(0, 1, [batch], carried=kept)], training, EXACT,
-            SplitSettings(server_side, labels_at), seed=7, round_index=0,
-            server_carried=server_kept,
+            SplitModel(model), central, [SplitClient(0, 1, [batch], carried=carried)], ADAMW,
+            EXACT, SplitSettings("shared", labels_at), seed=7, round_index=0,
+            server_carried=carried,
         )  # fmt: skip
-        state = whole_state(result, state)
-        kept, server_kept = dict(result.reports[0].carried), dict(result.server_carried)
-        losses.append(result.reports[0].mean_loss)
-        whole = train_locally(model, central, [batch], training, (7, 0, 0), central_kept)
-        central, central_kept = whole.state, dict(whole.carried)
-        central_losses.append(whole.mean_loss)
-        assert_close(state, central, 1e-4)
-    assert losses == pytest.approx(central_losses, abs=1e-5)
+        whole = train_locally(model, central, [batch], ADAMW, (7, 0, 0), kept)
+        assert result.reports[0].mean_loss == pytest.approx(whole.mean_loss, abs=1e-5)
+        moments = {**result.reports[0].carried, **result.server_carried}
+        expected = {
+            f"{name}/{entry}": value
+            for name, entries in by_name(whole.carried, names).items()
+            for entry, value in entries.items()
+        }
+        assert_same_moments(moments, expected)
+        assert_adam_step(
+            central, whole_state(result, central), by_name(moments, names), ADAMW.learning_rate
+        )
+        central, kept = whole.state, dict(whole.carried)
+        losses.append(whole.mean_loss)
     assert losses[2] < losses[0]
 
 
-def test_a_round_of_several_steps_is_local_training() -> None:
+@pytest.mark.parametrize("server_side", ["shared", "copies"])
+def test_steps_of_a_round_follow_one_another(server_side: str) -> None:
+    """Four steps are four rounds of one step each, to the bit: the same products of equal shapes;
+    a copy's moments end with the round, so it takes steps of SGD."""
     model = adapted("qwen3")
-    start = start_of(model)
-    batches = [batch_of(seed) for seed in range(4)]
-    training = TrainingSettings(learning_rate=1e-2, max_grad_norm=0.0)
-    whole = train_locally(model, start, batches, training, (7, 2, 0))
-    result = run(model, start, [SplitClient(0, 2, batches)], training)
-    assert result.reports[0].losses == pytest.approx(whole.losses, abs=1e-5)
-    assert_close(whole_state(result, start), whole.state, 1e-4)
+    start, batches = start_of(model), [batch_of(seed) for seed in range(4)]
+    training = ADAMW if server_side == "shared" else TrainingSettings("sgd", 0.1)
+    whole = run(
+        model, start, [SplitClient(0, 2, batches)], training, server_side=server_side
+    )  # fmt: skip
+    state, kept, server_kept, losses = dict(start), {}, {}, []
+    for batch in batches:
+        result = split_round(
+            SplitModel(model), state, [SplitClient(0, 2, [batch], carried=kept)], training, EXACT,
+            SplitSettings(server_side), seed=7, round_index=2, server_carried=server_kept,
+        )  # fmt: skip
+        state = whole_state(result, state)
+        kept, server_kept = dict(result.reports[0].carried), dict(result.server_carried)
+        losses += result.reports[0].losses
+    assert losses == list(whole.reports[0].losses)
+    assert losses[-1] != losses[0]
+    expected = whole_state(whole, start)
+    assert all(torch.equal(state[name], value) for name, value in expected.items())
 
 
 def union(batches: Sequence[Batch]) -> Batch:
@@ -297,25 +327,38 @@ def test_together_is_one_after_another() -> None:
     assert_close(together.server, expected, 1e-5)
 
 
-def test_copies_are_averaged() -> None:
+@pytest.mark.parametrize("labels_at", ["server", "client"])
+def test_copies_are_averaged(labels_at: str) -> None:
     model = adapted("llama")
     start = start_of(model)
-    training = TrainingSettings(learning_rate=1e-2, max_grad_norm=0.0)
-    clients = [SplitClient(n, 1, [batch_of(n), batch_of(10 + n)], weight=1.0 + n) for n in range(3)]
-    result = run(model, start, clients, training, server_side="copies")
-    singles = [train_locally(model, start, c.batches, training, (7, 2, c.client)) for c in clients]
+    clients = [SplitClient(n, 1, [batch_of(n)], weight=1.0 + n) for n in range(3)]
+    result = run(model, start, clients, server_side="copies", labels_at=labels_at)
+    singles = [train_locally(model, start, c.batches, GRADIENT, (7, 2, c.client)) for c in clients]
     updates = [
         Update(n, 1.0 + n, {name: single.state[name] - start[name] for name in start})
         for n, single in enumerate(singles)
     ]
     everything = FactorMean().aggregate(start, updates)
-    assert_close(result.server, {name: everything[name] for name in result.server}, 1e-4)
-    halves = [
-        Update(r.client, 1.0 + r.client, {k: v - start[k] for k, v in r.state.items()})
-        for r in result.reports
-    ]
-    assert_close(merge_halves(start, halves, result.server), everything, 1e-4)
+    halves = [Update(r.client, 1.0 + r.client, moves(r, start)) for r in result.reports]
+    assert_same_sgd_step(merge_halves(start, halves, result.server), everything, start, 1.0)
+    assert_close(result.server, {n: merge_halves(start, halves, result.server)[n]
+                                 for n in result.server}, 0.0)  # fmt: skip
     assert result.server_carried == {}
+
+
+def test_copies_take_the_steps_of_their_clients_alone() -> None:
+    """Two steps of AdamW, to the bit: a copy meets no other client before the average."""
+    model = adapted("llama")
+    start, training = start_of(model), TrainingSettings(learning_rate=1e-2)
+    clients = [SplitClient(n, 1, [batch_of(n), batch_of(10 + n)], weight=1.0 + n) for n in range(3)]
+    together = run(model, start, clients, training, server_side="copies")
+    alone = [run(model, start, [one], training, server_side="copies") for one in clients]
+    for name, value in together.server.items():
+        mean = sum(client.weight * one.server[name].double() for client, one in
+                   zip(clients, alone, strict=True)) / 6.0  # fmt: skip
+        assert (value - mean).abs().max() <= UNIT * value.abs().max()
+    for report, one in zip(together.reports, alone, strict=True):
+        assert all(torch.equal(report.state[n], v) for n, v in one.reports[0].state.items())
 
 
 @pytest.mark.parametrize("labels_at", ["server", "client"])
