@@ -20,6 +20,7 @@ from airtune.methods.split_problem import SplitProblem
 from airtune.tuning.base_model import model_location
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
+from tests.rounding import assert_same_sgd_step
 
 STAGES = ("broadcast", "forward", "activations", "hidden", "head", "hidden_gradient", "gradient",
           "backward", "adapter")  # fmt: skip
@@ -172,18 +173,22 @@ def test_the_adapter_is_both_halves_and_loads_in_plain_peft(run: Any) -> None:
     assert all((run.state.adapter[name] != start[name]).any() for name in start if "lora_B" in name)
 
 
-def test_one_client_follows_centralised_lora(tmp_path: Path) -> None:
-    """One local step a round, moments kept: AdamW on the whole model, round after round."""
+def test_one_client_takes_the_centralised_step(tmp_path: Path) -> None:
+    """One step of SGD on the whole model: the loss before it, after it, and the adapter (AdamW and
+    several rounds: `tests/tuning/test_split.py`)."""
+    rate = 0.3
     changes = (
-        "rounds=4", "clients.count=1", "clients.devices=[laptop-cpu]", "training.max_grad_norm=0",
-        "training.keep_optimizer=true", "training.learning_rate=1e-3",
+        "rounds=1", "clients.count=1", "clients.devices=[laptop-cpu]", "training.max_grad_norm=0",
+        "training.optimizer=sgd", f"training.learning_rate={rate}",
     )  # fmt: skip
-    split = Experiment.load(None, settings(*changes)).run(tmp_path / "split").records
+    split = Experiment.load(None, settings(*changes)).run(tmp_path / "split")
     whole = Experiment.load(None, quick("data.score_rows=0", *changes)[1::2]).run(tmp_path / "w")
-    for ours, theirs in zip(split, whole.records, strict=True):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
-        assert ours["test_loss"] == pytest.approx(theirs["test_loss"], abs=1e-5)
-    assert whole.records[-1]["test_loss"] < whole.records[0]["test_loss"]
+    ours, theirs = split.records[0], whole.records[0]
+    assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
+    assert ours["test_loss"] == pytest.approx(theirs["test_loss"], abs=1e-5)
+    assert theirs["test_loss"] < whole.summary["start_test_loss"] - 1e-3
+    start = whole.world.unmeasured_start().adapter
+    assert_same_sgd_step(split.state.adapter, whole.state.adapter, start, rate)
 
 
 def test_no_solver_beats_the_joint_one_and_the_bound_holds() -> None:
