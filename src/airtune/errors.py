@@ -63,3 +63,10 @@ def _remade(
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
+
+
+class DivergedError(AirtuneError):
+    """Training left the finite numbers; the sentence names round and client. What was before it is
+    kept."""
+
+    exit_code = 4

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.errors import InfeasibleError
+from airtune.errors import AirtuneError, DivergedError, InfeasibleError
 from airtune.federated.backend import ClientReport, ClientTask
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.round import run_round, start_round
+from airtune.tuning.evaluate import Evaluation
+from airtune.update.aggregate import Aggregator
+from airtune.update.codec import Codec, DenseCodec
 from airtune.update.server_step import ServerMomentum
-from tests.federated.fakes import EqualPlanner, add_client_number, make_context
+from tests.federated.fakes import EqualPlanner, FakeDevice, add_client_number, make_context
 
 BITS = 8 * (8 + 64 + 8)
 """Two fp32 numbers in a safetensors frame: length, padded header, data."""
@@ -243,3 +246,137 @@ def test_a_round_without_updates_leaves_the_server_optimiser_alone() -> None:
     after = run_round(context, before).state
     assert torch.equal(after.adapter["x"], before.adapter["x"])
     assert after.server is before.server
+
+
+def reply(task: ClientTask, loss: float = 1.0, value: float = 1.0) -> ClientReport:
+    payload = DenseCodec().encode({"x": torch.full((2,), value)}, task.plan)
+    return ClientReport(task.client, payload, loss, 3)
+
+
+def nan_measure(exchange: Any) -> dict[str, Any]:
+    return {"share": float("nan"), "each": [1.0, float("inf")], "none": None}
+
+
+class Wrapped(Codec):
+    """The dense codec, to derive from."""
+
+    def encode(self, change: Any, plan: Any) -> bytes:
+        return DenseCodec().encode(change, plan)
+
+    def decode(self, payload: bytes, template: Any, plan: Any) -> Any:
+        return DenseCodec().decode(payload, template, plan)
+
+    def payload_bits(self, shapes: Any, plan: Any) -> int:
+        return DenseCodec().payload_bits(shapes, plan)
+
+
+class Reporting(Wrapped):
+    def reported(self, payload: bytes, template: Any) -> list[float]:
+        return [1.0, float("nan")]
+
+
+class Overflowing(Aggregator):
+    def aggregate(self, state: Any, updates: Any) -> dict[str, torch.Tensor]:
+        return {"x": torch.full((2,), float("inf"))}
+
+
+@pytest.mark.parametrize(
+    ("script", "parts", "sentence"),
+    [
+        (lambda task: reply(task, value=float("nan")), {}, r"round 1: the update of client 0, as"),
+        (reply, {"codec": Reporting()}, "round 1: what client 0 reports"),
+        (reply, {"aggregator": Overflowing()}, "round 1: the aggregated adapter is not finite"),
+        (
+            lambda task: reply(task, value=1e38),
+            {"server": ServerMomentum(learning_rate=1e30)},
+            "round 1: the adapter after the server's step is not finite: lower server.learning",
+        ),
+    ],
+    ids=["update", "report", "aggregator", "server"],
+)
+def test_what_is_not_finite_ends_the_round(script: Any, parts: Any, sentence: str) -> None:
+    context = make_context(script=script)
+    context = replace(context, method=replace(context.method, **parts))
+    with pytest.raises(DivergedError, match=f"Training diverged in {sentence}"):
+        run_round(context, begin())
+
+
+def test_a_test_loss_that_is_none_ends_the_round() -> None:
+    context = make_context(evaluate=lambda adapter: Evaluation(float("nan"), 2))
+    with pytest.raises(DivergedError, match=r"round 1: the test loss after it is nan"):
+        run_round(context, begin())
+
+
+def test_a_measurement_that_is_no_number_is_recorded_as_none() -> None:
+    context = make_context()
+    context = replace(context, method=replace(context.method, measure=nan_measure))
+    record = run_round(context, begin()).record
+    assert record["measured"] == {"share": None, "each": [1.0, None], "none": None}
+
+
+def test_a_record_that_json_cannot_hold_is_refused_by_field() -> None:
+    devices = [FakeDevice(computing_power_w=float("inf"))] * 3
+    with pytest.raises(AirtuneError, match=r"Round 1 cannot be recorded, for its energy_j is inf"):
+        run_round(make_context(devices=devices), begin())
+
+
+class Broken:
+    """A part of each kind that raises, or answers nonsense."""
+
+    class Planner(EqualPlanner):
+        def plan(self, view: Any, state: Any) -> Any:
+            raise KeyError("gain")
+
+    class Answers(EqualPlanner):
+        def plan(self, view: Any, state: Any) -> Any:
+            return None
+
+    class After(EqualPlanner):
+        def after_round(self, state: Any, record: Any) -> Any:
+            raise RuntimeError("forgot")
+
+    class Waiting(EqualPlanner):
+        def idle_s(self, view: Any) -> float:
+            return float("nan")
+
+    class Codec(Wrapped):
+        def decode(self, payload: bytes, template: Any, plan: Any) -> Any:
+            raise RuntimeError("bad bytes")
+
+    class Names(Wrapped):
+        def decode(self, payload: bytes, template: Any, plan: Any) -> Any:
+            return {"y": torch.ones(2)}
+
+    class Adder(Aggregator):
+        def aggregate(self, state: Any, updates: Any) -> Any:
+            return 1 / 0
+
+    @staticmethod
+    def measure(exchange: Any) -> Any:
+        raise IndexError("nothing")
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"planner": Broken.Planner()}, r"The planner .*Broken\.Planner in round 1 failed: KeyErr"),
+        ({"planner": Broken.Answers()}, "in round 1 failed: TypeError: it answered a NoneType"),
+        ({"planner": Broken.After()}, r"Broken\.After in round 1 failed: RuntimeError: forgot"),
+        ({"codec": Broken.Codec()}, r"The codec .*Broken\.Codec in round 1 for client 0 failed"),
+        ({"codec": Broken.Names()}, "does not have the names of the adapter's tensors"),
+        ({"aggregator": Broken.Adder()}, r"The aggregator .* in round 1 failed: ZeroDivision"),
+        ({"measure": Broken.measure}, r"The measure .*Broken\.measure in round 1 failed: IndexErr"),
+    ],
+)
+def test_a_part_that_raises_is_named_with_round_and_client(parts: Any, sentence: str) -> None:
+    context = make_context()
+    context = replace(context, method=replace(context.method, **parts))
+    with pytest.raises(AirtuneError, match=sentence) as caught:
+        run_round(context, begin())
+    assert "mend it, then `airtune resume` the run" in str(caught.value)
+    assert "Traceback" in caught.value.details
+
+
+def test_a_planner_that_waits_for_no_time_is_refused() -> None:
+    with pytest.raises(AirtuneError, match="it answered nan s for a round without clients"):
+        run_round(make_context((0.0, 0.0), planner=Broken.Waiting()), begin())

@@ -132,16 +132,23 @@ def run_one(arm: Arm, seed: int, folder: Path, watcher: Watcher) -> RunResult:
         records = run.records[: arm.configs[seed].rounds]
         return RunResult(arm.name, seed, folder, run.summary, records)
     except AirtuneError as error:
-        return RunResult(arm.name, seed, folder, failure=str(error))
+        failure = str(error)
+        if error.details:
+            failure += f" (Traceback in {_kept_traceback(folder, error.details)}.)"
+        return RunResult(arm.name, seed, folder, failure=failure)
     except Exception as error:
         # A fault of one method must not cost hours of the others; its traceback is kept.
-        path = folder.with_suffix(".error.txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(path, traceback.format_exc())
+        name = _kept_traceback(folder, traceback.format_exc())
         kind = type(error).__name__
-        return RunResult(
-            arm.name, seed, folder, failure=f"{kind}: {error} (traceback in {path.name})."
-        )
+        return RunResult(arm.name, seed, folder, failure=f"{kind}: {error} (traceback in {name}).")
+
+
+def _kept_traceback(folder: Path, text: str) -> str:
+    """Write a traceback beside the run's folder; its file's name."""
+    path = folder.with_suffix(".error.txt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomic(path, text)
+    return path.name
 
 
 def _finished_run(config: ExperimentConfig, folder: Path, relay: _Relay) -> Run:

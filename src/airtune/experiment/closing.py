@@ -1,16 +1,19 @@
 """The end of a run: the adapter as a PEFT folder (or the tuned model), the summary, the report."""
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from airtune.config import ExperimentConfig
 from airtune.config_text import resolved_yaml
+from airtune.errors import AirtuneError, DivergedError
 from airtune.experiment.answers import samples, score
 from airtune.experiment.trained import FULL, write_result
 from airtune.experiment.world import World
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.record import RunFolder
 from airtune.files import write_json_atomic, write_text_atomic
+from airtune.foreign import foreign_code
 from airtune.report.costs import SERVER_COSTS
 from airtune.report.page import render
 from airtune.report.view import RunView
@@ -21,11 +24,53 @@ SAMPLE_TOKENS = 96
 LIMITS = ("deadline_s", "radius_m", "pruning_budget", "latency_target_s")
 
 
-def finish(world: World, state: ServerState, folder: RunFolder) -> None:
+def close_run(
+    world: World, state: ServerState, folder: RunFolder, diverged: DivergedError | None = None
+) -> None:
+    """`finish`, and for a run that diverged the error that says so and how to go on.
+
+    Raises AirtuneError where something cannot be written or made; a resumed run closes again.
+    """
+    try:
+        with foreign_code("The closing of the run"):
+            finish(world, state, folder, diverged)
+    except AirtuneError as error:
+        raised = AirtuneError(
+            f"{str(error).rstrip('.')}. Every finished round is kept: when that is mended, "
+            f"`airtune resume {quote(str(folder.path))}` writes what is missing."
+        )
+        raised.details = error.details
+        raise raised from error
+    if diverged is not None:
+        raise DivergedError(f"{diverged} {_way_on(world, state, folder)}") from diverged
+
+
+def _way_on(world: World, state: ServerState, folder: RunFolder) -> str:
+    """What there is after a run that diverged, and what resuming it would do."""
+    done, path = state.rounds_done, quote(str(folder.path))
+    if done == 0:
+        return (
+            "No round was finished, and `airtune resume` would end the same way: start a new run "
+            "with other settings."
+        )
+    full = world.config.adapter.kind == FULL
+    start = f"model={path}/model" if full else f"adapter.start={path}/adapter"
+    return (
+        f"Records, report and {'model' if full else 'adapter'} up to round {done} are in {path}. "
+        f"`airtune resume` would make round {done + 1} again and end the same way: go on in a new "
+        f"run with other settings and --set {start}."
+    )
+
+
+def finish(
+    world: World, state: ServerState, folder: RunFolder, diverged: DivergedError | None = None
+) -> None:
     """Write what a user takes away. Doing it twice gives the same files."""
     write_result(world.config, world.base, world.model, state.adapter, folder)
     records = folder.read_records()
     summary = summarise(world, state, records)
+    if diverged is not None:
+        summary["diverged"] = str(diverged)
     write_json_atomic(folder.path / "summary.json", summary)
     write_text_atomic(folder.path / "report.html", render(report_view(world, summary, records)))
 

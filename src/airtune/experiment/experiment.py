@@ -12,8 +12,8 @@ from airtune import __version__
 from airtune.config import MOST_ROUNDS, ExperimentConfig, StopSection, check, read_config
 from airtune.config_section import Section
 from airtune.config_text import resolved_yaml
-from airtune.errors import InputError
-from airtune.experiment.closing import finish
+from airtune.errors import DivergedError, InputError
+from airtune.experiment.closing import close_run
 from airtune.experiment.folder_lock import locked, reserved
 from airtune.experiment.offline import offline_stages
 from airtune.experiment.parts import make_importable
@@ -211,11 +211,15 @@ def _run(world: World, state: ServerState, folder: RunFolder, listener: Listener
         listener.notice(sentence)
     listener.started(state.rounds_done, config.rounds, world.context.names)
     stop = StopRule(config.stop.target_loss, config.stop.virtual_time_s, config.stop.energy_j)
+    diverged: DivergedError | None = None
     try:
         state = run_rounds(world.context, state, folder, config.rounds, stop, listener.round_done)
+    except DivergedError as error:
+        diverged = error
+        state = newest_checkpoint(folder.checkpoints, folder.records_length())[0].state
     finally:
         world.context.backend.close()
-    finish(world, state, folder)
+    close_run(world, state, folder, diverged)
     return Run(folder.path)
 
 

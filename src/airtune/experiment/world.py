@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,14 @@ class World:
     def start(self) -> ServerState:
         """The state before round 1, with the test loss that the run starts from."""
         state = self.unmeasured_start()
-        return replace(state, start_loss=self.evaluate(state.adapter).loss)
+        loss = self.evaluate(state.adapter).loss
+        if not isfinite(loss):
+            raise InputError(
+                "model", f"{self.config.model}, whose test loss before round 1 is {loss}",
+                "one with a finite loss on the test rows", "try dtype=fp32, or look at "
+                "adapter.start and the test rows",
+            )  # fmt: skip
+        return replace(state, start_loss=loss)
 
     def unmeasured_start(self) -> ServerState:
         """The state before round 1, without its test loss."""

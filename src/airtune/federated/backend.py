@@ -5,12 +5,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Any, final
 
 from torch import Tensor
 
+from airtune.federated.guard import (
+    LESS,
+    OTHER_FORMAT,
+    asked,
+    check_finite,
+    check_losses,
+    check_tensors,
+    party,
+)
 from airtune.federated.method import Method
 from airtune.federated.stopwatch import Stopwatch
 from airtune.round_plan import MAIN_SERVER, ClientPlan
@@ -86,7 +96,7 @@ class ClientSide:
         """Do the client's part of the round."""
         assert isinstance(self.method.tuner, Tuner), "this cohort trains together"
         start = self._start(task)
-        with self.watch.stage("tune"):
+        with self.watch.stage("tune"), self._asked("tuner", self.method.tuner, task):
             result = self.method.tuner.tune(start, task.plan, self._context(task))
         return self._report(task, start, result)
 
@@ -97,15 +107,17 @@ class ClientSide:
         stacks: dict[Hashable, list[tuple[ClientTask, TuningJob]]] = {}
         for task in tasks:
             job = TuningJob(self._start(task), task.plan, self._context(task))
-            key = tuner.stackable(job.plan, job.context)
+            with self._asked("tuner", tuner, task):
+                key = tuner.stackable(job.plan, job.context)
             if key is None:
-                with self.watch.stage("tune"):
+                with self.watch.stage("tune"), self._asked("tuner", tuner, task):
                     result = tuner.tune(job.start, job.plan, job.context)
                 yield self._report(task, job.start, result)
             else:
                 stacks.setdefault((key, len(job.context.batches)), []).append((task, job))
         for members in stacks.values():
-            with self.watch.stage("tune"):
+            first, _ = members[0]
+            with self.watch.stage("tune"), asked("tuner", tuner, first.round_index):
                 results = tuner.tune_stack([job for _, job in members])
             for (task, job), result in zip(members, results, strict=True):
                 yield self._report(task, job.start, result)
@@ -118,8 +130,9 @@ class ClientSide:
             Party(start, task.plan, self._context(task), task.weight)
             for start, task in zip(starts, tasks, strict=True)
         ]
-        with self.watch.stage("tune"):
-            results = self.method.tuner.tune_together(parties)
+        tuner = self.method.tuner
+        with self.watch.stage("tune"), asked("tuner", tuner, tasks[0].round_index):
+            results = tuner.tune_together(parties)
         return [
             replace(self._report(task, start, party.result), cut=party.cut)
             for task, start, party in zip(tasks, starts, results, strict=True)
@@ -131,8 +144,16 @@ class ClientSide:
         return batch_losses(self.model, islice(self.test_batches(), share.start, None, share.step))
 
     def _start(self, task: ClientTask) -> AdapterState:
+        downlink = self.method.downlink
         with self.watch.stage("encode"):
-            return self.method.downlink.decode(task.broadcast, self.shapes, task.plan)
+            with self._asked("downlink codec", downlink, task):
+                start = downlink.decode(task.broadcast, self.shapes, task.plan)
+            what = f"the adapter that {party(task.client)} received"
+            check_finite(start, what, task.round_index, OTHER_FORMAT)
+        return start
+
+    def _asked(self, kind: str, part: object, task: ClientTask) -> AbstractContextManager[None]:
+        return asked(kind, part, task.round_index, task.client)
 
     def _context(self, task: ClientTask) -> TuningContext:
         serves = task.client == MAIN_SERVER
@@ -146,9 +167,16 @@ class ClientSide:
         )
 
     def _report(self, task: ClientTask, start: AdapterState, result: LocalResult) -> ClientReport:
+        who, codec = party(task.client), self.method.codec
+        with self._asked("tuner", self.method.tuner, task):
+            check_tensors(result.state, start)
+        check_losses(result.losses, task.client, task.round_index)
         with self.watch.stage("encode"):
             change = {name: result.state[name] - value for name, value in start.items()}
-            payload = self.method.codec.in_round(start).encode(change, task.plan)
+            check_finite(change, f"the update of {who}", task.round_index, LESS)
+            check_finite(result.carried, f"what {who} keeps", task.round_index, LESS)
+            with self._asked("codec", codec, task):
+                payload = codec.in_round(start).encode(change, task.plan)
         return ClientReport(
             task.client, payload, result.mean_loss, result.label_tokens, result.carried
         )

@@ -16,6 +16,7 @@ from airtune.allocation.solve import Status
 from airtune.cost.latency import RoundLatency
 from airtune.federated.charges import ChargedRound, RoundCharges
 from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.guard import asked
 from airtune.federated.method import PlanningView
 from airtune.federated.split_charging import split_rates
 from airtune.quantities import FloatArray
@@ -91,7 +92,11 @@ def idle_seconds(context: RoundContext, view: PlanningView) -> float:
     """How long a round without clients lasts [s]; the module says why."""
     if context.deadline_s is not None:
         return context.deadline_s
-    own_s = context.method.planner.idle_s(view)
+    planner = context.method.planner
+    with asked("planner", planner, view.round_index):
+        own_s = planner.idle_s(view)
+        if own_s is not None and not 0 < own_s < np.inf:
+            raise ValueError(f"it answered {own_s} s for a round without clients")
     return context.sample_interval_s if own_s is None else own_s
 
 

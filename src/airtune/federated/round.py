@@ -18,6 +18,19 @@ from airtune.federated.charging import broadcast_delays, charge_round, downlink_
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import draw_cohort, draw_dropouts
 from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.guard import (
+    LESS,
+    OTHER_FORMAT,
+    asked,
+    check_finite,
+    check_plan,
+    check_record,
+    check_reported,
+    check_tensors,
+    check_test_loss,
+    party,
+    where_finite,
+)
 from airtune.federated.idle import (
     NO_SIGNAL,
     SILENT_CELL,
@@ -74,7 +87,11 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
     view = planning_view(context, state.rounds_done)
     if nobody_can_send(view):
         return _settled(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
-    return _settled(context, view, context.method.planner.plan(view, state.planner))
+    planner = context.method.planner
+    with asked("planner", planner, view.round_index):
+        plan = planner.plan(view, state.planner)
+        check_plan(plan)
+    return _settled(context, view, plan)
 
 
 def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
@@ -153,22 +170,37 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
         adapter, server = _server_side(context.method, state, updates)
     with stage("evaluate"):
         evaluation = context.evaluate(adapter)
+        check_test_loss(evaluation.loss, state.rounds_done)
     record = _record(context, state, start, charged, reports, evaluation)
     said = reported(codec, arrived, reports, context.shapes)
+    check_reported(said, state.rounds_done)
     plans = {task.client: task.plan for task in arrived}
-    record |= _measured(context, Exchange(received, updates, adapter, plans, said))
+    record |= _measured(context, state, Exchange(received, updates, adapter, plans, said))
+    check_record(record, state.rounds_done)
     kept = carried_over(codec, tasks, reports, charged.in_time, context.shapes)
-    heard = context.method.planner.hear(state.planner, said)
+    for client, carried in kept.items():
+        check_finite(carried, f"what {party(client)} keeps", state.rounds_done, LESS)
     following = replace(
         state,
         adapter=adapter,
         rounds_done=state.rounds_done + 1,
         clock=state.clock.charge(charged.latency.latency_s, record["energy_j"]),
-        planner=context.method.planner.after_round(heard, record),
+        planner=_planner_state(context, state, record, said),
         carried=with_fresh(state.carried, kept),
         server=server,
     )
     return RoundOutcome(following, record, evaluation)
+
+
+def _planner_state(
+    context: RoundContext,
+    state: ServerState,
+    record: Mapping[str, Any],
+    said: Mapping[int, Sequence[float]],
+) -> dict[str, Any]:
+    planner = context.method.planner
+    with asked("planner", planner, state.rounds_done):
+        return planner.after_round(planner.hear(state.planner, said), record)
 
 
 def _received(
@@ -191,27 +223,41 @@ def _updates(
     """What arrived in time, decoded, in the order of the tasks."""
     updates = []
     for task in tasks:
-        payload, plan = reports[task.client].payload, task.plan
-        change = codec.decode(payload, context.shapes, plan)
-        sent = codec.sent(payload, context.shapes, plan)
-        updates.append(Update(task.client, task.weight, change, codec.trained(plan), sent))
+        with asked("codec", codec, task.round_index, task.client):
+            change = codec.decode(reports[task.client].payload, context.shapes, task.plan)
+            check_tensors(change, context.shapes)
+            trained = codec.trained(task.plan)
+        what = f"the update of {party(task.client)}, as it arrived in its number format,"
+        check_finite(change, what, task.round_index, OTHER_FORMAT)
+        updates.append(Update(task.client, task.weight, change, trained))
     return updates
 
 
-def _measured(context: RoundContext, exchange: Exchange) -> dict[str, Any]:
-    """The method's own measurements, where it makes any."""
+def _measured(context: RoundContext, state: ServerState, exchange: Exchange) -> dict[str, Any]:
+    """The method's own measurements, where it makes any; None for what is not a finite number."""
     measure = context.method.measure
-    return {} if measure is None else {"measured": measure(exchange)}
+    if measure is None:
+        return {}
+    with asked("measure", measure, state.rounds_done):
+        return {"measured": where_finite(measure(exchange))}
 
 
 def _server_side(
     method: Method, state: ServerState, updates: Sequence[Update]
 ) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
     """The next adapter and what the server optimiser remembers; without updates, as they were."""
+    index = state.rounds_done
     if not updates:
         return dict(state.adapter), state.server
-    merged = method.aggregator.aggregate(state.adapter, updates)
-    return method.server.step(state.adapter, merged, state.server)
+    with asked("aggregator", method.aggregator, index):
+        merged = method.aggregator.aggregate(state.adapter, updates)
+        check_tensors(merged, state.adapter)
+    check_finite(merged, "the aggregated adapter", index, LESS)
+    with asked("server optimiser", method.server, index):
+        adapter, memory = method.server.step(state.adapter, merged, state.server)
+    what = "the adapter after the server's step"
+    check_finite({**adapter, **memory}, what, index, f"lower server.learning_rate, or {LESS}")
+    return adapter, memory
 
 
 def _record(
@@ -226,7 +272,8 @@ def _record(
     heard = [reports[charge.plan.client] for charge in clients if charge.plan.client in reports]
     losses = [(context.weights[report.client], report.train_loss) for report in heard]
     total = sum(weight for weight, _ in losses)
-    extras: dict[str, Any] = {"plan": start.plan.extras} if start.plan.extras else {}
+    plan_extras = where_finite(start.plan.extras)
+    extras: dict[str, Any] = {"plan": plan_extras} if plan_extras else {}
     if not clients:
         extras["idle_s"] = latency.latency_s
     last = clients[latency.straggler].plan.client if clients else None

@@ -27,6 +27,7 @@ def summary_sentences(summary: Mapping[str, Any]) -> list[str]:
     told += [idle_sentence(summary)] if "idle_s" in summary else []
     if summary["stopped"]:
         told.append(f"It stopped early: {summary['stopped']}.")
+    told += [summary["diverged"]] if "diverged" in summary else []
     return told
 
 

@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from airtune.errors import DivergedError
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState, read_state
 from airtune.tuning.batched import train_stacked
@@ -67,6 +68,12 @@ class Slicer:
         key = fingerprint(state)
         if key not in self._latest:
             scores = self.importance.scores(self.model, self.architecture, state)
+            for block in scores:
+                if not bool(block.attention.isfinite().all() and block.neurons.isfinite().all()):
+                    raise DivergedError(
+                        "the importance of the units to prune is not finite: lower "
+                        "training.learning_rate."
+                    )
             self._latest.clear()
             self._latest[key] = scores
         return self._latest[key]

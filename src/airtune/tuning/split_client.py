@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from airtune.errors import DivergedError
 from airtune.seeds import generator, integer_seed
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.cut_link import NO_LABEL, Activations, CutLink, StepBits, batch_labels
@@ -85,6 +86,7 @@ class ClientHalf:
         self._sent = self._model.activations(
             self._half.factors, self.client.split_point, token_ids, self._real.to(device)
         )
+        self._check(self._sent, "activations")
         labels = None if self._keeps_labels else self._labels
         count = int((self._labels != NO_LABEL).sum())
         message = Activations(self._sent.detach().cpu(), self._real, labels, count)
@@ -108,6 +110,7 @@ class ClientHalf:
 
     def receive_gradient(self, gradient: Tensor, real: Tensor) -> None:
         """Backward through the half from the gradient of the mean loss at the cut, and step."""
+        self._check(gradient, "gradients")
         payload = self._cut.encode_gradient(gradient.cpu(), real, self._draws("gradient down"))
         self._count(gradient=payload)
         received = self._cut.decode_gradient(payload, self._real).to(self._sent)
@@ -128,6 +131,14 @@ class ClientHalf:
             tuple(self._cut_bits),
             self._half.moments(),
         )
+
+    def _check(self, values: Tensor, what: str) -> None:
+        """DivergedError for numbers at the cut that are infinite or not a number."""
+        if not bool(values.detach().isfinite().all()):
+            raise DivergedError(
+                f"the {what} of client {self._id} at the cut are not finite in local step "
+                f"{self._step + 1}: lower training.learning_rate."
+            )
 
     def _count(self, **payload: bytes) -> None:
         """Add messages to those of the present step."""
