@@ -36,6 +36,8 @@ def test_energies_by_layer_and_global() -> None:
     everywhere = RankLayout(RANKS, NUMBERS, "global")
     assert everywhere.energies(REPORT) == pytest.approx([0.3, 0.2, 0.1, 0.35, 0.05, 0.0])
     assert per_layer.energies([0.0] * 6).tolist() == [0.0] * 3
+    with pytest.raises(InputError, match=r"codec is reporting 5 numbers.*reporting 6"):
+        per_layer.energies(REPORT[1:])
     assert per_layer.assumed().sum() == pytest.approx(1.0)
 
 

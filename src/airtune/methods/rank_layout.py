@@ -54,10 +54,19 @@ class RankLayout:
         """How many groups the planner chooses among."""
         return self.rank if self.selection == "per-layer" else sum(self.ranks)
 
+    def table(self, reported: Sequence[float]) -> FloatArray:
+        """A client's report [matrix, rank]; InputError where a codec reports something else."""
+        if len(reported) != sum(self.ranks):
+            raise InputError(
+                "codec", f"reporting {len(reported)} numbers",
+                f"silent, or reporting {sum(self.ranks)}, the share of each rank of each matrix, "
+                "for this planner",
+            )  # fmt: skip
+        return np.asarray(reported, dtype=np.float64).reshape(len(self.ranks), self.rank)
+
     def energies(self, reported: Sequence[float]) -> FloatArray:
         """Energy of each group [group], from shares of all ranks, matrix after matrix."""
-        table = np.asarray(reported, dtype=np.float64).reshape(len(self.ranks), self.rank)
-        falling = np.sort(table, axis=1)[:, ::-1]
+        falling = np.sort(self.table(reported), axis=1)[:, ::-1]
         grouped: FloatArray = (
             falling.sum(axis=0) if self.selection == "per-layer" else falling.ravel()
         )

@@ -166,7 +166,7 @@ def dropped_share(
     """Share of its energy that a client did not send: that of the ranks outside its mask."""
     if sent is None:
         return 0.0
-    table = np.asarray(reported, dtype=np.float64).reshape(len(layout.ranks), layout.rank)
+    table = layout.table(reported)
     arrived = np.array([sent[pair.lora_a][:, 0].numpy() for pair in factor_pairs(sent)])
     lost, total = table[~arrived].sum(), table.sum()
     return float(lost / total) if total > 0 else 0.0
