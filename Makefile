@@ -14,7 +14,7 @@ BENCHMARKS := $(filter-out $(NOT_ALONE),$(wildcard benchmarks/*.py))
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -38,6 +38,13 @@ run: $(VENV)/.installed ## Run the built-in experiment (ARGS='--set rounds=5', O
 .PHONY: test
 test: $(VENV)/.installed-test ## Run the test suite (ARGS='-k name' for some of it, JOBS=4 processes)
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+.PHONY: test-processors
+test-processors: $(VENV)/.installed-test ## Run the tests as with AVX2 at most and without, on 1 and 2 threads
+	@for kind in avx2 default; do for threads in 1 2; do \
+		ATEN_CPU_CAPABILITY=$$kind OMP_NUM_THREADS=$$threads \
+		$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS) || exit 1; \
+	done; done
 
 .PHONY: test-all
 test-all: $(VENV)/.installed-test ## Run every test, the long ones too
