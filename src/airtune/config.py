@@ -183,6 +183,9 @@ class ExperimentConfig(Section):
     """Everything that a run depends on."""
 
     model: str = Field("builtin", description="builtin, a folder, or a hub name")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that the model brings along; it may do anything"
+    )
     dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype of the frozen base")
     adapter: AdapterSection = Field(default=AdapterSection(), description="what is trained")
     data: DataSection = Field(default=DataSection(), description="what is learned")

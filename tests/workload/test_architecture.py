@@ -1,6 +1,7 @@
 """Architectures from configs alone: published totals, transformers' own models, refusals."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from airtune.errors import InputError
+from airtune.tuning.base_model import load_base
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Architecture, load_architecture
 from airtune.workload.config_source import bundled_names, read_config
@@ -157,15 +159,65 @@ def test_unreadable_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"a folder that holds config\.json"):
         load_architecture(str(tmp_path / "empty"))
-    with pytest.raises(InputError, match="a hub name"):
-        load_architecture("no such name!")
+    for name in ("no such name!", "gpt2-mediun"):
+        with pytest.raises(InputError, match="a hub name has the form owner/name"):
+            load_architecture(name)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="nested too deeply"):
+        load_architecture(str(tmp_path))
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to connect fails the test, cached or not."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was attempted")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["llama-3.1-9b", "no/such/path", "./nowhere", "~/nowhere", "a b"])
+def test_only_hub_names_touch_the_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(InputError, match="owner/name"):
+        load_architecture(name)
+    with pytest.raises(InputError, match="owner/name"):
+        load_base(name)
+    with pytest.raises(InputError, match="bundled config, a shape alone: name it as charge_as"):
+        load_base("llama-3.1-8b")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"architectures": ["LlamaForSequenceClassification"]}, r"architectures is LlamaForSeq"),
+        ({"architectures": ["LlamaModel"]}, r"architectures is LlamaModel.*another head, or none"),
+        ({"architectures": "LlamaForCausalLM"}, r"architectures is .* a list of class names"),
+        ({"quantization_config": {"bits": 4}}, r"quantization_config is .*unquantised weights"),
+        ({"num_local_experts": 8}, r"num_local_experts is 8, .*a model without experts"),
+        ({"n_routed_experts": 4}, "n_routed_experts"),
+        ({"moe_intermediate_size": 64}, "moe_intermediate_size"),
+        ({"vision_config": {"depth": 2}}, "vision_config is .*a model of text alone"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder is True"),
+        ({"add_cross_attention": True}, "add_cross_attention is True"),
+    ],
+)
+def test_other_kinds_of_model_are_no_plain_decoder(changes: dict[str, Any], sentence: str) -> None:
+    plain = {**read_config("llama-3.2-1b"), "architectures": ["LlamaForCausalLM"],
+             "quantization_config": None, "num_experts": 0}  # fmt: skip
+    assert Architecture.from_config(plain) == load_architecture("llama-3.2-1b")
+    with pytest.raises(InputError, match=sentence):
+        Architecture.from_config({**plain, **changes})
 
 
 def test_offline_hub_names_fail_in_one_sentence() -> None:
     code = (
         "from airtune.workload.architecture import load_architecture\n"
         "from airtune.errors import InputError\n"
-        "try: load_architecture('gpt2-mediun')\n"
+        "try: load_architecture('openai-community/gpt2-mediun')\n"
         "except InputError as error: print(error)\n"
     )
     run = subprocess.run(

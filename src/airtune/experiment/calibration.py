@@ -1,7 +1,5 @@
 """A small public set of rows, on which activation-weighted importance looks at the model."""
 
-from typing import Any
-
 import numpy as np
 
 from airtune.config import ExperimentConfig
@@ -9,7 +7,7 @@ from airtune.data.batches import Batch, make_batch
 from airtune.data.encoding import encode
 from airtune.data.sources import SourceOptions, load_task_data
 from airtune.experiment.shards import pad_token, refuse_unknown_ids, template_inputs
-from airtune.tuning.base_model import model_location
+from airtune.tuning.base_model import load_tokenizer
 from airtune.workload.architecture import load_architecture
 
 BATCH_ROWS = 16
@@ -21,7 +19,7 @@ def calibration_batches(config: ExperimentConfig) -> tuple[Batch, ...]:
     They are public: not from the clients' shards, unless the user names the same file.
     """
     section = config.jcpba
-    tokenizer = _tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     options = SourceOptions(train_limit=section.calibration_rows)
     task = load_task_data(section.calibration, None, options, config.seed)
     inputs = template_inputs(config.data)
@@ -33,9 +31,3 @@ def calibration_batches(config: ExperimentConfig) -> tuple[Batch, ...]:
         make_batch(encoded, rows[start : start + BATCH_ROWS], pad_token(tokenizer))
         for start in range(0, len(rows), BATCH_ROWS)
     )
-
-
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(model_location(model))

@@ -64,7 +64,7 @@ def build_client_side(config: ExperimentConfig, weights: str | None = None) -> C
     The model is loaded like that of the main process and then uses its `weights`.
     """
     use_threads(config.threads or 1)
-    base = load_base(config.model, config.dtype)
+    base = load_base(config.model, config.dtype, trust_remote_code=config.trust_remote_code)
     architecture = Architecture.from_config(base.config)
     shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
     model = trainable(base, config)

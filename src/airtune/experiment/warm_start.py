@@ -10,7 +10,13 @@ from airtune.config import AdapterSection, ExperimentConfig
 from airtune.errors import InputError
 from airtune.experiment.trained import lora_settings, lora_shape
 from airtune.tuning.warm_start import FIELD, AdaptedMatrix, read_start
-from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape, first_that_fits, matrix_paths
+from airtune.workload.adapter_shape import (
+    ALL_LINEAR,
+    AdapterShape,
+    Trained,
+    first_that_fits,
+    matrix_paths,
+)
 from airtune.workload.architecture import Architecture
 
 KEYS = ("rank", "alpha", "target_modules", "rank_pattern", "alpha_pattern")
@@ -41,9 +47,9 @@ def with_start(config: ExperimentConfig, architecture: Architecture) -> Experime
     return config.model_copy(update={"adapter": settled})
 
 
-def refuse_uneven_charge(name: str, shape: AdapterShape, architecture: Architecture) -> None:
+def refuse_uneven_charge(name: str | None, shape: Trained, architecture: Architecture) -> None:
     """Refuse to charge another model for an adapter that differs from block to block."""
-    if shape.adaptation(architecture).blocks:
+    if name and shape.adaptation(architecture).blocks:
         raise InputError(
             "charge_as", name, "null with an adapter that differs between blocks",
             "matrices of single blocks mean nothing in another model",

@@ -1,5 +1,6 @@
 """From a checked experiment to a world that can run rounds. Nothing is written here."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,10 +43,12 @@ from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
 from airtune.wireless.channel import Channel, open_channel
-from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
+from airtune.workload.adapter_shape import adapter_tensors
 from airtune.workload.architecture import Architecture
 from airtune.workload.config_source import read_config
 from airtune.workload.transformer import Precision
+
+TRUST_VARIABLE = "AIRTUNE_TRUST_REMOTE_CODE"
 
 
 @dataclass(frozen=True)
@@ -125,19 +128,19 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
     cohort = CohortSettings(config.cohort.size, config.cohort.dropout)
     cohort.check(config.clients.count)
     check_names(config)
+    refuse_unasked_code(config, resolved)
     devices = deal_devices(config)
     measured = _measured_channel(config)
     other = _charged_architecture(config.charge_as) if config.charge_as else None
     device = training_device(config)
     # It imports what workers need while this process loads what it needs itself.
     host = WorkerHost() if trains and starts_ahead(config) else None
-    base = load_base(config.model, config.dtype, device)
+    base = load_base(config.model, config.dtype, device, trust_remote_code=config.trust_remote_code)
     config = with_template(config, base.tokenizer)
     architecture = Architecture.from_config(base.config)
     config = config if resolved else with_start(config, architecture)
     adapter = trained_shape(config)
-    if config.charge_as and isinstance(adapter, AdapterShape):
-        refuse_uneven_charge(config.charge_as, adapter, architecture)
+    refuse_uneven_charge(config.charge_as, adapter, architecture)
     threads = use_threads(config.threads or (1 if is_small(architecture) else None))
     charged = other or architecture
     adapter_tensors(architecture, adapter)
@@ -185,6 +188,15 @@ def _with_options(config: ExperimentConfig, options: Mapping[str, Any]) -> Exper
         return config
     section = getattr(config, config.method).model_copy(update=dict(options))
     return config.model_copy(update={config.method: section})
+
+
+def refuse_unasked_code(config: ExperimentConfig, resolved: bool) -> None:
+    """A run folder is data: it runs a model's own code only where the user says so again."""
+    if resolved and config.trust_remote_code and os.environ.get(TRUST_VARIABLE) != "1":
+        raise InputError(
+            "trust_remote_code", True, "confirmed where a run folder sets it",
+            f"set {TRUST_VARIABLE}=1 in the environment if you trust the code of {config.model}",
+        )  # fmt: skip
 
 
 def split_costs(system: SplitSystem, work: TrainingWork) -> SplitCosts:

@@ -1,7 +1,7 @@
 """The frozen language model: the built-in one, a local folder, or a hub name."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,7 +11,11 @@ from typing import Any
 import torch
 
 from airtune.errors import InputError
+from airtune.foreign import foreign_input
 from airtune.tuning.fused_gelu import fuse_gelu
+from airtune.workload.architecture import Architecture
+from airtune.workload.config_source import bundled_names, is_cached, read_config, require_hub
+from airtune.workload.model_kind import refuse_own_code
 
 BUILTIN = "builtin"
 CPU, CUDA = "cpu", "cuda"
@@ -51,52 +55,112 @@ def model_location(name: str) -> str:
 
 
 @contextmanager
-def _quiet_bars() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """transformers' bars of a model that is loaded, or written, in a blink are noise between our
-    own lines."""
+    own lines, and what it reports of the weights we say ourselves."""
     from transformers.utils import logging
 
-    was_on = logging.is_progress_bar_enabled()
+    was_on, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if was_on:
             logging.enable_progress_bar()
 
 
-def load_base(name: str, dtype: str = "fp32", device: str = CPU) -> BaseModel:
+def load_base(
+    name: str, dtype: str = "fp32", device: str = CPU, *, trust_remote_code: bool = False
+) -> BaseModel:
     """Load a model and its tokenizer, frozen, without dropout, in the dtype and where asked for.
 
-    `from_pretrained` would keep the checkpoint's own dtype, so the dtype is always passed.
-    Raises InputError when neither a folder nor a reachable hub repository has that name.
+    `from_pretrained` would keep the checkpoint's own dtype, so the dtype is always passed. Pickles
+    are never read, and Python code of the model's own runs only with `trust_remote_code`. Raises
+    InputError when neither a folder nor a reachable hub repository has that name, for a model that
+    is no plain decoder, and for weights that are not the model's.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if dtype not in DTYPES:
         raise InputError("dtype", dtype, f"one of {', '.join(DTYPES)}")
+    _refuse_bare_config(name)
+    config = read_config(name)
+    # The config says what is wrong before gigabytes of weights are read.
+    Architecture.from_config(config)
+    if not trust_remote_code:
+        refuse_own_code(config)
     location = model_location(name)
-    try:
-        with _quiet_bars():
-            model = AutoModelForCausalLM.from_pretrained(location, dtype=DTYPES[dtype])
-            tokenizer = AutoTokenizer.from_pretrained(location)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise InputError(
-            "model",
-            name,
-            "'builtin', a folder that AutoModelForCausalLM loads, or a hub name",
-            f"check the name, or the network if it is on a hub (transformers says: {reason})",
-        ) from None
+    model, info = _from_pretrained(
+        AutoModelForCausalLM, name, trust_remote_code,
+        dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True,
+    )  # fmt: skip
+    _refuse_other_weights(name, info)
     model.requires_grad_(False)
     model.eval()
     fuse_gelu(model)
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     return BaseModel(model.to(device), tokenizer, location)
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model; the errors are those of `load_base`."""
+    from transformers import AutoTokenizer
+
+    return _from_pretrained(AutoTokenizer, name, trust_remote_code)
+
+
+def _from_pretrained(kind: Any, name: str, trust_remote_code: bool, **options: Any) -> Any:
+    """From the folder or the local hub cache; over the network only what is not there."""
+    location = model_location(name)
+    options["trust_remote_code"] = trust_remote_code
+    allowed = "'builtin', a folder that AutoModelForCausalLM loads, or a hub name"
+    with foreign_input("model", name, allowed, "check that its files are whole"), _quiet():
+        try:
+            return kind.from_pretrained(location, local_files_only=True, **options)
+        except OSError:
+            if Path(location).exists():
+                raise
+            require_hub(name, "model")
+            return kind.from_pretrained(location, **options)
+
+
+def _refuse_bare_config(name: str) -> None:
+    """A bundled name has a shape and no weights; a folder of pickles has no weights to be read."""
+    folder = Path(name).expanduser()
+    if name in bundled_names() and not folder.is_dir() and not is_cached(name):
+        raise InputError(
+            "model", name, "a model with weights: 'builtin', a folder, or a hub name owner/name",
+            f"{name} is a bundled config, a shape alone: name it as charge_as, or see "
+            f"`airtune profile {name}`",
+        )  # fmt: skip
+    pickles = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
+    if pickles and not list(folder.glob("*.safetensors")):
+        raise InputError(
+            "model", f"{name} ({pickles[0]})", "a folder with model.safetensors",
+            "a pickle may run code and is never read: load it elsewhere, and save it with "
+            "save_pretrained",
+        )  # fmt: skip
+
+
+def _refuse_other_weights(name: str, info: Mapping[str, Any]) -> None:
+    """A tensor that is missing would be random, one too many would be left out, in silence."""
+    for kind, words in (
+        ("missing_keys", "is missing"), ("mismatched_keys", "has another shape"),
+        ("unexpected_keys", "belongs to another kind of model"),
+    ):  # fmt: skip
+        if info.get(kind):
+            tensor = sorted(map(str, info[kind]))[0]
+            raise InputError(
+                "model", name, "a model with the weights that its config.json describes",
+                f"of its weights, {tensor} {words}",
+            )  # fmt: skip
 
 
 def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """A model folder that `AutoModelForCausalLM` loads, without transformers' bars."""
-    with _quiet_bars():
+    with _quiet():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -10,6 +10,7 @@ from airtune.workload.block import Structure, Widths
 from airtune.workload.config_fields import ConfigFields
 from airtune.workload.config_source import read_config
 from airtune.workload.families import FAMILIES, TIED_BY_DEFAULT
+from airtune.workload.model_kind import refuse_other_kinds
 
 # Two families whose class defaults are not "as many as heads" and "hidden / heads".
 _KV_HEADS_WHEN_ABSENT = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma": 16}
@@ -115,10 +116,7 @@ def _family(config: Mapping[str, Any]) -> str:
             "choose a causal language model of one of them (phi is PhiForCausalLM; phi3, "
             "encoders and mixtures of experts have other blocks)",
         )
-    if config.get("add_cross_attention"):
-        raise InputError(
-            "config.add_cross_attention", True, "false", "use a decoder without an encoder"
-        )
+    refuse_other_kinds(config)
     return str(family)
 
 

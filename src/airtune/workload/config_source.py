@@ -1,6 +1,7 @@
 """Where a model's config comes from: shipped with airtune, a local folder, or a hub."""
 
 import json
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
@@ -12,6 +13,7 @@ from airtune.files import read_text
 
 BUILTIN_MODEL = "builtin"
 """The small language model that ships with airtune."""
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def bundled_names() -> list[str]:
@@ -46,28 +48,65 @@ def _parse(text: str, name: str) -> dict[str, Any]:
         config = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(name, f"not JSON (line {error.lineno}: {error.msg})", "JSON") from None
+    except RecursionError:
+        raise InputError(name, "nested too deeply", "the flat JSON of a model's config") from None
     if not isinstance(config, Mapping):
         raise InputError(name, f"a {type(config).__name__}", "a JSON object of config keys")
     return dict(config)
 
 
-def _hub_config(name: str, field: str) -> Path:
-    """The cached config.json of a hub repository, downloaded if need be."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+def is_cached(name: str, file: str = "config.json") -> bool:
+    """Whether the local hub cache holds this file of a repository; asks nobody."""
+    return _cached(name, file) is not None
+
+
+def _cached(name: str, file: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        cached = try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str):
-            return Path(cached)
-        _require_hub()
+        found = try_to_load_from_cache(name, file)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def require_hub(name: str, field: str) -> None:
+    """Refuse a name that no hub can have, without asking one, or a hub that cannot be reached.
+
+    Only `owner/name` is asked for: a mistyped word costs no connection. Fails within seconds where
+    there is no network, since a download would retry for half a minute.
+    """
+    if not _HUB_NAME.fullmatch(name):
+        raise _unknown(field, name, "a hub name has the form owner/name")
+    try:
+        _connect()
+    except ConnectionError as error:
+        raise _unknown(field, name, f"the hub says: {error}") from None
+
+
+def _hub_config(name: str, field: str) -> Path:
+    """The cached config.json of a hub repository, downloaded if need be."""
+    cached = _cached(name, "config.json")
+    if cached is not None:
+        return cached
+    require_hub(name, field)
+    from huggingface_hub import hf_hub_download
+
+    try:
         return Path(hf_hub_download(name, "config.json"))
-    except (OSError, HFValidationError) as error:
-        raise _unknown(field, name, str(error).strip().splitlines()[0][:160]) from None
+    except Exception as error:
+        # Kinds of its own, and of its network library.
+        raise _unknown(field, name, f"the hub says: {first_line(error)}") from error
 
 
-def _require_hub() -> None:
-    """Fail within seconds where there is no network; a download would retry for half a minute."""
+def first_line(error: BaseException) -> str:
+    """What an exception says, on one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _connect() -> None:
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
@@ -87,5 +126,5 @@ def _unknown(field: str, name: str, reason: str) -> InputError:
         name,
         f"'{BUILTIN_MODEL}', a bundled config ({', '.join(bundled_names())}), a folder with "
         "config.json, or a hub name",
-        f"{closest}the hub says: {reason}",
+        f"{closest}{reason}",
     )
