@@ -19,8 +19,9 @@ THERMAL_NOISE_PSD_DBM_HZ = -174.0
 
 
 def db_to_linear(value_db: ArrayLike) -> FloatArray:
-    """A power ratio from decibels: 10^(x/10)."""
-    return np.power(10.0, np.asarray(value_db, dtype=np.float64) / 10.0)
+    """A power ratio from decibels: 10^(x/10); inf where a float does not hold it."""
+    with np.errstate(over="ignore"):
+        return np.power(10.0, np.asarray(value_db, dtype=np.float64) / 10.0)
 
 
 def linear_to_db(ratio: ArrayLike) -> FloatArray:
@@ -41,6 +42,7 @@ def watts_to_dbm(value_w: ArrayLike) -> FloatArray:
 
 def format_quantity(value: float, unit: str, digits: int = 3) -> str:
     """A number for people, with an SI prefix: `format_quantity(4.7e6, "bit")` is `'4.7 Mbit'`."""
+    value = float(value)
     if value == 0 or not np.isfinite(value):
         return f"{value:g} {unit}"
     prefixes = ["n", "µ", "m", "", "k", "M", "G", "T", "P", "E"]

@@ -170,8 +170,8 @@ class TestAnswer:
             "a", "1",
         ]  # fmt: skip
 
-    def test_duplicates_get_the_same(self) -> None:
-        first, second = solved(problem(name="a")).answer["clients"]
+    def test_twins_get_the_same(self) -> None:
+        first, second = solved(problem(name="twin")).answer["clients"]
         assert first["bandwidth_hz"] == pytest.approx(second["bandwidth_hz"], rel=1e-9)
 
 

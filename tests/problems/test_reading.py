@@ -212,7 +212,10 @@ class TestLinks:
             ({"gain": 0.2}, "tx_power_w of client 0 is missing"),
             ({"gain": 0.2, "spectral_efficiency_bps_hz": 1.0}, "gain of client 0 is given.*beside"),
             ({"tx_power_w": -1, "gain": 1}, "tx_power_w of client 0 is -1"),
-            ({"tx_power_w": 1e300, "gain": 1e300}, "gain of client 0 is .* finite"),
+            (
+                {"tx_power_w": 1e300, "gain": 1e300},
+                "1e.300.*of magnitude 1e.50",
+            ),
         ],
     )
     def test_refusals(self, client: dict[str, float], words: str) -> None:
@@ -227,7 +230,7 @@ class TestLinks:
 def test_weights_are_divided_by_their_sum() -> None:
     np.testing.assert_allclose(read_weights(ClientColumns([{"weight": 3}, {}])), [0.75, 0.25])
     np.testing.assert_allclose(read_weights(ClientColumns([{}, {}])), [0.5, 0.5])
-    huge = ClientColumns([{"weight": 1e308}, {"weight": 1e308}])
+    huge = ClientColumns([{"weight": 1e50}, {"weight": 1e50}])
     np.testing.assert_allclose(read_weights(huge), [0.5, 0.5])
     with pytest.raises(InputError, match=r"weight is 0 for every client"):
         read_weights(ClientColumns([{"weight": 0}]))

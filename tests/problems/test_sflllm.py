@@ -189,7 +189,7 @@ def _without(mapping: dict[str, Any], path: list[Any]) -> None:
         (["clients", 1, "flop_rate"], -1, "flop_rate of client b is -1"),
         (["clients", 1, "power_max_w"], -2.0, "power_max_w of client b is -2.0"),
         (["clients", 1, "main_gain_db"], [-111, -109], "main_gain_db of client b"),
-        (["clients", 0, "federated_gain_db"], 5e4, "power gain that fits a float"),
+        (["clients", 0, "federated_gain_db"], 5e4, "of magnitude 450 at most"),
         (["clients", 0, "main_gain"], 1e-9, "main_gain_db is given, but it must be left out"),
         (["clients", 0, "downlink_rate_bps"], None, "downlink_rate_bps of client a is missing"),
         (["clients", 0, "color"], "red", "clients.color is an unknown key"),

@@ -114,6 +114,8 @@ def method_of(mapping: Mapping[str, Any]) -> tuple[str, Method]:
     known = ", ".join(METHODS)
     if name is None:
         raise InputError("method", "missing", f"one of {known}")
+    if not isinstance(name, str):
+        raise InputError("method", name, f"one of {known}")
     if name not in METHODS:
         near = difflib.get_close_matches(str(name), METHODS, n=1)
         raise InputError(

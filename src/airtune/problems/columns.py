@@ -13,6 +13,7 @@ from airtune.problems.fields import (
     Range,
     decibel_twin,
     is_number,
+    is_word,
     misspelt,
     number_list,
     refuse_unknown,
@@ -49,18 +50,18 @@ class ClientColumns:
 
     def number(self, key: str, allowed: Range = FINITE, default: float | None = None) -> FloatArray:
         """Numbers in a range [client]; a missing one takes the default, or is refused."""
-        return self._numbers(key, allowed, default, allowed.words)
+        return self._numbers(key, allowed, default)
 
     def level(
         self, key: str, allowed: Range = NOT_NEGATIVE, default: float | None = None
     ) -> FloatArray:
         """A linear quantity [client], each client's given as `key` or as its decibel twin."""
         twin, convert = decibel_twin(key)
-        in_decibels = self._numbers(twin, LEVEL, np.nan, LEVEL.words)
+        in_decibels = self._numbers(twin, LEVEL, np.nan)
         given = ~np.isnan(in_decibels)
         values = np.where(given, convert(in_decibels), np.nan)
         self._refuse(twin, in_decibels, ~given | allowed.holds(values), f"in watts {allowed.words}")
-        linear = self._numbers(key, allowed, np.nan, allowed.words)
+        linear = self._numbers(key, allowed, np.nan)
         self._refuse(twin, in_decibels, ~given | np.isnan(linear), f"left out beside {key}")
         values = np.where(given, values, linear)
         if default is None:
@@ -98,8 +99,21 @@ class ClientColumns:
         refuse_unknown(self._columns, self._known, self._where)
 
     def _names(self) -> tuple[str, ...]:
+        """A name for each client, its number without one; refused where two are alike."""
         column = self._column("name")
-        return tuple(str(index) if name is None else str(name) for index, name in enumerate(column))
+        first: dict[str, int] = {}
+        for index, name in enumerate(column):
+            if name is not None and not is_word(name):
+                raise InputError(f"{self._where}[{index}].name", name, "a word")
+            word = str(index) if name is None else str(name)
+            if word in first:
+                both = f"clients {first[word]} and {index}" if name is not None else "two clients"
+                raise InputError(
+                    f"{self._where}[{index}].name", word, "a name of its own for every client",
+                    f"{both} (counted from 0) would share it",
+                )  # fmt: skip
+            first[word] = index
+        return tuple(first)
 
     def _column(self, key: str) -> list[Any]:
         """One entry per client; None where a client lacks the key."""
@@ -113,7 +127,8 @@ class ClientColumns:
             raise InputError(f"{self._where}.{key}", f"{len(column)} values", f"{self._count}")
         return list(column)
 
-    def _numbers(self, key: str, allowed: Range, default: float | None, words: str) -> FloatArray:
+    def _numbers(self, key: str, allowed: Range, default: float | None) -> FloatArray:
+        words = allowed.words
         array = self._columns.get(key)
         if isinstance(array, np.ndarray) and array.dtype.kind in "fiu" and len(array) == len(self):
             self._known.append(key)
@@ -126,7 +141,10 @@ class ClientColumns:
                 if value is not None and not is_number(value):
                     raise InputError(self._label(key, index), value, words)
             values = np.array([0.0 if v is None else v for v in column], dtype=np.float64)
-        self._refuse(key, values, ~given | allowed.holds(values), words)
+        good = ~given | allowed.holds(values)
+        if not good.all():
+            words = allowed.refusal(float(values[int(np.argmin(good))]))
+        self._refuse(key, values, good, words)
         if default is None and not given.all():
             self._missing(key, int(np.argmin(given)), words)
         filled: FloatArray = values if default is None else np.where(given, values, default)
@@ -171,12 +189,7 @@ def read_links(
             remedy = "give noise_psd_w_hz or noise_psd_dbm_hz"
             raise InputError("noise_psd_dbm_hz", "missing", "a number", remedy)
         return FixedEfficiencyLinks(efficiency)
-    with np.errstate(over="ignore"):
-        cn0 = power / noise_psd_w_hz * gain
-    for index in np.flatnonzero(np.isinf(cn0))[:1]:
-        words = "small enough that power x gain / noise is a finite number"
-        raise InputError(f"gain of client {clients.names[index]}", float(gain[index]), words)
-    return mixed_links(cn0, efficiency)
+    return mixed_links(power / noise_psd_w_hz * gain, efficiency)
 
 
 def read_weights(clients: ClientColumns) -> FloatArray:

@@ -14,6 +14,11 @@ from airtune.quantities import FloatArray, db_to_linear, dbm_to_watts
 REQUIRED: Any = object()
 """The default of a key that has none."""
 
+LARGEST, SMALLEST = 1e50, 1e-50
+"""A number of a problem beyond these is no quantity; within them, products stay finite."""
+LOUDEST_DB = 450.0
+"""The same for a level in decibels."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -23,19 +28,33 @@ class Range:
     low: float = -np.inf
     high: float = np.inf
     open_low: bool = False
+    least: float = SMALLEST
+    most: float = LARGEST
 
     def holds(self, values: ArrayLike) -> Any:
-        """Elementwise; NaN is in no range."""
+        """Elementwise; NaN is in no range, and a magnitude that no quantity has in none either."""
         v = np.asarray(values, dtype=np.float64)
-        return ((v > self.low) if self.open_low else (v >= self.low)) & (v <= self.high)
+        inside = ((v > self.low) if self.open_low else (v >= self.low)) & (v <= self.high)
+        size = np.abs(v)
+        sensible = (size == 0) | np.isinf(v) | ((size >= self.least) & (size <= self.most))
+        return inside & sensible
+
+    def refusal(self, value: float) -> str:
+        """What is allowed, with the limits of magnitude where those are the reason."""
+        size = abs(float(value))
+        if np.isfinite(size) and size > self.most:
+            return f"{self.words}, of magnitude {self.most:g} at most"
+        if 0 < size < self.least:
+            return f"{self.words}, of magnitude {self.least:g} at least where it is not 0"
+        return self.words
 
 
-_LARGEST = float(np.finfo(np.float64).max)
-POSITIVE = Range("a number > 0", 0.0, _LARGEST, open_low=True)
-NOT_NEGATIVE = Range("a number >= 0", 0.0, _LARGEST)
-FINITE = Range("a finite number", -_LARGEST, _LARGEST)
+_MAX = float(np.finfo(np.float64).max)
+POSITIVE = Range("a number > 0", 0.0, _MAX, open_low=True)
+NOT_NEGATIVE = Range("a number >= 0", 0.0, _MAX)
+FINITE = Range("a finite number", -_MAX, _MAX)
 SHARE = Range("a number from 0 to 1", 0.0, 1.0)
-LEVEL = Range("a number of decibels (-.inf: nothing)", -np.inf, _LARGEST)
+LEVEL = Range("a number of decibels (-.inf: nothing)", -np.inf, _MAX, least=0.0, most=LOUDEST_DB)
 
 
 def decibel_twin(key: str) -> tuple[str, Callable[[ArrayLike], FloatArray]]:
@@ -69,18 +88,36 @@ def misspelt(key: str, present: Iterable[str]) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """A number as YAML or numpy gives it; True is none."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    """A number as YAML or numpy gives it; True is none, nor is 10**400, which no float holds."""
+    known = isinstance(value, int | float | np.integer | np.floating)
+    return known and not isinstance(value, bool) and is_float(value)
+
+
+def is_float(value: Any) -> bool:
+    """A number that fits a float; 10**400 does not."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def is_word(value: Any) -> bool:
+    """A name: text, or a number that stands for one."""
+    return isinstance(value, str | int | np.integer) and not isinstance(value, bool)
 
 
 def number_list(value: Any, label: str, allowed: Range, length: int | None) -> FloatArray:
+    """A list of numbers in a range; with a length, one number stands for all."""
     if is_number(value) and length is not None:
         value = [value] * length
     if not isinstance(value, list | tuple | np.ndarray) or not len(value):
         raise InputError(label, value, "a list of numbers")
     for entry in value:
-        if not is_number(entry) or not allowed.holds(entry):
+        if not is_number(entry):
             raise InputError(label, entry, allowed.words)
+        if not allowed.holds(entry):
+            raise InputError(label, entry, allowed.refusal(entry))
     if length is not None and len(value) != length:
         raise InputError(label, f"a list of {len(value)}", f"one number or a list of {length}")
     return np.array(value, dtype=np.float64)

@@ -18,11 +18,15 @@ from airtune.problems.fields import (
     Range,
     decibel_twin,
     is_number,
+    is_word,
     misspelt,
     number_list,
     refuse_unknown,
 )
 from airtune.quantities import FloatArray
+
+MOST_COUNTED = 10**15
+"""Beyond it a float no longer tells one whole number from the next for certain."""
 
 
 class Reader:
@@ -48,15 +52,23 @@ class Reader:
     def number(self, key: str, allowed: Range = FINITE, default: Any = REQUIRED) -> float:
         """A number in the range."""
         value = self._get(key, allowed.words, default)
-        if not is_number(value) or not allowed.holds(value):
+        if not is_number(value):
             raise InputError(self._name(key), value, allowed.words)
+        if not allowed.holds(value):
+            raise InputError(self._name(key), value, allowed.refusal(value))
         return float(value)
 
-    def count(self, key: str, default: Any = REQUIRED, least: int = 1) -> int:
-        """A whole number."""
-        value = self._get(key, f"a whole number >= {least}", default)
+    def count(
+        self, key: str, default: Any = REQUIRED, least: int = 1, most: int | None = None
+    ) -> int:
+        """A whole number, `MOST_COUNTED` at most by default."""
+        allowed = f"a whole number >= {least}"
+        value = self._get(key, allowed, default)
         if not is_number(value) or value % 1 != 0 or value < least:
-            raise InputError(self._name(key), value, f"a whole number >= {least}")
+            raise InputError(self._name(key), value, allowed)
+        most = MOST_COUNTED if most is None else most
+        if value > most:
+            raise InputError(self._name(key), value, f"a whole number from {least} to {most}")
         return int(value)
 
     def level(self, key: str, allowed: Range = NOT_NEGATIVE, default: Any = REQUIRED) -> float:
@@ -83,7 +95,10 @@ class Reader:
 
     def text(self, key: str, default: Any = REQUIRED) -> str:
         """A word, such as a name."""
-        return str(self._get(key, "a word", default))
+        value = self._get(key, "a word", default)
+        if not is_word(value):
+            raise InputError(self._name(key), value, "a word")
+        return str(value)
 
     def section(self, key: str) -> "Reader":
         """A nested mapping; close it as well."""

@@ -24,6 +24,9 @@ from airtune.workload.transformer import Precision
 DEVICES = ("galaxy-s25", "raspberry-pi-5", "pixel-9", "laptop-cpu")
 CLIENTS = 8
 """Defaults of an experiment."""
+MOST_CLIENTS = 10_000
+MOST_DRAWS = 50_000
+"""Channels of single clients that may be drawn to reach a round: some seconds, with 3GPP fading."""
 MEAN = "mean"
 """`round: mean` asks for the gains without small-scale fading."""
 
@@ -31,7 +34,8 @@ _TOP = ("method", "model", "dtype", "adapter", "cell", "clients", "training", "t
         "seed", "uplink_dtype")  # fmt: skip
 # The keys after the first two (three) do not change what a step costs; they are known so that an
 # experiment's section can be used as it is.
-_ADAPTER = ("rank", "target_modules", "kind", "alpha", "dropout", "start")
+_ADAPTER = ("rank", "target_modules", "kind", "alpha", "dropout", "start", "alpha_pattern",
+            "rank_pattern")  # fmt: skip
 _TRAINING = ("batch_size", "local_steps", "optimizer", "learning_rate", "max_grad_norm",
              "keep_optimizer", "schedule", "warmup_rounds")  # fmt: skip
 _CLIENTS = ("count", "devices", "device_file")
@@ -61,9 +65,14 @@ def read_scene(
             "adapter.kind", adapter.text("kind"), "lora in a planning problem",
             "ranks and LoRA's factors are what the methods planned here divide",
         )  # fmt: skip
+    if (mapping.get("adapter") or {}).get("rank_pattern"):
+        raise InputError(
+            "adapter.rank_pattern", mapping["adapter"]["rank_pattern"],
+            "left out of a planning problem", "every adapted matrix has adapter.rank there",
+        )  # fmt: skip
     training = _section(mapping, "training", _TRAINING)
     clients = _section(mapping, "clients", (*_CLIENTS, "examples") if weighted else _CLIENTS)
-    count = clients.count("count", CLIENTS)
+    count = clients.count("count", CLIENTS, most=MOST_CLIENTS)
     model = top.text("model", "builtin")
     architecture = load_architecture(model)
     scene = Scene(
@@ -79,11 +88,28 @@ def read_scene(
         cell=_cell(mapping),
         devices=_devices(mapping.get("clients") or {}, count),
         examples=_examples(clients, count) if weighted else None,
-        round_index=None if mapping.get("round") == MEAN else top.count("round", 0, least=0),
+        round_index=_round(top, mapping.get("round"), count),
         seed=top.count("seed", 0, least=0),
     )
     scene.adapter.ranks(architecture)
     return scene
+
+
+def _round(top: Reader, value: Any, clients: int) -> int | None:
+    """The round whose channel is planned for; None for the mean of the fading.
+
+    Channels are drawn round by round, so a late round of many clients would take very long.
+    """
+    if isinstance(value, str) and value == MEAN:
+        return None
+    latest = MOST_DRAWS // clients - 1
+    index = top.count("round", 0, least=0)
+    if index > latest:
+        raise InputError(
+            "round", index, f"at most {latest} with {clients} clients, or {MEAN}",
+            f"its channel comes after {index} others, which would all have to be drawn",
+        )  # fmt: skip
+    return index
 
 
 def read_dtype(top: Reader, key: str) -> str:

@@ -21,6 +21,7 @@ from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.split import split_candidates
 from airtune.workload.transformer import split_workload
 
+MOST_SUBCHANNELS = 10_000
 DOWNLINKS = ("equal", "free")
 """`equal` shares of band and power; `free`: no download is charged, as in the published problem."""
 
@@ -88,7 +89,7 @@ def _server(section: Reader, scene: Scene, *, computes: bool = True) -> dict[str
     server: dict[str, Any] = {}
     if computes:
         server["flop_rate"] = section.number("flop_rate", POSITIVE)
-    subchannels = section.count("subchannels")
+    subchannels = section.count("subchannels", most=MOST_SUBCHANNELS)
     server["subchannel_bandwidth_hz"] = [scene.cell.bandwidth_hz / subchannels] * subchannels
     everybody = float(dbm_to_watts(scene.tx_power_dbm).sum())
     server["total_power_w"] = section.level("total_power_w", default=everybody)

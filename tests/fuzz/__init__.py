@@ -1,0 +1,1 @@
+"""Seeded fuzz of what a user may hand to the command line."""
