@@ -81,6 +81,9 @@ class PartitionSection(Section):
     )
     concentration: float = Field(0.5, gt=0, description="Dirichlet concentration; small is skewed")
     column: str | None = Field(None, description="the column of kind: column")
+    min_rows: int = Field(
+        1, ge=1, description="rows that every client holds at least; dirichlet draws again for it"
+    )
 
 
 def _day(value: object) -> object:

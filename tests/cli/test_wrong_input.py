@@ -78,7 +78,7 @@ def test_empty_shard(airtune: Call, tmp_path: Path) -> None:
     settings = quick("clients.count=40", "data.partition={kind: dirichlet, concentration: 0.01}")
     code, _, err = airtune("run", "--out", "run", *settings)
     assert (code, err.count("\n")) == (2, 1)
-    assert "without a training row" in err
+    assert "short of 1 training rows" in err
     assert "raise data.partition.concentration" in err
     assert not (tmp_path / "run").exists()
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from airtune.data.partition import Partition, by_column, by_size, dirichlet, iid, partition
 from airtune.data.tasks import Example, Slot
 from airtune.errors import InputError
+from airtune.seeds import generator
 
 
 def _examples(count: int, labels: int = 5) -> list[Example]:
@@ -146,7 +147,10 @@ def test_a_hundred_thousand_clients() -> None:
         ({"clients": 2, "kind": "column"}, "data.partition.column"),
         ({"clients": 2, "kind": "column", "column": "nowhere"}, "user"),
         ({"clients": 8, "kind": "column", "column": "user"}, "client 7 would hold no row"),
-        ({"clients": 25, "kind": "dirichlet", "concentration": 0.01}, "client 2 is"),
+        ({"clients": 25, "kind": "dirichlet", "concentration": 0.01}, "client 1 is"),
+        ({"clients": 2, "min_rows": 0}, "data.partition.min_rows is 0"),
+        ({"clients": 2, "min_rows": 16}, "from 1 to 15"),
+        ({"clients": 4, "kind": "column", "column": "user", "min_rows": 6}, "at most"),
     ],
 )
 def test_refusals_name_the_client_or_the_key(arguments: dict[str, object], words: str) -> None:
@@ -158,6 +162,62 @@ def test_refusals_name_the_client_or_the_key(arguments: dict[str, object], words
 def test_an_empty_dirichlet_shard_names_the_remedy() -> None:
     with pytest.raises(InputError, match=r"raise data\.partition\.concentration"):
         dirichlet(["a", "b"] * 20, 20, 0.05, 0)
+
+
+_LABELS = [str(index % 4) for index in range(8000)]
+
+
+def _drawn_once(seed: int, clients: int) -> list[int]:
+    """Sizes of the only draw of earlier versions, written out again."""
+    stream = generator(seed, "partition")
+    sizes = np.zeros(clients, dtype=int)
+    for _ in range(4):
+        share = stream.dirichlet(np.full(clients, 0.1))
+        ends = [0, *np.rint(np.cumsum(share)[:-1] * 2000).astype(int), 2000]
+        sizes += np.diff(ends)
+        stream.permutation(2000)
+    return sizes.tolist()
+
+
+def test_a_draw_that_leaves_nobody_short_stays_and_others_are_repeated() -> None:
+    drawn = [dirichlet(_LABELS, 20, 0.1, seed) for seed in range(40)]
+    assert 8 < sum(parts.redraws > 0 for parts in drawn) < 32
+    for seed, parts in enumerate(drawn):
+        assert parts.sizes.min() >= 1
+        first = _drawn_once(seed, 20)
+        assert (min(first) == 0) == (parts.redraws > 0)
+        if not parts.redraws:
+            assert parts.sizes.tolist() == first
+        again = dirichlet(_LABELS, 20, 0.1, seed)
+        assert again.redraws == parts.redraws
+        assert again.rows.tolist() == parts.rows.tolist()
+
+
+def test_min_rows_holds_for_every_kind() -> None:
+    examples = [Example("p", "c", label) for label in _LABELS]
+    for kind in ("iid", "dirichlet", "size"):
+        parts = partition(examples, 10, kind, 0.5, seed=3, min_rows=6)
+        assert parts.sizes.min() >= 6
+        assert sorted(parts.rows.tolist()) == list(range(8000))
+
+
+def test_a_hopeless_partition_is_given_up_and_says_after_how_many_draws() -> None:
+    with pytest.raises(InputError, match=r"after 1000 draws.*raise data\.partition\.concentration"):
+        dirichlet(["a", "b"] * 20, 20, 0.05, 0)
+
+
+@pytest.mark.parametrize("kind", ["dirichlet", "column"])
+def test_missing_values_are_no_value_of_their_own(kind: str) -> None:
+    rows = [{"user": str(n % 3)} if n != 4 else {} for n in range(30)]
+    examples = [Example("p", "c", "", columns=row) for row in rows]
+    with pytest.raises(InputError, match=r"1 of 30 have none"):
+        partition(examples, 2, kind, column="user")
+
+
+def test_missing_labels_are_no_label_of_their_own() -> None:
+    examples = [Example("p", "c", "a" if n else "") for n in range(30)]
+    with pytest.raises(InputError, match=r"1 of 30 training rows have no `label`"):
+        partition(examples, 2, "dirichlet")
 
 
 def test_dirichlet_needs_labels() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airtune.data.overlap import overlap_notice, refuse_training_rows
 from airtune.data.partition import column_values
 from airtune.data.sources import SourceOptions, load_task_data
 from airtune.data.tasks import FINAL_NUMBER, LABEL_ACCURACY, SLOTS_REALISED
@@ -168,6 +169,7 @@ def test_a_byte_order_mark_and_empty_lines_do_not_matter(tmp_path: Path) -> None
     assert len(load_task_data(str(lines), str(lines)).train) == 1
 
 
+_GOOD = '{"prompt": "p", "completion": "c"}\n'
 REFUSALS = [
     ("a.jsonl", '{"prompt": "p", "completion": "c"}\n{"prompt": \n', ["a.jsonl, line 2", "column"]),
     ("a.jsonl", "[1, 2]\n", ["a.jsonl, line 1", "JSON list"]),
@@ -186,6 +188,25 @@ REFUSALS = [
     ("a.csv", "prompt,x,completion, x\np,1,c,2\n", ["a.csv", "'x'", "rename"]),
     ("a.jsonl", '{"prompt": "p", "completion": "c", "prompt": "q"}', ["line 1", "'prompt' twice"]),
     ("a.txt", "prompt", [".jsonl or .csv"]),
+    ("a.jsonl", _GOOD + '{"prompt": "p", "completion": NaN}', ["line 2", "NaN"]),
+    ("a.jsonl", _GOOD + '{"prompt": "p", "completion": -Infinity}', ["line 2", "-Infinity"]),
+    ("a.jsonl", _GOOD + '{"prompt": 1e999, "completion": "c"}', ["line 2", "'prompt'", "inf"]),
+    ("a.jsonl", _GOOD + '{"prompt": "p", "completion": true}', ["line 2", "'completion'", "true"]),
+    ("a.jsonl", _GOOD + '{"prompt": false, "completion": "c"}', ["line 2", "'prompt'", "false"]),
+    ("a.jsonl", _GOOD + '{"prompt": "p", "completion": null}', ["line 2", "'completion'"]),
+    ("a.jsonl", _GOOD + '{"prompt": ["p"], "completion": "c"}', ["line 2", "'prompt'"]),
+    ("a.jsonl", _GOOD + '{"prompt": ' + "9" * 5000 + ', "completion": "c"}', ["line 2"]),
+    ("a.jsonl", _GOOD + "[" * 100_000, ["line 2"]),
+    ("a.jsonl", _GOOD + r'{"prompt": "a\ud83d", "completion": "c"}', ["line 2", r"'\ud83d'"]),
+    ("a.jsonl", _GOOD + r'{"prompt": "p", "completion": "c", "id": "\udc00"}', ["line 2", "'id'"]),
+    ("a.jsonl", '{"question": "q", "answer": "1 + 1\\n#### "}', ["line 1", "'answer'", "number"]),
+    ("a.jsonl", '{"question": "q", "answer": "it is #### soon"}', ["line 1", "number"]),
+    ("a.jsonl", '{"prompt": [{"role": "user"}], "completion": []}', ["line 1", "without a text"]),
+    ("a.jsonl", '{" prompt": "p", "completion": "c"}', ["' prompt', completion"]),
+    ("a.csv", "mr,ref\nname[A] pub,r\n", ["line 2", "'mr'"]),
+    ("a.csv", "mr,ref\n" + "name[A],   " * 3 + " " * 20_000 + ",r\n", ["line 2"]),
+    ("a.csv", "1,t,c,a\n\u00b2,t,c,a\n", ["line 2", "'class'"]),
+    ("a.csv", "\u00b2,t,c,a\n", ["a.csv", "fit no known format"]),
 ]
 
 
@@ -206,8 +227,95 @@ def test_refusals_name_file_line_and_column(
 def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"prompt,completion\np,\xff\xfe\n")
-    with pytest.raises(InputError, match="UTF-8"):
+    with pytest.raises(InputError, match=r"a\.csv, line 2 \(not UTF-8\)"):
         load_task_data(str(path), str(path))
+    lines = tmp_path / "a.jsonl"
+    lines.write_bytes(b'{"prompt": "p", "completion": "c"}\n' * 40 + "{é".encode("latin-1"))
+    with pytest.raises(InputError, match=r"a\.jsonl, line 41 \(not UTF-8\)"):
+        load_task_data(str(lines), str(lines))
+
+
+def test_numbers_and_flags_beside_the_texts_stay_usable(tmp_path: Path) -> None:
+    rows = [{"prompt": n / 4, "completion": n, "label": n % 2 == 0} for n in range(4)]
+    path = _jsonl(tmp_path / "a.jsonl", rows)
+    train = load_task_data(path, path).train
+    assert [(e.prompt, e.completion, e.label) for e in train[:2]] == [
+        ("0.0", "0", "true"), ("0.25", "1", "false"),
+    ]  # fmt: skip
+
+
+_TURNS = [
+    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "one?"},
+    {"role": "assistant", "content": "1"}, {"role": "user", "content": "two?"},
+    {"role": "assistant", "content": [{"type": "text", "text": "2"}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("chat_format", [None, "chat"])
+def test_conversations_in_both_spellings(tmp_path: Path, chat_format: str | None) -> None:
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    texts = [turn["content"] if isinstance(turn["content"], str) else "2" for turn in _TURNS]
+    other = [
+        {"from": names[str(t["role"])], "value": text}
+        for t, text in zip(_TURNS, texts, strict=True)
+    ]
+    options = SourceOptions(chat_format)
+    for name, row in (("a", {"messages": _TURNS, "label": "x"}), ("b", {"conversations": other})):
+        path = _jsonl(tmp_path / f"{name}.jsonl", [row, {**row, name: 1}])
+        data = load_task_data(path, path, options)
+        assert data.format_name == "chat"
+        (example, _) = data.train
+        assert [turn.role for turn in example.turns] == [t["role"] for t in _TURNS]
+        assert [turn.content for turn in example.turns] == texts
+        assert (example.prompt, example.completion) == ("Be brief.\none?\n1\ntwo?", "2")
+    single = _jsonl(tmp_path / "c.jsonl", [{"messages": _TURNS[1:3]}] * 2)
+    assert load_task_data(single, single).train[0].turns == ()
+
+
+@pytest.mark.parametrize(
+    ("turns", "words"),
+    [
+        ([], "a list of turns"),
+        ("hi", "without a text"),
+        (["hi"], "each with role and content"),
+        ([*_TURNS, {"role": "user", "content": "bye"}], "ends in an answer"),
+        (_TURNS[2:3], "begins with the user"),
+        ([*_TURNS[1:3], *_TURNS], "a system turn in it"),
+        ([{"role": "tool", "content": "x"}], "role 'tool'"),
+        ([_TURNS[1], {"role": "assistant", "tool_calls": [1]}], "tool_calls"),
+        ([_TURNS[1], {"role": "assistant", "content": None}], "content is a text"),
+        ([_TURNS[1], {"role": "assistant", "content": [{"type": "image"}]}], "content is a text"),
+    ],
+)
+def test_conversations_that_are_refused(tmp_path: Path, turns: Any, words: str) -> None:
+    path = _jsonl(tmp_path / "a.jsonl", [{"messages": _TURNS}, {"messages": turns}])
+    if turns == "hi":
+        turns, words = [], "a list of turns"
+    with pytest.raises(InputError) as caught:
+        load_task_data(path, path)
+    assert "a.jsonl, line 2, column 'messages'" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_the_test_set_must_not_be_the_training_set(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{n}", "completion": "c"} for n in range(6)]
+    train = _jsonl(tmp_path / "train.jsonl", rows)
+    link, copy = tmp_path / "link.jsonl", tmp_path / "copy.jsonl"
+    link.symlink_to(train)
+    copy.write_bytes(Path(train).read_bytes())
+    table = _csv(tmp_path / "part.csv", [["prompt", "completion"], ["p4", "c"], ["p1", "c"]])
+    for test in (train, f"{tmp_path}/./train.jsonl", link, copy, table, str(tmp_path)):
+        task = load_task_data(train, str(test))
+        with pytest.raises(InputError, match=r"data\.test is"):
+            refuse_training_rows(train, str(test), task)
+    other = _jsonl(tmp_path / "other.jsonl", [rows[0], {"prompt": "new", "completion": "c"}])
+    task = load_task_data(train, other)
+    refuse_training_rows(train, other, task)
+    assert overlap_notice(task) == "1 of 2 test rows are training rows, too."
+    held_out = load_task_data(train)
+    refuse_training_rows(train, None, held_out)
+    assert overlap_notice(held_out) == ""
+    refuse_training_rows("builtin", "builtin", load_task_data("builtin", "builtin"))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +338,9 @@ def test_names_that_are_refused(train: str, options: SourceOptions, words: str) 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (SourceOptions("gsm9k"), "gsm8k, e2e, yahoo"),
+        (SourceOptions("gsm9k"), "one of gsm8k, e2e, yahoo, yahoo_topics, table, chat"),
+        (SourceOptions("columns"), "table"),
+        (SourceOptions("chat"), "'messages'"),
         (SourceOptions("e2e"), "'mr'"),
         (SourceOptions(prompt_column="prompt"), "data.completion_column"),
         (SourceOptions(completion_column="completion"), "data.prompt_column"),

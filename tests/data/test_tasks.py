@@ -32,13 +32,53 @@ from airtune.data.tasks import (
         ("#### 12.", "12"),
         ("#### 12 apples", "12"),
         ("#### 1\nand then #### 2", "1"),
+        ("#### 1/2", "0.5"),
+        ("#### -$3 / 4", "-0.75"),
+        ("#### 1e3", "1000"),
+        ("#### 2.5E-1", "0.25"),
+        ("#### 50%", "50"),
+        ("#### 5 €.", "5"),
+        ("#### 1,234,567.5 people", "1234567.5"),
+        ("#### 72.\n\n5 is next", "72"),
+        ("#### 5km", "5"),
+        ("#### 5, since 2 + 3 = 5", "5"),
     ],
 )
 def test_final_number_is_read(text: str, number: str) -> None:
     assert final_number(text) == Decimal(number)
 
 
-@pytest.mark.parametrize("text", ["", "the answer is 12", "#### none", "### 12", "####", "#### ,"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "the answer is 12",
+        "#### none",
+        "### 12",
+        "####",
+        "#### ,",
+        "#### none #### 5",
+        "#### 10:30",
+        "#### 1/0",
+        "#### 1,00",
+        "#### 12,34,567",
+        "#### 1 000",
+        "#### 1 1/2",
+        "#### 3-4",
+        "#### 5 - 3",
+        "#### 0x10",
+        "#### 1_000",
+        "#### 1.5.2",
+        "#### 1/2/3",
+        "#### ½",
+        "#### 1½",
+        "#### 5²",
+        "#### 5 x 3",
+        "#### NaN",
+        "#### inf",
+        "#### 5,6",
+    ],
+)
 def test_no_final_number(text: str) -> None:
     assert final_number(text) is None
 

@@ -1,9 +1,12 @@
 """The formats of data sets: which columns mark one, and how a row becomes an example."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
+from airtune.data.chat import chat_example
+from airtune.data.row import Row, RowError
 from airtune.data.tasks import (
     FINAL_NUMBER,
     LABEL_ACCURACY,
@@ -11,11 +14,9 @@ from airtune.data.tasks import (
     Example,
     Score,
     Slot,
+    final_number,
 )
 from airtune.errors import InputError
-
-Row = Mapping[str, str]
-"""One row of a source: column name to text."""
 
 YAHOO_CLASSES = (
     "Society & Culture",
@@ -32,14 +33,6 @@ YAHOO_CLASSES = (
 """The topics of Yahoo! Answers (Zhang, Zhao and LeCun 2015, arXiv 1509.01626), class 1 first."""
 
 YAHOO_COLUMNS = ("class", "title", "content", "best_answer")
-
-
-class RowError(Exception):
-    """A row that cannot become an example: (column, value, what is allowed)."""
-
-    def __init__(self, column: str, value: str, allowed: str) -> None:
-        super().__init__(column, value, allowed)
-        self.column, self.value, self.allowed = column, value, allowed
 
 
 @dataclass(frozen=True)
@@ -63,10 +56,12 @@ def gsm8k_example(row: Row) -> Example:
     if "####" not in answer:
         raise RowError("answer", answer, "a worked answer that ends in `#### n`")
     lines = [line for line in answer.split("####")[0].splitlines() if line.strip()]
+    if final_number(answer) is None:
+        raise RowError("answer", answer, "a worked answer with a number after its first `####`")
     return Example(row["question"].strip(), answer, str(min(8, max(1, len(lines)))))
 
 
-_E2E_SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
+_E2E_SLOT = re.compile(r"([^\[\],]+)\[([^\]]*)\]\s*(?:,\s*|$)")
 _FAMILY_YES = ("family friendly", "family-friendly", "families", "kid", "child", "all ages")
 _FAMILY_NO = (
     "not family", "non family", "non-family", "isn't family", "not a family", "not kid",
@@ -97,11 +92,23 @@ on what a person would accept."""
 
 def e2e_example(row: Row) -> Example:
     """An E2E NLG meaning representation and its reference; the label is the kind of food."""
-    slots = [_e2e_slot(name, value) for name, value in _E2E_SLOT.findall(row["mr"])]
+    slots = _e2e_slots(row["mr"])
     if not slots:
         raise RowError("mr", row["mr"], "slots written as `name[value], …`")
     food = next((slot.value for slot in slots if slot.name == "food"), "none")
     return Example(row["mr"].strip(), row["ref"].strip(), food, tuple(slots))
+
+
+def _e2e_slots(text: str) -> list[Slot]:
+    """The slots of a meaning representation; none where any part of it is something else."""
+    slots, at = [], 0
+    while at < len(text):
+        found = _E2E_SLOT.match(text, at)
+        if found is None or not found[1].strip():
+            return []
+        slots.append(_e2e_slot(found[1].strip(), found[2]))
+        at = found.end()
+    return slots
 
 
 def _e2e_slot(name: str, value: str) -> Slot:
@@ -127,7 +134,7 @@ def yahoo_topics_example(row: Row) -> Example:
 
 def _topic_example(number: str, first: int, title: str, content: str, answer: str) -> Example:
     last = first + len(YAHOO_CLASSES) - 1
-    if not number.strip().isdigit() or not first <= int(number) <= last:
+    if not number.strip().isdecimal() or not first <= int(number) <= last:
         column = "class" if first else "topic"
         raise RowError(column, number, f"a class number from {first} to {last}")
     # The answer comes first, because a prompt that is too long is cut from the left: the question
@@ -154,6 +161,12 @@ FORMATS = {
 }
 
 
+def chat_format(columns: Iterable[str]) -> Format:
+    """Conversations, in the column `messages` or `conversations`, whichever there is."""
+    column = "conversations" if "conversations" in {*columns} else "messages"
+    return Format("chat", (column,), partial(chat_example, column), None)
+
+
 def columns_format(prompt_column: str, completion_column: str) -> Format:
     """Any two columns; a column called `label` gives the label, else all rows are of one class."""
 
@@ -161,6 +174,13 @@ def columns_format(prompt_column: str, completion_column: str) -> Format:
         return Example(row[prompt_column], row[completion_column], row.get("label", ""))
 
     return Format("table", (prompt_column, completion_column), example, None)
+
+
+def _shown(columns: Iterable[str]) -> str:
+    """Names of columns, in quotes where blanks or the like would not be seen."""
+    return ", ".join(
+        name if name == name.strip() and name.isprintable() else repr(name) for name in columns
+    )
 
 
 def detect_format(columns: Iterable[str], source: str) -> Format:
@@ -171,15 +191,19 @@ def detect_format(columns: Iterable[str], source: str) -> Format:
     found = list(columns)
     candidates = [*FORMATS.values(), columns_format("prompt", "completion")]
     fitting = [entry for entry in candidates if set(entry.columns) <= set(found)]
+    candidates.append(chat_format(found))
+    # Only then: other formats may carry a conversation beside what they need.
+    fitting = fitting or [entry for entry in candidates if set(entry.columns) <= set(found)]
     if len(fitting) == 1:
         return fitting[0]
     names = [entry.name for entry in fitting or candidates]
-    problem = "fits several formats" if fitting else "fits no known format"
+    problem = "fit several formats" if fitting else "fit no known format"
     raise InputError(
         "data.format",
-        f"not given, and {source} with the columns {', '.join(found)} {problem}",
-        f"one of {', '.join(names)}",
-        "set data.format, or data.prompt_column and data.completion_column",
+        "not given",
+        f"one of {', '.join(names)} where the columns {problem}",
+        f"the columns of {source} are {_shown(found)}: set data.format, or data.prompt_column and "
+        "data.completion_column",
     )
 
 
@@ -210,16 +234,19 @@ def choose_format(
         return detect_format(found, source)
     elif name == "table":
         chosen = columns_format("prompt", "completion")
+    elif name == "chat":
+        chosen = chat_format(found)
     elif name in FORMATS:
         chosen = FORMATS[name]
     else:
-        raise InputError("data.format", name, f"one of {', '.join([*FORMATS, 'columns'])}")
+        raise InputError("data.format", name, f"one of {', '.join([*FORMATS, 'table', 'chat'])}")
     for column in chosen.columns:
         if column not in found:
             raise InputError(
                 source,
-                f"without a column {column!r} (its columns: {', '.join(found)})",
+                f"without a column {column!r}",
                 f"a source with the columns {', '.join(chosen.columns)}",
-                "check data.format, data.prompt_column and data.completion_column",
+                f"it has {_shown(found)}; check data.format, data.prompt_column and "
+                "data.completion_column",
             )
     return chosen

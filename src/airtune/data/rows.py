@@ -2,19 +2,27 @@
 
 import csv
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from airtune.csv_table import column_names
-from airtune.data.formats import YAHOO_CLASSES, YAHOO_COLUMNS, Row
+from airtune.data.formats import YAHOO_CLASSES, YAHOO_COLUMNS
+from airtune.data.row import Row
 from airtune.errors import InputError
 
+_CONVERSATIONS = ("messages", "conversations")
+"""Columns whose lists of turns are handed on, as JSON."""
 _LARGEST_CELL = 1 << 26
 """csv's own limit of 131,072 characters a cell is less than some answers in Yahoo! Answers."""
+
+
+class Flag(str):
+    """`true` or `false` of a JSON row: a label or a group, but not a text to learn."""
 
 
 class Rows(Protocol):
@@ -52,7 +60,7 @@ class JsonLines:
             for number, line in enumerate(_lines(stream, self.path, self.field), start=1):
                 if line.strip():
                     place = f"{self.path}, line {number}"
-                    yield place, _texts(_json_object(line, place))
+                    yield place, _texts(_json_object(line, place), place)
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ class HubRows:
     def __iter__(self) -> Iterator[tuple[str, Row]]:
         for number, row in enumerate(self.split):
             place = f"{self.name}, row {number}"
-            yield place, _texts(row)
+            yield place, _texts(row, place)
 
 
 def open_rows(path: Path, field: str) -> Rows:
@@ -127,6 +135,12 @@ def open_rows(path: Path, field: str) -> Rows:
     if kind is None:
         raise InputError(field, str(path), "a .jsonl or .csv file", "convert the file")
     rows = kind(path, field)
+    first = next(iter(rows), None) if kind is JsonLines else None
+    if first is not None and not first[1]:
+        raise InputError(
+            first[0], "a row without a text", "a row with texts, or with `messages`",
+            "give prompt and completion as texts, or a conversation as `messages`",
+        )  # fmt: skip
     if not rows.columns:
         raise InputError(field, f"{path} (an empty file)", "a file with rows")
     return rows
@@ -142,23 +156,39 @@ def _open(path: Path, field: str) -> TextIO:
 
 def _lines(stream: TextIO, path: Path, field: str) -> Iterator[str]:
     """The lines of a file; bytes that are not UTF-8 are the user's mistake, not a crash."""
-    number = 0
     try:
-        for line in stream:
-            number += 1
-            yield line
+        yield from stream
     except UnicodeDecodeError:
         raise InputError(
-            field, f"{path} (not UTF-8 after line {number})", "UTF-8 text", "convert the file"
-        ) from None
+            field, f"{path}, line {_undecodable_line(path)} (not UTF-8)", "UTF-8 text",
+            "save the file as UTF-8",
+        ) from None  # fmt: skip
+    except OSError as error:
+        raise InputError(field, f"{path} ({error.strerror})", "a readable file") from None
+
+
+def _undecodable_line(path: Path) -> int:
+    """Counted again in bytes, since text is decoded many lines at a time."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 0
 
 
 def _json_object(line: str, place: str) -> dict[str, Any]:
+    def refused(name: str) -> float:
+        raise InputError(place, f"not JSON ({name} is no number)", "one JSON object a line")
+
     try:
-        value = json.loads(line, object_pairs_hook=partial(_object, place))
+        value = json.loads(line, object_pairs_hook=partial(_object, place), parse_constant=refused)
     except json.JSONDecodeError as error:
         problem = f"not JSON ({error.msg}, column {error.colno})"
         raise InputError(place, problem, "one JSON object a line") from None
+    except (ValueError, RecursionError) as error:  # numbers and nestings without end
+        raise InputError(place, f"not read ({error})", "one JSON object a line") from None
     if not isinstance(value, dict):
         raise InputError(place, f"a JSON {type(value).__name__}", "one JSON object a line")
     return value
@@ -173,25 +203,47 @@ def _object(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _texts(values: dict[str, Any]) -> Row:
+def _texts(values: Mapping[str, Any], place: str) -> Row:
     """Texts as they are, numbers as text; a column of anything else stays out of the row.
 
     Other columns (lists, nested objects) may well be there unused; the column check reports one
-    that is needed.
+    that is needed. Conversations stay in it, as JSON.
     """
     texts = {}
     for column, value in values.items():
         if isinstance(value, str):
             texts[column] = value
+        elif isinstance(value, bool):
+            texts[column] = Flag(str(value).lower())
         elif isinstance(value, int | float):
-            texts[column] = str(value)
+            texts[column] = _number(value, f"{place}, column {column!r}")
+        elif isinstance(value, list) and column in _CONVERSATIONS:
+            texts[column] = json.dumps(value, ensure_ascii=False)
+    for column, text in texts.items():
+        _refuse_half_characters(text, f"{place}, column {column!r}")
     return texts
+
+
+def _number(value: float, place: str) -> str:
+    # A hub data set holds NaN where a value is missing; 1e999 overflows to infinity.
+    if not math.isfinite(value):
+        raise InputError(place, str(value), "a text or a finite number")
+    return str(value)
+
+
+def _refuse_half_characters(text: str, place: str) -> None:
+    """JSON can name one half of a surrogate pair, which no text file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"a text with {text[error.start]!a}, one half of a character"
+        raise InputError(place, half, "a text of whole characters", "mend the row") from None
 
 
 def _is_yahoo(cells: list[str]) -> bool:
     """Whether a first row is data of Yahoo! Answers: a class number and three texts."""
     return (
         len(cells) == len(YAHOO_COLUMNS)
-        and cells[0].strip().isdigit()
+        and cells[0].strip().isdecimal()
         and 1 <= int(cells[0]) <= len(YAHOO_CLASSES)
     )

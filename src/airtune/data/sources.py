@@ -10,8 +10,9 @@ from typing import Any
 
 from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
-from airtune.data.formats import FORMATS, Format, RowError, choose_format
-from airtune.data.rows import HubRows, Rows, open_rows
+from airtune.data.formats import FORMATS, Format, choose_format
+from airtune.data.row import Row, RowError
+from airtune.data.rows import Flag, HubRows, Rows, open_rows
 from airtune.data.tasks import Example, Score
 from airtune.errors import InputError
 from airtune.seeds import generator
@@ -149,6 +150,17 @@ def _open_folder(folder: Path, field: str) -> tuple[Rows, Rows | None]:
     return open_rows(parts["train"], field), None if test is None else open_rows(test, field)
 
 
+def part_file(name: str, part: str) -> Path | None:
+    """The file that a part of a named source is read from; None where it is no file."""
+    path = Path(name).expanduser()
+    if name.partition(":")[0] == "builtin":
+        return None
+    if path.is_dir():
+        own = _part_file(path, part, f"data.{part}")
+        return own or _part_file(path, "train", f"data.{part}")
+    return path if path.is_file() else None
+
+
 def _part_file(folder: Path, part: str, field: str) -> Path | None:
     for stem in _STEMS[part]:
         files = [folder / f"{stem}{kind}" for kind in _FILE_KINDS]
@@ -205,9 +217,7 @@ def _choose(rows: Rows, options: SourceOptions) -> Format:
 def _examples(rows: Rows, chosen: Format) -> Iterator[Example]:
     """Every row as an example, with its other columns."""
     for place, row in rows:
-        for column in chosen.columns:
-            if column not in row:
-                raise InputError(place, f"without a text in column {column!r}", "a full row")
+        _check_texts(place, row, chosen)
         try:
             example = chosen.example(row)
         except RowError as error:
@@ -215,6 +225,17 @@ def _examples(rows: Rows, chosen: Format) -> Iterator[Example]:
             raise InputError(where, error.value, error.allowed) from None
         others = {column: text for column, text in row.items() if column not in chosen.columns}
         yield replace(example, columns=others) if others else example
+
+
+def _check_texts(place: str, row: Row, chosen: Format) -> None:
+    for column in chosen.columns:
+        if column not in row:
+            raise InputError(place, f"without a text in column {column!r}", "a full row")
+        if isinstance(row[column], Flag):
+            raise InputError(
+                f"{place}, column {column!r}", row[column], "a text",
+                "write it in quotes if it is one",
+            )  # fmt: skip
 
 
 def _checksum(example: Example) -> int:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from airtune.data.template import Turn
 
@@ -39,21 +39,35 @@ class Example:
     turns: tuple[Turn, ...] = ()
 
 
-_FINAL_NUMBER = re.compile(r"####\s*(?:[$€£]\s*)?([-+−]?\s*(?:[$€£]\s*)?[\d,]*\.?\d+)")
+_GAP = r"[^\S\r\n]*"
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+# Letters, but no raised, lowered or fractional digit.
+_UNIT = r"[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209f\u2150-\u218f]*"
+_FINAL_NUMBER = re.compile(
+    r"#{4,}\s*(?:[$€£]\s*)?(?P<sign>[-+−]?)\s*(?:[$€£]\s*)?"
+    rf"(?:(?P<over>{_DIGITS}){_GAP}/{_GAP}(?P<under>\d+)"
+    rf"|(?P<number>{_DIGITS})(?P<power>\.?[eE][-+−]?\d+)?)"
+    # A unit may follow, but nothing that would make it another number: 10:30, 3-4, 1 000, 0x10.
+    rf"(?:{_GAP}[%$€£]|{_UNIT})(?!\w)(?!{_GAP}[-+−/:*×xX÷^=]?{_GAP}\d)(?![.,:]\d)"
+)
 
 
 def final_number(text: str) -> Decimal | None:
     """The number after the first `####`, or None where there is none.
 
-    Thousands commas, a sign, decimals and a currency sign are understood: `#### -$1,250.50`.
+    Thousands commas, a sign, decimals, powers of ten, fractions, a currency sign and a unit after
+    the number are understood: `#### -$1,250.50`, `1e3`, `1/2`, `50%` (as 50). What a number does
+    not end is none: `10:30`, `3-4`, `1 000`, `1,00`.
     """
-    found = _FINAL_NUMBER.search(text)
+    found = _FINAL_NUMBER.match(text, max(0, text.find("####")))
     if found is None:
         return None
-    digits = re.sub(r"[\s,$€£]", "", found[1]).replace("−", "-")
+    sign = "-" if found["sign"] in ("-", "−") else ""
+    digits, power = found["number"] or found["over"], (found["power"] or "").replace("−", "-")
     try:
-        return Decimal(digits)
-    except InvalidOperation:
+        value = Decimal(sign + digits.replace(",", "") + power)
+        return value / Decimal(found["under"]) if found["under"] else value
+    except ArithmeticError:
         return None
 
 

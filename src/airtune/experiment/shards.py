@@ -8,6 +8,7 @@ from typing import Any
 from airtune.config import DataSection, ExperimentConfig
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode
+from airtune.data.overlap import overlap_notice, refuse_training_rows
 from airtune.data.partition import Partition, partition
 from airtune.data.sources import SourceOptions, TaskData, load_task_data
 from airtune.data.template import NO_INPUTS, TemplateInputs, reads_date, template_text
@@ -70,7 +71,12 @@ class Shards:
     @property
     def notices(self) -> list[str]:
         """What was chosen, dropped or cut, as sentences for the user."""
-        parts = [self.task.notice]
+        parts = [self.task.notice, overlap_notice(self.task)]
+        if self.parts.redraws:
+            parts.append(
+                f"The partition was drawn {self.parts.redraws + 1} times, until every client had "
+                "the rows that data.partition.min_rows asks for."
+            )
         if self.shows_date:
             parts.append(f"The chat template shows the day {self.inputs.date} (data.date).")
         parts += [
@@ -138,6 +144,7 @@ def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int, embeddin
         data.format, data.prompt_column, data.completion_column, data.train_limit, data.test_limit
     )
     task = load_task_data(data.train, data.test, options, config.seed)
+    refuse_training_rows(data.train, data.test, task)
     inputs = template_inputs(data)
     train = encode(tokenizer, task.train, data.max_tokens, task.separator, inputs)
     test = encode(tokenizer, task.test, data.max_tokens, task.separator, inputs)
@@ -150,6 +157,7 @@ def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int, embeddin
         data.partition.concentration,
         data.partition.column,
         config.seed,
+        data.partition.min_rows,
     )
     return Shards(
         task,
