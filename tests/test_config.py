@@ -6,7 +6,7 @@ import pytest
 
 from airtune.config import ExperimentConfig, read_config, with_settings
 from airtune.config_text import commented_defaults, resolved_yaml
-from airtune.errors import AirtuneError
+from airtune.errors import AirtuneError, InputError
 
 
 def test_variables_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,3 +115,24 @@ def test_unreadable_files(tmp_path: Path, content: bytes, sentence: str) -> None
         read_config(tmp_path / "missing.yaml")
     with pytest.raises(AirtuneError, match="a file, not a folder"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("threads=10000", "threads is 10000, but it must be at most 256"),
+        ("workers=10000", "workers is 10000, but it must be at most 256"),
+        ("clients.count=1e8", "clients.count is 100000000.0, but it must be at most 100000"),
+        ("clients.count=1e9", "clients.count is 1000000000.0, but it must be at most 100000"),
+        ("training.local_steps=1e9", "training.local_steps is .* must be at most 100000"),
+        ("training.batch_size=1e9", "training.batch_size is .* must be at most 100000"),
+        ("training.batch_size=1e308", "training.batch_size is .* must be"),
+        ("data.train_limit=1e12", "data.train_limit is .* must be at most 1e\\+07"),
+        ("data.test_limit=1e12", "data.test_limit is .* must be at most 1e\\+07"),
+        ("jcpba.calibration_rows=1e9", "jcpba.calibration_rows is .* must be at most 1e\\+06"),
+        ("sflllm.main_subchannels=1e9", "sflllm.main_subchannels is .* must be at most 100000"),
+    ],
+)
+def test_nothing_is_asked_for_without_end(setting: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_config(None, [setting])

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, ValidationEr
 
 from airtune.config_section import Section
 from airtune.errors import InputError, UnknownKeyError
+from airtune.file_kinds import EXPERIMENT, refuse_other_kind, refuse_run_folder
 from airtune.files import file_value, parse_yaml, read_yaml_mapping, with_environment
 from airtune.method_options import (
     FedloraSection,
@@ -26,6 +27,14 @@ from airtune.method_options import (
 )
 from airtune.wireless.cell import CellSettings
 
+MOST_CLIENTS = 100_000
+"""Each has a shard, a device and a channel in memory."""
+MOST_THREADS = 256
+"""Of a process, and as many processes: more only wait for each other."""
+MOST_STEPS = 100_000
+"""Local steps and rows of a batch: what a client trains in a round is laid out before it begins."""
+MOST_ROWS = 10_000_000
+"""Rows that a limit may ask for: the built-in tasks make as many as they are asked for."""
 MOST_ROUNDS = 99_999
 """Checkpoints sort by name, with five digits."""
 Part = str | dict[str, Any]
@@ -103,8 +112,12 @@ class DataSection(Section):
     prompt_column: str | None = Field(None, description="column of the prompt (format: table)")
     completion_column: str | None = Field(None, description="column of the completion")
     max_tokens: int = Field(256, ge=8, description="prompt and completion are cut to this length")
-    train_limit: int | None = Field(None, ge=1, description="use only so many training rows")
-    test_limit: int | None = Field(None, ge=1, description="evaluate on only so many test rows")
+    train_limit: int | None = Field(
+        None, ge=1, le=MOST_ROWS, description="use only so many training rows"
+    )
+    test_limit: int | None = Field(
+        None, ge=1, le=MOST_ROWS, description="evaluate on only so many test rows"
+    )
     score_rows: int = Field(
         32, ge=0, description="test prompts answered and scored at the end; 0: none"
     )
@@ -127,7 +140,7 @@ class DataSection(Section):
 
 
 class ClientsSection(Section):
-    count: int = Field(8, ge=1, description="number of registered clients")
+    count: int = Field(8, ge=1, le=MOST_CLIENTS, description="number of registered clients")
     devices: Annotated[list[str], BeforeValidator(_as_list)] = Field(
         ["galaxy-s25", "raspberry-pi-5", "pixel-9", "laptop-cpu"],
         min_length=1,
@@ -149,8 +162,10 @@ class TrainingSection(Section):
         description="local; suits LoRA on the built-in model (full tuning: 0.003), larger models "
         "want 1e-4 to 1e-3",
     )
-    batch_size: int = Field(2, ge=1, description="examples a step")
-    local_steps: int = Field(8, ge=1, description="optimiser steps of a client in a round")
+    batch_size: int = Field(2, ge=1, le=MOST_STEPS, description="examples a step")
+    local_steps: int = Field(
+        8, ge=1, le=MOST_STEPS, description="optimiser steps of a client in a round"
+    )
     max_grad_norm: float = Field(1.0, ge=0, description="gradient norm is clipped here; 0: never")
     keep_optimizer: bool = Field(
         True, description="a client's optimiser moments survive to its next round"
@@ -226,7 +241,10 @@ class ExperimentConfig(Section):
         "(processes) | batched-workers; same result up to rounding",
     )
     workers: int | None = Field(
-        None, ge=1, description="worker processes; null: one per core, at most one per client"
+        None,
+        ge=1,
+        le=MOST_THREADS,
+        description="worker processes; null: one per core, at most one per client",
     )
     backend: Literal["local", "ray"] = Field(
         "local", description="local | ray (the workers are actors of a Ray cluster; same result)"
@@ -238,7 +256,10 @@ class ExperimentConfig(Section):
         "auto", description="auto (a GPU where torch sees one) | cpu | cuda; workers compute on cpu"
     )
     threads: int | None = Field(
-        None, ge=1, description="torch threads; null: one for a small model, else one per core"
+        None,
+        ge=1,
+        le=MOST_THREADS,
+        description="torch threads; null: one for a small model, else one per core",
     )
     seed: int = Field(0, ge=0, description="every random draw comes from it")
 
@@ -336,5 +357,9 @@ def _copy(value: Any) -> Any:
 
 def read_config(path: Path | str | None = None, settings: Sequence[str] = ()) -> ExperimentConfig:
     """The experiment of a file (None: the built-in one) with `--set` values put in."""
-    values = read_yaml_mapping(path, "EXPERIMENT.yaml") if path else {}
+    values = {}
+    if path:
+        refuse_run_folder(path)
+        values = read_yaml_mapping(path, "EXPERIMENT.yaml")
+        refuse_other_kind(values, path, EXPERIMENT)
     return check(ExperimentConfig, with_environment(with_settings(values, settings)))

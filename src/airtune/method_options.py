@@ -66,10 +66,13 @@ class SflllmSection(Section):
         0.0, ge=0, description="drawn by the main server while it computes [W]; 0: not counted"
     )
     main_subchannels: int = Field(
-        20, ge=1, description="of the uplink to the main server, at least one a client"
+        20, ge=1, le=100_000, description="of the uplink to the main server, at least one a client"
     )
     federated_subchannels: int = Field(
-        20, ge=1, description="of the uplink to the federated server, at least one a client"
+        20,
+        ge=1,
+        le=100_000,
+        description="of the uplink to the federated server, at least one a client",
     )
     main_total_power_dbm: float | None = Field(
         None, description="of all clients together to the main server; null: each its full power"
@@ -107,7 +110,7 @@ class JcpbaSection(Section):
     calibration: str = Field(
         "builtin", description="public rows for importance: activations; a source as in data.train"
     )
-    calibration_rows: int = Field(32, ge=1, description="how many of them")
+    calibration_rows: int = Field(32, ge=1, le=1_000_000, description="how many of them")
     uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         "fp32", description="updates on the air"
     )

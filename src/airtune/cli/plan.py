@@ -44,6 +44,7 @@ def plan(
 
     Exits with 3 if no plan exists, and with 2 for bad input.
     """
+    from airtune.file_kinds import PROBLEM, refuse_other_kind
     from airtune.files import require_place
     from airtune.problems import load_problem
 
@@ -51,6 +52,7 @@ def plan(
         if path is not None:
             require_place(option, path)
     mapping = load_problem(problem)
+    refuse_other_kind(mapping, problem, PROBLEM)
     simulated = rounds is not None or trace is not None
     if sweep is not None:
         _refuse_beside_sweep(rounds=rounds, trace=trace, write_problem=write_problem)

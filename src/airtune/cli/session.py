@@ -125,9 +125,9 @@ def _client_table(clients: list[dict[str, Any]]) -> Table:
 
 def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
-        ("model", f"{preview['model']} ({preview['parameters'] / 1e6:.3g} M parameters)"),
-        ("trained", f"{preview['adapter_parameters']:,} parameters, "
-                    f"{format_quantity(preview['uplink_bits'] / 8, 'B')} a client and round"),
+        ("model", f"{preview['model']} ({_parameters(preview['parameters'])})"),
+        ("trained", f"{preview['adapter_parameters']:,} parameters"),
+        ("sent", f"{format_quantity(preview['uplink_bits'] / 8, 'B')} a client and round"),
         ("data", f"{preview['train_rows']} training and {preview['test_rows']} test rows"),
         ("planned latency", f"{format_duration(preview['latency_s'])} a round: "
                             f"{preview['message']}"),
@@ -136,5 +136,12 @@ def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
         ("expected real time", f"about {format_duration(preview['real_s'])} on this machine"),
     ]  # fmt: skip
     if preview["charge_as"]:
-        facts.insert(0, ("charged as", f"{preview['charge_as']}: time, bits, energy and memory"))
+        size = _parameters(preview["charged_parameters"])
+        size += f", {preview['charged_adapter_parameters']:,} trained"
+        text = f"{preview['charge_as']} ({size}): time, bits, energy and memory"
+        facts.insert(0, ("charged as", text))
     return facts
+
+
+def _parameters(count: int) -> str:
+    return f"{format_quantity(count, '').strip()} parameters"

@@ -19,6 +19,7 @@ from typing import Any
 
 from airtune.config import ExperimentConfig, check, unknown_key, with_settings
 from airtune.errors import AirtuneError, InputError
+from airtune.file_kinds import COMPARISON, PROBLEM, kind_of, refuse_other_kind
 from airtune.files import read_yaml_mapping, with_environment
 
 KEYS = ("experiment", "arms", "seeds", "target_loss")
@@ -67,6 +68,8 @@ def read_comparison(
     change every arm; `seeds` and `target_loss` replace the file's. Raises InputError.
     """
     content = read_yaml_mapping(path, FIELD) if path else {}
+    if path and "arms" not in content and kind_of(content) == PROBLEM:
+        refuse_other_kind(content, path, COMPARISON)
     if "arms" not in content:
         content = {"experiment": content, "arms": {}}
         if not methods:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,10 @@ def preview(world: World) -> dict[str, Any]:
     return {
         "model": config.model,
         "charge_as": config.charge_as,
-        "parameters": world.work.of(1, 1).parameters,
-        "adapter_parameters": world.work.of(1, 1).adapter_parameters,
+        "parameters": world.architecture.parameters,
+        "adapter_parameters": sum(prod(shape) for shape in world.side.shapes.values()),
+        "charged_parameters": world.work.of(1, 1).parameters,
+        "charged_adapter_parameters": world.work.of(1, 1).adapter_parameters,
         "train_rows": len(world.shards.train),
         "test_rows": len(world.shards.test),
         "uplink_bits": rows[0]["uplink_bits"] if rows else 0,

@@ -55,7 +55,7 @@ class BandwidthPlanner(Planner):
     def __post_init__(self) -> None:
         known = (*SOLVERS, RANDOM)
         if self.bandwidth not in known:
-            raise InputError("fedlora.bandwidth", self.bandwidth, f"one of {', '.join(known)}")
+            raise InputError("planner.bandwidth", self.bandwidth, f"one of {', '.join(known)}")
 
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         loads = [self._load(view, position) for position in range(len(view.cohort))]

@@ -85,7 +85,7 @@ def load_base(
 
     if dtype not in DTYPES:
         raise InputError("dtype", dtype, f"one of {', '.join(DTYPES)}")
-    _refuse_bare_config(name)
+    _refuse_without_weights(name)
     config = read_config(name)
     # The config says what is wrong before gigabytes of weights are read.
     Architecture.from_config(config)
@@ -122,12 +122,12 @@ def _from_pretrained(kind: Any, name: str, trust_remote_code: bool, **options: A
         except OSError:
             if Path(location).exists():
                 raise
-            require_hub(name, "model")
+            require_hub(name, "model", weights=True)
             return kind.from_pretrained(location, **options)
 
 
-def _refuse_bare_config(name: str) -> None:
-    """A bundled name has a shape and no weights; a folder of pickles has no weights to be read."""
+def _refuse_without_weights(name: str) -> None:
+    """A bundled name is a shape alone, another may be nowhere, and pickles are not to be read."""
     folder = Path(name).expanduser()
     if name in bundled_names() and not folder.is_dir() and not is_cached(name):
         raise InputError(
@@ -135,6 +135,8 @@ def _refuse_bare_config(name: str) -> None:
             f"{name} is a bundled config, a shape alone: name it as charge_as, or see "
             f"`airtune profile {name}`",
         )  # fmt: skip
+    if name != BUILTIN and not folder.is_dir() and not is_cached(name):
+        require_hub(name, "model", weights=True)
     pickles = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
     if pickles and not list(folder.glob("*.safetensors")):
         raise InputError(

@@ -71,18 +71,19 @@ def _cached(name: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def require_hub(name: str, field: str) -> None:
+def require_hub(name: str, field: str, *, weights: bool = False) -> None:
     """Refuse a name that no hub can have, without asking one, or a hub that cannot be reached.
 
     Only `owner/name` is asked for: a mistyped word costs no connection. Fails within seconds where
-    there is no network, since a download would retry for half a minute.
+    there is no network, since a download would retry for half a minute. `weights`: a bundled
+    config would not do.
     """
     if not _HUB_NAME.fullmatch(name):
-        raise _unknown(field, name, "a hub name has the form owner/name")
+        raise _unknown(field, name, "a hub name has the form owner/name", weights)
     try:
         _connect()
     except ConnectionError as error:
-        raise _unknown(field, name, f"the hub says: {error}") from None
+        raise _unknown(field, name, f"the hub says: {error}", weights) from None
 
 
 def _hub_config(name: str, field: str) -> Path:
@@ -118,7 +119,10 @@ def _connect() -> None:
         raise ConnectionError(f"no connection to {constants.ENDPOINT}") from error
 
 
-def _unknown(field: str, name: str, reason: str) -> InputError:
+def _unknown(field: str, name: str, reason: str, weights: bool = False) -> InputError:
+    if weights:
+        allowed = f"'{BUILTIN_MODEL}', a folder that AutoModelForCausalLM loads, or a hub name"
+        return InputError(field, name, allowed, reason)
     close = get_close_matches(name.split("/")[-1].lower(), bundled_names(), n=1)
     closest = f"the closest bundled name is {close[0]}; " if close else ""
     return InputError(

@@ -1,0 +1,55 @@
+"""Which command a YAML file is for, told from its keys."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from airtune.errors import InputError
+
+COMPARISON, PROBLEM, EXPERIMENT = "comparison", "planning problem", "experiment"
+_COMMANDS = {COMPARISON: "compare", PROBLEM: "plan", EXPERIMENT: "run"}
+_ARTICLES = {COMPARISON: "a comparison", PROBLEM: "a planning problem", EXPERIMENT: "an experiment"}
+_OF_A_PROBLEM = frozenset({
+    "noise_psd_dbm_hz", "noise_psd_w_hz", "tokens", "candidates", "main_server", "federated_server",
+})  # fmt: skip
+_OF_AN_EXPERIMENT = frozenset({
+    "data", "engine", "cohort", "stop", "deadline_s", "charge_as", "planner", "tuner", "codec",
+    "aggregator", "workers", "backend", "server", "fedlora", "soft_tsfa", "hetlora", "ffa_lora",
+    "threads", "device",
+})  # fmt: skip
+_METHODS_THAT_TRAIN = frozenset({"fedlora", "soft_tsfa", "hetlora", "ffa_lora", "centralised"})
+
+
+def kind_of(content: Mapping[str, Any]) -> str | None:
+    """What the keys of a file belong to; None where they might belong to several."""
+    if "arms" in content:
+        return COMPARISON
+    if isinstance(content.get("clients"), list) or _OF_A_PROBLEM & content.keys():
+        return PROBLEM
+    method = content.get("method")
+    if _OF_AN_EXPERIMENT & content.keys() or (
+        isinstance(method, str) and method in _METHODS_THAT_TRAIN
+    ):
+        return EXPERIMENT
+    return None
+
+
+def refuse_other_kind(content: Mapping[str, Any], path: Path | str, wanted: str) -> None:
+    """Raise InputError, naming the right command, for a file that is plainly of another kind."""
+    kind = kind_of(content)
+    if kind not in (None, wanted):
+        raise InputError(
+            str(path), _ARTICLES[kind], _ARTICLES[wanted],
+            f"run `airtune {_COMMANDS[kind]} {quote(str(path))}`",
+        )  # fmt: skip
+
+
+def refuse_run_folder(path: Path | str) -> None:
+    """Raise InputError, naming the right command, for the folder of a run."""
+    if (Path(path) / "experiment.yaml").is_file():
+        raise InputError(
+            str(path), "the folder of a run", "the file of an experiment",
+            f"run `airtune resume {quote(str(path))}` to continue it, or name the experiment.yaml "
+            "in it to run it anew",
+        )  # fmt: skip
