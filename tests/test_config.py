@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from airtune.config import ExperimentConfig, read_config, with_settings
+from airtune.config import ExperimentConfig, check, read_config, with_settings
 from airtune.config_text import commented_defaults, resolved_yaml
 from airtune.errors import AirtuneError, InputError
 
@@ -136,3 +136,8 @@ def test_unreadable_files(tmp_path: Path, content: bytes, sentence: str) -> None
 def test_nothing_is_asked_for_without_end(setting: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         read_config(None, [setting])
+
+
+def test_half_a_character_from_python() -> None:
+    with pytest.raises(InputError, match=r"data is a text with '\\ud83d'"):
+        check(ExperimentConfig, {"data": {"train": "rows\ud83d.jsonl"}})

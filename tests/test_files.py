@@ -11,6 +11,7 @@ from airtune.files import (
     filled_whole,
     parse_yaml,
     read_text,
+    with_environment,
     write_bytes_atomic,
     write_json_atomic,
 )
@@ -128,3 +129,16 @@ def test_modest_aliases_and_merges_are_read() -> None:
         "base": {"x": 1}, "one": {"x": 1, "y": 2}, "two": [{"x": 1}] * 2, "again": 3,
     }  # fmt: skip
     assert parse_yaml("", "x") is None
+
+
+@pytest.mark.parametrize("text", [r'a: "\ud83d"', r'"\udc00x": 1', r'a: [{b: ["\ud83d"]}]'])
+def test_half_a_character_in_yaml(text: str) -> None:
+    with pytest.raises(InputError, match=r"file\.yaml is a text with '\\ud"):
+        parse_yaml(text, "file.yaml")
+    assert parse_yaml(r'"\U0001F600"', "x") == "😀"
+
+
+def test_bytes_of_a_variable_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", "\udcff")
+    with pytest.raises(InputError, match=r"data\.train \(from PLACE\) is a text with '\\udcff'"):
+        with_environment({"data": {"train": "${PLACE}/rows.jsonl"}})

@@ -16,7 +16,13 @@ from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, ValidationEr
 from airtune.config_section import Section
 from airtune.errors import InputError, UnknownKeyError
 from airtune.file_kinds import EXPERIMENT, refuse_other_kind, refuse_run_folder
-from airtune.files import file_value, parse_yaml, read_yaml_mapping, with_environment
+from airtune.files import (
+    file_value,
+    parse_yaml,
+    read_yaml_mapping,
+    refuse_half_characters,
+    with_environment,
+)
 from airtune.method_options import (
     FedloraSection,
     FfaLoraSection,
@@ -270,7 +276,10 @@ Checked = TypeVar("Checked", bound=BaseModel)
 def check(model: type[Checked], values: Mapping[str, Any]) -> Checked:
     """Validate a mapping; the first mistake becomes one InputError."""
     try:
-        return model.model_validate(file_value(values))
+        plain = file_value(values)
+        for key, value in plain.items():
+            refuse_half_characters(value, str(key))
+        return model.model_validate(plain)
     except ValidationError as error:
         raise _first_mistake(error, model) from None
 

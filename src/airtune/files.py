@@ -38,7 +38,7 @@ def parse_yaml(text: str, name: str) -> Any:
             constructor, _ = yaml.get_constructor_parser(text)
             node = constructor.composer.get_single_node()
             _refuse_endless(node, name)
-            return None if node is None else constructor.construct_document(node)
+            value = None if node is None else constructor.construct_document(node)
     except MaxDepthExceededError as error:
         raise _too_deep(name, error.problem_mark.line) from None
     except MarkedYAMLError as error:
@@ -50,6 +50,29 @@ def parse_yaml(text: str, name: str) -> Any:
         # ValueError: a date or a number that Python refuses, such as month 13.
         reason = " ".join(str(error).split())
         raise InputError(name, f"not YAML ({reason})", "valid YAML 1.2") from None
+    refuse_half_characters(value, name)
+    return value
+
+
+def refuse_half_characters(value: Any, field: str) -> None:
+    """InputError where a text, at any depth, has one half of a character, as `"\\ud83d"` names it.
+
+    No file can hold it, and no tokenizer reads it. The bytes of an argument or a variable that are
+    not UTF-8 look alike in Python.
+    """
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            refuse_half_characters(key, field)
+            refuse_half_characters(part, field)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            refuse_half_characters(part, field)
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            half = f"a text with {value[error.start]!a}, one half of a character or no UTF-8"
+            raise InputError(field, half, "a text of whole characters") from None
 
 
 def _too_deep(name: str, line: int) -> InputError:
@@ -191,6 +214,7 @@ def with_environment(value: Any, field: str = "") -> Any:
                 field, value, "without variables that are not set",
                 f"set {match[1]} in the environment",
             )  # fmt: skip
+        refuse_half_characters(os.environ[match[1]], f"{field} (from {match[1]})")
         return os.environ[match[1]]
 
     return re.sub(r"\$\{(\w+)\}", filled, value)

@@ -59,6 +59,9 @@ def test_e2e_slots_and_label(tmp_path: Path) -> None:
     said += "It is kid friendly with 5 stars ."
     assert SLOTS_REALISED.of(first, said) == 1
     assert SLOTS_REALISED.of(first, said.replace("kid", "not kid")) == pytest.approx(6 / 7)
+    odd = _csv(tmp_path / "odd.csv", [["mr", "ref"], ["familyFriendly[1 of 2]", "a"]])
+    (slot,) = load_task_data(odd, odd).train[0].slots
+    assert slot.accepted == ("1 of 2",)
     assert column_values(data.train, "near") == ["Café Adriatic", ""]
 
 
@@ -204,6 +207,7 @@ REFUSALS = [
     ("a.jsonl", '{"prompt": [{"role": "user"}], "completion": []}', ["line 1", "without a text"]),
     ("a.jsonl", '{" prompt": "p", "completion": "c"}', ["' prompt', completion"]),
     ("a.csv", "mr,ref\nname[A] pub,r\n", ["line 2", "'mr'"]),
+    ("a.csv", "mr,ref\nname[ ],r\n", ["line 2", "'mr'"]),
     ("a.csv", "mr,ref\n" + "name[A],   " * 3 + " " * 20_000 + ",r\n", ["line 2"]),
     ("a.csv", "1,t,c,a\n\u00b2,t,c,a\n", ["line 2", "'class'"]),
     ("a.csv", "\u00b2,t,c,a\n", ["a.csv", "fit no known format"]),

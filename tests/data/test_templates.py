@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airtune.data.encoding import Encoded, encode, show_row
+from airtune.data.encoding import Encoded, encode, show_row, turn_ends
 from airtune.data.tasks import Example
 from airtune.data.template import NO_INPUTS, TemplateInputs, Turn, reads_date, template_text
 from airtune.errors import InputError
@@ -82,6 +82,22 @@ def test_refusals_say_what_to_change(name: str) -> None:
 def test_the_model_answers_from_behind_what_the_template_puts_first() -> None:
     encoded = _encoded(CASES["empty think block in the last answer"].template)
     assert TOKENIZER.decode(encoded.prompt(0)).endswith("<assistant>(think)\n\n(/think)\n\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [
+        ("plain turns", "<end>"),
+        ("beginning of sequence inside", "<eos>"),
+        ("whitespace", None),
+        ("typed parts", None),
+    ],
+)
+def test_the_end_of_a_turn_ends_an_answer(name: str, token: str | None) -> None:
+    TOKENIZER.chat_template = CASES[name].template
+    ends = () if token is None else (TOKENIZER.convert_tokens_to_ids(token),)
+    assert turn_ends(TOKENIZER) == ends
+    assert turn_ends(byte_tokenizer()) == ()
 
 
 CONVERSATION = (

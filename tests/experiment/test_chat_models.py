@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from airtune import Experiment
 from airtune.config import read_config
 from airtune.errors import InputError
+from airtune.experiment.answers import continue_prompt
 from airtune.experiment.world import build_world
+from airtune.tuning.evaluate import generate
 from tests.data.templates import CASES
 from tests.data.test_encoding import byte_tokenizer
 from tests.models import small_model
@@ -101,7 +104,31 @@ def test_a_prompt_of_ones_own_is_checked_like_the_data(weights: Path, rows: Path
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens(["<new>"])
     world = build_world(_experiment(weights, tokenizer, rows).config)
-    from airtune.experiment.answers import continue_prompt
-
     with pytest.raises(InputError, match="id 261"):
         continue_prompt(world, world.untrained, "what <new>?", 2)
+
+
+def test_an_answer_ends_with_its_turn(weights: Path, rows: Path) -> None:
+    tokenizer = byte_tokenizer(chat=CASES["plain turns"].template)
+    world = build_world(_experiment(weights, tokenizer, rows).config)
+    end, eos, a = (tokenizer.convert_tokens_to_ids(text) for text in ("<end>", "<eos>", "a"))
+    asked = []
+
+    class Fixed:
+        device = "cpu"
+
+        def generate(self, input_ids: Any, **options: Any) -> Any:
+            asked.append(options["eos_token_id"])
+            written = torch.tensor([[a, a, end, a], [a, eos, a, a], [a, a, a, a]])
+            return torch.cat([input_ids, written], dim=1)
+
+    prompts = [world.shards.test.prompt(0).tolist()] * 3
+    answers = generate(Fixed(), tokenizer, prompts, 4, world.shards.stops)
+    assert answers == ["aa", "a", "aaaa"]
+    assert asked == [[eos, end]]
+
+
+def test_half_a_character_in_a_prompt(weights: Path, rows: Path, tmp_path: Path) -> None:
+    run = _experiment(weights, byte_tokenizer(), rows).run(tmp_path / "run")
+    with pytest.raises(InputError, match=r"--prompt is a text with '\\ud83d'"):
+        run.generate("a\ud83d")

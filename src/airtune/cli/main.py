@@ -1,6 +1,7 @@
 """The `airtune` command: every subcommand imports what it needs when it runs, not before."""
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -96,6 +97,9 @@ def _unexpected(error: Exception) -> NoReturn:
 
 def entry() -> None:
     """Run the command line: a sentence and an exit code, whatever happens."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # What the terminal's encoding lacks is shown by its number, as on the error stream.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(app(prog_name="airtune", standalone_mode=False))
     except ClickException as error:

@@ -119,6 +119,14 @@ def encode(
     return rows.encoded()
 
 
+def turn_ends(tokenizer: Any, inputs: TemplateInputs = NO_INPUTS) -> tuple[int, ...]:
+    """The token that ends an answer under a chat template; none where that is plain text."""
+    text = template_text(tokenizer, inputs)
+    end = "" if text is None else chat_form(ChatTemplate(tokenizer, text, inputs)).end.strip()
+    ids = token_ids(tokenizer, [end])[0] if end else []
+    return tuple(ids[:1]) if {*ids[:1]} & {*tokenizer.get_added_vocab().values()} else ()
+
+
 @dataclass(frozen=True)
 class _Row:
     """Tokens and labels of one row, of which [first, last) are the prompt's own and may be cut."""

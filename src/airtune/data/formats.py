@@ -104,7 +104,8 @@ def _e2e_slots(text: str) -> list[Slot]:
     slots, at = [], 0
     while at < len(text):
         found = _E2E_SLOT.match(text, at)
-        if found is None or not found[1].strip():
+        # An empty value would be said by every text.
+        if found is None or not found[1].strip() or not found[2].strip():
             return []
         slots.append(_e2e_slot(found[1].strip(), found[2]))
         at = found.end()
@@ -113,9 +114,10 @@ def _e2e_slots(text: str) -> list[Slot]:
 
 def _e2e_slot(name: str, value: str) -> Slot:
     value = value.strip()
-    if name.replace(" ", "").casefold() == "familyfriendly":
-        if value == "yes":
-            return Slot(name, value, _FAMILY_YES, _FAMILY_NO)
+    family = name.replace(" ", "").casefold() == "familyfriendly"
+    if family and value == "yes":
+        return Slot(name, value, _FAMILY_YES, _FAMILY_NO)
+    if family and value == "no":
         return Slot(name, value, _FAMILY_NO)
     return Slot(name, value, (value, *_E2E_WORDS.get(value, ())))
 

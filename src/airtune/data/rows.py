@@ -14,6 +14,7 @@ from airtune.csv_table import column_names
 from airtune.data.formats import YAHOO_CLASSES, YAHOO_COLUMNS
 from airtune.data.row import Row
 from airtune.errors import InputError
+from airtune.files import refuse_half_characters
 
 _CONVERSATIONS = ("messages", "conversations")
 """Columns whose lists of turns are handed on, as JSON."""
@@ -220,7 +221,7 @@ def _texts(values: Mapping[str, Any], place: str) -> Row:
         elif isinstance(value, list) and column in _CONVERSATIONS:
             texts[column] = json.dumps(value, ensure_ascii=False)
     for column, text in texts.items():
-        _refuse_half_characters(text, f"{place}, column {column!r}")
+        refuse_half_characters(text, f"{place}, column {column!r}")
     return texts
 
 
@@ -229,15 +230,6 @@ def _number(value: float, place: str) -> str:
     if not math.isfinite(value):
         raise InputError(place, str(value), "a text or a finite number")
     return str(value)
-
-
-def _refuse_half_characters(text: str, place: str) -> None:
-    """JSON can name one half of a surrogate pair, which no text file can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = f"a text with {text[error.start]!a}, one half of a character"
-        raise InputError(place, half, "a text of whole characters", "mend the row") from None
 
 
 def _is_yahoo(cells: list[str]) -> bool:

@@ -27,7 +27,9 @@ def write_answers(
     answers: list[str] = []
     for start in range(0, len(prompts), ANSWER_ROWS):
         part = prompts[start : start + ANSWER_ROWS]
-        answers += generate(world.model, world.base.tokenizer, part, max_new_tokens)
+        answers += generate(
+            world.model, world.base.tokenizer, part, max_new_tokens, world.shards.stops
+        )
     return answers
 
 
@@ -79,5 +81,5 @@ def continue_prompt(
     answers = {"prompt": prompt}
     for name, state in (("base", world.untrained), ("tuned", adapter)):
         load_state(world.model, dict(state))
-        answers[name] = generate(world.model, tokenizer, [ids], max_new_tokens)[0]
+        answers[name] = generate(world.model, tokenizer, [ids], max_new_tokens, shards.stops)[0]
     return answers

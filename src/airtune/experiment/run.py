@@ -12,7 +12,7 @@ from airtune.experiment.trained import write_trained
 from airtune.experiment.world import World, build_world
 from airtune.federated.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.record import RunFolder
-from airtune.files import filled_whole, read_text, read_yaml_mapping
+from airtune.files import filled_whole, read_text, read_yaml_mapping, refuse_half_characters
 
 
 class Run:
@@ -101,6 +101,7 @@ class Run:
         """Continuations by the base and by the tuned model, of a prompt or of test prompts."""
         if prompt is None:
             return samples(self.world, self.state.adapter, count, max_new_tokens)
+        refuse_half_characters(prompt, "--prompt")
         if not prompt.strip():
             raise InputError("--prompt", prompt, "some text")
         return [continue_prompt(self.world, self.state.adapter, prompt, max_new_tokens)]

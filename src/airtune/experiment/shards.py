@@ -7,7 +7,7 @@ from typing import Any
 
 from airtune.config import DataSection, ExperimentConfig
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
-from airtune.data.encoding import Encoded, encode
+from airtune.data.encoding import Encoded, encode, turn_ends
 from airtune.data.overlap import overlap_notice, refuse_training_rows
 from airtune.data.partition import Partition, partition
 from airtune.data.sources import SourceOptions, TaskData, load_task_data
@@ -23,7 +23,8 @@ from airtune.update.cut import CutShape
 class Shards:
     """The data of an experiment as its clients hold it.
 
-    `inputs` are those of the chat template; `shows_date` says that it writes their day.
+    `inputs` are those of the chat template; `shows_date` says that it writes their day; `stops` are
+    tokens, beside the end of text, that end an answer.
     """
 
     task: TaskData
@@ -36,6 +37,7 @@ class Shards:
     seed: int
     inputs: TemplateInputs = NO_INPUTS
     shows_date: bool = False
+    stops: tuple[int, ...] = ()
 
     def rows(self, client: int, round_index: int) -> Any:
         """Row numbers of each local step [step, row of batch]."""
@@ -170,4 +172,5 @@ def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int, embeddin
         config.seed,
         inputs,
         reads_date(template_text(tokenizer, inputs)),
+        turn_ends(tokenizer, inputs),
     )

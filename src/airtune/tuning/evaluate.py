@@ -43,9 +43,16 @@ def total_loss(losses: Sequence[tuple[float, int]]) -> Evaluation:
 
 
 def generate(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stops: Sequence[int] = (),
 ) -> list[str]:
-    """Greedy continuations of token-id prompts, decoded, each cut at the end-of-text token."""
+    """Greedy continuations of token-id prompts, decoded.
+
+    Each is cut at the end-of-text token, or at one of `stops`.
+    """
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     width = max(len(prompt) for prompt in prompts)
     # Left padding: every row's next token then stands in the same column.
@@ -54,6 +61,8 @@ def generate(
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.as_tensor(list(prompt), dtype=torch.long)
         mask[row, width - len(prompt) :] = 1
+    eos = tokenizer.eos_token_id
+    ends = [*stops] if eos is None else [eos, *stops]
     with torch.inference_mode():
         output = model.generate(
             input_ids=ids.to(model.device),
@@ -61,6 +70,11 @@ def generate(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=pad or 0,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=ends or None,
         )
-    return [tokenizer.decode(row[width:], skip_special_tokens=True).strip() for row in output]
+    return [_decoded(tokenizer, row[width:].tolist(), ends) for row in output]
+
+
+def _decoded(tokenizer: Any, ids: list[int], ends: Sequence[int]) -> str:
+    stop = next((at for at, token in enumerate(ids) if token in ends), len(ids))
+    return str(tokenizer.decode(ids[:stop], skip_special_tokens=True)).strip()
