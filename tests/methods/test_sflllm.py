@@ -207,6 +207,15 @@ def test_no_solver_beats_the_joint_one_and_the_bound_holds() -> None:
     assert plans["random"].predicted_latency_s > 1.2 * best.predicted_latency_s
 
 
+@pytest.mark.parametrize("down", ["fp16", "bf16"])
+def test_the_bound_holds_where_the_broadcast_is_shorter_than_the_upload(down: str) -> None:
+    """On a slow downlink: the bound once charged the broadcast as long as an upload."""
+    world = world_of(f"sflllm.downlink_dtype={down}", "cell.bs_tx_power_dbm=-10")
+    plan = start_round(world.context, world.unmeasured_start()).plan
+    assert plan.lower_bound_s is not None
+    assert plan.lower_bound_s <= plan.predicted_latency_s * (1 + 1e-12)
+
+
 def test_random_plans_differ_from_round_to_round_and_repeat() -> None:
     world = world_of("sflllm.solver=random")
 

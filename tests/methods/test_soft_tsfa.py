@@ -18,6 +18,7 @@ from airtune.federated.round import planning_view, run_round, start_round
 from airtune.methods.rank_layout import RankLayout
 from airtune.methods.soft_tsfa import dropped_share
 from airtune.methods.tsfa_planner import TsfaPlanner
+from airtune.quantities import format_duration
 from airtune.update.aggregate import Aggregator, Update
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
@@ -310,3 +311,46 @@ def test_a_round_in_outage_waits_the_limit(limit: float | None, idle_s: float) -
     state = {"virtual_queue": 1.0, "energies": {}}
     after = planner.after_round(state, {"latency_s": idle_s})
     assert after["virtual_queue"] == pytest.approx(1.0 + idle_s - 0.7)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [(), ("soft_tsfa.selection=global",), ("soft_tsfa.solver=dense",), ("hurry",)],
+    ids=lambda changes: ",".join(changes) or "plain",
+)
+def test_the_verdict_is_that_of_the_plan_that_runs(changes: tuple[str, ...]) -> None:
+    """Objective, bound, status and sentence once more, from the plan's ranks, bits and bands."""
+    world = build_world(read_config(None, settings(*(c for c in changes if c != "hurry"))))
+    view, planner = planning_view(world.context, 0), world.context.method.planner
+    assert isinstance(planner, TsfaPlanner)
+    state = planner.initial_state()
+    if "hurry" in changes:
+        # A deadline that the plan for this queue misses: the plan that keeps it costs more.
+        state = {**state, "virtual_queue": 1e-3 * state["virtual_queue"]}
+        slow = planner.plan(view, state).predicted_latency_s
+        view = replace(view, deadline_s=0.8 * slow)
+    plan, problem = planner.plan(view, state), planner.problem(view, state)
+    if view.deadline_s is not None:
+        assert plan.predicted_latency_s <= view.deadline_s
+    rates = view.uplink.rate(np.array([entry.bandwidth_hz for entry in plan.clients]))
+    latency = max(
+        view.broadcast_s + view.costs.compute_s(entry) + view.costs.payload_bits(entry) / rate
+        for entry, rate in zip(plan.clients, rates, strict=True)
+    )
+    assert plan.predicted_latency_s == pytest.approx(latency, rel=1e-9)
+    dropped = plan.extras["planned_dropped_energy"]
+    objective, bound = plan.extras["objective"], plan.extras["objective_lower_bound"]
+    assert dropped is not None
+    assert objective is not None
+    wanted = planner.v * dropped + state["virtual_queue"] * latency
+    assert objective == pytest.approx(wanted, rel=1e-9)
+    if planner.solver == "dense":
+        assert bound is None
+        assert plan.message.startswith("Feasible: ")
+    else:
+        assert bound is not None
+        assert bound <= objective
+        assert (plan.status == "optimal") == (objective - bound <= 1e-6 * bound)
+        assert f"{100 * (objective / bound - 1):.2g} % above" in plan.message
+    assert f"the round takes {format_duration(latency)}" in plan.message
+    assert problem.virtual_queue == plan.extras["virtual_queue_s"]

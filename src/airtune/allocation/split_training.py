@@ -39,6 +39,7 @@ class SplitCandidate:
         rounds: global rounds until the target loss at this rank.
         activation_bits, gradient_bits: per sample, up and down at the cut.
         adapter_bits: the client half's adapter, once per round.
+        broadcast_bits: the averaged adapter on its way down; as long as the upload by default.
     """
 
     split_point: int
@@ -51,6 +52,12 @@ class SplitCandidate:
     activation_bits: PerClient
     gradient_bits: PerClient
     adapter_bits: float
+    broadcast_bits: float | None = None
+
+    @property
+    def down_bits(self) -> float:
+        """What comes down once per round."""
+        return self.adapter_bits if self.broadcast_bits is None else self.broadcast_bits
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,7 @@ class SplitTraining:
         return float(np.max(self._adapter_down_s(candidate)))
 
     def _adapter_down_s(self, candidate: SplitCandidate) -> FloatArray:
-        bits = np.full(self.clients, candidate.adapter_bits)
+        bits = np.full(self.clients, candidate.down_bits)
         if self.multicast_bps is None:
             return self._download_s(bits)
         return airtime_s(bits, np.full(self.clients, self.multicast_bps))
@@ -246,11 +253,11 @@ def _plain_total_s(
             bits = batch * _of(candidate.gradient_bits, k)
             fetch = _plain_s(bits, training.downlink_rate_bps[k])
             if training.multicast_bps is None:
-                down = max(down, _plain_s(candidate.adapter_bits, training.downlink_rate_bps[k]))
+                down = max(down, _plain_s(candidate.down_bits, training.downlink_rate_bps[k]))
         last = max(last, fetch + batch * _of(candidate.client_backward_flops, k) / speed[k])
         server += batch * (candidate.server_forward_flops + candidate.server_backward_flops)
     if training.multicast_bps is not None:
-        down = _plain_s(candidate.adapter_bits, training.multicast_bps)
+        down = _plain_s(candidate.down_bits, training.multicast_bps)
     step = first + server / training.server_flop_rate + last
     return candidate.rounds * (training.local_steps * step + up + down)
 

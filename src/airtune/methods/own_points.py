@@ -88,5 +88,5 @@ class OwnPointSearch:
             links.append((LinkPlan(answer.owner, control.psd_w_per_hz), control.deadline_s))
         (main, main_s), (federated, upload_s) = links
         step_s = main_s + mean.server_s + mean.after_s
-        broadcast_s = float(adapters.max()) / problem.multicast_bps
+        broadcast_s = problem.broadcast_bits(max(points)) / problem.multicast_bps
         return OwnPoints(points, main, federated, problem.steps * step_s + upload_s + broadcast_s)

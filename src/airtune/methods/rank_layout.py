@@ -18,6 +18,7 @@ from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan
 
 SELECTIONS = ("per-layer", "global")
+MOST_BENT_BITS = 800.0
 
 
 @final
@@ -82,7 +83,7 @@ class RankLayout:
         """Bits of each group [group] and of what travels besides, from the codec's own counts.
 
         A straight line through the least and the whole update; frames and scales bend it by less
-        than 100 bytes, and the bandwidths are divided anew for the exact bits.
+        than 100 bytes (`MOST_BENT_BITS`), and the bandwidths are divided anew for the exact bits.
         """
         if self.rank == 1 and self.selection == "per-layer":
             return np.array([float(costs.payload_bits(plan))]), 0.0
@@ -93,6 +94,17 @@ class RankLayout:
         whole = costs.payload_bits(self.with_kept(plan, np.ones(self.groups, dtype=bool)))
         each = sizes * (whole - few) / (sizes.sum() - sizes[0])
         return each, max(few - float(each[0]), 0.0)
+
+    def most_below_line_bits(self, costs: CohortCosts, plan: ClientPlan) -> float:
+        """How much shorter than the straight line of `payload_bits` an update may be."""
+        if self.selection == "global":
+            return MOST_BENT_BITS
+        each, fixed = self.payload_bits(costs, plan)
+        counts = range(1, self.groups + 1)
+        exact = [costs.payload_bits(self.with_kept(plan, np.arange(self.groups) < k))
+                 for k in counts]  # fmt: skip
+        line = [fixed + float(each[:k].sum()) for k in counts]
+        return max(*(on - bits for on, bits in zip(line, exact, strict=True)), 0.0)
 
     def _sizes(self) -> FloatArray:
         if self.selection == "per-layer":

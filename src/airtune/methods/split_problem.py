@@ -180,11 +180,16 @@ class SplitProblem:
             activation_bits=self.bits[0],
             gradient_bits=0.0,
             adapter_bits=self.adapter_bits(point),
+            broadcast_bits=self.broadcast_bits(point),
         )
 
     def adapter_bits(self, point: int) -> int:
         """Length of a client half's update [bit]."""
         return self.view.costs.payload_bits(self._bare(self.clients[0], point))
+
+    def broadcast_bits(self, point: int) -> int:
+        """Length of the broadcast where this is the deepest cut [bit]."""
+        return self.view.costs.downlink_bits(self._bare(self.clients[0], point))
 
     def _bare(self, client: int, point: int) -> ClientPlan:
         return ClientPlan(client, 0.0, 0.0, self.view.rank, split_point=point)

@@ -16,8 +16,13 @@ import numpy as np
 from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.lyapunov import next_queue
 from airtune.allocation.solve import Solution, Status
-from airtune.allocation.sparsity import dense, exact, fixed_sparsity
-from airtune.allocation.sparsity_problem import OUTAGE_FACTOR, SparsityPlan, SparsityProblem
+from airtune.allocation.sparsity import PROVEN_GAP, dense, exact, fixed_sparsity
+from airtune.allocation.sparsity_problem import (
+    OUTAGE_FACTOR,
+    SparsityPlan,
+    SparsityProblem,
+    dropped_energy,
+)
 from airtune.errors import InfeasibleError, InputError
 from airtune.federated.method import Planner, PlannerState, PlanningView, Settled
 from airtune.methods.rank_layout import RankLayout, newest
@@ -96,10 +101,11 @@ class TsfaPlanner(Planner):
         if problem.in_outage().all():
             everybody = self._skipped(view, problem, range(len(view.cohort)))
             return Plan((), 0.0, None, Status.INFEASIBLE, "all clients are in outage", everybody)
-        solution = self._in_time(problem, view.deadline_s)
+        solution = SOLVERS[self.solver](self, problem)
         if solution.plan is None:
             raise InfeasibleError(f"In round {view.round_index + 1}: {solution.message}")
-        return self._divided(view, problem, solution, solution.plan, state["virtual_queue"])
+        chosen = self._in_time(problem, view.deadline_s, solution.plan)
+        return self._divided(view, problem, chosen, solution.lower_bound)
 
     def problem(self, view: PlanningView, state: PlannerState) -> SparsityProblem:
         """The round as the solvers know it; `settled` planners only."""
@@ -127,24 +133,23 @@ class TsfaPlanner(Planner):
         )
 
     def _in_time(
-        self, problem: SparsityProblem, deadline_s: float | None
-    ) -> Solution[SparsityPlan]:
+        self, problem: SparsityProblem, deadline_s: float | None, best: SparsityPlan
+    ) -> SparsityPlan:
         """The solver's plan; past a deadline, the one with the least more hurry that keeps it.
 
         Latency falls with the queue, and the fastest plan (one group each) may still be too slow:
         then it is returned, and the late ones are discarded as any late update is.
         """
-        solution = SOLVERS[self.solver](self, problem)
-        if deadline_s is None or solution.plan is None or solution.plan.latency_s <= deadline_s:
-            return solution
+        if deadline_s is None or best.latency_s <= deadline_s:
+            return best
         assert self.v is not None
         low = max(problem.virtual_queue, 1e-6 * self.v / problem.latency_target_s)
         high = low * _MOST_HURRY
-        best = SOLVERS[self.solver](self, replace(problem, virtual_queue=high))
+        best = SOLVERS[self.solver](self, replace(problem, virtual_queue=high)).plan or best
         for _ in range(_HURRY_STEPS if self.solver == "exact" else 0):
             middle = float(np.sqrt(low * high))
-            tried = SOLVERS[self.solver](self, replace(problem, virtual_queue=middle))
-            if tried.plan is not None and tried.plan.latency_s <= deadline_s:
+            tried = SOLVERS[self.solver](self, replace(problem, virtual_queue=middle)).plan
+            if tried is not None and tried.latency_s <= deadline_s:
                 best, high = tried, middle
             else:
                 low = middle
@@ -161,11 +166,14 @@ class TsfaPlanner(Planner):
         self,
         view: PlanningView,
         problem: SparsityProblem,
-        solution: Solution[SparsityPlan],
         chosen: SparsityPlan,
-        queue: float,
+        bound: float | None,
     ) -> Plan:
-        """The plan with the bandwidths divided anew for the payloads' exact bits."""
+        """The plan with the bandwidths divided anew for the payloads' exact bits.
+
+        Objective, bound, status and sentence are those of this plan. `bound` is the solver's, on
+        payloads along a straight line.
+        """
         active = np.flatnonzero(~chosen.skipped)
         plans = [self.layout.with_kept(view.full_plan(int(i)), chosen.kept[i]) for i in active]
         bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
@@ -175,22 +183,51 @@ class TsfaPlanner(Planner):
         band = minmax_bandwidth(links, bits, fixed_s, view.bandwidth_hz, names)
         if band.plan is None:
             raise InfeasibleError(f"In round {view.round_index + 1}: {band.message}")
-        shares = band.plan.bandwidth_hz
+        latency_s, shares = band.plan.latency_s, band.plan.bandwidth_hz
+        objective = problem.v * float(problem.weight @ dropped_energy(problem, chosen.kept))
+        objective += problem.virtual_queue * latency_s
+        if bound is not None:
+            # What starts earlier than in the problem ends earlier by no more than that.
+            earlier_s = float(np.max(problem.compute_delay_s[active] - fixed_s))
+            bound = max(bound - problem.virtual_queue * max(earlier_s, 0.0), 0.0)
+            # A payload may be shorter than its straight line by this share of the least one.
+            sag = self.layout.most_below_line_bits(view.costs, view.full_plan(0))
+            bound *= max(1.0 - sag / float(problem.least_bits[active].min()), 0.0)
         return Plan(
             _with_bandwidth(plans, shares),
-            band.plan.latency_s,
+            latency_s,
             None,
-            str(solution.status),
-            solution.message,
+            *_verdict(problem, chosen, latency_s, objective, bound),
             self._skipped(view, problem, np.flatnonzero(chosen.skipped).tolist()),
             extras={
-                "virtual_queue_s": queue,
+                "virtual_queue_s": problem.virtual_queue,
                 "latency_target_s": self.latency_target_s,
                 "planned_dropped_energy": _dropped(problem, chosen),
-                "objective": solution.objective,
-                "objective_lower_bound": solution.lower_bound,
+                "objective": objective,
+                "objective_lower_bound": bound,
             },
         )
+
+
+def _verdict(
+    problem: SparsityProblem,
+    chosen: SparsityPlan,
+    latency_s: float,
+    objective: float,
+    bound: float | None,
+) -> tuple[str, str]:
+    """Status and sentence of the plan as it runs."""
+    optimal = bound is not None and objective - bound <= PROVEN_GAP * bound
+    claim = "Optimal" if optimal else "Feasible"
+    if bound is not None and bound > 0 and not optimal:
+        claim += f", at most {100 * (objective / bound - 1):.2g} % above the optimum"
+    active = int(np.count_nonzero(~chosen.skipped))
+    out = f", {len(chosen.kept) - active} in outage" if active < len(chosen.kept) else ""
+    return str(Status.OPTIMAL if optimal else Status.FEASIBLE), (
+        f"{claim}: {int(chosen.kept.sum())} groups of ranks sent by {active} clients{out}, the "
+        f"round takes {format_duration(latency_s)}, {_dropped(problem, chosen):.1%} of their "
+        "energy dropped."
+    )
 
 
 def _with_bandwidth(plans: Sequence[ClientPlan], shares: FloatArray) -> tuple[ClientPlan, ...]:
