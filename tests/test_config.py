@@ -64,6 +64,26 @@ def test_numbers_are_yaml_1_2(text: str) -> None:
     assert read_config(None, ["training.learning_rate=1e-05"]).training.learning_rate == 1e-5
 
 
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("cell.carrier_hz=3.5", "3.5e9 for 3.5 GHz"),
+        ("sflllm.server_flop_rate=10", "1e13 for 10 TFLOP/s"),
+        ("sflllm.server_power_w=0.3", "in watts"),
+        ("sflllm.main_total_power_dbm=200", "in dBm"),
+    ],
+)
+def test_slips_of_units_are_refused_unless_they_are_meant(setting: str, hint: str) -> None:
+    name = setting.partition("=")[0]
+    section, key = name.split(".")
+    with pytest.raises(InputError, match=rf"^{name} is .*{hint}.*list {key} in {section}\.unusual"):
+        read_config(None, [setting])
+    if section == "sflllm":
+        read_config(None, [setting, f"sflllm.unusual_values=[{key}]"])
+        with pytest.raises(InputError, match=r"sflllm\.unusual_values is solver"):
+            read_config(None, [setting, "sflllm.unusual_values=[solver]"])
+
+
 def test_settings_go_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "e.yaml"
     path.write_text("rounds: 3\ncell:\n  bandwidth_hz: 1e6\n  speed_m_s: 2\n")

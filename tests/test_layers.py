@@ -12,7 +12,7 @@ import airtune
 ROOT = Path(airtune.__file__).parent
 LEVEL = {
     "errors": 0, "foreign": 0, "quantities": 0, "seeds": 0, "files": 0,
-    "file_kinds": 0, "csv_table": 0,
+    "file_kinds": 0, "csv_table": 0, "usual": 0,
     "wireless": 1, "workload": 1, "data": 1,
     "round_plan": 2,
     "cost": 3, "tuning": 3, "update": 3,
@@ -24,7 +24,7 @@ LEVEL = {
     "cli": 9,
 }  # fmt: skip
 TORCH_FREE = [
-    "foreign", "quantities", "seeds", "files", "csv_table", "wireless", "workload",
+    "foreign", "quantities", "seeds", "files", "csv_table", "usual", "wireless", "workload",
     "round_plan", "cost", "allocation", "data", "problems",
 ]  # fmt: skip
 BANNED_NAMES = {"utils", "helpers", "manager", "common", "core", "misc"}

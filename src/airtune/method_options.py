@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from airtune.config_section import Section
+from airtune.usual import SERVER_FLOP_RATE, UsualRange, read_meant, refuse_unusual
 
 
 class DenseSection(Section):
@@ -91,6 +92,29 @@ class SflllmSection(Section):
     accuracy_v: float | None = Field(
         None, gt=0, description="FedsLLM's v: local steps per halving of the local error"
     )
+    unusual_values: list[str] = Field(
+        [], description="keys of this section that are meant although outside their usual range"
+    )
+
+    @model_validator(mode="after")
+    def _refuse_slips_of_units(self) -> "SflllmSection":
+        where = "sflllm.unusual_values"
+        meant = read_meant(self.unusual_values, tuple(SERVER_UNITS), where)
+        for key, usual in SERVER_UNITS.items():
+            value = getattr(self, key)
+            if value is not None:
+                refuse_unusual(f"sflllm.{key}", value, usual, where, meant)
+        return self
+
+
+_ALL_CLIENTS = UsualRange(-50.0, 90.0, "it is read in dBm: 30 for 1 W")
+SERVER_UNITS = {
+    "server_flop_rate": SERVER_FLOP_RATE,
+    "server_power_w": UsualRange(1.0, 1e7, "it is read in watts", or_zero=True),
+    "main_total_power_dbm": _ALL_CLIENTS,
+    "federated_total_power_dbm": _ALL_CLIENTS,
+}
+"""Usual ranges of sflllm's keys that carry a unit."""
 
 
 class JcpbaSection(Section):

@@ -40,6 +40,34 @@ def test_list_shows_every_device() -> None:
     assert max(len(line) for line in result.stdout.splitlines()) <= 80
 
 
+def test_list_is_parted_by_software(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates of different software stand in different tables, at any width of the terminal."""
+    monkeypatch.setenv("COLUMNS", "40")
+    parts = _run("list").stdout.split("\n\n")
+    devices = load_devices()
+    assert len(parts) == len({device.software for device in devices.values()}) + 1
+    for part in parts[:-1]:
+        head, _, *rows = part.splitlines()
+        assert {devices[row.split()[0]].software for row in rows} == {
+            head.removeprefix("Training rate with: ")
+        }
+    assert "compare devices within a table only" in parts[-1]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--computing-power-w", "0"), ("--computing-power-w", "nan"), ("--computing-power-w", "7e5"),
+     ("--tx-power-dbm", "inf"), ("--tx-power-dbm", "200")],
+)  # fmt: skip
+def test_measure_refuses_a_figure_before_it_measures(
+    option: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(timing, "measure_training")
+    result = _run("measure", option, value)
+    assert isinstance(result.exception, InputError)
+    assert result.exception.field == option.removeprefix("--").replace("-", "_")
+
+
 def test_list_as_json_is_the_data_file() -> None:
     listed = json.loads(_run("list", "--json").stdout)
     assert listed == {name: device.mapping() for name, device in load_devices().items()}

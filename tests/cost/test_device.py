@@ -6,6 +6,7 @@ import pytest
 
 from airtune.cost.device import (
     FIGURES,
+    UNSTATED,
     DeviceProfile,
     find_device,
     load_devices,
@@ -34,22 +35,29 @@ def test_every_figure_has_a_source_and_a_sane_size(name: str) -> None:
     device = load_devices()[name]
     assert set(device.sources) == set(FIGURES)
     assert all(len(text) > 20 for text in device.sources.values())
-    assert 1e9 < device.training_flop_rate < 1e14
-    assert 2**32 <= device.memory_bytes <= 2**36
+    assert 1e9 < device.training_flop_rate < 1e15
+    assert 2**32 <= device.memory_bytes <= 80 * 2**30
     assert device.computing_power_w is not None
-    assert 1 < device.computing_power_w < 200
+    assert 1 < device.computing_power_w <= 700
+    assert device.software != UNSTATED
     assert device.tx_power_w == pytest.approx(0.2, rel=0.01)
 
 
 def test_there_are_phones_boards_and_laptops() -> None:
     kinds = [device.kind for device in load_devices().values()]
-    assert min(kinds.count(kind) for kind in ("phone", "board", "laptop")) >= 3
+    assert min(kinds.count(kind) for kind in ("phone", "board", "laptop", "desktop")) >= 3
+    assert kinds.count("server") >= 2
+    assert sum(name.startswith("jetson") for name in load_devices()) >= 3
 
 
 # Seconds of one LoRA step of Qwen3-1.7B on 128 tokens, as the cited benchmark gives them.
 @pytest.mark.parametrize(
-    ("name", "step_s"), [("galaxy-s25", 21), ("pixel-9", 100), ("macbook-pro-m3-pro", 7.3)]
-)
+    ("name", "step_s"),
+    [
+        ("galaxy-s25", 21), ("pixel-9", 100), ("macbook-pro-m3-pro", 7.3), ("arc-a770", 4.3),
+        ("radeon-7900-xtx", 2.7), ("rtx-4090-llama-cpp", 1.1),
+    ],
+)  # fmt: skip
 def test_rates_derived_from_measured_steps(name: str, step_s: float) -> None:
     step = workload(load_architecture("qwen3-1.7b"), AdapterShape(8), Step(1, 128))
     assert load_devices()[name].training_flop_rate == pytest.approx(step.flops / step_s, rel=3e-3)
@@ -72,6 +80,73 @@ def test_rate_derived_from_partial_fine_tuning() -> None:
     backward = step.parts[-1].backward_flops + 4 * step.parts[-2].backward_flops
     rate = 250 * (step.forward_flops + backward) / 100
     assert load_devices()["macbook-pro-m1-max"].training_flop_rate == pytest.approx(rate, rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "tokens", "tokens_per_s"),
+    [("rtx-4060", "qwen2.5-1.5b", 1024, 628.0), ("h100-80gb", "llama-3.1-70b", 4096, 608.42)],
+)
+def test_rates_derived_from_measured_throughput(
+    name: str, model: str, tokens: int, tokens_per_s: float
+) -> None:
+    step = workload(load_architecture(model), AdapterShape(8), Step(1, tokens))
+    rate = tokens_per_s * step.flops / tokens
+    assert load_devices()[name].training_flop_rate == pytest.approx(rate, rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("jetson-orin-nano", 1024 * 2 * 0.625e9), ("jetson-orin-nano-super", 1024 * 2 * 1.02e9),
+        ("jetson-agx-orin", 2048 * 2 * 1.3e9), ("rtx-4090", 165.2e12), ("a100-40gb", 312e12),
+    ],
+)  # fmt: skip
+def test_rates_derived_from_a_peak(name: str, peak: float) -> None:
+    device = load_devices()[name]
+    assert device.training_flop_rate == pytest.approx(0.4 * peak, rel=5e-3)
+    assert device.software.startswith("any, derived")
+
+
+def test_one_software_is_comparable_and_the_list_says_which() -> None:
+    """What is measured with the same software orders as the hardware does."""
+    devices = load_devices()
+    names = ("pixel-9", "galaxy-s25", "macbook-pro-m3-pro", "arc-a770", "rtx-4090-llama-cpp")
+    assert len({devices[name].software for name in names}) == 1
+    rates = [devices[name].training_flop_rate for name in names]
+    assert rates == sorted(rates)
+    assert devices["raspberry-pi-4"].software != devices["pixel-9"].software
+
+
+def test_a_card_has_its_memory_to_itself() -> None:
+    card = load_devices()["rtx-4060"]
+    assert card.usable_memory_bytes == int(0.9 * card.memory_bytes)
+
+
+# Slips of units: GFLOP/s, GB, mW and mW again.
+SLIPS = [
+    ("1.0e10", "40", "training_flop_rate", "FLOP/s"),
+    ("4e9", "8", "memory_bytes", "8e9 for 8 GB"),
+    ("computing_power_w: 5", "computing_power_w: 7000", "computing_power_w", "in watts"),
+    ("computing_power_w: 5", "computing_power_w: 0.007", "computing_power_w", "in watts"),
+    ("tx_power_dbm: 20", "tx_power_dbm: 200", "tx_power_dbm", "in dBm"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "figure", "words"), SLIPS)
+def test_a_slip_of_units_is_refused_unless_it_is_meant(
+    tmp_path: Path, old: str, new: str, figure: str, words: str
+) -> None:
+    path = tmp_path / "devices.yaml"
+    assert old in PROFILE
+    path.write_text(PROFILE.replace(old, new))
+    message = f"^{figure} of my-board in .*{words}.*list {figure} in unusual_values of the device"
+    with pytest.raises(InputError, match=message):
+        load_devices(path)
+    path.write_text(path.read_text() + f"  unusual_values: [{figure}]\n")
+    assert load_devices(path)["my-board"].mapping()["unusual_values"] == [figure]
+    path.write_text(PROFILE + "  unusual_values: [title]\n")
+    with pytest.raises(InputError, match=r"unusual_values of my-board .* is title"):
+        load_devices(path)
 
 
 def test_own_profiles_come_on_top(tmp_path: Path) -> None:
@@ -109,7 +184,7 @@ def test_power_may_be_unknown(tmp_path: Path) -> None:
         ("tx_power_dbm: 20", "tx_power: 20", "the closest is tx_power_dbm"),
         ("tx_power_dbm: 20\n", "title: x\n", "not YAML"),
         ("memory_bytes: b, ", "", "without memory_bytes"),
-        ("kind: board", "kind: toaster", "one of phone, board, laptop, other"),
+        ("kind: board", "kind: toaster", "one of phone, board, laptop, desktop, server, other"),
         ("sources: {", "sources: [{", "not YAML"),
     ],
 )

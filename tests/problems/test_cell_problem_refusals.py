@@ -46,6 +46,8 @@ def sentence_of(problem: dict[str, Any]) -> str:
         ("clients", [{"name": "a"}], "clients is [", "mapping"),
         ("cell", 3, "cell is 3", "mapping"),
         ("cell.bandwidth_hz", -1, "cell.bandwidth_hz is -1", "above 0"),
+        ("cell.bandwidth_hz", 20, "cell.bandwidth_hz is 20", "20e6 for 20 MHz"),
+        ("cell.unusual_values", "band", "cell.unusual_values is band", "bandwidth_hz"),
         ("cell.rate_model", "cqi", "cell.rate_model is cqi", "shannon in a planning problem"),
         ("adapter.target_modules", ["q_proj"], "adapter.target_modules is q_proj", "c_attn"),
         ("adapter.target_modules", 3, "adapter.target_modules is 3", "list of module names"),
@@ -138,3 +140,13 @@ def test_a_round_that_a_recording_lacks(tmp_path: Path) -> None:
     assert not isinstance(again, list)
     assert again.answer["latency_s"] == pytest.approx(drawn.answer["latency_s"], rel=1e-9)
     assert "round" in sentence_of(replayed | {"round": 2})
+
+
+def test_a_server_rate_in_another_unit_is_refused_unless_it_is_meant() -> None:
+    problem = changed(SFLLLM, "main_server.flop_rate", 10)
+    message = sentence_of(problem)
+    assert message.startswith("main_server.flop_rate is 10")
+    assert "1e13 for 10 TFLOP/s" in message
+    plan(changed(problem, "main_server.unusual_values", ["flop_rate"]))
+    wrong = changed(problem, "main_server.unusual_values", ["subchannels"])
+    assert sentence_of(wrong).startswith("main_server.unusual_values is subchannels")

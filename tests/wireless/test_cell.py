@@ -69,6 +69,59 @@ def test_refusal_names_the_field_and_the_value(
     assert refusal.value.exit_code == 2
 
 
+# A value as somebody writes it in another unit, and a word of the hint.
+SLIPS = [
+    ("bandwidth_hz", 20, "20e6 for 20 MHz", {}),
+    ("carrier_hz", 3.5, "3.5e9 for 3.5 GHz", {"path_loss": "free_space"}),
+    ("carrier_hz", 3500.0, "3.5e9 for 3.5 GHz", {}),
+    ("radius_m", 5e5, "metres", {"path_loss": "log_distance"}),
+    ("speed_m_s", 300.0, "km/h", {}),
+    ("round_interval_s", 1e-5, "seconds", {}),
+    ("log_distance_intercept_db", 38.0, "at 1 m", {"path_loss": "log_distance"}),
+    ("log_distance_slope_db", 3.76, "exponent", {"path_loss": "log_distance"}),
+    ("shadowing_distance_m", 0.05, "metres", {}),
+    ("tx_power_dbm", 50.0, "in dBm", {}),
+    ("bs_tx_power_dbm", -60.0, "in dBm", {}),
+    ("noise_psd_dbm_hz", -204.0, "dBW/Hz", {}),
+    ("noise_psd_dbm_hz", -104.0, "whole band", {}),
+    ("trace_bandwidth_hz", 100, "hertz", {"trace": "walk.csv"}),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "hint", "others"), SLIPS)
+def test_a_slip_of_units_is_refused_unless_it_is_meant(
+    name: str, value: float, hint: str, others: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError) as refusal:
+        CellSettings(**{name: value, **others})
+    message = str(refusal.value)
+    assert message.startswith(f"cell.{name} is {value!r}, but it must be ")
+    assert hint in message
+    assert message.endswith(f"if you mean it, list {name} in cell.unusual_values.")
+    if name != "carrier_hz":  # there other limits hold as well
+        meant = CellSettings(**{name: value, **others, "unusual_values": name})
+        assert getattr(meant, name) == value
+    with pytest.raises(InputError):
+        CellSettings(**{name: value, **others, "unusual_values": ["rician_k_db"]})
+
+
+def test_a_low_carrier_may_be_meant() -> None:
+    short_wave = {"carrier_hz": 7e6, "bandwidth_hz": 3e3, "path_loss": "free_space"}
+    with pytest.raises(InputError, match=r"cell\.carrier_hz is 7000000\.0"):
+        CellSettings(**short_wave)  # type: ignore[arg-type]
+    CellSettings(**short_wave, unusual_values=["carrier_hz"])  # type: ignore[arg-type]
+
+
+def test_zero_slope_and_standing_clients_are_usual() -> None:
+    CellSettings(path_loss="log_distance", log_distance_slope_db=0, speed_m_s=0)
+
+
+def test_a_band_does_not_reach_below_zero_hertz() -> None:
+    with pytest.raises(InputError, match=r"cell\.bandwidth_hz is .* twice carrier_hz"):
+        CellSettings(bandwidth_hz=8e9)
+    CellSettings(bandwidth_hz=8e9, path_loss="log_distance")
+
+
 def test_limits_themselves_are_allowed() -> None:
     CellSettings(min_distance_m=200.0, radius_m=200.0, speed_m_s=0, csi_delay_rounds=0)
     CellSettings(carrier_hz=0.5e9, radius_m=5000, min_distance_m=10, fading_correlation=1)

@@ -116,15 +116,33 @@ def test_clients_take_the_traces_in_turn(cars: Path, walk: Path) -> None:
 def test_further_clients_start_elsewhere_but_always_there(tmp_path: Path) -> None:
     path = tmp_path / "ramp.csv"
     path.write_text("x_bps\n" + "\n".join(str(20e6 * row) for row in range(1, 501)))
-    many = traced(str(path), 40).observe(0).truth.spectral_efficiency
+
+    def efficiency(clients: int, index: int = 0, seed: int = 3) -> np.ndarray:
+        # 500 bit/s/Hz, to tell 500 rows apart: not a measurement, and meant.
+        channel = traced(str(path), clients, seed, unusual_values=["trace"])
+        return channel.observe(index).truth.spectral_efficiency
+
+    many = efficiency(40)
     assert many[0] == 1.0
     assert len(set(many)) > 30
-    assert np.array_equal(traced(str(path), 5).observe(0).truth.spectral_efficiency, many[:5])
-    assert not np.array_equal(
-        traced(str(path), 40, seed=4).observe(0).truth.spectral_efficiency, many
-    )
-    later = traced(str(path), 40).observe(7).truth.spectral_efficiency
+    assert np.array_equal(efficiency(5), many[:5])
+    assert not np.array_equal(efficiency(40, seed=4), many)
+    later = efficiency(40, 7)
     assert np.array_equal((many - 1 + 7) % 500 + 1, later)
+
+
+@pytest.mark.parametrize(("rate", "shown"), [("3e9", "150"), ("1500", "7.5e-05")])
+def test_a_trace_beyond_any_efficiency_is_refused_unless_it_is_meant(
+    tmp_path: Path, rate: str, shown: str
+) -> None:
+    """A wrong unit shows in bit/s/Hz; a trace without any throughput is no slip."""
+    path = tmp_path / "slip.csv"
+    path.write_text(f"x_bps\n0\n{rate}\n")
+    with pytest.raises(InputError, match=rf"at most {shown} bit/s/Hz.*list trace in cell\.unusual"):
+        traced(str(path))
+    assert len(traced(str(path), unusual_values="trace").observe(1).truth) == 1
+    path.write_text("x_bps\n0\n")
+    assert traced(str(path)).observe(0).truth.out_of_reach()
 
 
 def test_estimate_of_a_trace_is_stale_and_wrong_as_asked(walk: Path) -> None:

@@ -33,38 +33,45 @@ def list_devices(
 
         typer.echo(dumps({name: device.mapping() for name, device in devices.items()}, indent=2))
         return
-    _print_table(list(devices.values()))
+    _print_by_software(list(devices.values()))
     if not sources:
-        typer.echo("\n--sources says what each device is and where its figures come from.")
-    else:
-        for device in devices.values():
-            typer.echo(f"\n{device.name}: {device.title}")
-            for figure, source in device.sources.items():
-                typer.echo(f"  {figure}: {source}")
+        typer.echo("--sources says what each device is and where its figures come from.")
+        return
+    for device in devices.values():
+        typer.echo(f"\n{device.name}: {device.title}")
+        typer.echo(f"  software: {device.software}")
+        for figure, source in device.sources.items():
+            typer.echo(f"  {figure}: {source}")
+
+
+def _print_by_software(devices: "list[DeviceProfile]") -> None:
+    """A table for each software, since a rate belongs to it as much as to the device."""
+    for software in dict.fromkeys(device.software for device in devices):
+        typer.echo(f"Training rate with: {software}")
+        _print_table([device for device in devices if device.software == software])
+        typer.echo()
+    typer.echo("Rates compare devices within a table only: elsewhere the software differs, too.")
 
 
 def _print_table(devices: "list[DeviceProfile]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    """Plain columns of fixed width, so that a pipe gets what a terminal shows."""
     from airtune.quantities import format_quantity
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("device", no_wrap=True)
-    table.add_column("kind")
-    for heading in ("training", "memory", "power", "radio"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    name = max(len(device.name) for device in devices)
+    row = f"{{:<{max(name, 22)}}}  {{:<7}}  {{:>13}}  {{:>7}}  {{:>7}}  {{:>6}}"
+    typer.echo(row.format("device", "kind", "training", "memory", "power", "radio"))
     for device in devices:
         power = device.computing_power_w
-        table.add_row(
-            device.name,
-            device.kind,
-            format_quantity(device.training_flop_rate, "FLOP/s"),
-            format_quantity(device.memory_bytes, "B"),
-            "unknown" if power is None else format_quantity(power, "W"),
-            f"{device.tx_power_dbm:g} dBm",
+        typer.echo(
+            row.format(
+                device.name,
+                device.kind,
+                format_quantity(device.training_flop_rate, "FLOP/s"),
+                format_quantity(device.memory_bytes, "B"),
+                "unknown" if power is None else format_quantity(power, "W"),
+                f"{device.tx_power_dbm:g} dBm",
+            )
         )
-    Console().print(table)
 
 
 @app.command()
@@ -76,7 +83,7 @@ def measure(
     ] = None,
     computing_power_w: Annotated[
         float | None,
-        typer.Option(min=0.0, help="What the machine draws while it trains [W], from a meter."),
+        typer.Option(help="What the machine draws while it trains [W], from a meter."),
     ] = None,
     tx_power_dbm: Annotated[float, typer.Option(help="Most that its modem radiates [dBm].")] = 23.0,
     dtype: Annotated[str, typer.Option(help="Type of the base model: fp32, fp16, bf16.")] = "fp32",
@@ -84,6 +91,11 @@ def measure(
     json: Json = False,
 ) -> None:
     """Time LoRA training on this machine and write a profile for `clients.devices`."""
+    from airtune.cost.device import check_figure
+
+    check_figure("tx_power_dbm", tx_power_dbm)
+    if computing_power_w is not None:
+        check_figure("computing_power_w", computing_power_w)
     content = _own_profiles(out, name)
     from airtune.cost.measure import measure_training, measured_profile
 

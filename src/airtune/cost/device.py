@@ -1,7 +1,7 @@
 """What a client device can do, as a data file in which every figure names its source."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -13,24 +13,38 @@ from typing import Any
 from airtune.errors import InputError
 from airtune.files import parse_yaml, read_yaml_mapping
 from airtune.quantities import dbm_to_watts
+from airtune.usual import UsualRange, read_meant, refuse_unusual
 
-KINDS = ("phone", "board", "laptop", "other")
+KINDS = ("phone", "board", "laptop", "desktop", "server", "other")
 FIGURES = ("training_flop_rate", "memory_bytes", "computing_power_w", "tx_power_dbm")
 """The figures of a profile, each of which needs a source."""
+UNSTATED = "not stated"
+"""The software of a profile that names none."""
 
 USABLE_MEMORY_SHARE = 0.65
 """Share of the RAM that training may use: 5.2 of 8 GB are free on a Jetson Orin Nano once its
 system runs (ericxliu.me, "Benchmarking LLMs on Jetson Orin Nano"); other devices are assumed to be
 alike."""
+USABLE_CARD_SHARE = 0.9
+"""Of a graphics card's own memory in a desktop or a server; assumed, for what the driver takes."""
+
+_MOST_POWER_W = {"phone": 50.0, "board": 200.0, "laptop": 400.0, "desktop": 2e3}
+_USUAL = {
+    "training_flop_rate": UsualRange(1e7, 1e17, "it is read in FLOP/s: 4e10 for 40 GFLOP/s"),
+    "memory_bytes": UsualRange(16e6, 10e12, "it is read in bytes: 8e9 for 8 GB"),
+    "tx_power_dbm": UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W"),
+}
 
 
 @dataclass(frozen=True)
 class DeviceProfile:
     """One kind of device.
 
-    `training_flop_rate` is sustained during a LoRA step [FLOP/s], `memory_bytes` all of the RAM,
-    `computing_power_w` what the device draws while it trains (None: not known, so no energy can be
-    charged), `tx_power_dbm` the most that its modem radiates.
+    `training_flop_rate` is sustained during a LoRA step [FLOP/s] with `software`, `memory_bytes` is
+    all of the RAM (in a desktop or a server: of its graphics card), `computing_power_w` what the
+    device draws while it trains (None: not known, so no energy can be charged), `tx_power_dbm` the
+    most that its modem radiates. `unusual_values` names figures that are meant although they are
+    outside their usual range.
     """
 
     name: str
@@ -41,6 +55,8 @@ class DeviceProfile:
     computing_power_w: float | None
     tx_power_dbm: float
     sources: Mapping[str, str]
+    software: str = UNSTATED
+    unusual_values: tuple[str, ...] = ()
 
     @property
     def tx_power_w(self) -> float:
@@ -50,14 +66,17 @@ class DeviceProfile:
     @property
     def usable_memory_bytes(self) -> int:
         """What the system leaves to training."""
-        return int(USABLE_MEMORY_SHARE * self.memory_bytes)
+        card = self.kind in ("desktop", "server")
+        return int((USABLE_CARD_SHARE if card else USABLE_MEMORY_SHARE) * self.memory_bytes)
 
     def mapping(self) -> dict[str, Any]:
         """The profile as the data file writes it, under its name."""
         return {
             "title": self.title,
             "kind": self.kind,
+            "software": self.software,
             **{figure: getattr(self, figure) for figure in FIGURES},
+            **({"unusual_values": list(self.unusual_values)} if self.unusual_values else {}),
             "sources": dict(self.sources),
         }
 
@@ -126,16 +145,23 @@ def _profile(name: str, value: object, file: str) -> DeviceProfile:
     kind = str(value.get("kind", "other"))
     if kind not in KINDS:
         raise InputError(f"kind of {where}", kind, f"one of {', '.join(KINDS)}")
-    power = value.get("computing_power_w")
+    meant = read_meant(value.get("unusual_values"), FIGURES, f"unusual_values of {where}")
+    figures = {
+        figure: check_figure(f"{figure} of {where}", value.get(figure), kind, meant)
+        for figure in FIGURES
+        if not (figure == "computing_power_w" and value.get(figure) is None)
+    }
     profile = DeviceProfile(
         name=name,
         title=str(value.get("title", name)),
         kind=kind,
-        training_flop_rate=_number(value, "training_flop_rate", where),
-        memory_bytes=int(_number(value, "memory_bytes", where)),
-        computing_power_w=None if power is None else _number(value, "computing_power_w", where),
-        tx_power_dbm=_number(value, "tx_power_dbm", where, positive=False),
+        training_flop_rate=figures["training_flop_rate"],
+        memory_bytes=int(figures["memory_bytes"]),
+        computing_power_w=figures.get("computing_power_w"),
+        tx_power_dbm=figures["tx_power_dbm"],
         sources=MappingProxyType({str(key): str(text) for key, text in sources.items()}),
+        software=str(value.get("software", UNSTATED)),
+        unusual_values=meant,
     )
     missing = [figure for figure in FIGURES if not profile.sources.get(figure)]
     if missing:
@@ -149,7 +175,7 @@ def _profile(name: str, value: object, file: str) -> DeviceProfile:
 
 
 def _refuse_unknown_keys(value: Mapping[str, Any], where: str) -> None:
-    known = ("title", "kind", *FIGURES, "sources")
+    known = ("title", "kind", "software", *FIGURES, "unusual_values", "sources")
     for key in value:
         if key not in known:
             close = get_close_matches(str(key), known, n=1)
@@ -157,14 +183,25 @@ def _refuse_unknown_keys(value: Mapping[str, Any], where: str) -> None:
             raise InputError(where, f"a profile with {key}", f"made of {', '.join(known)}", hint)
 
 
-def _number(value: Mapping[str, Any], figure: str, where: str, *, positive: bool = True) -> float:
-    """A finite figure of a profile; every figure but decibels is positive."""
-    number = value.get(figure)
+def check_figure(
+    field: str, number: object, kind: str = "other", meant: Collection[str] = ()
+) -> float:
+    """A finite figure of a profile in its usual range; every figure but decibels is positive.
+
+    Args:
+        field: begins with the name of the figure.
+        kind: of the device: a phone draws less than a server.
+        meant: figures that may be unusual.
+    """
+    figure = field.split(" ")[0]
+    positive = figure != "tx_power_dbm"
     allowed = "a positive number" if positive else "a number"
     if number is None:
-        raise InputError(f"{figure} of {where}", "missing", allowed)
+        raise InputError(field, "missing", allowed)
     if isinstance(number, bool) or not isinstance(number, int | float):
-        raise InputError(f"{figure} of {where}", number, allowed)
+        raise InputError(field, number, allowed)
     if not math.isfinite(number) or (positive and number <= 0):
-        raise InputError(f"{figure} of {where}", number, allowed)
+        raise InputError(field, number, allowed)
+    power = UsualRange(0.05, _MOST_POWER_W.get(kind, 2e4), "it is read in watts")
+    refuse_unusual(field, number, _USUAL.get(figure, power), "unusual_values of the device", meant)
     return float(number)

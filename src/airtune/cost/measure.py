@@ -139,4 +139,5 @@ def measured_profile(
             "computing_power_w": power,
             "tx_power_dbm": "given by the user, or 3GPP TS 38.101-1 power class 3",
         },
+        software=f"PyTorch on the CPU, {measurement.dtype}, {measurement.threads} threads",
     )

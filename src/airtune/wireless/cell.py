@@ -8,6 +8,7 @@ from typing import Any
 from airtune.errors import InputError
 from airtune.files import file_value
 from airtune.quantities import THERMAL_NOISE_PSD_DBM_HZ, db_to_linear, dbm_to_watts
+from airtune.usual import UsualRange, read_meant, refuse_unusual
 from airtune.wireless.path_loss import CELLULAR_INTERCEPT_DB, CELLULAR_SLOPE_DB
 
 SCENARIOS = ("umi", "uma", "rma")
@@ -21,6 +22,7 @@ TRACE_UNITS = {
 }  # fmt: skip
 """Units of measured throughput in bit/s; a capital B is a byte."""
 
+_BAND = UsualRange(1e3, 100e9, "it is read in hertz: 20e6 for 20 MHz")
 _BASE_STATION_HEIGHT_M = {"umi": 10.0, "uma": 25.0, "rma": 35.0}
 _HIGHEST_CARRIER_HZ = {"umi": 100e9, "uma": 100e9, "rma": 30e9}
 
@@ -32,8 +34,9 @@ def _number(
     above: float | None = None,
     least: float | None = None,
     most: float | None = None,
+    usual: UsualRange | None = None,
 ) -> Any:
-    limits = {"above": above, "least": least, "most": most}
+    limits = {"above": above, "least": least, "most": most, "usual": usual}
     return field(default=default, metadata={"help": about, **limits})
 
 
@@ -52,42 +55,58 @@ class CellSettings:
     The field names are the keys of `cell:` in an experiment file; each field's meaning, with its
     unit, is in `dataclasses.fields(CellSettings)[i].metadata["help"]`. With `trace` the link rates
     come from a file of measured throughput, and with `replay` the whole channel comes from a file
-    that `Channel.export` wrote; the settings of propagation are then not used.
+    that `Channel.export` wrote; the settings of propagation are then not used. A value outside its
+    usual range is refused as a likely slip of units unless `unusual_values` names its key.
 
     Raises:
         InputError: naming `cell.<field>`, its value and what is allowed.
     """
 
-    bandwidth_hz: float = _number(3e6, "width of the band that the clients share, Hz", above=0)
-    carrier_hz: float = _number(3.5e9, "carrier frequency, Hz", above=0)
-    radius_m: float = _number(200.0, "radius of the cell, m", above=0)
+    bandwidth_hz: float = _number(
+        3e6, "width of the band that the clients share, Hz", above=0, usual=_BAND
+    )
+    carrier_hz: float = _number(
+        3.5e9, "carrier frequency, Hz", above=0,
+        usual=UsualRange(30e6, 10e12, "it is read in hertz: 3.5e9 for 3.5 GHz"),
+    )  # fmt: skip
+    radius_m: float = _number(
+        200.0, "radius of the cell, m", above=0,
+        usual=UsualRange(1.0, 100e3, "it is read in metres"),
+    )  # fmt: skip
     min_distance_m: float = _number(
         10.0, "least horizontal distance of a client from the base station, m", least=1
     )
     speed_m_s: float = _number(
-        0.83, "speed of the clients' random-waypoint walk, m/s; 0: they stand", least=0, most=1e3
-    )
+        0.83, "speed of the clients' random-waypoint walk, m/s; 0: they stand", least=0, most=1e3,
+        usual=UsualRange(0.0, 140.0, "it is read in m/s: 140 m/s are 500 km/h"),
+    )  # fmt: skip
     round_interval_s: float = _number(
-        10.0, "nominal time between the channels of two rounds, s", above=0
-    )
+        10.0, "nominal time between the channels of two rounds, s", above=0,
+        usual=UsualRange(1e-3, 1e6, "it is read in seconds"),
+    )  # fmt: skip
 
     path_loss: str = _choice(
         "umi", "mean attenuation: 3GPP TR 38.901 (umi, uma, rma), log_distance, free_space",
         PATH_LOSSES,
     )  # fmt: skip
     log_distance_intercept_db: float = _number(
-        CELLULAR_INTERCEPT_DB, "path loss at 1 km of log_distance, dB"
-    )
+        CELLULAR_INTERCEPT_DB, "path loss at 1 km of log_distance, dB",
+        usual=UsualRange(
+            60.0, 250.0, "it is the loss at 1 km; add 3 x log_distance_slope_db to one at 1 m"
+        ),
+    )  # fmt: skip
     log_distance_slope_db: float = _number(
-        CELLULAR_SLOPE_DB, "path loss per decade of distance of log_distance, dB", least=0
-    )
+        CELLULAR_SLOPE_DB, "path loss per decade of distance of log_distance, dB", least=0,
+        usual=UsualRange(10.0, 100.0, "it is 10 times the path loss exponent", or_zero=True),
+    )  # fmt: skip
     shadowing_db: float | None = _number(
         None, "standard deviation of log-normal shadowing, dB; empty: the path loss model's own "
         "(TR 38.901 by line of sight; log_distance 8, free_space 0)", least=0, most=30,
     )  # fmt: skip
     shadowing_distance_m: float | None = _number(
-        None, "decorrelation distance of shadowing, m; empty: TR 38.901's, else 50", above=0
-    )
+        None, "decorrelation distance of shadowing, m; empty: TR 38.901's, else 50", above=0,
+        usual=UsualRange(0.5, 10e3, "it is read in metres"),
+    )  # fmt: skip
     fading: str | None = _choice(
         None, "small-scale fading: 3gpp (rays of TR 38.901, averaged over the band), rayleigh, "
         "rician, none; empty: 3gpp for umi, uma and rma, else rayleigh", FADINGS,
@@ -98,10 +117,14 @@ class CellSettings:
         "independent blocks; 1: constant", least=-1, most=1,
     )  # fmt: skip
 
-    tx_power_dbm: float = _number(23.0, "transmit power of a client, dBm", most=60)
+    tx_power_dbm: float = _number(
+        23.0, "transmit power of a client, dBm", most=60,
+        usual=UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W"),
+    )  # fmt: skip
     bs_tx_power_dbm: float = _number(
-        33.0, "transmit power of the base station over the whole band, dBm", most=80
-    )
+        33.0, "transmit power of the base station over the whole band, dBm", most=80,
+        usual=UsualRange(-20.0, 70.0, "it is read in dBm: 46 for 40 W"),
+    )  # fmt: skip
     antenna_gain_dbi: float = _number(0.0, "antenna gain of a client, dBi", least=-40, most=60)
     bs_antenna_gain_dbi: float = _number(
         0.0, "antenna gain of the base station, dBi", least=-40, most=60
@@ -115,8 +138,12 @@ class CellSettings:
     )
 
     noise_psd_dbm_hz: float = _number(
-        THERMAL_NOISE_PSD_DBM_HZ, "thermal noise density, dBm/Hz", least=-250, most=0
-    )
+        THERMAL_NOISE_PSD_DBM_HZ, "thermal noise density, dBm/Hz", least=-250, most=0,
+        usual=UsualRange(
+            -190.0, -130.0, "it is a density in dBm/Hz, -174 at room temperature; not dBW/Hz, and "
+            "not the noise of a whole band"
+        ),
+    )  # fmt: skip
     noise_figure_db: float = _number(
         5.0, "noise figure of the base station (uplink), dB", least=0, most=60
     )
@@ -156,9 +183,13 @@ class CellSettings:
         default=None, metadata={"help": "rows of the trace to use, as column: value"}
     )
     trace_bandwidth_hz: float | None = _number(
-        None, "width of the carrier that the trace was measured on, Hz", above=0
+        None, "width of the carrier that the trace was measured on, Hz", above=0, usual=_BAND
     )
     replay: str | None = _text("exported channel (csv or npz) that replaces everything else")
+    unusual_values: str | Sequence[str] | None = _text(
+        "keys of this section whose value is meant although it is outside its usual range",
+        several=True,
+    )
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -166,6 +197,7 @@ class CellSettings:
             value = file_value(given := getattr(self, entry.name))
             object.__setattr__(self, entry.name, tuple(value) if type(given) is tuple else value)
             _check(entry.name, getattr(self, entry.name), dict(entry.metadata), entry.default)
+        self._check_units()
         self._check_geometry()
         self._check_sources()
         if self.path_loss in SCENARIOS:
@@ -198,11 +230,29 @@ class CellSettings:
             rate_model=self.rate_model,
         )
 
+    @property
+    def meant(self) -> tuple[str, ...]:
+        """The keys whose unusual value is meant, checked."""
+        known = [entry.name for entry in fields(self) if entry.metadata.get("usual")]
+        return read_meant(self.unusual_values, [*known, "trace"], "cell.unusual_values")
+
+    def _check_units(self) -> None:
+        meant = self.meant
+        for entry in fields(self):
+            value, usual = getattr(self, entry.name), entry.metadata.get("usual")
+            if usual is not None and value is not None:
+                name = f"cell.{entry.name}"
+                refuse_unusual(name, value, usual, "cell.unusual_values", meant)
+
     def _check_geometry(self) -> None:
         if self.min_distance_m > self.radius_m:
             raise InputError(
                 "cell.min_distance_m", self.min_distance_m, f"at most radius_m, {self.radius_m:g}"
             )
+        # log_distance knows no carrier.
+        if self.path_loss != "log_distance" and self.bandwidth_hz > 2 * self.carrier_hz:
+            allowed = f"at most twice carrier_hz, {2 * self.carrier_hz:g}: a band is above 0 Hz"
+            raise InputError("cell.bandwidth_hz", self.bandwidth_hz, allowed)
 
     def _check_scenario(self) -> None:
         """The range that TR 38.901 Table 7.4.1-1 states for its formulas."""

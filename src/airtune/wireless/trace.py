@@ -24,6 +24,9 @@ _UNIT_NAMES = ", ".join(TRACE_UNITS)
 _SLOWEST_BPS, _FASTEST_BPS = 1.0, 1e13
 """A sample other than 0 lies between: no radio link is measured outside."""
 
+_LEAST_PEAK, _MOST_PEAK = 1e-4, 100.0
+"""Usual spectral efficiency of a trace's fastest sample, bit/s/Hz: 8 layers of 256-QAM carry 59."""
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -142,6 +145,8 @@ class TracedCell:
     def __init__(self, settings: CellSettings, clients: int, seed: int) -> None:
         assert settings.trace_bandwidth_hz is not None
         self._traces = _traces(settings)
+        for trace in self._traces:
+            _refuse_unusual(trace, settings)
         self._width_hz = settings.trace_bandwidth_hz
         self._budget = settings.link_budget()
         self._source = np.arange(clients) % len(self._traces)
@@ -182,6 +187,19 @@ class TracedCell:
             spectral_efficiency=np.array(rate) / self._width_hz,
             budget=self._budget,
         )
+
+
+def _refuse_unusual(trace: Trace, settings: CellSettings) -> None:
+    """Refuse a trace whose fastest sample is beyond, or far below, any spectral efficiency."""
+    assert settings.trace_bandwidth_hz is not None
+    peak = float(trace.rate_bps.max()) / settings.trace_bandwidth_hz
+    if peak > 0 and not _LEAST_PEAK <= peak <= _MOST_PEAK and "trace" not in settings.meant:
+        raise InputError(
+            "cell.trace", f"{trace.name}, at most {peak:.3g} bit/s/Hz over trace_bandwidth_hz",
+            f"between {_LEAST_PEAK:g} and {_MOST_PEAK:g} bit/s/Hz at its fastest, which is usual",
+            "check the unit of the column and trace_bandwidth_hz in hertz, or list trace in "
+            "cell.unusual_values",
+        )  # fmt: skip
 
 
 def _traces(settings: CellSettings) -> list[Trace]:

@@ -17,6 +17,7 @@ from airtune.problems.from_cell.scene import SMALLER, CellProblem, Scene, given,
 from airtune.problems.from_cell.sections import read_dtype, read_scene
 from airtune.problems.reading import Reader
 from airtune.quantities import dbm_to_watts
+from airtune.usual import SERVER_FLOP_RATE, read_meant, refuse_unusual
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.split import split_candidates
 from airtune.workload.transformer import split_workload
@@ -40,8 +41,8 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     downlink = top.text("downlink", DOWNLINKS[0])
     if downlink not in DOWNLINKS:
         raise InputError("downlink", downlink, f"one of {', '.join(DOWNLINKS)}")
-    main = _server(top.section("main_server"), scene)
-    federated = _server(top.section("federated_server"), scene, computes=False)
+    main = _server(mapping, "main_server", scene)
+    federated = _server(mapping, "federated_server", scene)
     points, notices = _points_that_fit(scene, mapping.get("split_points"), rounds)
     candidates = _candidates(scene, rounds, points, read_dtype(top, "activation_dtype"))
     if scene.state.is_measured:
@@ -84,11 +85,16 @@ def _rounds(table: Any) -> dict[int, float]:
     return {int(rank): rounds for rank, rounds in table.items()}
 
 
-def _server(section: Reader, scene: Scene, *, computes: bool = True) -> dict[str, Any]:
+def _server(mapping: Mapping[str, Any], name: str, scene: Scene) -> dict[str, Any]:
     """A server with the cell's band in equal subchannels; by default all clients at full power."""
+    section = Reader(mapping).section(name)
     server: dict[str, Any] = {}
-    if computes:
+    if name == "main_server":
         server["flop_rate"] = section.number("flop_rate", POSITIVE)
+        given = mapping[name].get("unusual_values") if section.has("unusual_values") else None
+        where = f"{name}.unusual_values"
+        meant = read_meant(given, ("flop_rate",), where)
+        refuse_unusual(f"{name}.flop_rate", server["flop_rate"], SERVER_FLOP_RATE, where, meant)
     subchannels = section.count("subchannels", most=MOST_SUBCHANNELS)
     server["subchannel_bandwidth_hz"] = [scene.cell.bandwidth_hz / subchannels] * subchannels
     everybody = float(dbm_to_watts(scene.tx_power_dbm).sum())
