@@ -25,6 +25,7 @@ def channel(
 ) -> None:
     """Write the drawn channels of an experiment; cell.replay and other programs read them."""
     from airtune.config import read_config
+    from airtune.config_unused import refuse_unused
     from airtune.files import require_place
     from airtune.wireless.channel import open_channel
     from airtune.wireless.replay import check_recording_name
@@ -34,6 +35,7 @@ def channel(
     if out.exists():
         raise InputError("FILE", str(out), "a new file", "choose another name, or remove it first")
     config = read_config(experiment, settings or ())
+    refuse_unused(config)
     clients = config.clients.count
     if rounds * clients > MOST_ROWS:
         raise InputError(

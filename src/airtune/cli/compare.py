@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airtune.cli.run import Quiet, Settings
+from airtune.cli.run import Quiet, Settings, refuse_beside
 
 if TYPE_CHECKING:
     from airtune.comparison.definition import Comparison
@@ -60,6 +60,7 @@ def compare(
     folder = out or Path("runs") / _folder_name(experiment)
     _make_importable(experiment)
     if dry_run:
+        refuse_beside("--dry-run", {"--jobs": None if jobs == 1 else jobs, "--quiet": quiet})
         _dry_run(asked, folder, as_json=json)
         return
     numbers = _watched(asked, folder, jobs=jobs, as_json=json, quiet=quiet)

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from airtune.cli.text_table import page_width, prose, text_table
 from airtune.comparison.definition import Comparison
 from airtune.comparison.measure import RunResult
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
@@ -86,33 +86,27 @@ class ComparisonProgress:
 
 def print_result(console: Console, numbers: Mapping[str, Any], folder: Path) -> None:
     """The table, what it means, and where everything is."""
-    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left",
-                  title="To the target loss; in brackets, the ratio to the first arm")  # fmt: skip
-    for index, heading in enumerate(HEADINGS):
-        table.add_column(
-            heading, justify="left" if index == 0 else "right", no_wrap=index == 0, overflow="fold"
-        )
-    for row in table_rows(numbers):
-        table.add_row(*row)
-    console.print()
-    console.print(table, highlight=False)
+    console.print("\nTo the target loss; in brackets, the ratio to the first arm", highlight=False)
+    _print(console, text_table(HEADINGS, table_rows(numbers), width=page_width()))
     console.print()
     told = comparison_sentences(numbers)
     if numbers["charge_as"]:
         told.append(charged_as(numbers["charge_as"], numbers["model"]))
     for sentence in told:
-        console.print(sentence, highlight=False)
+        _print(console, prose(sentence, page_width()))
     console.print(f"\nEverything is in {folder} (open report.html).", highlight=False)
+
+
+def _print(console: Console, text: str) -> None:
+    """Text as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_previews(console: Console, previews: Sequence[Mapping[str, Any]]) -> None:
     """The first round of every arm as planned, and how long all of it may take here."""
-    table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left",
-                  title="First round of each arm, as planned")  # fmt: skip
-    for heading in ("arm", "seeds", "rounds", "latency", "sent up", "virtual time", "real time"):
-        table.add_column(heading, justify="left" if heading == "arm" else "right", no_wrap=True)
-    for entry in previews:
-        table.add_row(
+    headings = ("arm", "seeds", "rounds", "latency", "sent up", "virtual time", "real time")
+    rows = [
+        (
             entry["arm"],
             str(entry["seeds"]),
             str(entry["rounds"]),
@@ -121,7 +115,10 @@ def print_previews(console: Console, previews: Sequence[Mapping[str, Any]]) -> N
             format_duration(entry["virtual_time_s"]),
             format_duration(entry["real_s"] * entry["seeds"]),
         )
-    console.print(table, highlight=False)
+        for entry in previews
+    ]
+    console.print("First round of each arm, as planned", highlight=False)
+    _print(console, text_table(headings, rows, width=page_width()))
     total = sum(entry["real_s"] * entry["seeds"] for entry in previews)
     console.print(
         f"\nAll runs together take about {format_duration(total)} on this machine.",

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from airtune.cli.once import OnceCommand
+
 if TYPE_CHECKING:
     from airtune.cost.device import DeviceProfile
 
@@ -16,7 +18,7 @@ STEADY = 0.25
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command("list")
+@app.command("list", cls=OnceCommand)
 def list_devices(
     file: Annotated[
         Path | None, typer.Option(help="A YAML file with profiles of your own, listed too.")
@@ -74,7 +76,7 @@ def _print_table(devices: "list[DeviceProfile]") -> None:
         )
 
 
-@app.command()
+@app.command(cls=OnceCommand)
 def measure(
     name: Annotated[str, typer.Option(help="The new profile's name.")] = "this-machine",
     out: Annotated[

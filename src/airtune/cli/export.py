@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from airtune.cli.once import OnceCommand
 from airtune.errors import InputError
 from airtune.files import filled_whole
 
@@ -36,7 +37,7 @@ def export(
     typer.echo(f"Wrote {what} to {folder}.")
 
 
-@model_app.command("export")
+@model_app.command("export", cls=OnceCommand)
 def export_model(
     name: Annotated[str, typer.Argument(help="Which model; only `builtin` ships with airtune.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")],

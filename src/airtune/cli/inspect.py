@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from airtune.cli.run import refuse_beside
+from airtune.cli.text_table import facts, page_width
+
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of the run.")]
 
 
@@ -35,13 +38,16 @@ def generate(
     prompt: Annotated[
         str | None, typer.Option(help="Continue this prompt; without it, test prompts.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many test prompts.")] = 3,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="How many test prompts.", show_default="3")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = 96,
 ) -> None:
     """Show what the base and the tuned model write."""
     from airtune.experiment import Run
 
-    for sample in Run.open(run_dir).generate(prompt, count, max_new_tokens):
-        for key, text in sample.items():
-            typer.echo(f"{key:>9}  {' '.join(text.split()) or '(nothing)'}")
-        typer.echo()
+    if prompt is not None:
+        refuse_beside("--prompt", {"--count": count})
+    for sample in Run.open(run_dir).generate(prompt, count or 3, max_new_tokens):
+        texts = [(key, " ".join(text.split()) or "(nothing)") for key, text in sample.items()]
+        typer.echo(facts(texts, page_width()) + "\n")

@@ -13,6 +13,7 @@ from airtune.cli.compare import compare
 from airtune.cli.device import app as device_app
 from airtune.cli.export import export, model_app
 from airtune.cli.inspect import evaluate, generate
+from airtune.cli.once import OnceCommand
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run
@@ -33,18 +34,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run)
-app.command()(resume)
-app.command()(compare)
-app.command()(init)
-app.command()(plan)
-app.command("rank-search")(rank_search)
-app.command("budget-search")(budget_search)
-app.command()(profile)
-app.command()(channel)
-app.command("eval")(evaluate)
-app.command()(generate)
-app.command()(export)
+app.command(cls=OnceCommand)(run)
+app.command(cls=OnceCommand)(resume)
+app.command(cls=OnceCommand)(compare)
+app.command(cls=OnceCommand)(init)
+app.command(cls=OnceCommand)(plan)
+app.command("rank-search", cls=OnceCommand)(rank_search)
+app.command("budget-search", cls=OnceCommand)(budget_search)
+app.command(cls=OnceCommand)(profile)
+app.command(cls=OnceCommand)(channel)
+app.command("eval", cls=OnceCommand)(evaluate)
+app.command(cls=OnceCommand)(generate)
+app.command(cls=OnceCommand)(export)
 app.add_typer(device_app, name="device")
 app.add_typer(model_app, name="model")
 

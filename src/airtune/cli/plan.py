@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from airtune.cli.run import refuse_beside
 from airtune.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 _INFEASIBLE = 3
 _MOST_ROWS = 40
-_PAGE_WIDTH = 120
 _NOT_IN_SWEEP = ("message", "plan", "clients", "check", "solver", "iterations")
 
 Problem = Annotated[Path, typer.Argument(metavar="PROBLEM", help="A problem file (YAML).")]
@@ -55,25 +55,20 @@ def plan(
     refuse_other_kind(mapping, problem, PROBLEM)
     simulated = rounds is not None or trace is not None
     if sweep is not None:
-        _refuse_beside_sweep(rounds=rounds, trace=trace, write_problem=write_problem)
+        refuse_beside("--sweep", {"--rounds": rounds, "--trace": trace,
+                                  "--write-problem": write_problem})  # fmt: skip
         _show_sweep(mapping, sweep, solver, json)
         return
     if simulated:
         mapping = _with_mean_channel(mapping)
     [(mapping, sentences)] = _explicit([mapping])
     if write_problem is not None:
+        refuse_beside("--write-problem", {"--json": json, "--solver": solver, "--trace": trace})
         _write(write_problem, mapping, sentences)
     elif simulated:
         _simulate(mapping, rounds, trace, solver, json)
     else:
         _show(_solve(mapping, solver), json)
-
-
-def _refuse_beside_sweep(**others: Any) -> None:
-    for name, value in others.items():
-        if value is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(option, str(value), "left out beside --sweep")
 
 
 def _explicit(
@@ -134,37 +129,26 @@ def _print_json(value: Any) -> None:
 
 def _print_table(planned: "Planned", answer: dict[str, Any]) -> None:
     """The status sentence, one row per client, and what is proven."""
-    from rich.table import Table
+    from airtune.cli.text_table import facts, page_width, prose
 
-    solution = planned.solution
-    console = _console()
-    console.print(solution.message, highlight=False)
+    solution, width = planned.solution, page_width()
+    typer.echo(prose(solution.message, width))
     rows = answer.get("clients")
     if not rows:
         return
     differing, same = _split_columns(rows)
-    console.print(_client_table(differing))
-    facts = Table.grid(padding=(0, 2))
-    for key, value in answer.items():
-        if key not in ("status", "message", "clients", "check"):
-            facts.add_row(_title(key), _shown(key, value))
-    for key, value in same.items():
-        facts.add_row(f"{_title(key)}, all clients", value)
+    typer.echo(f"\n{_client_table(differing, width)}\n")
+    shown = [
+        (_title(key), _shown(key, value))
+        for key, value in answer.items()
+        if key not in ("status", "message", "clients", "check")
+    ]
+    shown += [(f"{_title(key)}, all clients", value) for key, value in same.items()]
     if solution.check is not None:
         name, excess = solution.check.worst
-        facts.add_row("check", f"every constraint holds; tightest: {name} ({excess:+.0e})")
-    console.print(facts)
-
-
-def _console() -> Any:
-    """The terminal, or a page wide enough for the tables where the output goes elsewhere."""
-    import os
-    import sys
-
-    from rich.console import Console
-
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console() if known else Console(width=_PAGE_WIDTH)
+        held = f"every constraint holds; tightest: {name} ({excess:+.0e})"
+        shown.append(("check", held))
+    typer.echo(facts(shown, width))
 
 
 def _split_columns(rows: list[dict[str, Any]]) -> tuple[list[dict[str, str]], dict[str, str]]:
@@ -184,25 +168,20 @@ def _split_columns(rows: list[dict[str, Any]]) -> tuple[list[dict[str, str]], di
     return kept, {key: text for key, text in same.items() if key not in empty}
 
 
-def _client_table(rows: list[dict[str, str]]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+def _client_table(rows: list[dict[str, str]], width: int | None) -> str:
+    from airtune.cli.text_table import text_table
 
     more = len(rows) - _MOST_ROWS
-    caption = f"and {more} more clients (--json has all)" if more > 0 else None
-    table = Table(caption=caption, caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for key in rows[0]:
-        is_name = key == "name"
-        table.add_column(_title(key), justify="left" if is_name else "right", no_wrap=is_name)
-    for row in rows[:_MOST_ROWS]:
-        table.add_row(*row.values())
-    return table
+    rest = f"\nand {more} more clients (--json has all)" if more > 0 else ""
+    # The name, where there is one, says which client a row is in every block.
+    order = sorted(rows[0], key=lambda key: key != "name")
+    cells = [[row[key] for key in order] for row in rows[:_MOST_ROWS]]
+    return text_table([_title(key) for key in order], cells, width=width) + rest
 
 
 def _show_sweep(mapping: Mapping[str, Any], sweep: str, solver: str | None, json: bool) -> None:
     """One row per value of the swept key; exits with 3 if no value has a plan."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from airtune.cli.text_table import page_width, text_table
 
     key, values = _parse_sweep(sweep)
     problems = _explicit([_with_value(mapping, key, value) for value in values])
@@ -211,13 +190,12 @@ def _show_sweep(mapping: Mapping[str, Any], sweep: str, solver: str | None, json
         _print_json([{key: value, **answer} for value, answer in zip(values, answers, strict=True)])
     else:
         columns = [name for name in answers[0] if name not in _NOT_IN_SWEEP]
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        table.add_column(key, justify="right", no_wrap=True)
-        for name in columns:
-            table.add_column(_title(name), justify="left" if name == "status" else "right")
-        for value, answer in zip(values, answers, strict=True):
-            table.add_row(str(value), *(_shown(name, answer[name]) for name in columns))
-        _console().print(table)
+        rows = [
+            [str(value), *(_shown(name, answer[name]) for name in columns)]
+            for value, answer in zip(values, answers, strict=True)
+        ]
+        headings = [key, *map(_title, columns)]
+        typer.echo(text_table(headings, rows, left=("status",), width=page_width()))
         for value, answer in zip(values, answers, strict=True):
             if answer["status"] == "infeasible":
                 typer.echo(f"{key} = {value}: {answer['message']}")

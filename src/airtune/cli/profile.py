@@ -135,39 +135,36 @@ def _print_json(wanted: _Wanted, answer: _Answer) -> None:
 
 
 def _print_tables(wanted: _Wanted, answer: _Answer) -> None:
-    from rich.console import Console
-
+    from airtune.cli.text_table import page_width, prose
     from airtune.quantities import format_quantity
 
-    console, model = Console(highlight=False), answer.architecture
+    model, width = answer.architecture, page_width()
     pruned = f", pruned by {wanted.pruning_rate:.0%}" if wanted.pruning_rate else ""
     lora = f"LoRA rank {wanted.rank} on {wanted.target_modules}"
-    console.print(
+    what = (
         f"{wanted.model} ({model.family}, {model.block_count} blocks of width {model.hidden_size}"
         f"{pruned}), {'every parameter trained' if wanted.full else lora}; one step of "
         f"{wanted.batch} x {wanted.tokens} tokens, {wanted.dtype}"
     )
+    typer.echo(prose(what, width))
     for name, half in answer.halves.items():
-        console.print()
-        console.print(_table(name, half, wanted.update_dtype))
-    console.print(
-        f"\nThe client's update is {format_quantity(answer.update_bits, 'bit')} in "
+        typer.echo(f"\n{_table(name, half, wanted.update_dtype, width)}")
+    update = (
+        f"The client's update is {format_quantity(answer.update_bits, 'bit')} in "
         f"{wanted.update_dtype}, as one safetensors frame."
     )
+    typer.echo(f"\n{prose(update, width)}")
 
 
-def _table(name: str, half: "Workload", update_dtype: str) -> Any:
-    from rich.table import Table
-
+def _table(name: str, half: "Workload", update_dtype: str, width: int | None) -> str:
+    from airtune.cli.text_table import text_table
     from airtune.workload.payload import dtype_bits
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column(name, no_wrap=True)
     # Units stand in the heading, so that the table fits a terminal of 80 columns.
-    for heading in ("parameters", "update bit", "forward FLOP", "backward FLOP", "output bit"):
-        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
-    table.add_column("memory\nB", justify="right", no_wrap=True)
+    headings = (name, "parameters", "update bit", "forward FLOP", "backward FLOP", "output bit",
+                "memory B")  # fmt: skip
     sent = dtype_bits(update_dtype)
+    rows = []
     for label, part in _grouped(half.parts):
         figures = (
             part.parameters,
@@ -177,9 +174,9 @@ def _table(name: str, half: "Workload", update_dtype: str) -> Any:
             part.activation_bits,
             part.memory_bytes,
         )
-        table.add_row(label, *(_short(figure) for figure in figures))
-    table.add_row("loss or cut", "", "", "", "", "", _short(half.working_bytes))
-    table.add_row(
+        rows.append([label, *(_short(figure) for figure in figures)])
+    rows.append(["loss or cut", "", "", "", "", "", _short(half.working_bytes)])
+    total = (
         "total",
         _short(half.parameters),
         _short(sent * half.adapter_parameters),
@@ -188,7 +185,7 @@ def _table(name: str, half: "Workload", update_dtype: str) -> Any:
         "",
         _short(half.memory_bytes),
     )
-    return table
+    return text_table(headings, [*rows, list(total)], width=width)
 
 
 def _short(figure: float) -> str:

@@ -1,9 +1,9 @@
 """`airtune run`, `airtune resume` and `airtune init`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,12 +43,21 @@ def run(
 
     job = Experiment.load(experiment, settings or ())
     if dry_run:
+        refuse_beside("--dry-run", {"--out": out, "--profile": profile, "--quiet": quiet})
         show_dry_run(job, as_json=json)
         return
     with nullcontext(out) if out else next_free_folder(Path("runs")) as folder:
         run_experiment(job, folder, as_json=json, quiet=quiet)
     if profile:
         show_profile(folder, to_stderr=json or quiet)
+
+
+def refuse_beside(option: str, others: Mapping[str, Any]) -> None:
+    """Refuse options, by name, that do nothing beside another."""
+    for name, value in others.items():
+        if value not in (None, False):
+            shown = "given" if value is True else str(value)
+            raise InputError(name, shown, f"left out beside {option}", "it would have no effect")
 
 
 @contextmanager

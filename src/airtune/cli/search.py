@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from airtune.cli.run import Settings
+from airtune.cli.text_table import page_width, text_table
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each short run.")]
 Target = Annotated[
@@ -33,11 +34,14 @@ def rank_search(
 ) -> None:
     """Measure J(r) and the rounds E(r) of LoRA ranks in short runs, and name the best rank."""
     from airtune.config import read_config
+    from airtune.config_unused import refuse_unused
     from airtune.experiment.rank_search import search_ranks
     from airtune.experiment.tables import check_name
 
     check_name(out)
     config = read_config(experiment, settings or ())
+    # The search runs soft_tsfa, whatever method the experiment names.
+    refuse_unused(config.model_copy(update={"method": "soft_tsfa"}))
     candidates = None if ranks is None else [int(x) for x in _numbers(ranks, "--ranks", whole=True)]
     table = search_ranks(config, candidates, rounds, clients, target_loss, _teller(json))
     _show(table.to_dict(), "ranks", out, json)
@@ -58,11 +62,13 @@ def budget_search(
 ) -> None:
     """Measure time to a target loss for JCPBA's pruning budgets in short runs; name the fastest."""
     from airtune.config import read_config
+    from airtune.config_unused import refuse_unused
     from airtune.experiment.budget_search import search_budget
     from airtune.experiment.tables import check_name
 
     check_name(out)
     config = read_config(experiment, settings or ())
+    refuse_unused(config.model_copy(update={"method": "jcpba"}))
     candidates = None if budgets is None else _numbers(budgets, "--budgets")
     table = search_budget(config, candidates, rounds, None, target_loss, _teller(json))
     _show(table.to_dict(), "budgets", out, json)
@@ -95,9 +101,9 @@ def _show(table: dict[str, Any], rows: str, out: Path | None, json: bool) -> Non
         typer.echo(dumps(table, indent=2))
         return
     columns = [key for key in table[rows][0] if key != "losses"]
-    typer.echo("  ".join(f"{name:>16}" for name in columns))
-    for row in table[rows]:
-        typer.echo("  ".join(f"{_cell(row[name]):>16}" for name in columns))
+    cells = [[_cell(row[name]) for name in columns] for row in table[rows]]
+    headings = [name.replace("_", " ") for name in columns]
+    typer.echo(text_table(headings, cells, width=page_width()))
 
 
 def _cell(value: Any) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from airtune.cli.terminal import RoundsView, print_summary
+from airtune.cli.text_table import facts, page_width, prose, text_table
 from airtune.experiment import Experiment, Run
 from airtune.quantities import format_duration, format_quantity
 
@@ -25,7 +25,7 @@ class TerminalListener:
 
     def notice(self, sentence: str) -> None:
         """Something a user should know: rows dropped, a checkpoint passed over."""
-        self._console.print(sentence, highlight=False)
+        self._console.print(prose(sentence, page_width()), highlight=False, markup=False)
 
     def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None:
         """Everything is loaded; rounds begin."""
@@ -91,25 +91,19 @@ def dry_run(experiment: Experiment, *, as_json: bool = False) -> None:
         return
     console = Console(soft_wrap=True)
     for sentence in preview["notices"]:
-        console.print(sentence, highlight=False)
-    console.print(_client_table(preview["clients"]))
-    for name, text in _facts(preview):
-        console.print(f"{name:>22}  {text}", highlight=False)
+        console.print(prose(sentence, page_width()), highlight=False, markup=False)
+    width = page_width()
+    sys.stdout.write(f"First round as planned\n{_client_table(preview['clients'], width)}\n\n")
+    sys.stdout.write(facts(_facts(preview), width) + "\n")
 
 
-def _client_table(clients: list[dict[str, Any]]) -> Table:
-    table = Table(
-        title="First round as planned", title_justify="left", box=None, padding=(0, 2, 0, 0)
-    )
-    table.add_column("client", justify="right")
-    table.add_column("device", no_wrap=True)
-    for heading in ("distance", "rows", "memory", "bandwidth", "rate", "compute", "upload"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def _client_table(clients: list[dict[str, Any]], width: int | None) -> str:
+    headings = ("client", "distance", "rows", "memory", "bandwidth", "rate", "compute", "upload")
+    rows = []
     for entry in clients[:MOST_ROWS]:
         distance = entry["distance_m"]
-        table.add_row(
-            str(entry["client"]),
-            entry["device"],
+        row = (
+            f"{entry['client']} {entry['device']}",
             "-" if distance is None else f"{distance:.0f} m",
             str(entry["rows"]),
             format_quantity(entry["memory_bytes"], "B"),
@@ -118,9 +112,10 @@ def _client_table(clients: list[dict[str, Any]]) -> Table:
             format_duration(entry["compute_s"]),
             format_duration(entry["upload_s"]),
         )
-    if len(clients) > MOST_ROWS:
-        table.caption = f"... and {len(clients) - MOST_ROWS} more clients (all of them: --json)"
-    return table
+        rows.append(row)
+    more = len(clients) - MOST_ROWS
+    rest = f"\n... and {more} more clients (all of them: --json)" if more > 0 else ""
+    return text_table(headings, rows, width=width) + rest
 
 
 def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,12 +1,11 @@
 """`airtune run --profile`: the real seconds of a round by stage."""
 
 import json
+import sys
 from pathlib import Path
 from statistics import fmean
 
-from rich.console import Console
-from rich.table import Table
-
+from airtune.cli.text_table import page_width, text_table
 from airtune.federated.stopwatch import STAGES
 
 
@@ -29,13 +28,10 @@ def show_profile(folder: Path, *, to_stderr: bool = False) -> None:
     """Print a table, aside from output that is meant for a pipe."""
     seconds = stage_seconds(folder)
     whole = sum(seconds.values())
-    table = Table(
-        title=f"Real seconds of a round: {whole:.3f}", title_justify="left", box=None,
-        padding=(0, 2, 0, 0),
-    )  # fmt: skip
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    table.add_column("share", justify="right")
-    for name, spent in seconds.items():
-        table.add_row(name, f"{spent:.3f}", f"{100 * spent / whole:.1f} %" if whole else "-")
-    Console(stderr=to_stderr, soft_wrap=True).print(table)
+    rows = [
+        (name, f"{spent:.3f}", f"{100 * spent / whole:.1f} %" if whole else "-")
+        for name, spent in seconds.items()
+    ]
+    table = text_table(("stage", "seconds", "share"), rows, width=page_width())
+    stream = sys.stderr if to_stderr else sys.stdout
+    stream.write(f"Real seconds of a round: {whole:.3f}\n{table}\n")

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from airtune.cli.text_table import facts, page_width, prose
 from airtune.quantities import format_duration
 from airtune.report.sentences import charged_as, summary_sentences
 from airtune.report.waiting import waited_for
@@ -40,13 +41,15 @@ class RoundsView:
 
     def start(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None:
         """The run begins or goes on; a table head for the lines to come."""
-        self._names = names
+        # The heading says that these are clients.
+        self._names = [name.removeprefix("client ") for name in names]
         self._progress.update(
             self._task, description="training", total=rounds, completed=rounds_done
         )
         self._console.print(
-            f"{'round':>5}  {'virtual time':>13}  {'latency':>9}  {'train':>7}  {'test':>7}  "
-            "waited for"
+            f"{'round':>5}  {'virtual time':>12}  {'latency':>9}  {'train':>6}  {'test':>6}  "
+            "waited for client",
+            soft_wrap=True,
         )
 
     def round(self, record: Mapping[str, Any]) -> None:
@@ -62,9 +65,10 @@ class RoundsView:
             missing.append(f"{len(record['skipped'])} out of reach")
         note = f"; {', '.join(missing)}" if missing else ""
         self._console.print(
-            f"{record['round']:>5}  {format_duration(record['virtual_time_s']):>13}  "
-            f"{format_duration(record['latency_s']):>9}  {train:>7}  {record['test_loss']:.4f}  "
+            f"{record['round']:>5}  {format_duration(record['virtual_time_s']):>12}  "
+            f"{format_duration(record['latency_s']):>9}  {train:>6}  {record['test_loss']:.4f}  "
             f"{waited_for(record, self._names)}{note}",
+            soft_wrap=True,
             highlight=False,
             markup=False,
         )
@@ -76,7 +80,7 @@ def print_summary(console: Console, summary: Mapping[str, Any], folder: str) -> 
     console.print()
     charged = charged_as(summary["charge_as"], summary["model"])
     for sentence in [*summary_sentences(summary), *([charged] if charged else [])]:
-        console.print(sentence, highlight=False, markup=False)
+        console.print(prose(sentence, page_width()), highlight=False, markup=False, soft_wrap=True)
     _print_sample(console, summary["sample"])
     console.print(f"\nEverything is in {folder} (open report.html).", highlight=False)
 
@@ -84,12 +88,9 @@ def print_summary(console: Console, summary: Mapping[str, Any], folder: str) -> 
 def _print_sample(console: Console, sample: Mapping[str, str] | None) -> None:
     if sample is None:
         return
+    texts = [
+        (key, " ".join(sample[key].split()) or "(nothing)")
+        for key in ("prompt", "before", "after", "reference")
+    ]
     console.print("\nOne test prompt:")
-    for label, key in (
-        ("prompt", "prompt"),
-        ("before", "before"),
-        ("after", "after"),
-        ("reference", "reference"),
-    ):
-        text = " ".join(sample[key].split()) or "(nothing)"
-        console.print(f"  {label:>9}  {text}", highlight=False, markup=False)
+    console.print(facts(texts, page_width()), highlight=False, markup=False, soft_wrap=True)

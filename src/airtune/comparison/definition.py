@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from airtune.config import ExperimentConfig, check, unknown_key, with_settings
+from airtune.config_unused import unused_error, unused_keys
 from airtune.errors import AirtuneError, InputError
 from airtune.file_kinds import COMPARISON, PROBLEM, kind_of, refuse_other_kind
 from airtune.files import read_yaml_mapping, with_environment
+from airtune.wireless.unused import refuse_unused_cell_keys
 
 KEYS = ("experiment", "arms", "seeds", "target_loss")
 SHARED = ("model", "dtype", "data", "clients", "cohort", "cell", "charge_as", "seed")
@@ -87,6 +89,7 @@ def read_comparison(
     target = content.get("target_loss") if target_loss is None else target_loss
     made = [_arm(name, options, shared, settings, wanted) for name, options in chosen.items()]
     _refuse_same_folders(made)
+    _refuse_unused(made, chosen)
     return Comparison(tuple(made), _target(target))
 
 
@@ -185,6 +188,29 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         nested = isinstance(value, Mapping) and isinstance(under, Mapping) and "use" not in value
         result[key] = _merged(under, value) if nested else value  # type: ignore[arg-type]
     return result
+
+
+def _refuse_unused(arms: Sequence[Arm], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a key of an arm without effect there, and a shared one without effect in any arm."""
+    first = {arm.name: next(iter(arm.configs.values())) for arm in arms}
+    unused = {name: dict(unused_keys(config)) for name, config in first.items()}
+    everywhere = set.intersection(*(set(keys) for keys in unused.values()))
+    for name, keys in unused.items():
+        for key, needed in keys.items():
+            if key in everywhere or _is_given(options[name], key):
+                error = unused_error(first[name], key, needed)
+                raise error if key in everywhere else error.within(f"arm {name}")
+    for config in first.values():
+        refuse_unused_cell_keys(config.cell)
+
+
+def _is_given(options: Any, key: str) -> bool:
+    """Whether an arm's own mapping has this key, dots being its sections."""
+    for part in key.split("."):
+        if not isinstance(options, Mapping) or part not in options:
+            return False
+        options = options[part]
+    return True
 
 
 def _refuse_same_folders(arms: Sequence[Arm]) -> None:

@@ -1,7 +1,7 @@
 """What a client device can do, as a data file in which every figure names its source."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -90,6 +90,19 @@ def load_devices(own: Path | str | None = None) -> dict[str, DeviceProfile]:
     if own is not None:
         devices |= _read_profiles(read_yaml_mapping(own, "clients.device_file"), str(own))
     return devices
+
+
+def refuse_unnamed(own: Path | str | None, named: Iterable[str]) -> None:
+    """Refuse a user's own file of which no profile is named: it would have no effect."""
+    if own is None:
+        return
+    profiles = _read_profiles(read_yaml_mapping(own, "clients.device_file"), str(own))
+    if profiles and not set(profiles) & set(named):
+        raise InputError(
+            "clients.device_file", str(own),
+            f"a file with a profile that clients.devices names (it has {', '.join(profiles)})",
+            "name one in clients.devices, or leave the file out",
+        )  # fmt: skip
 
 
 def find_device(

@@ -12,6 +12,7 @@ from airtune import __version__
 from airtune.config import MOST_ROUNDS, ExperimentConfig, StopSection, check, read_config
 from airtune.config_section import Section
 from airtune.config_text import resolved_yaml
+from airtune.config_unused import refuse_unused
 from airtune.errors import DivergedError, InputError
 from airtune.experiment.closing import close_run
 from airtune.experiment.folder_lock import locked, reserved
@@ -74,11 +75,13 @@ class Experiment:
 
     def __init__(self, **keys: Any) -> None:
         self.config = check(ExperimentConfig, keys)
+        refuse_unused(self.config)
 
     @classmethod
     def load(cls, path: Path | str | None = None, settings: Sequence[str] = ()) -> "Experiment":
         """Read an experiment file (None: the built-in experiment), with `key=value` settings."""
         experiment = cls.of(read_config(None if path is None else Path(path), settings))
+        refuse_unused(experiment.config)
         # Parts of the user's own may live beside the experiment file, or where they run it.
         for folder in (Path.cwd(), *([Path(path).resolve().parent] if path else [])):
             make_importable(folder)

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from airtune.config import ExperimentConfig
+from airtune.config_unused import replaced_notice
 from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError
 from airtune.experiment.composition import check_names, compose_method
@@ -77,7 +78,7 @@ class World:
     @property
     def notices(self) -> list[str]:
         """Sentences that the user should read before the run."""
-        said = [*self.shards.notices, *self.planner_notices]
+        said = [*replaced_notice(self.config), *self.shards.notices, *self.planner_notices]
         if self.config.charge_as:
             said.append(
                 f"Time, bits, energy and memory are charged as if {self.config.charge_as} were "

@@ -8,13 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from airtune.cost.device import DeviceProfile, find_device, load_devices
+from airtune.cost.device import DeviceProfile, find_device, load_devices, refuse_unnamed
 from airtune.errors import InputError
 from airtune.problems.fields import POSITIVE, REQUIRED, refuse_unknown
 from airtune.problems.from_cell.scene import Scene
 from airtune.problems.reading import Reader
 from airtune.quantities import FloatArray
 from airtune.wireless.cell import CellSettings
+from airtune.wireless.unused import refuse_unused_cell_keys
 from airtune.workload.adapter_shape import ALL_LINEAR
 from airtune.workload.architecture import Architecture, load_architecture
 from airtune.workload.payload import dtype_bits
@@ -131,7 +132,9 @@ def _section(mapping: Mapping[str, Any], key: str, known: Sequence[str]) -> Read
 def _cell(mapping: Mapping[str, Any]) -> CellSettings:
     """CellSettings checks its own values; only unknown keys are found here."""
     _section(mapping, "cell", [entry.name for entry in fields(CellSettings)])
-    return CellSettings(**(mapping.get("cell") or {}))
+    settings = CellSettings(**(mapping.get("cell") or {}))
+    refuse_unused_cell_keys(settings)
+    return settings
 
 
 def _targets(adapter: Mapping[str, Any]) -> str | tuple[str, ...]:
@@ -147,6 +150,7 @@ def _devices(clients: Mapping[str, Any], count: int) -> tuple[DeviceProfile, ...
     value = DEVICES if value is None else [value] if isinstance(value, str) else value
     names = _words(value, "clients.devices", "device")
     own = clients.get("device_file")
+    refuse_unnamed(None if own is None else Path(str(own)), names)
     known = load_devices(None if own is None else Path(str(own)))
     kinds = [find_device(name, known) for name in names]
     return tuple(kinds[client % len(kinds)] for client in range(count))

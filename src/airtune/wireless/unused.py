@@ -1,0 +1,66 @@
+"""Keys of a cell that have no effect beside the others, so that none is ignored in silence."""
+
+from dataclasses import fields
+
+from airtune.errors import InputError
+from airtune.wireless.cell import SCENARIOS, CellSettings
+
+MEASURED = "trace", "replay"
+IN_FORCE_WITH_A_FILE = (
+    "bandwidth_hz", "tx_power_dbm", "csi_error_db", "csi_delay_rounds", "round_interval_s",
+)  # fmt: skip
+"""Keys that a measured or replayed channel still needs; the others describe a drawn one."""
+
+
+def changed_keys(settings: CellSettings) -> set[str]:
+    """Keys whose value is not the default's."""
+    return {e.name for e in fields(CellSettings) if getattr(settings, e.name) != e.default}
+
+
+def refuse_unused_cell_keys(settings: CellSettings) -> None:
+    """Raise InputError for the first key that differs from its default and changes nothing."""
+    changed = changed_keys(settings)
+    for key, needed in _without_effect(settings):
+        if key in changed:
+            value = getattr(settings, key)
+            raise InputError(
+                f"cell.{key}", value, f"left out unless {needed}", "it would have no effect"
+            )
+
+
+def replaced_keys(settings: CellSettings) -> list[str]:
+    """Keys of propagation that differ from their default while a file replaces propagation."""
+    if settings.trace is None and settings.replay is None:
+        return []
+    changed = changed_keys(settings)
+    order = [entry.name for entry in fields(CellSettings)]
+    return [
+        name for name in order
+        if name in changed and not name.startswith(MEASURED) and name not in IN_FORCE_WITH_A_FILE
+    ]  # fmt: skip
+
+
+def _without_effect(settings: CellSettings) -> list[tuple[str, str]]:
+    """Keys with what they need to have an effect, in a drawn cell; all of them here lack it."""
+    found = []
+    if settings.trace is None:
+        traced = [e.name for e in fields(CellSettings) if e.name.startswith("trace_")]
+        found += [(name, "cell.trace names a measured trace") for name in traced]
+    if settings.trace is not None or settings.replay is not None:
+        return found
+    if settings.path_loss != "log_distance":
+        needed = "cell.path_loss is log_distance"
+        found += [("log_distance_intercept_db", needed), ("log_distance_slope_db", needed)]
+    if settings.path_loss not in SCENARIOS:
+        needed = f"cell.path_loss is {', '.join(SCENARIOS[:-1])} or {SCENARIOS[-1]}"
+        found += [("bs_height_m", needed), ("client_height_m", needed)]
+    if settings.small_scale != "rician":
+        found.append(("rician_k_db", "cell.fading is rician"))
+    if settings.small_scale == "none":
+        found.append(("fading_correlation", "cell.fading is not none"))
+    unshadowed = settings.shadowing_db == 0 or (
+        settings.shadowing_db is None and settings.path_loss == "free_space"
+    )
+    if unshadowed:
+        found.append(("shadowing_distance_m", "cell.shadowing_db is above 0"))
+    return found
