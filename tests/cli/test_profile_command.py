@@ -24,7 +24,8 @@ def _run(*arguments: str) -> Result:
     return CliRunner().invoke(APP, arguments)
 
 
-def test_table_of_a_large_model_fits_a_terminal() -> None:
+def test_table_of_a_large_model_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     result = _run("llama-3.1-70b", "--batch", "1", "--tokens", "512")
     assert result.exit_code == 0
     assert "blocks 1-79, each" in result.stdout

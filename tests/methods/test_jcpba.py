@@ -115,7 +115,8 @@ def test_the_pruning_term_is_recorded(run: Any) -> None:
 
 @pytest.mark.parametrize("importance", ["activations", "random"])
 def test_another_importance_prunes_other_units_and_resumes(importance: str, tmp_path: Path) -> None:
-    changes = settings(f"jcpba.importance={importance}", "jcpba.calibration_rows=4")
+    rows = ("jcpba.calibration_rows=4",) if importance == "activations" else ()
+    changes = settings(f"jcpba.importance={importance}", *rows)
     Experiment.load(None, changes).run(tmp_path / "whole")
     Experiment.load(None, [*changes, "rounds=1"]).run(tmp_path / "short")
     Experiment.resume(tmp_path / "short", more_rounds=1)

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airtune.cli.once import OnceCommand
+from airtune.cli.command import FullGroup, OnceCommand
 
 if TYPE_CHECKING:
     from airtune.cost.device import DeviceProfile
 
-app = typer.Typer(help="Device profiles: what clients compute, hold and radiate.")
+app = typer.Typer(cls=FullGroup, help="Device profiles: what clients compute, hold and radiate.")
 
 STEADY = 0.25
 """How much longer than the fastest the slowest step may take before a measurement is in doubt."""
@@ -23,7 +23,9 @@ def list_devices(
     file: Annotated[
         Path | None, typer.Option(help="A YAML file with profiles of your own, listed too.")
     ] = None,
-    sources: Annotated[bool, typer.Option(help="Also print where each figure comes from.")] = False,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Also print where each figure comes from.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show every known device profile."""

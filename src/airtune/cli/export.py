@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
-from airtune.cli.once import OnceCommand
+from airtune.cli.command import FullGroup, OnceCommand
 from airtune.errors import InputError
 from airtune.files import filled_whole
 
-model_app = typer.Typer(help="The built-in model.", no_args_is_help=True, rich_markup_mode=None)
+model_app = typer.Typer(
+    cls=FullGroup, help="The built-in model.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def _check_free(folder: Path) -> None:

@@ -9,11 +9,11 @@ from click import ClickException
 
 from airtune import __version__
 from airtune.cli.channel import channel
+from airtune.cli.command import FullGroup, OnceCommand
 from airtune.cli.compare import compare
 from airtune.cli.device import app as device_app
 from airtune.cli.export import export, model_app
 from airtune.cli.inspect import evaluate, generate
-from airtune.cli.once import OnceCommand
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run
@@ -26,6 +26,7 @@ UNEXPECTED = 70
 
 app = typer.Typer(
     name="airtune",
+    cls=FullGroup,
     help="Plan, simulate and really run federated fine-tuning of language models over wireless "
     "links.",
     no_args_is_help=True,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -267,6 +268,7 @@ def _write(path: Path, mapping: Mapping[str, Any], sentences: Sequence[str]) -> 
         text.write(fill(sentence, 100, initial_indent="# ", subsequent_indent="#   ") + "\n")
     writer.dump(dict(mapping), text)
     write_text_atomic(path, text.getvalue())
+    typer.echo(f"Wrote {path}. To solve it: airtune plan {quote(str(path))}")
 
 
 def _title(key: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -132,4 +133,4 @@ def init(
     from airtune.files import write_text_atomic
 
     write_text_atomic(path, commented_defaults())
-    typer.echo(f"Wrote {path}. Change what you like, then: airtune run {path}")
+    typer.echo(f"Wrote {path}. Change what you like, then: airtune run {quote(str(path))}")

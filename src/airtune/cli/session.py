@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -47,9 +48,8 @@ def _watch(action: Any, folder: Path, *, as_json: bool, quiet: bool) -> None:
             run: Run = action(TerminalListener(console, view))
     except KeyboardInterrupt:
         if (folder / "checkpoints").is_dir():
-            sys.stderr.write(
-                f"\nInterrupted. Every finished round is kept: airtune resume {folder}\n"
-            )
+            command = f"airtune resume {quote(str(folder))}"
+            sys.stderr.write(f"\nInterrupted. Every finished round is kept: {command}\n")
         raise
     if as_json:
         sys.stdout.write(json.dumps(run.summary, indent=2) + "\n")
