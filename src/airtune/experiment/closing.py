@@ -112,6 +112,7 @@ def summarise(
         "method": config.method,
         **({"trained": "every parameter"} if config.adapter.kind == FULL else {}),
         "charge_as": config.charge_as,
+        "partition_redraws": world.shards.parts.redraws,
         "rounds": len(records),
         "stopped": state.stopped,
         "start_test_loss": state.start_loss,

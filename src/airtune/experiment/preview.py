@@ -49,6 +49,7 @@ def preview(world: World) -> dict[str, Any]:
         "charged_parameters": world.work.of(1, 1).parameters,
         "charged_adapter_parameters": world.work.of(1, 1).adapter_parameters,
         "train_rows": len(world.shards.train),
+        "partition_redraws": world.shards.parts.redraws,
         "test_rows": len(world.shards.test),
         "uplink_bits": rows[0]["uplink_bits"] if rows else 0,
         "latency_s": start.plan.predicted_latency_s,
