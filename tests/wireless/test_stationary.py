@@ -1,8 +1,13 @@
 """The default cell has no transient: early rounds have the path loss of late ones."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from airtune.experiment.devices import deal_devices
+from airtune.experiment.run import Run
+from airtune.quantities import dbm_to_watts
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel
 from airtune.wireless.mobility import RandomWaypoint
@@ -36,6 +41,33 @@ def test_expected_path_loss_is_that_of_late_rounds() -> None:
         expected = sight * both.path_loss_db[1] + (1 - sight) * both.path_loss_db[0]
         means.append(expected.reshape(places.shape[:2]).mean(axis=0))
     _compare(means)
+
+
+def test_the_uniform_start_is_what_runs_of_the_first_format_met() -> None:
+    """The rates that a run recorded before there was `walk_start` come back to the bit."""
+    run = Run.open(Path(__file__).parents[1] / "experiment" / "runs" / "first_format")
+    config = run.config
+    assert config.cell.walk_start == "uniform"
+    channel = open_channel(config.cell, config.clients.count, config.seed)
+    power_w = dbm_to_watts(
+        [min(device.tx_power_dbm, config.cell.tx_power_dbm) for device in deal_devices(config)]
+    )
+    for record in run.records:
+        seen = channel.observe(record["round"] - 1).truth
+        bandwidth = np.full(len(seen), np.nan)
+        rate = np.full(len(seen), np.nan)
+        for entry in record["clients"]:
+            bandwidth[entry["client"]] = entry["bandwidth_hz"]
+            rate[entry["client"]] = entry["rate_bps"]
+        assert np.array_equal(seen.uplink(power_w).rate(bandwidth), rate)
+
+
+def test_a_uniform_start_drifts_inward() -> None:
+    """What the stationary start is there to avoid."""
+    walk = RandomWaypoint(1, 6000, 200.0, 10.0, 8.3, stationary=False)
+    first, later = (np.hypot(*walk.position(index).T).mean() for index in (0, 20))
+    assert first == pytest.approx(133.7, rel=0.02)
+    assert later < 0.8 * first
 
 
 @pytest.mark.slow

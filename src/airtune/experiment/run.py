@@ -35,6 +35,9 @@ class Run:
     def config(self) -> ExperimentConfig:
         """The resolved experiment."""
         keys = read_yaml_mapping(self.folder.experiment, "RUN_DIR")
+        if isinstance(keys.get("cell"), dict):
+            # Before there was this key, walking clients started uniform in area.
+            keys["cell"] = {"walk_start": "uniform", **keys["cell"]}
         # A run from before there was this key was made on the processor, and goes on there.
         return check(ExperimentConfig, {"device": "cpu", **keys})
 

@@ -16,6 +16,7 @@ SCENARIOS = ("umi", "uma", "rma")
 PATH_LOSSES = (*SCENARIOS, "log_distance", "free_space")
 FADINGS = ("3gpp", "rayleigh", "rician", "none")
 RATE_MODELS = ("shannon", "cqi")
+WALK_STARTS = ("stationary", "uniform")
 TRACE_UNITS = {
     "bps": 1.0, "kbps": 1e3, "Mbps": 1e6, "Gbps": 1e9,
     "Bps": 8.0, "kBps": 8e3, "MBps": 8e6, "GBps": 8e9,
@@ -79,6 +80,11 @@ class CellSettings:
     speed_m_s: float = _number(
         0.83, "speed of the clients' random-waypoint walk, m/s; 0: they stand", least=0, most=1e3,
         usual=UsualRange(0.0, 140.0, "it is read in m/s: 140 m/s are 500 km/h"),
+    )  # fmt: skip
+    walk_start: str = _choice(
+        "stationary", "where walking clients are in round 0: stationary (by the law of every later "
+        "round) | uniform (in area, at the start of a leg: they then drift inward for some 20 "
+        "rounds)", WALK_STARTS,
     )  # fmt: skip
     round_interval_s: float = _number(
         10.0, "nominal time between the channels of two rounds, s", above=0,

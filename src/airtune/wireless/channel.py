@@ -114,9 +114,9 @@ class DrawnCell:
         self._settings, self._clients = settings, clients
         self._budget = settings.link_budget()
         step_m = settings.speed_m_s * settings.round_interval_s
-        self._walk = RandomWaypoint(
-            seed, clients, settings.radius_m, settings.min_distance_m, step_m
-        )
+        ring = settings.radius_m, settings.min_distance_m
+        stationary = settings.walk_start == "stationary"
+        self._walk = RandomWaypoint(seed, clients, *ring, step_m, stationary=stationary)
         self._place, self._fading = self._propagation(seed)
 
     def state(self, round_index: int, clients: Clients = None) -> ChannelState:

@@ -35,14 +35,20 @@ class RandomWaypoint:
         radius_m: float,
         min_distance_m: float,
         step_m: float,
+        *,
+        stationary: bool = True,
     ) -> None:
-        """`step_m` is the way that a client goes between two rounds: speed times interval."""
+        """`step_m` is the way that a client goes between two rounds: speed times interval.
+
+        Without `stationary` clients start uniform in area, each at the start of a leg; the law of
+        the places then changes over the first rounds.
+        """
         self._seed, self._clients = seed, clients
         self._radius_m, self._min_distance_m, self._step_m = radius_m, min_distance_m, step_m
         self._points = [self._ring(generator(seed, "mobility", 0).random((clients, 2)))]
         # Way from the start to each waypoint, [waypoint][client].
         self._arrival = [np.zeros(clients)]
-        if step_m > 0:
+        if step_m > 0 and stationary:
             self._begin_on_a_leg()
 
     def position(self, round_index: int) -> FloatArray:
@@ -89,7 +95,7 @@ class RandomWaypoint:
         return float(_leg_length(rim, -rim, self._min_distance_m)[0])
 
     def _along(self, way_m: float) -> FloatArray:
-        if self._step_m == 0:
+        if way_m == 0 and not self._arrival[0].any():
             return self._points[0].copy()
         while np.min(self._arrival[-1]) <= way_m:
             draws = generator(self._seed, "mobility", len(self._points)).random((self._clients, 2))
