@@ -1,8 +1,10 @@
 """Workers answer like the main process, and a dead one is an error, not a wait."""
 
 import os
+import signal
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,30 +14,48 @@ from airtune.errors import AirtuneError, InputError
 from airtune.federated.backend import ClientReport, ClientTask
 from airtune.federated.stopwatch import Stopwatch
 from airtune.federated.worker_host import WorkerHost
-from airtune.federated.workers import Workers
+from airtune.federated.workers import Workers, processor_seconds
 from airtune.round_plan import ClientPlan
 
 
 @dataclass(frozen=True)
 class FakeSide:
-    """Answers with its task's numbers; dies or refuses where told to."""
+    """Answers with its task's numbers; dies, refuses or hangs where told to.
+
+    With `once`, a path, only until that file exists.
+    """
 
     dies_at: int = -1
     refuses_at: int = -1
+    raises_at: int = -1
+    stops_at: int = -1
+    once: str = ""
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def answer(self, task: ClientTask) -> ClientReport:
+        if self.once and Path(self.once).exists():
+            return self._told(task)
+        if self.once and task.client in (self.dies_at, self.stops_at):
+            Path(self.once).touch()
         if task.client == self.dies_at:
             os._exit(9)
+        if task.client == self.stops_at:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if task.client == self.raises_at:
+            raise KeyError("no such thing")
         if task.client == self.refuses_at:
             raise InputError("field", task.client, "something else")
-        return ClientReport(task.client, bytes([task.client]), 0.5, task.round_index)
+        return self._told(task)
+
+    @staticmethod
+    def _told(task: ClientTask) -> ClientReport:
+        return ClientReport(task.client, bytes([task.client]), 0.5, os.getpid())
 
     def test_losses(self, adapter: Any, share: slice) -> list[tuple[float, int]]:
         return [(float(adapter["a"]) + batch, batch) for batch in range(5)][share]
 
 
-def make_side(**settings: int) -> Any:
+def make_side(**settings: Any) -> Any:
     return FakeSide(**settings)
 
 
@@ -61,15 +81,69 @@ def test_every_task_is_answered_once_over_rounds() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"dies_at": 1}, "trained client 1 died"), ({"refuses_at": 1}, "field is 1, but it must be")],
+    [
+        ({"dies_at": 1}, "3 worker processes in a row died or hung while they trained client 1"),
+        ({"refuses_at": 1}, "field is 1, but it must be"),
+        ({"raises_at": 1}, "A worker process failed: KeyError: 'no such thing'"),
+    ],
 )
-def test_trouble_in_a_worker(settings: dict[str, int], sentence: str) -> None:
+def test_trouble_in_a_worker(settings: dict[str, Any], sentence: str) -> None:
     workers = Workers(partial(make_side, **settings), 2, host=light())
     try:
         with pytest.raises(AirtuneError, match=sentence):
             list(workers.run(tasks(3)))
     finally:
         workers.close()
+
+
+@pytest.mark.parametrize("what", ["dies_at", "stops_at"])
+def test_a_lost_worker_is_replaced_and_its_client_runs_again(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airtune.federated.workers.HANGS_AFTER_S", 0.5)
+    monkeypatch.setattr("airtune.federated.workers.LOOKS_EVERY_S", 0.2)
+    once = str(tmp_path / "once")
+    workers = Workers(partial(make_side, once=once, **{what: 1}), 2, host=light())
+    try:
+        reports = sorted(workers.run(tasks(4)), key=lambda report: report.client)
+        assert Path(once).exists()
+        assert [report.payload for report in reports] == [bytes([client]) for client in range(4)]
+        assert len(list(workers.run(tasks(3)))) == 3
+    finally:
+        workers.close()
+
+
+def test_workers_that_die_between_rounds_are_replaced() -> None:
+    workers = Workers(make_side, 2, host=light())
+    try:
+        # A report's token count is the number of the process here.
+        for pid in {report.label_tokens for report in workers.run(tasks(8))}:
+            os.kill(pid, signal.SIGKILL)
+        assert len(workers.test_losses({"a": torch.tensor(0.0)})) == 5
+        for pid in {report.label_tokens for report in workers.run(tasks(8))}:
+            os.kill(pid, signal.SIGKILL)
+        assert sorted(report.client for report in workers.run(tasks(3))) == [0, 1, 2]
+    finally:
+        workers.close()
+
+
+def test_a_host_that_died_is_replaced() -> None:
+    host = light()
+    workers = Workers(make_side, 1, host=host)
+    try:
+        (report,) = workers.run(tasks(1))
+        host.close()
+        assert [again.client for again in workers.run(tasks(1))] == [0]
+        with pytest.raises(ProcessLookupError):
+            os.kill(report.label_tokens, 0)
+    finally:
+        workers.close()
+
+
+def test_processor_time_is_read() -> None:
+    spent = processor_seconds(os.getpid())
+    assert spent is None or spent > 0
+    assert processor_seconds(2**30) is None
 
 
 def test_test_batches_are_shared_out_and_come_back_in_order() -> None:

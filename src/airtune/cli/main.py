@@ -1,8 +1,10 @@
 """The `airtune` command: every subcommand imports what it needs when it runs, not before."""
 
+import errno
+import select
 import sys
 from io import TextIOWrapper
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from click import ClickException
@@ -24,9 +26,47 @@ from airtune.foreign import TRACEBACK_VARIABLE, reason_of, traceback_text
 UNEXPECTED = 70
 """Exit code of a fault of airtune's own (EX_SOFTWARE of sysexits.h)."""
 
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether a stream is a pipe whose other end has been closed."""
+    try:
+        asked = select.poll()
+        asked.register(stream.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
+    except (OSError, ValueError, AttributeError):
+        # No descriptor (a stream of a test), or a system without poll.
+        return False
+
+
+def _end_quietly() -> NoReturn:
+    """The reader (`| head`) has enough; that is not an error of ours."""
+    sys.stderr.close()
+    sys.exit(0)
+
+
+class _Commands(FullGroup):
+    """click takes every broken pipe for standard output's; this tells them apart first."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SystemExit as stop:
+            # rich ends a program whose console lost its reader, with code 1.
+            if isinstance(stop.__context__, BrokenPipeError):
+                _end_quietly()
+            raise
+        except BrokenPipeError as error:
+            if _has_no_reader(sys.stdout):
+                _end_quietly()
+            raise AirtuneError(
+                "another process that airtune spoke to has ended: run the command again; a run "
+                "goes on with `airtune resume`."
+            ) from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="airtune",
-    cls=FullGroup,
     help="Plan, simulate and really run federated fine-tuning of language models over wireless "
     "links.",
     no_args_is_help=True,
@@ -90,6 +130,10 @@ def _unexpected(error: Exception) -> NoReturn:
     if isinstance(error, OSError) and error.filename is not None:
         _say(error, f"{error.filename} cannot be used ({error.strerror}): mend that, and run the "
              "command again.", AirtuneError.exit_code)  # fmt: skip
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        _say(error, f"something cannot be written ({error.strerror}), the output of this command "
+             "perhaps: free some space; a run goes on with `airtune resume`.",
+             AirtuneError.exit_code)  # fmt: skip
     if isinstance(error, MemoryError):
         _say(error, "the memory of this machine does not suffice: make the model, the batch or the "
              "number of clients smaller.", AirtuneError.exit_code)  # fmt: skip
@@ -111,9 +155,5 @@ def entry() -> None:
     except KeyboardInterrupt:
         typer.echo("airtune: interrupted.", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader (`| head`) has enough; that is not an error of ours.
-        sys.stderr.close()
-        sys.exit(0)
     except Exception as error:
         _unexpected(error)

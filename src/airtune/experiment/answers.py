@@ -11,6 +11,7 @@ from airtune.experiment.shards import refuse_unknown_ids
 from airtune.experiment.world import World
 from airtune.tuning.adapter import load_state
 from airtune.tuning.evaluate import generate
+from airtune.workload.architecture import Architecture
 
 LONGEST_ANSWER = 192
 ANSWER_ROWS = 32
@@ -27,10 +28,20 @@ def write_answers(
     answers: list[str] = []
     for start in range(0, len(prompts), ANSWER_ROWS):
         part = prompts[start : start + ANSWER_ROWS]
-        answers += generate(
-            world.model, world.base.tokenizer, part, max_new_tokens, world.shards.stops
-        )
+        answers += _continued(world, part, max_new_tokens)
     return answers
+
+
+def most_tokens(architecture: Architecture) -> int | None:
+    """Tokens of prompt and continuation together where positions are learned; else no limit."""
+    return architecture.max_tokens if architecture.position_rows else None
+
+
+def _continued(world: World, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+    limit = most_tokens(world.architecture)
+    return generate(
+        world.model, world.base.tokenizer, prompts, max_new_tokens, world.shards.stops, limit
+    )
 
 
 def score(world: World, adapter: Mapping[str, Tensor]) -> tuple[dict[str, float], int]:
@@ -81,5 +92,5 @@ def continue_prompt(
     answers = {"prompt": prompt}
     for name, state in (("base", world.untrained), ("tuned", adapter)):
         load_state(world.model, dict(state))
-        answers[name] = generate(world.model, tokenizer, [ids], max_new_tokens, shards.stops)[0]
+        answers[name] = _continued(world, [ids], max_new_tokens)[0]
     return answers

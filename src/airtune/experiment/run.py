@@ -7,7 +7,7 @@ from typing import Any
 
 from airtune.config import ExperimentConfig, check
 from airtune.errors import InputError
-from airtune.experiment.answers import continue_prompt, samples, score
+from airtune.experiment.answers import continue_prompt, most_tokens, samples, score
 from airtune.experiment.trained import write_trained
 from airtune.experiment.world import World, build_world
 from airtune.federated.checkpoint import ServerState, newest_checkpoint
@@ -101,7 +101,16 @@ class Run:
     def generate(
         self, prompt: str | None = None, count: int = 3, max_new_tokens: int = 96
     ) -> list[dict[str, str]]:
-        """Continuations by the base and by the tuned model, of a prompt or of test prompts."""
+        """Continuations by the base and by the tuned model, of a prompt or of test prompts.
+
+        A model with learned positions stops at the last one. Raises InputError for more new tokens
+        than it has positions.
+        """
+        limit = most_tokens(self.world.architecture)
+        if limit is not None and max_new_tokens >= limit:
+            raise InputError(
+                "--max-new-tokens", max_new_tokens, f"below {limit}, the model's last position"
+            )
         if prompt is None:
             return samples(self.world, self.state.adapter, count, max_new_tokens)
         refuse_half_characters(prompt, "--prompt")

@@ -42,6 +42,7 @@ class WorkerHost:
     """A host process. It begins to import at once, and ends with this object."""
 
     def __init__(self, preloaded: Sequence[str] = PRELOADED) -> None:
+        self._preloaded = preloaded
         ours, theirs = socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -57,14 +58,26 @@ class WorkerHost:
         self._end = weakref.finalize(self, _end, self._process, self._control)
 
     def start(self, serve: Serve) -> Connection:
-        """A new worker, which runs `serve` on the other end of the connection."""
+        """A new worker, which runs `serve` on the other end of the connection.
+
+        Raises OSError where the host has ended.
+        """
         ours, theirs = socketpair()
-        with theirs:
-            # The host's `recv` may still be seconds away: both wait in the socket.
-            self._control.send_bytes(pickle.dumps(serve))
-            send_handle(self._control, theirs.fileno(), self._process.pid)
+        try:
+            with theirs:
+                # The host's `recv` may still be seconds away: both wait in the socket.
+                self._control.send_bytes(pickle.dumps(serve))
+                send_handle(self._control, theirs.fileno(), self._process.pid)
+        except OSError:
+            ours.close()
+            raise
         self._started = True
         return Connection(ours.detach())
+
+    def again(self) -> "WorkerHost":
+        """Another one like this one, which is closed."""
+        self.close()
+        return WorkerHost(self._preloaded)
 
     def close(self) -> None:
         """End the host, and workers that do not end by themselves (their connections closed)."""

@@ -48,11 +48,36 @@ def generate(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     stops: Sequence[int] = (),
+    most_tokens: int | None = None,
 ) -> list[str]:
     """Greedy continuations of token-id prompts, decoded.
 
-    Each is cut at the end-of-text token, or at one of `stops`.
+    Each is cut at the end-of-text token, or at one of `stops`. A model with learned positions
+    cannot read beyond the last one: prompt and continuation have `most_tokens` together (None: no
+    limit), so an answer to a long prompt may be shorter.
     """
+    allowed = [
+        max_new_tokens if most_tokens is None else min(max_new_tokens, most_tokens - len(prompt))
+        for prompt in prompts
+    ]
+    answers = [""] * len(prompts)
+    # Prompts of a call share its length, so each length has a call of its own: usually just one.
+    for length in sorted({count for count in allowed if count > 0}, reverse=True):
+        rows = [row for row, count in enumerate(allowed) if count == length]
+        part = _continued(model, tokenizer, [prompts[row] for row in rows], length, stops)
+        for row, text in zip(rows, part, strict=True):
+            answers[row] = text
+    return answers
+
+
+def _continued(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stops: Sequence[int],
+) -> list[str]:
+    """So many tokens after each prompt at most."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     width = max(len(prompt) for prompt in prompts)
     # Left padding: every row's next token then stands in the same column.
