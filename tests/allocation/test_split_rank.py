@@ -2,6 +2,7 @@
 and the baselines."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,3 +263,20 @@ def test_check_sees_broken_plans() -> None:
 def test_unknown_way_of_a_block() -> None:
     with pytest.raises(InputError, match=r"blocks.power is even.*exact, random"):
         Blocks(power="even")
+
+
+@pytest.mark.parametrize("key", ["adapter_bits", "activation_bits"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_candidate_that_sends_nothing_leaves_the_others_a_chance(seed: int, key: str) -> None:
+    """The greedy iteration starts from it; a link without power made all others endless."""
+    training = random_training(seed, 3, 5)
+    first, *others = training.candidates
+    # So slow that it cannot be the answer.
+    changes: dict[str, Any] = {key: 0.0, "rounds": 1e6}
+    training = replace(training, candidates=(replace(first, **changes), *others))
+    greedy, joint = solve_greedy(training), solve_joint(training)
+    assert greedy.plan is not None
+    assert greedy.plan.candidate > 0
+    assert greedy.objective is not None
+    assert joint.objective is not None
+    assert greedy.objective <= 2.0 * joint.objective

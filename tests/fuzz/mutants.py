@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ Path_ = tuple[Any, ...]
 Random = np.random.Generator
 
 
+@cache
 def bases() -> list[tuple[str, dict[str, Any]]]:
     """The shipped examples by name."""
     return [(path.stem, read_yaml_mapping(path, "x")) for path in sorted(EXAMPLES.glob("*.yaml"))]

@@ -13,7 +13,13 @@ import numpy as np
 from airtune.allocation.power import Demand, Owners, Uplink, control_power
 from airtune.allocation.solve import Solution, Status, Stopwatch
 from airtune.allocation.split_rank import NoPlanError, finished, require_reachable, solve_joint
-from airtune.allocation.split_training import LinkPlan, SplitPlan, SplitTraining, plan_delay_s
+from airtune.allocation.split_training import (
+    LinkPlan,
+    SplitCandidate,
+    SplitPlan,
+    SplitTraining,
+    plan_delay_s,
+)
 from airtune.allocation.subchannel import even_density, even_owners, greedy_owners
 
 SETTLED = 1e-9
@@ -51,9 +57,8 @@ class _Descent:
 
     def __init__(self, training: SplitTraining) -> None:
         self._training = training
-        first = training.candidates[0]
-        main = even_owners(training.main, training.main_demand(first))
-        federated = even_owners(training.federated, training.federated_demand(first))
+        demands = self._demands(training.candidates[0])
+        main, federated = (even_owners(*demands[name]) for name in ("main", "federated"))
         self.plan = SplitPlan(
             0,
             LinkPlan(main, even_density(training.main, main)),
@@ -64,7 +69,7 @@ class _Descent:
 
     def one_pass(self) -> None:
         """Every block once."""
-        demands = self._demands()
+        demands = self._demands(self._training.candidates[self.plan.candidate])
         for name, (link, demand) in demands.items():
             self._allocate(name, link, greedy_owners(link, demand), demand)
         for name, (link, demand) in demands.items():
@@ -72,12 +77,20 @@ class _Descent:
         self._search(fixed="rank")
         self._search(fixed="split_point")
 
-    def _demands(self) -> dict[str, tuple[Uplink, Demand]]:
+    def _demands(self, candidate: SplitCandidate) -> dict[str, tuple[Uplink, Demand]]:
+        """What a candidate asks of each link, or the one that asks most where it asks nothing.
+
+        A link that is given no power for nothing would make every other candidate endless.
+        """
         training = self._training
-        candidate = training.candidates[self.plan.candidate]
+        loudest = max(training.candidates, key=lambda one: float(np.max(one.activation_bits)))
+        largest = max(training.candidates, key=lambda one: one.adapter_bits)
+        sends = bool(np.any(training.main_demand(candidate).payload_bits > 0))
+        main = training.main_demand(candidate if sends else loudest)
+        federated = training.federated_demand(candidate if candidate.adapter_bits > 0 else largest)
         return {
-            "main": (training.main, training.main_demand(candidate)),
-            "federated": (training.federated, training.federated_demand(candidate)),
+            "main": (training.main, main),
+            "federated": (training.federated, federated),
         }
 
     def _allocate(self, name: str, link: Uplink, owner: Owners, demand: Demand) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from airtune.cost.device import DeviceProfile, find_device, load_devices, refuse_unnamed
 from airtune.errors import InputError
-from airtune.problems.fields import POSITIVE, REQUIRED, refuse_unknown
+from airtune.problems.fields import FINITE, POSITIVE, REQUIRED, is_number, refuse_unknown
 from airtune.problems.from_cell.scene import Scene
-from airtune.problems.reading import Reader
+from airtune.problems.reading import MOST_COUNTED, Reader
 from airtune.quantities import FloatArray
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.unused import refuse_unused_cell_keys
@@ -130,9 +130,17 @@ def _section(mapping: Mapping[str, Any], key: str, known: Sequence[str]) -> Read
 
 
 def _cell(mapping: Mapping[str, Any]) -> CellSettings:
-    """CellSettings checks its own values; only unknown keys are found here."""
+    """CellSettings checks its own values; unknown keys and absurd magnitudes are found here."""
     _section(mapping, "cell", [entry.name for entry in fields(CellSettings)])
-    settings = CellSettings(**(mapping.get("cell") or {}))
+    given = dict(mapping.get("cell") or {})
+    for key, value in given.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if not is_number(value) or not FINITE.holds(value):
+                words = FINITE.refusal(value) if is_number(value) else FINITE.words
+                raise InputError(f"cell.{key}", value, words)
+            # A whole number beyond 64 bits would make arrays of objects.
+            given[key] = float(value) if abs(value) > MOST_COUNTED else value
+    settings = CellSettings(**given)
     refuse_unused_cell_keys(settings)
     return settings
 
