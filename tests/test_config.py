@@ -161,3 +161,19 @@ def test_nothing_is_asked_for_without_end(setting: str, sentence: str) -> None:
 def test_half_a_character_from_python() -> None:
     with pytest.raises(InputError, match=r"data is a text with '\\ud83d'"):
         check(ExperimentConfig, {"data": {"train": "rows\ud83d.jsonl"}})
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("rounds=true", "rounds is True, but it must be a whole number"),
+        ("clients.count=false", "clients.count is False, but it must be a whole number"),
+        ("deadline_s=true", "deadline_s is True, but it must be a finite number"),
+        ("training.learning_rate=true", "training.learning_rate is True, but it must be a finite"),
+        ("workers=yes", "workers is yes, but it must be a whole number"),
+    ],
+)
+def test_truth_is_no_number(setting: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_config(None, [setting])
+    assert read_config(None, ["training.keep_optimizer=false"]).training.keep_optimizer is False

@@ -84,6 +84,8 @@ def test_the_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> N
         (PermissionError(13, "Permission denied", "/there"), 2,
          "/there cannot be used (Permission denied)"),
         (MemoryError(), 2, "the memory of this machine does not suffice"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), 2,
+         "the memory of this machine does not suffice"),
         (InfeasibleError("nobody is reached."), 3, "nobody is reached."),
     ],
 )  # fmt: skip

@@ -134,7 +134,8 @@ def _unexpected(error: Exception) -> NoReturn:
         _say(error, f"something cannot be written ({error.strerror}), the output of this command "
              "perhaps: free some space; a run goes on with `airtune resume`.",
              AirtuneError.exit_code)  # fmt: skip
-    if isinstance(error, MemoryError):
+    # torch has no class of its own for this on a processor.
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
         _say(error, "the memory of this machine does not suffice: make the model, the batch or the "
              "number of clients smaller.", AirtuneError.exit_code)  # fmt: skip
     _say(error, f"unexpected {reason_of(error)}; this is a fault of airtune: please report it with "

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,6 +16,9 @@ from airtune.federated.outlook import first_start, notice_of_wait
 from airtune.federated.round import tasks_of
 from airtune.round_plan import MAIN_SERVER
 from airtune.tuning.base_model import usable_cores
+
+MOST_TIMED_STEPS = 8
+"""Local steps that are really made to tell the pace."""
 
 
 def preview(world: World) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def preview(world: World) -> dict[str, Any]:
 
 
 def _real_seconds(world: World, start: RoundStart) -> float:
-    """Rounds x clients x steps at the pace of one client's first round, evaluation included."""
+    """Rounds x clients x steps at the pace of one client's first steps, evaluation included."""
     state, context = world.unmeasured_start(), world.context
     cohort = len(start.plan.clients)
     # Also where all of them will fall silent in this round.
@@ -73,9 +77,11 @@ def _real_seconds(world: World, start: RoundStart) -> float:
     tasks = tasks_of(context, replace(state, rounds_done=start.charges.round_index), start)
     # One client, and the main server where there is one.
     sample = [task for task in tasks if task.client in (tasks[0].client, MAIN_SERVER)]
+    steps = min(world.config.training.local_steps, MOST_TIMED_STEPS)
+    side = replace(world.side, batches=partial(world.shards.batches, most=steps))
     began = time.perf_counter()
-    list(InProcess(world.side).run(sample))
-    train_s = time.perf_counter() - began
+    list(InProcess(side).run(sample))
+    train_s = (time.perf_counter() - began) * world.config.training.local_steps / steps
     if world.config.workers:
         train_s /= min(usable_cores(), cohort)
     began = time.perf_counter()

@@ -45,11 +45,10 @@ class Shards:
             self.parts[client], self.batch_size, self.local_steps, self.seed, round_index, client
         )
 
-    def batches(self, client: int, round_index: int) -> list[Batch]:
-        """What a client trains on in a round."""
-        return [
-            make_batch(self.train, rows, self.pad_token) for rows in self.rows(client, round_index)
-        ]
+    def batches(self, client: int, round_index: int, most: int | None = None) -> list[Batch]:
+        """What a client trains on in a round, or in its first steps."""
+        steps = self.rows(client, round_index)[:most]
+        return [make_batch(self.train, rows, self.pad_token) for rows in steps]
 
     def step_shapes(self, client: int, round_index: int) -> list[StepShape]:
         """Shapes of those batches, without making them."""

@@ -144,7 +144,7 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
     refuse_uneven_charge(config.charge_as, adapter, architecture)
     threads = use_threads(config.threads or (1 if is_small(architecture) else None))
     charged = other or architecture
-    adapter_tensors(architecture, adapter)
+    adapter.adaptation(architecture)  # refuses names and ranks before anything is attached
     shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
     model = trainable(base, config)
     method = compose_method(config, model)
