@@ -111,6 +111,26 @@ def test_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: Any) -> None:
     assert folder.records.read_bytes() == record_line({"round": 1})
 
 
+@pytest.mark.parametrize("step", ["append_record", "save", "append_timing"])
+def test_what_cannot_be_written_says_how_to_go_on(
+    tmp_path: Path, step: str, monkeypatch: Any
+) -> None:
+    whole, broken = start(tmp_path / "whole"), start(tmp_path / "a disk")
+    run_rounds(make_context(), begin(), whole, 2, StopRule())
+
+    def full(self: Any, *arguments: Any) -> None:
+        raise AirtuneError("x cannot be written (No space left on device): free some space.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, step, full)
+        with pytest.raises(AirtuneError, match=r"`airtune resume '.*a disk'` goes on"):
+            run_rounds(make_context(), begin(), broken, 2, StopRule())
+    checkpoint, _ = newest_checkpoint(broken.checkpoints, broken.records_length())
+    broken.truncate_records(checkpoint.records_length)
+    run_rounds(make_context(), checkpoint.state, broken, 2, StopRule())
+    assert content(broken) == content(whole)
+
+
 def test_records_refuse_what_json_cannot_say() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         record_line({"latency_s": float("inf")})

@@ -127,6 +127,7 @@ def test_workers_that_die_between_rounds_are_replaced() -> None:
         workers.close()
 
 
+@pytest.mark.slow
 def test_a_host_that_died_is_replaced() -> None:
     host = light()
     workers = Workers(make_side, 1, host=host)

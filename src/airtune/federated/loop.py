@@ -1,10 +1,13 @@
 """Rounds until a reason to stop; everything is on disk before the next round begins."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import Any
 
+from airtune.errors import AirtuneError
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.context import RoundContext
 from airtune.federated.record import RunFolder
@@ -49,12 +52,25 @@ def run_rounds(
         began = time.perf_counter()
         outcome = run_round(context, state)
         state = replace(outcome.state, stopped=stop.reason(outcome.evaluation.loss, outcome.state))
-        with context.watch.stage("write"):
+        with context.watch.stage("write"), _resumable(folder):
             folder.append_record(outcome.record)
             state = folder.save(state)
-        folder.append_timing(_timing(state.rounds_done, began, context.watch))
+        with _resumable(folder):
+            folder.append_timing(_timing(state.rounds_done, began, context.watch))
         on_round(outcome.record)
     return state
+
+
+@contextmanager
+def _resumable(folder: RunFolder) -> Iterator[None]:
+    """What cannot be written ends the run with the way on: a resumed one makes the round again."""
+    try:
+        yield
+    except AirtuneError as error:
+        raise AirtuneError(
+            f"{str(error).rstrip('.')}. Every finished round is kept: when that is mended, "
+            f"`airtune resume {quote(str(folder.path))}` goes on."
+        ) from error
 
 
 def _timing(round_number: int, began: float, watch: Stopwatch) -> dict[str, Any]:

@@ -91,8 +91,7 @@ class RunFolder:
             if path.exists():
                 os.truncate(path, before)
             raise AirtuneError(
-                f"{path} cannot be written ({error.strerror or error}): free some space and run "
-                "`airtune resume`; every finished round is kept."
+                f"{path} cannot be written ({error.strerror or error}): free some space."
             ) from error
 
     def save(self, state: ServerState) -> ServerState:
