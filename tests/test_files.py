@@ -9,6 +9,7 @@ import pytest
 from airtune.errors import AirtuneError, InputError
 from airtune.files import (
     filled_whole,
+    make_folder,
     parse_yaml,
     read_text,
     with_environment,
@@ -142,3 +143,9 @@ def test_bytes_of_a_variable_that_are_no_text(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PLACE", "\udcff")
     with pytest.raises(InputError, match=r"data\.train \(from PLACE\) is a text with '\\udcff'"):
         with_environment({"data": {"train": "${PLACE}/rows.jsonl"}})
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--out is a text with '\\udcff'"):
+        make_folder("--out", tmp_path / "r\udcff")
+    assert not list(tmp_path.iterdir())

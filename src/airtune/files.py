@@ -159,6 +159,7 @@ def read_yaml_mapping(path: Path | str, field: str) -> dict[str, Any]:
 
 def make_folder(field: str, folder: Path) -> None:
     """Make a folder and those above it; InputError, naming `field`, where that cannot be."""
+    refuse_half_characters(str(folder), field)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from airtune import Experiment
 from airtune.config import ExperimentConfig, check
 from airtune.errors import InputError
 from airtune.experiment.shards import Shards, load_shards
@@ -49,3 +50,8 @@ def test_a_test_set_of_training_rows_is_refused(tmp_path: Path) -> None:
 def test_ids_that_the_model_lacks_are_named() -> None:
     with pytest.raises(InputError, match=r"below 100, the rows of its embedding"):
         _shards(embeddings=100)
+
+
+def test_a_run_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--out is a text with '\\udcff'"):
+        Experiment().run(tmp_path / "r\udcff")

@@ -205,7 +205,7 @@ def _object(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _texts(values: Mapping[str, Any], place: str) -> Row:
-    """Texts as they are, numbers as text; a column of anything else stays out of the row.
+    """Texts as they are, finite numbers as text; a column of anything else stays out of the row.
 
     Other columns (lists, nested objects) may well be there unused; the column check reports one
     that is needed. Conversations stay in it, as JSON.
@@ -216,20 +216,14 @@ def _texts(values: Mapping[str, Any], place: str) -> Row:
             texts[column] = value
         elif isinstance(value, bool):
             texts[column] = Flag(str(value).lower())
-        elif isinstance(value, int | float):
-            texts[column] = _number(value, f"{place}, column {column!r}")
+        elif isinstance(value, int | float) and math.isfinite(value):
+            # A hub data set has NaN where a value is missing, and 1e999 overflows to infinity.
+            texts[column] = str(value)
         elif isinstance(value, list) and column in _CONVERSATIONS:
             texts[column] = json.dumps(value, ensure_ascii=False)
     for column, text in texts.items():
         refuse_half_characters(text, f"{place}, column {column!r}")
     return texts
-
-
-def _number(value: float, place: str) -> str:
-    # A hub data set holds NaN where a value is missing; 1e999 overflows to infinity.
-    if not math.isfinite(value):
-        raise InputError(place, str(value), "a text or a finite number")
-    return str(value)
 
 
 def _is_yahoo(cells: list[str]) -> bool:
