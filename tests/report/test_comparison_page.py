@@ -13,6 +13,9 @@ from airtune.report.comparison_page import (
     comparison_panels,
     render_comparison,
 )
+from airtune.report.curves import Curve, loss_panels
+from airtune.report.decisions import mean_decisions
+from airtune.report.paths import extra_of_arms
 from tests.report.test_run_page import check_panel
 from tests.report.views import records
 
@@ -69,7 +72,6 @@ def test_every_panel_is_full_and_has_units(compared: ComparisonView) -> None:
         "Where a round's time goes",
         "Mean pruning rate over rounds",
         "Mean kept ranks of a matrix (mean) over rounds",
-        "Virtual queue over rounds",
     ]
     assert len(sections["Cost to the target"]) == 5
 
@@ -102,4 +104,25 @@ def test_page(compared: ComparisonView) -> None:
     assert "broken/seed-0" not in page
     assert "&lt;here&gt;" in page
     ids = re.findall(r'<div id="(figure-\d+-\d+)"', page)
-    assert len(ids) == len(set(ids)) == 13
+    assert len(ids) == len(set(ids)) == 12
+
+
+def test_curves_that_coincide_are_seen_and_said() -> None:
+    run = (3.0, records())
+    panel = loss_panels([Curve("a", [run]), Curve("b", [run]), Curve("c", [(3.0, records(9))])])[0]
+    assert [trace.name for trace in panel.figure.data] == ["a", "b (on a)", "c"]
+    assert [trace.line.dash for trace in panel.figure.data] == ["solid", "dash", "solid"]
+    assert panel.figure.layout.yaxis.title.text.endswith("[nat], logarithmic")
+    assert panel.figure.layout.yaxis.type == "log"
+
+
+def test_one_arm_with_one_number_makes_no_panel() -> None:
+    flat = records(clients=2)
+    for record in flat:
+        for entry in record["clients"]:
+            entry.pop("pruning_rate", None)
+            entry.pop("main_subchannels")
+            entry["kept_ranks"] = [5, 5]
+    assert [panel.title for panel in mean_decisions([("only", [flat])])] == []
+    assert extra_of_arms([("only", [records(steady=2.0)])]) == []
+    assert len(extra_of_arms([("one", [records(steady=2.0)]), ("b", [records(steady=3.0)])])) == 1

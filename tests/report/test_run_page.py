@@ -1,6 +1,8 @@
 """The page of a run: every panel full, every axis with a unit, nothing asked of a network."""
 
+import gzip
 import re
+from base64 import b64decode
 from typing import Any
 
 import pytest
@@ -11,12 +13,13 @@ from airtune.report.latency import departure
 from airtune.report.page import render, run_panels
 from airtune.report.paths import constraint_panels, extra_paths
 from airtune.report.sentences import run_sentences
-from airtune.report.style import Panel
+from airtune.report.style import Panel, colour_limits
 from airtune.report.view import RunView, numbers
 from tests.report.views import records, view
 
-WITHOUT_UNIT = {"round", "client", "arm"}
+WITHOUT_UNIT = {"round", "client", "arm", "value", "spread: first"}
 """Axes that count or name things."""
+UNIT = r"\[[^\]]+\](, logarithmic)?$"
 
 
 def check_panel(panel: Panel) -> None:
@@ -30,7 +33,8 @@ def check_panel(panel: Panel) -> None:
             assert values is not None and len(values) > 0, (panel.title, trace.name)  # noqa: PT018
     for axis in (panel.figure.layout.xaxis, panel.figure.layout.yaxis):
         title = axis.title.text
-        assert title in WITHOUT_UNIT or re.search(r"\[[^\]]+\]$", title), (panel.title, title)
+        assert title in WITHOUT_UNIT or re.search(UNIT, title), (panel.title, title)
+        assert "[1]" not in title
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +97,10 @@ def test_what_a_run_does_not_have_makes_no_panel() -> None:
 def test_page_is_self_contained_and_reproducible(full: RunView) -> None:
     page = render(full)
     assert page == render(full)
-    assert page.count("plotly.js v") == 1
+    packed = re.findall(r'const plotly = "([^"]+)"', page)
+    assert len(packed) == 1
+    assert b"plotly.js v" in gzip.decompress(b64decode(packed[0]))
+    assert len(page) < 2.5e6
     outside = page.replace(page[page.index("<script>") : page.index("</script>")], "")
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", outside)
     assert "<p></td>" not in page
@@ -167,7 +174,7 @@ def test_no_promise_no_departure() -> None:
         ("queue_length_s", "queue length [s]", 3e6),
         ("server_flops", "server flops [GFLOP]", 3e-3),
         ("theory.rank_share", "theory: rank share [share]", 3e6),
-        ("something", "something [1]", 3e6),
+        ("something", "something", 3e6),
     ],
 )
 def test_words_and_units_of_fields(key: str, axis: str, scaled: float) -> None:
@@ -192,3 +199,47 @@ def test_numbers_of_any_record() -> None:
     assert numbers(value, most=2) == {"a": 1.0, "b.c": 2.0, "e": 2.0}
     assert numbers({"m": {"q": 1, "v": 3}}, most=1) == {"m": 2.0}
     assert extra_paths([{"round": 1, "latency_s": 1.0, "new": 5}]) == {"new": {1: 5.0}}
+
+
+def test_planned_latency_is_drawn_only_where_it_differs() -> None:
+    made = records()
+    names = {trace.name for trace in run_panels(view(made))["Latency"][0].figure.data}
+    assert "planned latency" not in names
+    made[0]["planned_latency_s"] *= 1.1
+    traces = run_panels(view(made))["Latency"][0].figure.data
+    (planned,) = [trace for trace in traces if trace.name == "planned latency"]
+    # A tick across a bar would look like the end of an error bar.
+    assert planned.marker.symbol == "diamond-open"
+
+
+def test_a_long_run_has_no_words_about_numbers_that_are_not_drawn() -> None:
+    for rounds, said in ((6, True), (60, False)):
+        panel = run_panels(view(records(rounds=rounds)))["Latency"][0]
+        assert ("number above a bar" in panel.caption) == said
+        assert any(getattr(trace, "mode", "") == "text" for trace in panel.figure.data) == said
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [([22.526, 22.540], (0.0, 22.540)), ([1.0, 9.0], (1.0, 9.0)), ([0.0, 0.0], (0.0, 1.0)),
+     ([-2.0, -1.9], (-2.0, 0.0))],
+)  # fmt: skip
+def test_a_colour_scale_does_not_stretch_what_is_alike(
+    values: list[float], ends: tuple[float, float]
+) -> None:
+    assert colour_limits(values) == ends
+
+
+def test_small_numbers_have_no_prefix_beside_the_unit(full: RunView) -> None:
+    for panels in run_panels(full).values():
+        for panel in panels:
+            axis = panel.figure.layout.yaxis
+            assert axis.exponentformat == "power"
+
+
+def test_dark_mode_has_its_colours(full: RunView) -> None:
+    page = render(full)
+    assert "prefers-color-scheme: dark" in page
+    for panels in run_panels(full).values():
+        for panel in panels:
+            assert panel.figure.layout.paper_bgcolor == "rgba(0,0,0,0)"

@@ -2,7 +2,7 @@
 
 from math import isfinite
 
-from airtune.report.style import INK, QUIET, SCALE, Panel, figure
+from airtune.report.style import INK, QUIET, SCALE, Panel, colour_limits, figure
 from airtune.report.view import RunView, entries
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "pentagon", "star", "hexagon")
@@ -29,7 +29,8 @@ def cell_map(view: RunView) -> Panel | None:
     rates = _mean_rates(view)
     made = figure("east of the base station [m]", "north of the base station [m]", height=520)
     heard = [rates[k] for k in placed if k in rates]
-    scale = {"cmin": min(heard), "cmax": max(heard), "colorscale": SCALE} if heard else {}
+    low, high = colour_limits(heard) if heard else (0.0, 1.0)
+    scale = {"cmin": low, "cmax": high, "colorscale": SCALE} if heard else {}
     kinds = list(dict.fromkeys(_device(view.names[k]) for k in placed))
     for index, kind in enumerate(kinds):
         of_kind = [k for k in placed if _device(view.names[k]) == kind]

@@ -40,9 +40,15 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
     paths = [_paths(curve, cost) for curve in curves]
     shown = span(max(x[-1] for x, _ in paths), cost.unit)
     made = figure(f"{cost.label} [{shown.unit}]", LOSS, height=380)
+    drawn: list[tuple[str, list[float]]] = []
     for index, (curve, (xs, losses)) in enumerate(zip(curves, paths, strict=True)):
         x = [value * shown.scale for value in xs]
-        style = line(index)
+        points = [*x, *map(_mean, losses)]
+        twin = next((name for name, other in drawn if _coincide(points, other)), None)
+        drawn.append((curve.name, points))
+        # A curve that lies on an earlier one is dashed, so that both are seen, and says so.
+        style = line(index) | ({"dash": "dash"} if twin else {})
+        name = f"{curve.name} (on {twin})" if twin else curve.name
         if len(curve.runs) > 1:
             made.add_scatter(
                 x=[*x, *reversed(x)],
@@ -52,7 +58,7 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
                 name=f"{curve.name}, range",
             )  # fmt: skip
         made.add_scatter(
-            x=x, y=[_mean(y) for y in losses], name=curve.name, legendgroup=curve.name,
+            x=x, y=[_mean(y) for y in losses], name=name, legendgroup=curve.name,
             mode="lines+markers" if len(x) <= 60 else "lines",
             line={**style, "width": 2}, marker={"size": 5},
         )  # fmt: skip
@@ -60,7 +66,9 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
         # Where the curves end is what is compared, so it gets the room.
         every = [loss for _, losses in paths for at in losses for loss in at]
         made.update_yaxes(
-            type="log", tickvals=[tick for tick in TICKS if min(every) < tick < max(every)]
+            type="log",
+            tickvals=[tick for tick in TICKS if min(every) < tick < max(every)],
+            title=f"{LOSS}, logarithmic",
         )
     if target is not None:
         made.add_hline(y=target, line={"color": INK, "dash": "dash", "width": 1})
@@ -71,6 +79,14 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
         )  # fmt: skip
     made.update_layout(showlegend=len(curves) > 1, height=400 + 6 * len(curves))
     return Panel(title, "", made)
+
+
+def _coincide(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two curves cannot be told apart in a figure."""
+    size = max(map(abs, [*one, *other]))
+    return len(one) == len(other) and all(
+        abs(a - b) <= 1e-3 * size for a, b in zip(one, other, strict=True)
+    )
 
 
 def loss_panels(curves: Sequence[Curve], target: float | None = None) -> list[Panel]:

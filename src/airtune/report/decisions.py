@@ -6,7 +6,7 @@ from typing import Any
 
 from airtune.report.labels import Quantity, quantity
 from airtune.report.latency import SAME, short_name
-from airtune.report.style import SCALE, Panel, count_rounds, figure, line
+from airtune.report.style import SCALE, Panel, colour_limits, count_rounds, figure, line
 from airtune.report.view import Records, RunView, numbers, scheduled
 
 FOLLOWS = ("client", "outcome", "flops", "energy_j")
@@ -108,7 +108,8 @@ def _colours(values: Sequence[Sequence[float | None]], unit: str) -> dict[str, A
     known = [value for row in values for value in row if value is not None]
     bar: dict[str, Any] = {"title": {"text": f"[{unit}]", "side": "top"}, "thickness": 14}
     if min(known) <= 0 or max(known) < WIDE_SPAN * min(known):
-        return {"z": values, "colorscale": SCALE, "colorbar": bar}
+        low, high = colour_limits(known)
+        return {"z": values, "zmin": low, "zmax": high, "colorscale": SCALE, "colorbar": bar}
     logs = [[None if value is None else log10(value) for value in row] for row in values]
     low, high = floor(log10(min(known))), ceil(log10(max(known)))
     ticks = [m * 10.0**power for power in range(low, high) for m in (1, 2, 5)]
@@ -136,6 +137,8 @@ def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]
             for index, ((name, _), runs) in enumerate(zip(arms, of_arms, strict=True))
             if any(key in tables for tables in runs)
         ]
+        if len(paths) == 1 and _one_value(paths[0][2].values()):
+            continue  # one arm's one number: nothing to compare
         panels.append(_lines(quantity(key), paths))
     return panels
 

@@ -1,28 +1,37 @@
-"""A self-contained page: plotly's script once, then headings, words and figures."""
+"""A self-contained page: plotly's script once, compressed, then headings, words and figures."""
 
+import gzip
+from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
 from html import escape
 
 from airtune.report.style import Panel
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, 'Liberation Sans', sans-serif; color: #222; max-width: 80rem;
-       margin: 1.5rem auto; padding: 0 1.2rem; }
+:root { color-scheme: light dark; --ink: #222; --quiet: #555; --rule: #e4e4e4; --paper: #fff;
+        --box: #f6f6f4; --note: #fff3cd; --mark: #cc9900; --link: #0645ad; }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #ddd; --quiet: #aaa;
+        --rule: #3a3a3a; --paper: #181818; --box: #242424; --note: #3a3212; --link: #8ab4f8; } }
+body { font: 16px/1.5 system-ui, 'Liberation Sans', sans-serif; color: var(--ink);
+       background: var(--paper); max-width: 80rem; margin: 1.5rem auto; padding: 0 1.2rem; }
+a { color: var(--link); }
 h1 { font-size: 1.6rem; margin: 0 0 .6rem; } h2 { font-size: 1.25rem; margin: 2rem 0 .6rem; }
 h3 { font-size: 1.02rem; margin: 0; }
 p { margin: .3rem 0; max-width: 62rem; } ul.said { margin: .4rem 0 0; padding-left: 1.2rem; }
 .panels { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1.6rem 2rem; }
 .panel { min-width: 0; break-inside: avoid; } .panel.wide { grid-column: 1 / -1; }
-.panel p { font-size: .88rem; color: #555; margin: .1rem 0 .2rem; }
-.note { background: #fff3cd; padding: .5rem .8rem; border-left: 4px solid #cc9900;
+.panel p { font-size: .88rem; color: var(--quiet); margin: .1rem 0 .2rem; }
+.note { background: var(--note); padding: .5rem .8rem; border-left: 4px solid var(--mark);
         margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .92rem; width: 100%; }
-th { text-align: left; vertical-align: bottom; } thead th { border-bottom: 2px solid #222; }
+th { text-align: left; vertical-align: bottom; } thead th { border-bottom: 2px solid var(--ink); }
 tbody th { font-weight: 600; white-space: nowrap; vertical-align: top; }
-td, th { padding: .3rem .8rem .3rem 0; } tr + tr td, tr + tr th { border-top: 1px solid #e4e4e4; }
+td, th { padding: .3rem .8rem .3rem 0; }
+tr + tr td, tr + tr th { border-top: 1px solid var(--rule); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td small { color: #666; white-space: nowrap; }
-pre { background: #f6f6f4; padding: .8rem; overflow-x: auto; white-space: pre-wrap;
+td small { color: var(--quiet); white-space: nowrap; }
+pre { background: var(--box); padding: .8rem; overflow-x: auto; white-space: pre-wrap;
       font-size: .85rem; }
 details { margin-top: 1.5rem; } summary { cursor: pointer; font-weight: 600; }
 @media (max-width: 60rem) { .panels { grid-template-columns: minmax(0, 1fr); } }
@@ -33,11 +42,34 @@ details { margin-top: 1.5rem; } summary { cursor: pointer; font-weight: 600; }
 }
 @page { size: A4; margin: 14mm; }
 """
-_PRINT = """
-const figures = () => document.querySelectorAll('.plotly-graph-div');
-window.addEventListener('beforeprint', () => figures().forEach(f => Plotly.relayout(f, {width: 660, autosize: false})));
-window.addEventListener('afterprint', () => figures().forEach(f => Plotly.relayout(f, {width: null, autosize: true})));
-"""  # noqa: E501
+_DRAW = """
+const dark = matchMedia('(prefers-color-scheme: dark)');
+const night = {'#222222': '#dddddd', '#000000': '#ffffff', '#eeeeee': '#333333',
+               'rgb(36,36,36)': 'rgb(221,221,221)'};
+function draw(onPaper) {
+  for (const figure of document.querySelectorAll('.plotly-graph-div')) {
+    let text = figure.nextElementSibling.textContent;
+    if (dark.matches && !onPaper)
+      text = text.replace(/#222222|#000000|#eeeeee|rgb\\(36,36,36\\)/g, color => night[color]);
+    const {data, layout} = JSON.parse(text);
+    if (onPaper) layout.width = 660;
+    Plotly.react(figure, data, layout, {displayModeBar: false, responsive: !onPaper});
+  }
+}
+async function start() {
+  const packed = Uint8Array.from(atob(plotly), letter => letter.charCodeAt(0));
+  const whole = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'));
+  const script = document.createElement('script');
+  script.textContent = await new Response(whole).text();
+  document.head.append(script);
+  draw(false);
+  dark.addEventListener('change', () => draw(false));
+  window.addEventListener('beforeprint', () => draw(true));
+  window.addEventListener('afterprint', () => draw(false));
+}
+start().catch(() => { for (const figure of document.querySelectorAll('.plotly-graph-div'))
+  figure.textContent = 'The figures need a browser of 2023 or later.'; });
+"""
 
 
 def sentences(told: Sequence[str]) -> str:
@@ -75,23 +107,29 @@ def grid(made: Sequence[Panel], prefix: str) -> str:
 
 
 def _drawn(panel: Panel, name: str) -> str:
-    html: str = panel.figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=name,
-        config={"displayModeBar": False, "responsive": True},
+    """The figure's place, and what is drawn there as JSON."""
+    content = panel.figure.to_json().replace("</", "<\\/")
+    height = panel.figure.layout.height
+    return (
+        f'<div id="{name}" class="plotly-graph-div" style="min-height:{height}px"></div>'
+        f'<script type="application/json">{content}</script>'
     )
-    return html
+
+
+@cache
+def _packed_plotly() -> str:
+    """plotly's script, compressed to 40 % of its size; the same bytes every time."""
+    from plotly.offline import get_plotlyjs
+
+    return b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
 
 
 def page(title: str, body: str) -> str:
     """The whole document; it asks nothing of a network."""
-    from plotly.offline import get_plotlyjs
-
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body><h1>{escape(title)}</h1>{body}"
-        f"<script>{_PRINT}</script></body></html>\n"
+        f'<script>const plotly = "{_packed_plotly()}";</script></head>'
+        f"<body><h1>{escape(title)}</h1>{body}<script>{_DRAW}</script></body></html>\n"
     )

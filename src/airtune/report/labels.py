@@ -6,6 +6,8 @@ a part of a user's own appears in the report without being known here.
 
 from dataclasses import dataclass
 
+DIMENSIONLESS = "1"
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -17,8 +19,8 @@ class Quantity:
 
     @property
     def axis(self) -> str:
-        """`bandwidth [MHz]`."""
-        return f"{self.label} [{self.unit}]"
+        """`bandwidth [MHz]`; a number without a unit is only named."""
+        return self.label if self.unit == DIMENSIONLESS else f"{self.label} [{self.unit}]"
 
 
 KNOWN = {
@@ -61,7 +63,6 @@ SUFFIXES = {
     "_loss": ("nat", 1.0),
     "flops": ("GFLOP", 1e-9),
 }
-DIMENSIONLESS = "1"
 
 
 def quantity(key: str) -> Quantity:

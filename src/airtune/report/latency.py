@@ -43,8 +43,11 @@ def by_round(view: RunView) -> Panel:
         )
     charged = [record["latency_s"] for record in view.records]
     planned = [record["planned_latency_s"] for record in view.records]
-    made.add_scatter(x=view.rounds, y=planned, name="planned latency", mode="markers",
-                     marker={"color": "#000000", "symbol": "line-ew-open", "size": 12})  # fmt: skip
+    if (departure(view.records) or 0.0) > SAME:
+        shape = {"color": "#000000", "symbol": "diamond-open", "size": 7}
+        made.add_scatter(
+            x=view.rounds, y=planned, name="planned latency", mode="markers", marker=shape
+        )
     if len(view.records) <= LABELLED_ROUNDS:
         made.add_scatter(
             x=view.rounds, y=charged, mode="text", showlegend=False, hoverinfo="skip",

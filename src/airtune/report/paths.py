@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from airtune.report.labels import quantity
+from airtune.report.labels import DIMENSIONLESS, quantity
 from airtune.report.style import INK, Panel, count_rounds, figure, line
 from airtune.report.view import Records, RunView, numbers
 
@@ -73,13 +73,17 @@ def extra_of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
     for key in (key for key in keys if key not in ONE_RUN_ONLY):
         what = quantity(key)
         made = figure("round", what.axis)
-        rounds = []
-        for name, index, runs in tables:
-            path = _mean_path([run[key] for run in runs if key in run])
-            rounds += list(path)
-            if path:
-                made.add_scatter(x=list(path), y=[value * what.scale for value in path.values()],
-                                 name=name, mode="lines", line=line(index))  # fmt: skip
+        paths = [
+            (name, index, path)
+            for name, index, runs in tables
+            if (path := _mean_path([run[key] for run in runs if key in run]))
+        ]
+        if len(paths) == 1 and len(set(paths[0][2].values())) == 1:
+            continue  # one arm's one number: nothing to compare
+        rounds = [number for _, _, path in paths for number in path]
+        for name, index, path in paths:
+            made.add_scatter(x=list(path), y=[value * what.scale for value in path.values()],
+                             name=name, mode="lines", line=line(index))  # fmt: skip
         made.update_layout(showlegend=True)
         count_rounds(made, rounds)
         title = f"{what.label[0].upper()}{what.label[1:]} over rounds"
@@ -100,7 +104,8 @@ def _mean_path(paths: Sequence[Mapping[int, float]]) -> dict[int, float]:
 def _group(view: RunView, title: str, paths: Mapping[str, Mapping[int, float]]) -> Panel:
     shown = {key: quantity(key) for key in paths}
     one = next(iter(shown.values()))
-    made = figure("round", one.axis if len(paths) == 1 else f"value [{one.unit}]")
+    several = "value" if one.unit == DIMENSIONLESS else f"value [{one.unit}]"
+    made = figure("round", one.axis if len(paths) == 1 else several)
     for index, (key, path) in enumerate(paths.items()):
         made.add_scatter(
             x=list(path), y=[value * shown[key].scale for value in path.values()],

@@ -34,9 +34,14 @@ def figure(x: str, y: str, height: int = 340) -> Any:
         font={"family": "system-ui, 'Liberation Sans', sans-serif", "size": 13, "color": INK},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         hoverlabel={"font": {"size": 13}},
+        # The page's own colour shows through, light or dark.
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
     )
-    made.update_xaxes(title=x, showgrid=True, gridcolor="#eeeeee")
-    made.update_yaxes(title=y, showgrid=True, gridcolor="#eeeeee", automargin=True)
+    # 2.42e-9 is 2.42 times ten to the power of -9, not "2.42n".
+    made.update_xaxes(title=x, showgrid=True, gridcolor="#eeeeee", exponentformat="power")
+    made.update_yaxes(title=y, showgrid=True, gridcolor="#eeeeee", automargin=True,
+                      exponentformat="power")  # fmt: skip
     return made
 
 
@@ -46,6 +51,21 @@ def line(index: int) -> dict[str, str]:
         "color": PALETTE[index % len(PALETTE)],
         "dash": DASHES[index // len(PALETTE) % len(DASHES)],
     }
+
+
+NARROW = 0.2
+"""Values that differ by a smaller share of the largest are shown on a scale that says so."""
+
+
+def colour_limits(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of a colour scale: the values' own where they differ much, else with 0 at one end.
+
+    So that 22.526 and 22.540 Mbit/s have the same colour.
+    """
+    low, high = min(values), max(values)
+    if high - low >= NARROW * max(abs(low), abs(high)) > 0:
+        return low, high
+    return (0.0, high) if high > 0 else (low, 0.0) if low < 0 else (0.0, 1.0)
 
 
 def count_rounds(made: Any, rounds: Sequence[int]) -> None:
