@@ -76,6 +76,7 @@ def test_a_large_batch_needs_no_more_memory_than_its_parts() -> None:
         (("engine=sequential",), {}, ("sequential", None)),
         (("engine=workers",), {}, ("workers", 2)),
         (("engine=batched-workers", "workers=1"), {}, ("batched-workers", 1)),
+        (("engine=workers", "workers=200"), {}, ("workers", 8)),  # at most one a client
         (("engine=batched-workers",), {"tuner": OwnTuner()}, ("workers", 2)),
     ],
 )

@@ -98,6 +98,13 @@ def test_a_part_that_raises(
     sys.modules.pop("rough", None)
 
 
+@pytest.mark.parametrize("method", ["fedlora", "hetlora", "ffa_lora"])
+def test_a_wrong_option_is_the_planners(method: str) -> None:
+    planner = "planner={use: bandwidth, bandwidth: widest}"
+    with pytest.raises(InputError, match=r"^planner.bandwidth is widest, but it must be one of"):
+        check_names(read_config(None, [f"method={method}", planner]))
+
+
 def test_unknown_method() -> None:
     with pytest.raises(InputError, match=r"method is fedlore, .*did you mean 'fedlora'"):
         check_names(read_config(None, ["method=fedlore"]))

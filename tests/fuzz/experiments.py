@@ -125,6 +125,7 @@ def main(seeds: range) -> None:
     import sionna.phy  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
+    import airtune.cli.main
     import airtune.cli.session
     import airtune.wireless.tr38901  # noqa: F401
 

@@ -113,7 +113,7 @@ def choose_engine(
         return EngineChoice("sequential", None, reason, device)
     refusal = _refuses_stacking(side)
     cohort = config.cohort.size or config.clients.count
-    workers = config.workers or min(_cores(config), cohort)
+    workers = min(config.workers or _cores(config), cohort)
     reason = ""
     if config.engine == "auto":
         stacked = cohort > 1 and 2 * shape.step_tokens <= TOKENS_AT_ONCE[device] and not refusal
