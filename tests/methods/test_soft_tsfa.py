@@ -18,8 +18,10 @@ from airtune.federated.round import planning_view, run_round, start_round
 from airtune.methods.rank_layout import RankLayout
 from airtune.methods.soft_tsfa import dropped_share
 from airtune.methods.tsfa_planner import TsfaPlanner
+from airtune.methods.tsfa_start import settle
 from airtune.quantities import format_duration
 from airtune.update.aggregate import Aggregator, Update
+from airtune.wireless.rate import ShannonLinks
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 
@@ -354,3 +356,23 @@ def test_the_verdict_is_that_of_the_plan_that_runs(changes: tuple[str, ...]) -> 
         assert f"{100 * (objective / bound - 1):.2g} % above" in plan.message
     assert f"the round takes {format_duration(latency)}" in plan.message
     assert problem.virtual_queue == plan.extras["virtual_queue_s"]
+
+
+def test_rounds_in_outage_count_where_the_target_is_judged() -> None:
+    """Two of the first eight channels lose every client; each such round waits the limit."""
+    world = build_world(read_config(None, settings()))
+    planner = world.context.method.planner
+    assert isinstance(planner, TsfaPlanner)
+    views = [planning_view(world.context, index) for index in range(8)]
+    weak = ShannonLinks(np.full(3, 1e-3))
+    seen = [replace(view, uplink=weak) if k in (2, 5) else view for k, view in enumerate(views)]
+    open_one = replace(planner, latency_target_s=None, v=None, virtual_queue=None)
+    open_one = replace(open_one, outage_latency_s=60.0)
+    settled = settle(open_one, lambda index: seen[index])
+    without = settle(open_one, lambda index: views[index])
+    assert settled.options["latency_target_s"] > 0.25 * 60.0
+    assert settled.options["latency_target_s"] > without.options["latency_target_s"]
+    assert settled.notices == ()
+    tight = replace(open_one, latency_target_s=without.options["latency_target_s"])
+    assert any("cannot be reached" in one for one in settle(tight, lambda k: seen[k]).notices)
+    assert settle(tight, lambda k: views[k]).notices == ()

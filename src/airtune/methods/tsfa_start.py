@@ -128,15 +128,15 @@ def _median_s(
 
 
 def _problems(trial: TsfaPlanner, views: Sequence[PlanningView]) -> list[SparsityProblem]:
-    """The first rounds with everybody's energies as assumed, without rounds of outage alone."""
-    problems = [trial.problem(view, trial.initial_state()) for view in views]
-    return [problem for problem in problems if not problem.in_outage().all()]
+    """The first rounds with everybody's energies as assumed."""
+    return [trial.problem(view, trial.initial_state()) for view in views]
 
 
 def _least_s(problems: Sequence[SparsityProblem]) -> float:
-    """Mean latency when everybody who is not in outage sends its smallest group."""
-    if not problems:
-        return np.inf
+    """Mean latency when everybody who is not in outage sends its smallest group.
+
+    A round with every client in outage waits for its limit.
+    """
     return float(np.mean([least_mean_latency_s(one, 1, _same(one)) for one in problems]))
 
 
@@ -149,7 +149,11 @@ def _stationary_ratio(problems: Sequence[SparsityProblem], target_s: float) -> f
 
     def mean_s(ratio: float) -> float:
         plans = [exact(replace(one, virtual_queue=ratio), _COARSE).plan for one in problems]
-        return float(np.mean([plan.latency_s for plan in plans if plan is not None]))
+        latency = [
+            one.outage_limit_s if plan is None else plan.latency_s
+            for one, plan in zip(problems, plans, strict=True)
+        ]
+        return float(np.mean(latency))
 
     if mean_s(0.0) <= target_s:
         return 0.0
