@@ -17,14 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
+from airtune.comparison.table import HEADINGS, caveats, comparison_sentences, table_rows
 from airtune.report.sentences import charged_as
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "choosing.md")
 COLLECTED = ("comparison.json", "comparison.csv", "curves.csv")
-FIRST_COLUMNS = ("arm", "final loss [nat]", "rounds", "time", "sent up", "energy")
+FIRST_COLUMNS = ("arm", "seeds", "final loss [nat]", "rounds", "time", "sent up", "energy")
 PLACE = re.compile(r"(<!-- comparison (\w+)( main)? -->\n).*?(<!-- end -->)", re.DOTALL)
 NO_RESULT = "Not run yet: `make compare`.\n"
 
@@ -52,7 +52,9 @@ def table(numbers: Mapping[str, Any], main: bool) -> str:
     lines = [_line([HEADINGS[k] for k in columns]), _line(["---", *["--:"] * (len(columns) - 1)])]
     lines += [_line([row[k] for k in columns]) for row in rows]
     told = [charged_as(numbers["charge_as"], numbers["model"]), *comparison_sentences(numbers)]
-    return "\n".join([*lines, "", *(_paragraph(told) if not main else [told[0], told[1]])]) + "\n"
+    shown = [arm for arm, count in zip(numbers["arms"], seeds, strict=True) if count == max(seeds)]
+    under = [*told[:2], *caveats(shown)] if main else _paragraph(told)
+    return "\n".join([*lines, "", *under]) + "\n"
 
 
 def _paragraph(sentences: Sequence[str]) -> list[str]:

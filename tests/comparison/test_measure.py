@@ -125,10 +125,42 @@ def test_no_silent_blanks() -> None:
     ]
     numbers = compared(results, 1.0)
     first, missed, failed = table_rows(numbers)
-    assert first[2] == "1, 1 of 2 seeds"
-    assert missed[2] == "not reached (best 1.7)"
-    assert failed[1] == "failed"
+    assert first[3] == "1, 1 of 2 seeds"
+    assert missed[3] == "not reached (best 1.7)"
+    assert failed[2] == "failed"
+    assert [row[1] for row in (first, missed, failed)] == ["2", "1", "0"]
     assert {len(row) for row in (first, missed, failed)} == {len(HEADINGS)}
     told = comparison_sentences(numbers)
     assert any("only in part by a (1 of 2 seeds)" in sentence for sentence in told)
     assert "c, seed 0, failed: client 3 has no signal." in told
+
+
+def test_collecting_the_data_wins_no_headline() -> None:
+    results = [run("fedlora", 0, [2.0, 1.0]), run("pooled", 0, [1.0]), run("b", 0, [2.0, 1.5, 1.0])]
+    numbers = compared(results, 1.0)
+    numbers["arms"][1]["method"] = "centralised"
+    told = comparison_sentences(numbers)
+    assert not any(sentence.startswith("pooled is the fastest") for sentence in told)
+    assert not any(sentence.startswith("pooled sends") for sentence in told)
+    assert "fedlora sends least up to the target: 16 MB." in told
+    assert any(
+        "pooled is left out" in s and "collecting the data is not counted" in s for s in told
+    )
+
+
+@pytest.mark.parametrize(("energy_j", "said"), [(0.0, "is not counted"), (9.0, "and 9 J to")])
+def test_a_main_server_at_no_power_is_said(energy_j: float, said: str) -> None:
+    split = run("sflllm", 0, [1.0], server_flops=5.0, server_energy_j=energy_j)
+    told = comparison_sentences(compared([run("a", 0, [2.0, 1.0]), split], 1.0))
+    (sentence,) = [s for s in told if s.startswith("The main server of sflllm")]
+    assert said in sentence
+    assert any("takes the least of the clients' energy" in s for s in told)
+
+
+def test_arms_of_other_numbers_of_seeds_say_so() -> None:
+    results = [run("a", 0, [1.0]), run("a", 1, [1.0]), run("b", 0, [1.0])]
+    numbers = compared(results, 1.0)
+    assert [row[1] for row in table_rows(numbers)] == ["2", "1"]
+    assert any(s.startswith("Arms were run on 1 or 2 seeds") for s in comparison_sentences(numbers))
+    same = compared(results[:1] + results[2:], 1.0)
+    assert not any("Arms were run" in s for s in comparison_sentences(same))

@@ -80,8 +80,8 @@ def test_an_arm_that_misses_the_target_says_so(compared: ComparisonView) -> None
     bars = comparison_panels(compared)["Cost to the target"][0].figure.data[0]
     assert list(bars.y) == ["first", "short"]
     assert bars.text[1] == "not reached"
-    assert compared.rows[1][2] == "not reached (best 1)"
-    assert compared.rows[2][1] == "failed"
+    assert compared.rows[1][3] == "not reached (best 1)"
+    assert compared.rows[2][2] == "failed"
     assert "The target was not reached by short (best 1 nat)." in compared.sentences
     assert "broken, seed 0, failed: no signal <here>." in compared.sentences
 

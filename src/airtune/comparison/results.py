@@ -33,6 +33,7 @@ def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, 
             f"{first.failure} Mend it, put another arm first, or give --target-loss."
         )
     config = next(iter(comparison.arms[0].configs.values()))
+    methods = {arm.name: next(iter(arm.configs.values())).method for arm in comparison.arms}
     return {
         "airtune": __version__,
         "model": _bare(config.model),
@@ -41,7 +42,10 @@ def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, 
         "clients": config.clients.count,
         "target_loss": target,
         "target_source": source,
-        "arms": measure_arms(results, target),
+        "arms": [
+            {**measured, "method": methods[measured["arm"]]}
+            for measured in measure_arms(results, target)
+        ],
     }
 
 

@@ -5,8 +5,11 @@ from typing import Any
 
 from airtune.quantities import format_duration, format_quantity
 
-HEADINGS = ("arm", "final loss [nat]", "rounds", "time", "sent up", "sent down", "energy", "FLOPs")
-"""Rounds and all to their right are those to the target loss."""
+HEADINGS = (
+    "arm", "seeds", "final loss [nat]", "rounds", "time", "sent up", "sent down", "energy", "FLOPs",
+)  # fmt: skip
+"""Rounds and all to their right are those to the target loss; energy and FLOPs the clients'."""
+CENTRALISED = "centralised"
 
 _COLUMNS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("rounds", lambda value: f"{value:.3g}"),
@@ -28,17 +31,17 @@ def table_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
 
 def _row(arm: Mapping[str, Any], first: bool) -> list[str]:
     if not arm["finished"]:
-        return [arm["arm"], "failed", *["–"] * (len(HEADINGS) - 2)]
-    cells = [arm["arm"], _loss(arm["final_test_loss"], arm["finished"])]
+        return [arm["arm"], "0", "failed", *["–"] * (len(HEADINGS) - 3)]
+    cells = [arm["arm"], str(arm["finished"]), _loss(arm["final_test_loss"], arm["finished"])]
     if arm["to_target"] is None:
         best = arm["best_test_loss"]["mean"]
-        return [*cells, f"not reached (best {best:.4g})", *["–"] * (len(HEADINGS) - 3)]
+        return [*cells, f"not reached (best {best:.4g})", *["–"] * (len(HEADINGS) - 4)]
     for key, words in _COLUMNS:
         ratio = arm["ratio"][key]
         against = "" if first or ratio is None else f" (×{ratio:.2f})"
         cells.append(words(arm["to_target"][key]["mean"]) + against)
     if arm["reached"] < arm["finished"]:
-        cells[2] += f", {arm['reached']} of {arm['finished']} seeds"
+        cells[3] += f", {arm['reached']} of {arm['finished']} seeds"
     return cells
 
 
@@ -56,7 +59,7 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
         for key, verb in (
             ("virtual_time_s", "is the fastest to the target"),
             ("uplink_bytes", "sends least up to the target"),
-            ("energy_j", "takes the least energy to the target"),
+            ("energy_j", "takes the least of the clients' energy to the target"),
         )
         for sentence in _best(arms, there, key, verb)
     ]
@@ -77,8 +80,35 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
             f"It was reached only in part by {', '.join(partly)}; their figures are those of the "
             "seeds that got there."
         )
-    told += [_main_server(arm) for arm in there if _served(arm)]
-    return told + failures(comparison)
+    return [*told, *caveats(there), *_unequal(arms), *failures(comparison)]
+
+
+def caveats(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the figures of these arms leave out, for those that reached the target."""
+    there = [arm for arm in arms if arm["to_target"] is not None]
+    told = [_main_server(arm) for arm in there if _served(arm)]
+    return told + [
+        f"{arm['arm']} is left out of who is fastest, sends least and takes least energy: its "
+        "figures are those of one device that holds all data already, and collecting the data is "
+        "not counted."
+        for arm in there
+        if _is_centralised(arm)
+    ]
+
+
+def _is_centralised(arm: Mapping[str, Any]) -> bool:
+    """By its method; comparisons of earlier versions have only the arm's name."""
+    return str(arm.get("method", arm["arm"])).startswith(CENTRALISED)
+
+
+def _unequal(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    counts = sorted({arm["finished"] for arm in arms if arm["finished"]})
+    if len(counts) < 2:
+        return []
+    return [
+        f"Arms were run on {' or '.join(map(str, counts))} seeds (column seeds): means over "
+        "different seeds stand side by side, ratios are taken seed by seed."
+    ]
 
 
 def _served(arm: Mapping[str, Any]) -> bool:
@@ -92,8 +122,13 @@ def _main_server(arm: Mapping[str, Any]) -> str:
     costs = arm["to_target"]
     flops = format_quantity(costs["server_flops"]["mean"], "FLOP")
     energy = costs["server_energy_j"]["mean"]
-    also = f" and {format_quantity(energy, 'J')}" if energy else ""
-    return f"The main server of {arm['arm']} adds {flops}{also} to the clients' to the target."
+    if energy:
+        also = f"{flops} and {format_quantity(energy, 'J')}"
+        return f"The main server of {arm['arm']} adds {also} to the clients' to the target."
+    return (
+        f"The main server of {arm['arm']} adds {flops} to the clients' to the target; its energy "
+        "is not counted (sflllm.server_power_w is 0), so the energy is the clients' alone."
+    )
 
 
 def failures(comparison: Mapping[str, Any]) -> list[str]:
@@ -122,7 +157,11 @@ def _best(
     """The arm with the least ratio to the first; nothing where the least two are alike."""
     # An arm that got there on some seeds only would be compared on its lucky ones. Ratios are taken
     # seed by seed, so that arms with fewer seeds are compared on those they have.
-    whole = [arm for arm in there if arm["reached"] == arm["finished"] and arm["ratio"][key]]
+    # What a centralised arm takes leaves out the collecting of its data.
+    whole = [
+        arm for arm in there
+        if arm["reached"] == arm["finished"] and arm["ratio"][key] and not _is_centralised(arm)
+    ]  # fmt: skip
     if len(whole) < 2:
         return []
     best, second = sorted(whole, key=lambda arm: float(arm["ratio"][key]))[:2]
