@@ -98,6 +98,8 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     result = deepcopy(below)
     for key, value in above.items():
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+        # LoRA's keys would have no effect there, and are refused.
+        nested = nested and value.get("kind") != "full"
         result[key] = _merged(result[key], value) if nested else deepcopy(value)
     return result
 
