@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airtune.data.encoding import Encoded, encode, show_row, turn_ends
+from airtune.data.sources import load_task_data
 from airtune.data.tasks import Example
 from airtune.data.template import NO_INPUTS, TemplateInputs, Turn, reads_date, template_text
 from airtune.errors import InputError
@@ -147,6 +148,18 @@ def test_a_template_that_rewrites_earlier_answers_is_refused_for_conversations()
     turns = (Turn("user", "A"), Turn("assistant", "b"), Turn("user", "C"), Turn("assistant", "d"))
     with pytest.raises(InputError, match=r"changes the earlier answer 'b'"):
         _encoded(template, turns)
+
+
+def test_a_row_that_a_template_fails_on_is_named_by_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "p", "completion": "c"}\n{"prompt": "bad", "completion": "c"}\n')
+    template = (
+        "{% for m in messages %}{% if 'bad' in m.content %}{{ raise_exception('no bad words') }}"
+        "{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    )
+    tokenizer = byte_tokenizer(chat=template)
+    with pytest.raises(InputError, match=r"rows\.jsonl, line 2.*no bad words"):
+        encode(tokenizer, load_task_data(str(path), str(path)).train, LIMIT)
 
 
 def test_a_long_conversation_loses_its_oldest_exchange_first() -> None:

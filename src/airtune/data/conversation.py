@@ -58,17 +58,20 @@ class ChatForm:
         """The conversation, with the experiment's system turn where it has none of its own."""
         return _with_system(self.template, turns)
 
-    def lay(self, turns: Sequence[Turn]) -> Laid:
+    def lay(self, turns: Sequence[Turn], place: str = "") -> Laid:
         """Render a conversation that ends in an answer, and find the places in it.
 
-        Raises InputError where the template fails on it, or leaves open what the answers are.
+        Raises InputError, naming `place`, where the template fails on it, or leaves open what the
+        answers are.
         """
-        where = f"{self.template.name}, on a conversation that begins {turns[0].content[:40]!r}"
+        place = place or f"a conversation that begins {turns[0].content[:40]!r}"
+        where = f"{self.template.name}, on {place}"
         with foreign_input(FIELD, where, _ALLOWED, _REMEDY):
             finished = self._rendered(turns)
             asked = self._rendered(turns[:-1], asks=True).text
-        text = finished.text
-        labels = finished.generated if self.template.marked else self._answers(text, asked, turns)
+        text, labels = finished.text, finished.generated
+        if not self.template.marked:
+            labels = self._answers(text, asked, turns, where)
         if not labels:
             raise InputError(FIELD, where, "one whose {% generation %} is around each answer")
         prompt = self._prompt(text, asked, turns[-2].content)
@@ -77,18 +80,20 @@ class ChatForm:
     def _rendered(self, turns: Sequence[Turn], *, asks: bool = False) -> Rendered:
         return self.template.render(turns, asks=asks, parts=self.parts)
 
-    def _answers(self, text: str, asked: str, turns: Sequence[Turn]) -> tuple[Span, ...]:
+    def _answers(
+        self, text: str, asked: str, turns: Sequence[Turn], where: str
+    ) -> tuple[Span, ...]:
         """Spans of the answers: each from the end of its prompt, the last to the text's end."""
         if not text.startswith(asked):
-            raise _unlike(self.template, text, asked)
-        return (*self._earlier_answers(text, turns), (len(asked), len(text)))
+            raise _unlike(where, text, asked)
+        return (*self._earlier_answers(text, turns, where), (len(asked), len(text)))
 
-    def _earlier_answers(self, text: str, turns: Sequence[Turn]) -> Iterator[Span]:
+    def _earlier_answers(self, text: str, turns: Sequence[Turn], where: str) -> Iterator[Span]:
         lead = self.bridge.removeprefix(self.tail)
         for index, turn in enumerate(turns[:-1]):
             if turn.role != "assistant":
                 continue
-            with foreign_input(FIELD, self.template.name, _ALLOWED, _REMEDY):
+            with foreign_input(FIELD, where, _ALLOWED, _REMEDY):
                 asked = self._rendered(turns[:index], asks=True).text
             start = len(asked)
             after = text[start:]
@@ -100,8 +105,8 @@ class ChatForm:
             fitting = next((whole for whole in wholes if after.startswith(whole)), None)
             if not text.startswith(asked) or fitting is None:
                 raise InputError(
-                    FIELD, f"{self.template.name}, which changes the earlier answer "
-                    f"{turn.content[:40]!r}", _MARKS, _MARK_THEM,
+                    FIELD, f"{where}, where it changes the earlier answer {turn.content[:20]!r}",
+                    _MARKS, _MARK_THEM,
                 )  # fmt: skip
             yield start, start + len(fitting)
 
@@ -162,7 +167,7 @@ def chat_form(template: ChatTemplate) -> ChatForm:
     if template.marked:
         _check_marks(template, finished)
     elif not finished.text.startswith(asked):
-        raise _unlike(template, finished.text, asked)
+        raise _unlike(template.name, finished.text, asked)
     bridge = finished.text.partition(_PROMPT)[2].partition(_ANSWER)[0]
     end = finished.text.partition(_ANSWER)[2]
     return ChatForm(template, parts, bridge, asked.partition(_PROMPT)[2], end)
@@ -210,12 +215,12 @@ def _check_marks(template: ChatTemplate, finished: Rendered) -> None:
         )  # fmt: skip
 
 
-def _unlike(template: ChatTemplate, text: str, asked: str) -> InputError:
+def _unlike(where: str, text: str, asked: str) -> InputError:
     """The refusal of a template that asks for an answer in another way than it ends one."""
     at = _alike(text, asked)
     return InputError(
         FIELD,
-        f"{template.name}, which asks for an answer by {asked[at:][:20]!r} where the finished turn "
+        f"{where}, which asks for an answer by {asked[at:][:20]!r} where the finished turn "
         f"has {text[at:][:20]!r}",
         _MARKS, _MARK_THEM,
     )  # fmt: skip

@@ -171,11 +171,16 @@ def _chat_rows(
     tokenizer: Any, examples: Sequence[Example], max_tokens: int, form: ChatForm
 ) -> Iterator[_Row | None]:
     for start in range(0, len(examples), _CHUNK):
+        part = examples[start : start + _CHUNK]
         chunk = [
             form.with_system(_turns(example)) if example.completion.strip() else None
-            for example in examples[start : start + _CHUNK]
+            for example in part
         ]
-        laid = [form.lay(turns) for turns in chunk if turns is not None]
+        laid = [
+            form.lay(turns, example.place)
+            for turns, example in zip(chunk, part, strict=True)
+            if turns is not None
+        ]
         rows = iter(_tokenised(tokenizer, laid))
         for turns in chunk:
             yield (

@@ -224,7 +224,7 @@ def _examples(rows: Rows, chosen: Format) -> Iterator[Example]:
             where = f"{place}, column {error.column!r}"
             raise InputError(where, error.value, error.allowed) from None
         others = {column: text for column, text in row.items() if column not in chosen.columns}
-        yield replace(example, columns=others) if others else example
+        yield replace(example, columns=others, place=place)
 
 
 def _check_texts(place: str, row: Row, chosen: Format) -> None:

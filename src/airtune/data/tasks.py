@@ -27,8 +27,9 @@ class Example:
     """What the model is shown, what it must write, and the class by which clients may differ.
 
     `slots` is empty except in slot tasks; `columns` keeps the source's other columns, by which
-    clients may be grouped. `turns` is a whole conversation, of which prompt and completion are then
-    the last exchange; empty where there is no more than that exchange.
+    clients may be grouped; `place` names its row for messages. `turns` is a whole conversation, of
+    which prompt and completion are then the last exchange; empty where there is no more than that
+    exchange.
     """
 
     prompt: str
@@ -37,6 +38,7 @@ class Example:
     slots: tuple[Slot, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     turns: tuple[Turn, ...] = ()
+    place: str = field(default="", compare=False)
 
 
 _GAP = r"[^\S\r\n]*"
