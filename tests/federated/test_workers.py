@@ -2,7 +2,7 @@
 
 import os
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,22 @@ def test_workers_that_die_between_rounds_are_replaced() -> None:
         for pid in {report.label_tokens for report in workers.run(tasks(8))}:
             os.kill(pid, signal.SIGKILL)
         assert sorted(report.client for report in workers.run(tasks(3))) == [0, 1, 2]
+    finally:
+        workers.close()
+
+
+def test_a_worker_that_is_stopped_between_rounds_does_not_hold_up_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its message is longer than what a pipe takes before anybody reads."""
+    monkeypatch.setattr("airtune.federated.workers.HANGS_AFTER_S", 0.5)
+    monkeypatch.setattr("airtune.federated.workers.LOOKS_EVERY_S", 0.2)
+    workers = Workers(make_side, 1, host=light())
+    try:
+        (report,) = workers.run(tasks(1))
+        os.kill(report.label_tokens, signal.SIGSTOP)
+        long = [replace(task, broadcast=bytes(4_000_000)) for task in tasks(1)]
+        assert [again.client for again in workers.run(long)] == [0]
     finally:
         workers.close()
 

@@ -28,11 +28,16 @@ def _restored(content: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Ten
     return torch.frombuffer(bytearray(content), dtype=dtype).reshape(shape)
 
 
-def send(connection: Connection, message: Any) -> None:
-    """Send anything that can be pickled; tensors arrive as copies on the processor."""
+def packed(message: Any) -> memoryview:
+    """Anything that can be pickled, as bytes; tensors arrive as copies on the processor."""
     buffer = io.BytesIO()
     _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
-    connection.send_bytes(buffer.getbuffer())
+    return buffer.getbuffer()
+
+
+def send(connection: Connection, message: Any) -> None:
+    """Send a message; waits until the other end has taken most of a long one."""
+    connection.send_bytes(packed(message))
 
 
 def receive(connection: Connection) -> Any:

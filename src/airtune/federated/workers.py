@@ -10,6 +10,7 @@ first try remains.
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from airtune.errors import AirtuneError
 from airtune.federated.backend import Backend, ClientReport, ClientSide, ClientTask, deal
-from airtune.federated.messages import receive, send
+from airtune.federated.messages import packed, receive, send
 from airtune.federated.stopwatch import Stopwatch
 from airtune.federated.worker_host import FORKS, WorkerHost
 from airtune.foreign import foreign_code
@@ -37,6 +38,7 @@ STARTS_WITHIN_S = 600.0
 """From being asked for until a worker says who it is; its host imports first."""
 LOOKS_EVERY_S = 5.0
 _LEAST_PROCESSOR_S = 0.1
+_ENDS_WITHIN_S = 5.0
 
 MakeSide = Callable[[], ClientSide]
 
@@ -115,12 +117,25 @@ class _Worker:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._pid: int | None = None
+        self._delivery: threading.Thread | None = None
         self._moved()
 
     def give(self, message: Any) -> None:
-        """Send; ConnectionError where it has died."""
+        """Send, without waiting for a worker that is stopped or still starts.
+
+        One that has died is noticed when its answer is awaited.
+        """
         self._moved()
-        send(self.connection, message)
+        content = packed(message)
+
+        def deliver() -> None:
+            # A connection that is closed meanwhile has no handle any more: TypeError.
+            with suppress(OSError, TypeError):
+                self.connection.send_bytes(content)
+
+        # A worker that has answered has taken what came before, so there is one such thread.
+        self._delivery = threading.Thread(target=deliver, daemon=True)
+        self._delivery.start()
 
     def take(self) -> Any:
         """Its next message; EOFError or ConnectionError where it has died."""
@@ -143,10 +158,12 @@ class _Worker:
 
     def end(self) -> None:
         """Kill it, also where it is stopped."""
-        self.connection.close()
         if self._pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
+        if self._delivery is not None:
+            self._delivery.join(_ENDS_WITHIN_S)
+        self.connection.close()
 
     def _moved(self) -> None:
         self._since = time.monotonic()
@@ -230,9 +247,7 @@ class Workers(Backend):
             while waiting and idle:
                 index, worker = waiting.pop(), idle.pop()
                 busy[worker] = index
-                # One that died meanwhile is noticed when its answer is awaited.
-                with suppress(ConnectionError):
-                    worker.give(messages[index])
+                worker.give(messages[index])
             for worker in self._ready(busy):
                 answer = self._heard(worker)
                 if isinstance(answer, Hello):
