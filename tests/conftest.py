@@ -1,6 +1,7 @@
 """Shared fixtures. Real data sets are optional: tests that need them skip with a reason."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ settings.load_profile("airtune")
 DATA = Path(
     os.environ.get("AIRTUNE_TEST_DATA", Path(__file__).parents[1].parent / "shared" / "data")
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What airtune remembers of a user stays out of the home folder of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(scope="session")

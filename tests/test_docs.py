@@ -8,7 +8,7 @@ import pytest
 
 import airtune
 from airtune.config import read_config
-from airtune.experiment.parts import make_importable
+from airtune.experiment.part_folders import make_importable
 
 ROOT = Path(airtune.__file__).parents[2]
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ import airtune
 
 ROOT = Path(airtune.__file__).parent
 LEVEL = {
-    "errors": 0, "foreign": 0, "quantities": 0, "seeds": 0, "files": 0,
+    "errors": 0, "foreign": 0, "redaction": 0, "quantities": 0, "seeds": 0, "files": 0,
     "file_kinds": 0, "csv_table": 0, "usual": 0,
     "wireless": 1, "workload": 1, "data": 1,
     "round_plan": 2,

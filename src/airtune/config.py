@@ -11,16 +11,19 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PrivateAttr, ValidationError
 
 from airtune.config_section import Section
 from airtune.errors import InputError, UnknownKeyError
 from airtune.file_kinds import EXPERIMENT, refuse_other_kind, refuse_run_folder
 from airtune.files import (
+    Templates,
     file_value,
+    hide_filled,
     parse_yaml,
     read_yaml_mapping,
     refuse_half_characters,
+    take_format,
     with_environment,
 )
 from airtune.method_options import (
@@ -31,6 +34,7 @@ from airtune.method_options import (
     SflllmSection,
     SoftTsfaSection,
 )
+from airtune.redaction import secret_options
 from airtune.wireless.cell import CellSettings
 
 MOST_CLIENTS = 100_000
@@ -43,6 +47,9 @@ MOST_ROWS = 10_000_000
 """Rows that a limit may ask for: the built-in tasks make as many as they are asked for."""
 MOST_ROUNDS = 99_999
 """Checkpoints sort by name, with five digits."""
+FORMAT = 2
+"""Of experiment files that name it, which those of run folders do. In format 1, which does not,
+`${NAME}` in the file of a run folder is plain text."""
 Part = str | dict[str, Any]
 """A named or imported part: `name`, `package.module:Class`, or `{use: name, option: value}`."""
 
@@ -268,6 +275,8 @@ class ExperimentConfig(Section):
         description="torch threads; null: one for a small model, else one per core",
     )
     seed: int = Field(0, ge=0, description="every random draw comes from it")
+    # Which values came from the environment: their templates are written, not the values.
+    _templates: Templates = PrivateAttr(default_factory=dict)
 
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -366,9 +375,26 @@ def _copy(value: Any) -> Any:
 
 def read_config(path: Path | str | None = None, settings: Sequence[str] = ()) -> ExperimentConfig:
     """The experiment of a file (None: the built-in one) with `--set` values put in."""
-    values = {}
+    values: dict[str, Any] = {}
     if path:
         refuse_run_folder(path)
         values = read_yaml_mapping(path, "EXPERIMENT.yaml")
+        take_format(values, str(path), FORMAT)
         refuse_other_kind(values, path, EXPERIMENT)
-    return check(ExperimentConfig, with_environment(with_settings(values, settings)))
+    return check_filled(with_settings(values, settings))
+
+
+def check_filled(values: Mapping[str, Any]) -> ExperimentConfig:
+    """Validate an experiment whose texts may hold `${NAME}`; it remembers which do.
+
+    A secret that is given in clear as an option of a part counts as `${AIRTUNE_PART_OPTION}`, so
+    that it is written nowhere either.
+    """
+    filled, templates = with_environment(values)
+    config = check(ExperimentConfig, filled)
+    parts = [
+        k for k, entry in ExperimentConfig.model_fields.items() if entry.annotation == Part | None
+    ]
+    config._templates = {**secret_options(filled, parts), **templates}
+    hide_filled(config._templates)
+    return config

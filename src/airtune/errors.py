@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
+from airtune.redaction import redacted
+
 
 class AirtuneError(Exception):
     """A problem that the user can act on; the command line prints it and exits with `exit_code`.
@@ -14,6 +16,9 @@ class AirtuneError(Exception):
 
     exit_code = 2
     details = ""
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(redacted(sentence))
 
     def within(self, place: str) -> "AirtuneError":
         """The same error, of the same kind, with the place in front: `arm jcpba: …`."""
@@ -37,6 +42,7 @@ class InputError(AirtuneError):
         self.field, self.value, self.allowed, self.remedy = field, value, allowed, remedy
         # A value of several lines still makes one sentence.
         shown = " ".join(value.split("\n")) if isinstance(value, str) else repr(value)
+        shown = redacted(shown)
         shown = shown if len(shown) <= 120 else shown[:117] + "..."
         advice = f": {remedy.rstrip('.')}" if remedy else ""
         super().__init__(f"{field} is {shown}, but it must be {allowed}{advice}.")
@@ -60,7 +66,7 @@ def _remade(
     kind: type[AirtuneError], args: tuple[str, ...], state: Mapping[str, object]
 ) -> AirtuneError:
     """An error as it was, whatever its class asks for to make one."""
-    error = kind.__new__(kind, *args)
+    error = kind.__new__(kind, *map(redacted, args))
     error.__dict__.update(state)
     return error
 

@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeAlias
 
 from airtune.errors import AirtuneError, InputError
+from airtune.redaction import hide
 
 DEEPEST = 64
 """Levels that a YAML file may nest."""
@@ -168,6 +169,16 @@ def make_folder(field: str, folder: Path) -> None:
         ) from None
 
 
+def make_place(folder: Path) -> None:
+    """A folder inside a run, with those above it; AirtuneError where something is in the way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AirtuneError(
+            f"{folder} cannot be made ({error.strerror}): {_remedy(error)}."
+        ) from None
+
+
 @contextmanager
 def filled_whole(field: str, folder: Path, remedy: str = "free some space") -> Iterator[Path]:
     """A place to write into, whose files move to `folder` once everything is there.
@@ -194,31 +205,69 @@ def filled_whole(field: str, folder: Path, remedy: str = "free some space") -> I
         raise AirtuneError(f"{folder} cannot be written ({error}): {remedy}.") from error
 
 
-def with_environment(value: Any, field: str = "") -> Any:
-    """A value of a file with every `${NAME}` in its texts replaced by that environment variable.
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+Templates: TypeAlias = Mapping[tuple[str | int, ...], tuple[str, str]]
+"""Place in nested values -> (the text with `${NAME}`, the text with the variables' values)."""
 
-    So a shared file need not hold one machine's paths. Raises InputError for one that is not set.
+
+def with_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], Templates]:
+    """Values of a file with every `${NAME}` in their texts replaced by that environment variable,
+    and which texts those were.
+
+    So a shared file need not hold one machine's paths, or a secret. The values are kept out of
+    messages from then on (`redaction.py`). Raises InputError that names all that are not set.
     """
-    if isinstance(value, Mapping):
-        return {
-            key: with_environment(part, f"{field}.{key}" if field else str(key))
-            for key, part in value.items()
-        }
-    if isinstance(value, list):
-        return [with_environment(part, field) for part in value]
-    if not isinstance(value, str):
-        return value
+    templates: dict[tuple[str | int, ...], tuple[str, str]] = {}
+    missing: dict[str, tuple[str, str]] = {}
 
-    def filled(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise InputError(
-                field, value, "without variables that are not set",
-                f"set {match[1]} in the environment",
-            )  # fmt: skip
-        refuse_half_characters(os.environ[match[1]], f"{field} (from {match[1]})")
-        return os.environ[match[1]]
+    def filled(value: Any, place: tuple[str | int, ...]) -> Any:
+        if isinstance(value, Mapping):
+            return {key: filled(part, (*place, key)) for key, part in value.items()}
+        if isinstance(value, list):
+            return [filled(part, (*place, index)) for index, part in enumerate(value)]
+        if not isinstance(value, str) or not _VARIABLE.search(value):
+            return value
+        for name in _VARIABLE.findall(value):
+            if name not in os.environ:
+                missing.setdefault(name, (_field(place), value))
+            else:
+                refuse_half_characters(os.environ[name], f"{_field(place)} (from {name})")
+                hide(os.environ[name], f"${{{name}}}")
+        text = _VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value)
+        templates[place] = (value, text)
+        return text
 
-    return re.sub(r"\$\{(\w+)\}", filled, value)
+    found = filled(values, ())
+    if missing:
+        field, value = next(iter(missing.values()))
+        raise InputError(
+            field, value, "without variables that are not set",
+            f"set {' and '.join(missing)} in the environment",
+        )  # fmt: skip
+    hide_filled(templates)
+    return found, templates
+
+
+def _field(place: tuple[str | int, ...]) -> str:
+    """A place as a dotted key; an entry of a list goes by the list's."""
+    return ".".join(part for part in place if isinstance(part, str))
+
+
+def take_format(values: dict[str, Any], name: str, known: int) -> int:
+    """Take the format out of a file's keys. Raises InputError for one later than is known here."""
+    found = values.pop("format", 1)
+    if type(found) is int and 1 <= found <= known:
+        return found
+    raise InputError(
+        f"format in {name}", found, f"a format that this airtune knows, 1 to {known}",
+        "use the airtune that wrote the file, or a later one",
+    )  # fmt: skip
+
+
+def hide_filled(templates: Templates) -> None:
+    """Keep filled texts out of messages; once more in a process that was only given them."""
+    for template, text in templates.values():
+        hide(text, template)
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
@@ -245,6 +294,8 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def _remedy(error: OSError) -> str:
+    if error.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
+        return "move away what is in its place"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return "make the folder that it is to stand in first"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -244,7 +244,7 @@ def test_what_is_asked_of_a_spoilt_run(finished: Path, airtune: Call, tmp_path: 
     assert "DIR is afile/x (Not a directory)" in refused("export", "r", "afile/x")
     resolved = (finished / "experiment.yaml").read_text()
     Path("r/experiment.yaml").write_text(resolved.replace("rank: 2", "rank: 4"))
-    assert "use the same rank" in refused("resume", "r", "--rounds", "+1")
+    assert "adapter.rank is 4 and was 2" in refused("resume", "r", "--rounds", "+1")
     Path("r/experiment.yaml").write_text("rounds: [\n")
     assert "experiment.yaml is not YAML" in refused("resume", "r")
     Path("r/experiment.yaml").write_text(resolved)

@@ -11,6 +11,7 @@ import pytest
 
 from airtune.comparison import runs
 from airtune.comparison.definition import read_comparison
+from airtune.comparison.results import write_results
 from airtune.comparison.runs import run_comparison
 from airtune.experiment import Experiment
 from airtune.experiment.folder_lock import locked
@@ -190,3 +191,15 @@ def test_wrong_input(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert sentence in err
     assert not list(tmp_path.iterdir())
+
+
+def test_notices_of_runs_are_those_of_the_comparison(tmp_path: Path) -> None:
+    """A tenth held out: once, in the numbers and on the page."""
+    rows = [{"prompt": f"p{k}", "completion": f"c{k}"} for k in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = read_comparison(
+        None, ARMS.split(","), settings(f"data.train={tmp_path}/rows.jsonl", "rounds=1")[1::2]
+    )
+    numbers = write_results(asked, run_comparison(asked, tmp_path / "out"), tmp_path / "out")
+    (notice,) = [told for told in numbers["notices"] if "a tenth of its prompts" in told]
+    assert notice in (tmp_path / "out" / "report.html").read_text()

@@ -8,7 +8,8 @@ import pytest
 from airtune.config import read_config
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import CODECS, check_names, compose_method
-from airtune.experiment.parts import make_importable, make_part
+from airtune.experiment.part_folders import make_importable
+from airtune.experiment.parts import make_part
 from airtune.methods.fedlora import BandwidthPlanner
 from airtune.update.codec import Codec, DenseCodec
 

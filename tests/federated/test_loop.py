@@ -92,6 +92,7 @@ def test_records_have_no_real_time_and_timings_do(tmp_path: Path) -> None:
     folder = start(tmp_path)
     run_rounds(make_context(), begin(), folder, 2, StopRule())
     records = [json.loads(line) for line in folder.records.read_text().splitlines()]
+    assert all(record.pop("format") == 2 for record in records)
     assert records == folder.read_records()
     assert not [key for record in records for key in record if "real" in key]
     timing = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
@@ -108,7 +109,7 @@ def test_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("airtune.federated.record.os.fsync", full)
     with pytest.raises(AirtuneError, match="No space left on device"):
         folder.append_record({"round": 2})
-    assert folder.records.read_bytes() == record_line({"round": 1})
+    assert folder.records.read_bytes() == record_line({"format": 2, "round": 1})
 
 
 @pytest.mark.parametrize("step", ["append_record", "save", "append_timing"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airtune.cli.run import Quiet, Settings, refuse_beside
+from airtune.cli.run import Parts, Quiet, Settings, refuse_beside
 
 if TYPE_CHECKING:
     from airtune.comparison.definition import Comparison
@@ -48,6 +48,7 @@ def compare(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print comparison.json only.")] = False,
     quiet: Quiet = False,
+    parts: Parts = None,
 ) -> None:
     """Run several methods on the same cell, devices, data and seeds, and compare them.
 
@@ -55,10 +56,12 @@ def compare(
     Exits with 1 if a run failed, and with 2 for bad input.
     """
     from airtune.comparison.definition import parse_methods, read_comparison
+    from airtune.experiment.part_folders import beside_experiment, name_folders
 
     asked = read_comparison(experiment, parse_methods(methods), settings or (), seeds, target_loss)
     folder = out or Path("runs") / _folder_name(experiment)
-    _make_importable(experiment)
+    beside_experiment(experiment)
+    name_folders(parts or ())
     if dry_run:
         refuse_beside("--dry-run", {"--jobs": None if jobs == 1 else jobs, "--quiet": quiet})
         _dry_run(asked, folder, as_json=json)
@@ -72,14 +75,6 @@ def _folder_name(experiment: Path | None) -> str:
     """The same for the same file, so that the same command goes on."""
     name = experiment.stem if experiment else "builtin"
     return name if name.startswith("compare") else f"compare-{name}"
-
-
-def _make_importable(experiment: Path | None) -> None:
-    """Parts of the user's own may live beside the file, or where they run it."""
-    from airtune.experiment.parts import make_importable
-
-    for folder in (Path.cwd(), *([experiment.resolve().parent] if experiment else [])):
-        make_importable(folder)
 
 
 def _watched(

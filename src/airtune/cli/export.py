@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from airtune.cli.command import FullGroup, OnceCommand
+from airtune.cli.run import AcceptChanges, Parts
 from airtune.errors import InputError
 from airtune.files import filled_whole
 
@@ -25,13 +26,17 @@ def export(
     merge: Annotated[
         bool, typer.Option("--merge", help="Write the whole model with the adapter merged in.")
     ] = False,
+    accept_changes: AcceptChanges = False,
+    parts: Parts = None,
 ) -> None:
     """Write a run's adapter (PEFT), or the tuned model (--merge, full tuning), to a folder."""
     from airtune.experiment import Run
+    from airtune.experiment.part_folders import name_folders
     from airtune.experiment.trained import FULL
 
+    name_folders(parts or ())
     _check_free(folder)
-    run = Run.open(run_dir)
+    run = Run.open(run_dir, accept_changes=accept_changes)
     run.export(folder, merge=merge)
     what = "the merged model" if merge else "the adapter"
     if run.config.adapter.kind == FULL:

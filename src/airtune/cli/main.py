@@ -22,6 +22,7 @@ from airtune.cli.run import init, resume, run
 from airtune.cli.search import budget_search, rank_search
 from airtune.errors import AirtuneError
 from airtune.foreign import TRACEBACK_VARIABLE, reason_of, traceback_text
+from airtune.redaction import redacted
 
 UNEXPECTED = 70
 """Exit code of a fault of airtune's own (EX_SOFTWARE of sysexits.h)."""
@@ -121,7 +122,7 @@ def _refuse(error: ClickException) -> NoReturn:
 
 def _say(error: BaseException, sentence: str, exit_code: int) -> NoReturn:
     """One sentence, after the traceback where the environment asks for it."""
-    typer.echo(f"{traceback_text(error)}airtune: {sentence}", err=True)
+    typer.echo(redacted(f"{traceback_text(error)}airtune: {sentence}"), err=True)
     sys.exit(exit_code)
 
 

@@ -15,6 +15,18 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. cell.bandwidth_hz=5e6."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, nothing else.")]
+Parts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--parts", metavar="FOLDER", help="A folder with parts of your own (planner, codec, ...)."
+    ),
+]
+AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes", help="Go on although data, weights, keys or other contents changed."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -35,13 +47,16 @@ def run(
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
+    parts: Parts = None,
 ) -> None:
     """Fine-tune a language model over simulated wireless clients."""
     from airtune.cli.session import dry_run as show_dry_run
     from airtune.cli.session import run_experiment
     from airtune.cli.stages import show_profile
     from airtune.experiment import Experiment
+    from airtune.experiment.part_folders import name_folders
 
+    name_folders(parts or ())
     job = Experiment.load(experiment, settings or ())
     if dry_run:
         refuse_beside("--dry-run", {"--out": out, "--profile": profile, "--quiet": quiet})
@@ -99,14 +114,22 @@ def resume(
             help="N: until N rounds are done in all. +N: N rounds more than it was asked for.",
         ),
     ] = None,
+    settings: Settings = None,
+    accept_changes: AcceptChanges = False,
+    parts: Parts = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Continue an interrupted run, or make a finished one longer."""
     from airtune.cli.session import resume_run
+    from airtune.experiment.part_folders import name_folders
 
+    name_folders(parts or ())
     more, until = parse_rounds(rounds)
-    resume_run(run_dir, more, until, as_json=json, quiet=quiet)
+    resume_run(
+        run_dir, more_rounds=more, rounds=until, settings=settings or (),
+        accept_changes=accept_changes, as_json=json, quiet=quiet,
+    )  # fmt: skip
 
 
 def parse_rounds(rounds: str | None) -> tuple[int, int | None]:

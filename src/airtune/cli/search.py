@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from airtune.cli.run import Settings
+from airtune.cli.run import Parts, Settings
 from airtune.cli.text_table import page_width, text_table
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each short run.")]
@@ -31,14 +31,18 @@ def rank_search(
     target_loss: Target = None,
     out: Out = None,
     json: Json = False,
+    parts: Parts = None,
 ) -> None:
     """Measure J(r) and the rounds E(r) of LoRA ranks in short runs, and name the best rank."""
     from airtune.config import read_config
     from airtune.config_unused import refuse_unused
+    from airtune.experiment.part_folders import beside_experiment, name_folders
     from airtune.experiment.rank_search import search_ranks
     from airtune.experiment.tables import check_name
 
     check_name(out)
+    name_folders(parts or ())
+    beside_experiment(experiment)
     config = read_config(experiment, settings or ())
     # The search runs soft_tsfa, whatever method the experiment names.
     refuse_unused(config.model_copy(update={"method": "soft_tsfa"}))
@@ -59,14 +63,18 @@ def budget_search(
     target_loss: Target = None,
     out: Out = None,
     json: Json = False,
+    parts: Parts = None,
 ) -> None:
     """Measure time to a target loss for JCPBA's pruning budgets in short runs; name the fastest."""
     from airtune.config import read_config
     from airtune.config_unused import refuse_unused
     from airtune.experiment.budget_search import search_budget
+    from airtune.experiment.part_folders import beside_experiment, name_folders
     from airtune.experiment.tables import check_name
 
     check_name(out)
+    name_folders(parts or ())
+    beside_experiment(experiment)
     config = read_config(experiment, settings or ())
     refuse_unused(config.model_copy(update={"method": "jcpba"}))
     candidates = None if budgets is None else _numbers(budgets, "--budgets")

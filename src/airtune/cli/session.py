@@ -52,7 +52,8 @@ def _watch(action: Any, folder: Path, *, as_json: bool, quiet: bool) -> None:
             sys.stderr.write(f"\nInterrupted. Every finished round is kept: {command}\n")
         raise
     if as_json:
-        sys.stdout.write(json.dumps(run.summary, indent=2) + "\n")
+        told = {**run.summary, "notices": run.notices}
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
     elif not quiet:
         print_summary(console, run.summary, str(folder))
 
@@ -64,17 +65,10 @@ def run_experiment(
     _watch(lambda listener: experiment.run(folder, listener), folder, as_json=as_json, quiet=quiet)
 
 
-def resume_run(
-    folder: Path,
-    more_rounds: int,
-    rounds: int | None = None,
-    *,
-    as_json: bool = False,
-    quiet: bool = False,
-) -> None:
-    """`airtune resume`."""
+def resume_run(folder: Path, *, as_json: bool = False, quiet: bool = False, **wish: Any) -> None:
+    """`airtune resume`; `wish` as for `Experiment.resume`."""
     _watch(
-        lambda listener: Experiment.resume(folder, more_rounds, listener, rounds=rounds),
+        lambda listener: Experiment.resume(folder, listener=listener, **wish),
         folder,
         as_json=as_json,
         quiet=quiet,

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airtune.config import ExperimentConfig, check, unknown_key, with_settings
+from airtune.config import ExperimentConfig, check_filled, unknown_key, with_settings
 from airtune.config_unused import unused_error, unused_keys
 from airtune.errors import AirtuneError, InputError
 from airtune.file_kinds import COMPARISON, PROBLEM, kind_of, refuse_other_kind
-from airtune.files import read_yaml_mapping, with_environment
+from airtune.files import read_yaml_mapping
 from airtune.wireless.unused import refuse_unused_cell_keys
 
 KEYS = ("experiment", "arms", "seeds", "target_loss")
@@ -172,8 +172,8 @@ def _arm(
     if type(count) is not int or count < 1:
         raise InputError(f"arms.{name}.seeds", repr(count), "a whole number of at least 1")
     try:
-        merged = with_environment(with_settings(_merged(shared, changes), settings))
-        configs = {seed: check(ExperimentConfig, {**merged, "seed": seed})
+        merged = with_settings(_merged(shared, changes), settings)
+        configs = {seed: check_filled({**merged, "seed": seed})
                    for seed in seeds[:count]}  # fmt: skip
     except AirtuneError as error:
         raise error.within(f"arm {name}") from None

@@ -14,6 +14,7 @@ from airtune.errors import AirtuneError
 from airtune.experiment.devices import deal_devices
 from airtune.experiment.world import client_names
 from airtune.files import write_json_atomic, write_text_atomic
+from airtune.redaction import redacted
 from airtune.report.comparison_page import ArmView, ComparisonView, render_comparison
 from airtune.report.costs import COSTS, spent
 from airtune.report.sentences import charged_as
@@ -46,11 +47,21 @@ def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, 
             {**measured, "method": methods[measured["arm"]]}
             for measured in measure_arms(results, target)
         ],
+        "notices": notices(results),
     }
+
+
+def notices(results: Sequence[RunResult]) -> list[str]:
+    """What a reader of the runs should know (rows dropped, a part held out), each once."""
+    told = [
+        sentence for result in results for sentence in (result.summary or {}).get("notices", ())
+    ]
+    return list(dict.fromkeys(told))
 
 
 def _bare(name: str | None) -> str | None:
     """The last two parts of a path: results travel, machines' folders do not."""
+    name = name and redacted(name)
     if name is None or not Path(name).is_absolute():
         return name
     return "/".join(Path(name).parts[-2:])

@@ -6,14 +6,15 @@ from typing import Any, Protocol
 
 from airtune.comparison.definition import Arm, Comparison
 from airtune.comparison.measure import RunResult
-from airtune.config import ExperimentConfig, read_config
-from airtune.config_text import resolved_yaml
+from airtune.config import ExperimentConfig
+from airtune.config_text import flat, plain_values, read_resolved, resolved_yaml
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import Experiment, Run
 from airtune.experiment.composition import check_names
 from airtune.experiment.experiment import with_absolute_paths
 from airtune.experiment.folder_lock import locked
 from airtune.files import make_folder, write_text_atomic
+from airtune.redaction import redacted
 
 FREE = ("engine", "threads", "workers", "backend", "ray_address", "rounds")
 """Keys in which an earlier run may differ: they change no result, or make it longer."""
@@ -81,11 +82,14 @@ def _refuse_other_settings(config: ExperimentConfig, folder: Path) -> None:
     path = asked_file(folder)
     if not path.is_file():
         raise InputError("--out", str(folder), "a folder of the same comparison", remedy)
-    free: dict[str, Any] = {key: getattr(config, key) for key in FREE}
-    there = read_config(path).model_copy(update=free)
-    wanted = with_absolute_paths(config)
+    there, found = read_resolved(path)
+    wanted = plain_values(with_absolute_paths(config), templates=found > 1)
+    # A key that the file does not have yet is at its default there.
+    before = dict(flat(plain_values(ExperimentConfig()))) | dict(flat(there))
     changed = [
-        key for key in type(wanted).model_fields if getattr(there, key) != getattr(wanted, key)
+        key
+        for key, value in flat(wanted)
+        if key.partition(".")[0] not in FREE and before.get(key) != value
     ]
     if changed:
         raise InputError(
@@ -140,14 +144,15 @@ def run_one(arm: Arm, seed: int, folder: Path, watcher: Watcher) -> RunResult:
         # A fault of one method must not cost hours of the others; its traceback is kept.
         name = _kept_traceback(folder, traceback.format_exc())
         kind = type(error).__name__
-        return RunResult(arm.name, seed, folder, failure=f"{kind}: {error} (traceback in {name}).")
+        failure = redacted(f"{kind}: {error} (traceback in {name}).")
+        return RunResult(arm.name, seed, folder, failure=failure)
 
 
 def _kept_traceback(folder: Path, text: str) -> str:
     """Write a traceback beside the run's folder; its file's name."""
     path = folder.with_suffix(".error.txt")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(path, text)
+    write_text_atomic(path, redacted(text))
     return path.name
 
 

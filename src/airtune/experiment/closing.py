@@ -14,6 +14,7 @@ from airtune.federated.checkpoint import ServerState
 from airtune.federated.record import RunFolder
 from airtune.files import write_json_atomic, write_text_atomic
 from airtune.foreign import foreign_code
+from airtune.redaction import redacted
 from airtune.report.costs import SERVER_COSTS
 from airtune.report.page import render
 from airtune.report.view import RunView
@@ -25,15 +26,16 @@ LIMITS = ("deadline_s", "radius_m", "pruning_budget", "latency_target_s")
 
 
 def close_run(
-    world: World, state: ServerState, folder: RunFolder, diverged: DivergedError | None = None
-) -> None:
+    world: World, state: ServerState, folder: RunFolder, notices: Sequence[str] = (),
+    diverged: DivergedError | None = None,
+) -> None:  # fmt: skip
     """`finish`, and for a run that diverged the error that says so and how to go on.
 
     Raises AirtuneError where something cannot be written or made; a resumed run closes again.
     """
     try:
         with foreign_code("The closing of the run"):
-            finish(world, state, folder, diverged)
+            finish(world, state, folder, notices, diverged)
     except AirtuneError as error:
         raised = AirtuneError(
             f"{str(error).rstrip('.')}. Every finished round is kept: when that is mended, "
@@ -63,14 +65,19 @@ def _way_on(world: World, state: ServerState, folder: RunFolder) -> str:
 
 
 def finish(
-    world: World, state: ServerState, folder: RunFolder, diverged: DivergedError | None = None
-) -> None:
-    """Write what a user takes away. Doing it twice gives the same files."""
+    world: World, state: ServerState, folder: RunFolder, notices: Sequence[str] = (),
+    diverged: DivergedError | None = None,
+) -> None:  # fmt: skip
+    """Write what a user takes away, `notices` included. Doing it twice gives the same files."""
     write_result(world.config, world.base, world.model, state.adapter, folder)
     records = folder.read_records()
     summary = summarise(world, state, records)
     if diverged is not None:
         summary["diverged"] = str(diverged)
+    # What came from the environment is written nowhere.
+    for key in ("model", "charge_as"):
+        summary[key] = summary[key] and redacted(summary[key])
+    summary["notices"] = [redacted(sentence) for sentence in notices]
     write_json_atomic(folder.path / "summary.json", summary)
     write_text_atomic(folder.path / "report.html", render(report_view(world, summary, records)))
 

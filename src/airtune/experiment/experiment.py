@@ -1,36 +1,34 @@
 """An experiment: checked keys in, a run folder out."""
 
-import platform
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from airtune import __version__
-from airtune.config import MOST_ROUNDS, ExperimentConfig, StopSection, check, read_config
+from airtune.config import ExperimentConfig, check_filled, read_config
 from airtune.config_section import Section
 from airtune.config_text import resolved_yaml
 from airtune.config_unused import refuse_unused
-from airtune.errors import DivergedError, InputError
+from airtune.errors import AirtuneError, DivergedError, InputError
+from airtune.experiment import part_folders
 from airtune.experiment.closing import close_run
+from airtune.experiment.digests import fingerprint, user_parts
+from airtune.experiment.environment import Sessions
 from airtune.experiment.folder_lock import locked, reserved
 from airtune.experiment.offline import offline_stages
-from airtune.experiment.parts import make_importable
 from airtune.experiment.preview import preview
+from airtune.experiment.resuming import Resumption, Wish
 from airtune.experiment.run import Run
 from airtune.experiment.world import World, build_world
-from airtune.federated.checkpoint import ServerState, list_checkpoints, newest_checkpoint
+from airtune.federated.checkpoint import ServerState, newest_checkpoint
+from airtune.federated.fingerprint import Difference
 from airtune.federated.loop import StopRule, run_rounds
 from airtune.federated.outlook import first_start, notice_of_wait
 from airtune.federated.record import RunFolder
-from airtune.files import make_folder, write_json_atomic, write_text_atomic
-from airtune.tuning.adapter import load_state
-from airtune.wireless.channel import channel_source
+from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
+from airtune.redaction import redacted
 
 SectionT = TypeVar("SectionT", bound=Section)
-REPORTED_PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "safetensors")
 
 
 class Listener(Protocol):
@@ -59,9 +57,16 @@ class _Heard:
                 "listener", listener, f"an object with at least one of {', '.join(names)}"
             )
         silent = Silent()
-        self.notice = getattr(listener, "notice", silent.notice)
+        self.told: list[str] = []
+        self._notice = getattr(listener, "notice", silent.notice)
         self.started = getattr(listener, "started", silent.started)
         self.round_done = getattr(listener, "round_done", silent.round_done)
+
+    def notice(self, sentence: str) -> None:
+        """Pass a sentence on, and keep it for the record."""
+        sentence = redacted(sentence)
+        self.told.append(sentence)
+        self._notice(sentence)
 
 
 class Experiment:
@@ -74,7 +79,7 @@ class Experiment:
     """
 
     def __init__(self, **keys: Any) -> None:
-        self.config = check(ExperimentConfig, keys)
+        self.config = check_filled(keys)
         refuse_unused(self.config)
 
     @classmethod
@@ -82,15 +87,14 @@ class Experiment:
         """Read an experiment file (None: the built-in experiment), with `key=value` settings."""
         experiment = cls.of(read_config(None if path is None else Path(path), settings))
         refuse_unused(experiment.config)
-        # Parts of the user's own may live beside the experiment file, or where they run it.
-        for folder in (Path.cwd(), *([Path(path).resolve().parent] if path else [])):
-            make_importable(folder)
+        part_folders.beside_experiment(None if path is None else Path(path))
         return experiment
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> "Experiment":
         """An experiment that is checked already."""
         experiment = cls.__new__(cls)
+        hide_filled(config._templates)
         experiment.config = config
         return experiment
 
@@ -107,17 +111,16 @@ class Experiment:
         with reserved(path):
             config, evidence = offline_stages(self.config, listener.notice)
             world = build_world(config, trains=True)
+            run_folder = RunFolder(path, fingerprint(world))
             state = world.start()
             first = first_start(world.context, state, config.rounds)
-            run_folder = RunFolder(path)
             _create(run_folder, world)
             for name, table in evidence.items():
                 write_json_atomic(path / name, table)
             run_folder.clean()
-            run_folder.save(state)
             for sentence in notice_of_wait(first, config.rounds):
                 listener.notice(sentence)
-            return _run(world, state, run_folder, listener)
+            return _run(world, state, run_folder, listener, Sessions.read(path))
 
     @classmethod
     def resume(
@@ -127,52 +130,51 @@ class Experiment:
         listener: Any = None,
         *,
         rounds: int | None = None,
+        settings: Sequence[str] = (),
+        accept_changes: bool = False,
     ) -> Run:
         """Continue a run from its newest whole checkpoint, to the same bytes.
 
         With `more_rounds` it is made so many rounds longer, with `rounds` it ends after so many in
-        all; a rule that stopped it is then lifted. Raises InputError for rounds that are done.
+        all; a rule that stopped it is then lifted. `settings` (`key=value`) change keys for the
+        rounds to come. Raises AirtuneError, which names them, for keys, data, weights and other
+        contents that are not what the checkpoint remembers, unless `accept_changes`; either way
+        the change is recorded. Raises InputError for rounds that are done.
         """
         listener = _Heard(listener)
-        make_importable(Path.cwd())
         run = Run.open(folder)
         with locked(run.folder.path):
-            config = _with_rounds(run, more_rounds, rounds)
-            longer = config is not run.config
-            world = build_world(config, trains=True, resolved=True)
-            state = _restore(run.folder, world, listener)
-            if longer:
-                write_text_atomic(run.folder.experiment, resolved_yaml(config))
-                _tell_schedule(config, listener)
-                state = replace(state, stopped=None)
-            return _run(world, state, run.folder, listener)
+            wish = Wish(more_rounds, rounds, settings, accept_changes)
+            resumption = Resumption.prepare(run, wish)
+            world = build_world(resumption.config, trains=True, resolved=True)
+            return _resume(resumption, world, listener)
 
 
-def _with_rounds(run: Run, more: int, until: int | None) -> ExperimentConfig:
-    """The experiment with as many rounds as are asked for, its own where none are.
+def _resume(resumption: Resumption, world: World, listener: "_Heard") -> Run:
+    run = resumption.run
+    known = fingerprint(world)
+    folder = RunFolder(run.folder.path, known)
+    try:
+        state = resumption.state(world, known)
+    except AirtuneError:
+        world.context.backend.close()
+        raise
+    changed, longer = resumption.changed_file, world.config.rounds != run.config.rounds
+    for sentence in resumption.told:
+        listener.notice(sentence)
+    if longer:
+        _tell_schedule(world.config, listener)
 
-    `more` counts from those asked for or, after an early stop, from those done; `until` from none.
-    """
-    if not more and until is None:
-        return run.config
-    started = bool(list_checkpoints(run.folder.checkpoints))
-    done = run.state.rounds_done if started else 0
-    stopped = started and run.state.stopped is not None
-    rounds = (done if stopped else run.config.rounds) + more if until is None else until
-    if rounds > MOST_ROUNDS:
-        asked = f"+{more}" if until is None else until
-        raise InputError("--rounds", asked, f"{MOST_ROUNDS} rounds in all at most")
-    if until is not None and until <= done:
-        raise InputError(
-            "--rounds", until, f"above the {done} rounds that are done",
-            f"give +{until} for {until} rounds more",
-        )  # fmt: skip
-    if rounds == run.config.rounds and not stopped:
-        return run.config
-    changes: dict[str, Any] = {"rounds": rounds}
-    if stopped:
-        changes["stop"] = StopSection()
-    return run.config.model_copy(update=changes)
+    def change_files() -> None:
+        if changed:
+            write_text_atomic(folder.experiment, resolved_yaml(resolved(world)))
+        folder.truncate_records(resumption.records_length)
+
+    if resumption.wish.lifts_stop:
+        state = replace(state, stopped=None)
+    return _run(
+        world, state, folder, listener, resumption.sessions, resumption.changes, change_files
+    )
 
 
 def _tell_schedule(config: ExperimentConfig, listener: Listener) -> None:
@@ -185,33 +187,26 @@ def _tell_schedule(config: ExperimentConfig, listener: Listener) -> None:
         )
 
 
-def _restore(folder: RunFolder, world: World, listener: Listener) -> ServerState:
-    """The newest usable state; a run killed before its first checkpoint begins again."""
-    folder.clean()
-    if not list_checkpoints(folder.checkpoints) and folder.records_length() == 0:
-        state = world.start()
-        folder.save(state)
-        return state
-    checkpoint, notes = newest_checkpoint(folder.checkpoints, folder.records_length())
-    # Refuses the checkpoint of another adapter: an experiment.yaml that was changed by hand.
-    load_state(world.model, dict(checkpoint.state.adapter))
-    for note in notes:
-        listener.notice(note)
-    ahead = folder.records_length() - checkpoint.records_length
-    if ahead:
-        listener.notice(
-            f"Records after round {checkpoint.state.rounds_done} have no whole checkpoint; "
-            "those rounds are made again."
-        )
-    folder.truncate_records(checkpoint.records_length)
-    return checkpoint.state
-
-
-def _run(world: World, state: ServerState, folder: RunFolder, listener: Listener) -> Run:
-    _note_environment(folder, world)
+def _run(
+    world: World,
+    state: ServerState,
+    folder: RunFolder,
+    listener: "_Heard",
+    sessions: Sessions,
+    changes: Sequence[Difference] = (),
+    change_files: Callable[[], None] = lambda: None,
+) -> Run:
+    """Rounds and closing. What changes is recorded before `change_files` makes it so."""
     config = world.config
-    for sentence in world.notices:
-        listener.notice(sentence)
+    for sentence in (*world.notices, _tell_templates(config), sessions.other_versions()):
+        if sentence:
+            listener.notice(sentence)
+    assert folder.fingerprint is not None
+    sessions.begin(config, folder.fingerprint, _parts_used(config))
+    sessions.add(state.rounds_done, changes, listener.told)
+    change_files()
+    if state.rounds_done == 0 or changes:
+        state = folder.save(state)
     listener.started(state.rounds_done, config.rounds, world.context.names)
     stop = StopRule(config.stop.target_loss, config.stop.virtual_time_s, config.stop.energy_j)
     diverged: DivergedError | None = None
@@ -222,36 +217,45 @@ def _run(world: World, state: ServerState, folder: RunFolder, listener: Listener
         state = newest_checkpoint(folder.checkpoints, folder.records_length())[0].state
     finally:
         world.context.backend.close()
-    close_run(world, state, folder, diverged)
+        sessions.tell(listener.told)
+    close_run(world, state, folder, [*world.result_notices, *sessions.changes()], diverged)
     return Run(folder.path)
+
+
+def _tell_templates(config: ExperimentConfig) -> str:
+    """What is not written, and what going on needs for it; nothing for nothing."""
+    names = sorted({template for template, _ in config._templates.values()})
+    if not names:
+        return ""
+    return (
+        f"Not written into the run folder, and read from the environment by whatever goes on with "
+        f"it: {', '.join(names)}."
+    )
+
+
+def _parts_used(config: ExperimentConfig) -> list[dict[str, Any]]:
+    """User-defined parts and where they came from, for environment.json."""
+    used = []
+    for part in user_parts(config):
+        root = part_folders.root_of(part.name)
+        if root is not None:
+            part_folders.remember(root)
+        used.append(
+            {
+                "part": part.field,
+                "name": part.name,
+                "folder": None if root is None else str(root),
+                "file": None if part.file is None else str(part.file),
+                "digest": part.digest,
+            }
+        )
+    return used
 
 
 def _create(folder: RunFolder, world: World) -> None:
     """The experiment comes first: from then on a killed run can be resumed."""
     make_folder("--out", folder.path)
     write_text_atomic(folder.experiment, resolved_yaml(resolved(world)))
-
-
-def _note_environment(folder: RunFolder, world: World) -> None:
-    """What the run began with, unless it was killed before that was written."""
-    path = folder.path / "environment.json"
-    if path.exists():
-        return
-    write_json_atomic(
-        path,
-        {
-            "airtune": __version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "seed": world.config.seed,
-            "engine": world.config.engine,
-            "threads": world.config.threads,
-            "device": world.config.device,
-            "channel": channel_source(world.config.cell),
-            "packages": {name: version(name) for name in REPORTED_PACKAGES},
-            "command": sys.argv[1:],
-        },
-    )
 
 
 def resolved(world: World) -> ExperimentConfig:

@@ -2,13 +2,12 @@
 
 import difflib
 import importlib
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 from airtune.errors import InputError
+from airtune.experiment.part_folders import refuse_run_folder, where_it_was
 from airtune.foreign import foreign_code
 
 _MEND = "mend it, or leave it out"
@@ -72,6 +71,7 @@ def _import_class(name: str, known: Mapping[str, object], field: str) -> Any:
         raise unknown_name(field, name, [*known, "an import path module:Class"])
     if not module_name or not attribute or module_name.startswith("."):
         raise InputError(field, name, "of the form package.module:Class")
+    refuse_run_folder(field, name)
     with foreign_code(f"{field} {name}, while its module was imported,", _MEND):
         try:
             module = importlib.import_module(module_name)
@@ -79,15 +79,7 @@ def _import_class(name: str, known: Mapping[str, object], field: str) -> Any:
             # The module itself, or a package of its path; one that it imports is its own fault.
             if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
                 raise
-            raise InputError(
-                field, name, "importable", f"{error}; run where the module is, or set PYTHONPATH"
-            ) from None
+            raise InputError(field, name, "importable", f"{error}; {where_it_was(name)}") from None
         if not hasattr(module, attribute):
             raise InputError(field, name, f"a class in {module_name}", "check the class name")
         return getattr(module, attribute)
-
-
-def make_importable(folder: Path) -> None:
-    """Let modules beside an experiment file be imported, after everything installed."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))

@@ -5,26 +5,40 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from airtune.config import ExperimentConfig, check
-from airtune.errors import InputError
+from airtune.config import ExperimentConfig, check, check_filled
+from airtune.config_text import read_resolved
+from airtune.errors import AirtuneError, InputError
+from airtune.experiment import part_folders
 from airtune.experiment.answers import continue_prompt, most_tokens, samples, score
+from airtune.experiment.differences import refuse_other_model
+from airtune.experiment.environment import Sessions
 from airtune.experiment.trained import write_trained
 from airtune.experiment.world import World, build_world
-from airtune.federated.checkpoint import ServerState, newest_checkpoint
+from airtune.federated.checkpoint import (
+    Checkpoint,
+    ServerState,
+    list_checkpoints,
+    newest_checkpoint,
+    read_mark,
+)
 from airtune.federated.record import RunFolder
-from airtune.files import filled_whole, read_text, read_yaml_mapping, refuse_half_characters
+from airtune.files import filled_whole, read_text, refuse_half_characters
 
 
 class Run:
     """The folder of a run. Cheap to open; the model is loaded when something needs it."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, *, accept_changes: bool = False) -> None:
         self.folder = RunFolder(Path(folder))
+        self._accept_changes = accept_changes
 
     @classmethod
-    def open(cls, folder: Path | str) -> "Run":
-        """Open a run folder; InputError if it is none."""
-        run = cls(Path(folder))
+    def open(cls, folder: Path | str, *, accept_changes: bool = False) -> "Run":
+        """Open a run folder; InputError if it is none.
+
+        With `accept_changes` it is read although its model or test set are others now.
+        """
+        run = cls(Path(folder), accept_changes=accept_changes)
         if not run.folder.experiment.is_file():
             raise InputError(
                 "RUN_DIR", str(folder), "the folder of a run", "it has no experiment.yaml"
@@ -32,19 +46,31 @@ class Run:
         return run
 
     @cached_property
+    def values(self) -> dict[str, Any]:
+        """The resolved experiment as its file has it, `${NAME}` included."""
+        return read_resolved(self.folder.experiment)[0]
+
+    @cached_property
     def config(self) -> ExperimentConfig:
-        """The resolved experiment."""
-        keys = read_yaml_mapping(self.folder.experiment, "RUN_DIR")
-        if isinstance(keys.get("cell"), dict):
-            # Before there was this key, walking clients started uniform in area.
-            keys["cell"] = {"walk_start": "uniform", **keys["cell"]}
-        # A run from before there was this key was made on the processor, and goes on there.
-        return check(ExperimentConfig, {"device": "cpu", **keys})
+        """The resolved experiment. InputError names variables of the environment that it needs."""
+        values, found = read_resolved(self.folder.experiment)
+        # Before format 2 what came from the environment was written in clear.
+        return check(ExperimentConfig, values) if found == 1 else check_filled(values)
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """Every round, as in `rounds.jsonl`."""
-        return self.folder.read_records()
+        """Every round, as in `rounds.jsonl`. Raises AirtuneError for a damaged file."""
+        records = self.folder.read_records()
+        for path in list_checkpoints(self.folder.checkpoints):
+            mark = read_mark(path)
+            if mark is not None and mark.length <= self.folder.records_length():
+                if not mark.holds(self.folder.records):
+                    raise AirtuneError(
+                        f"{self.folder.records} is damaged (it is not what {path.name} counts on): "
+                        "restore it from a copy, or run the experiment again in a new folder."
+                    )
+                break
+        return records
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -54,7 +80,19 @@ class Run:
             raise InputError(
                 "RUN_DIR", str(self.folder.path), "the folder of a finished run", "resume it first"
             )
-        return dict(json.loads(read_text(path, "RUN_DIR")))
+        try:
+            return dict(json.loads(read_text(path, "RUN_DIR")))
+        except (ValueError, TypeError):
+            raise AirtuneError(
+                f"{path} is damaged: `airtune resume` makes it again from the rounds."
+            ) from None
+
+    @property
+    def notices(self) -> list[str]:
+        """What a reader should know: rows dropped or cut, changes on the way, and what was said
+        whenever the run began or went on."""
+        said = self.summary.get("notices", [])
+        return list(dict.fromkeys([*said, *Sessions.read(self.folder.path).notices()]))
 
     def to_frame(self, clients: bool = False) -> Any:
         """A pandas DataFrame: a row a round or, with `clients`, a row per round and client."""
@@ -73,15 +111,27 @@ class Run:
         )
 
     @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The newest whole checkpoint; what clients carry is not verified."""
+        return newest_checkpoint(
+            self.folder.checkpoints, self.folder.records_length(), verify_carried=False
+        )[0]
+
+    @property
     def state(self) -> ServerState:
-        """The newest whole checkpoint."""
-        checkpoint, _ = newest_checkpoint(self.folder.checkpoints, self.folder.records_length())
-        return checkpoint.state
+        """The state of the newest whole checkpoint."""
+        return self.checkpoint.state
 
     @cached_property
     def world(self) -> World:
-        """The experiment, loaded again."""
-        return build_world(self.config, resolved=True)
+        """The experiment, loaded again. Raises AirtuneError where its model or test set is another
+        now, unless that was accepted as the run was opened."""
+        known = self.checkpoint.fingerprint
+        part_folders.of_run(self.folder.path, Sessions.read(self.folder.path).parts)
+        world = build_world(self.config, resolved=True)
+        if not self._accept_changes:
+            refuse_other_model(self.folder.path, known, world)
+        return world
 
     def evaluate(self) -> dict[str, Any]:
         """Test loss, perplexity and scores of the base and of the tuned model."""

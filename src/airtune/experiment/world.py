@@ -78,13 +78,18 @@ class World:
     @property
     def notices(self) -> list[str]:
         """Sentences that the user should read before the run."""
+        return [*self.result_notices, self.engine_notice]
+
+    @property
+    def result_notices(self) -> list[str]:
+        """Those of them that belong to the result, the same on every machine."""
         said = [*replaced_notice(self.config), *self.shards.notices, *self.planner_notices]
         if self.config.charge_as:
             said.append(
                 f"Time, bits, energy and memory are charged as if {self.config.charge_as} were "
                 f"trained; the learning is that of {self.config.model}."
             )
-        return [*said, self.engine_notice]
+        return said
 
     def evaluate(self, adapter: Mapping[str, Tensor]) -> Evaluation:
         """Test loss of an adapter."""

@@ -7,7 +7,8 @@ many clients are registered.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, final
@@ -15,7 +16,7 @@ from typing import NamedTuple, final
 from torch import Tensor
 
 from airtune.errors import AirtuneError
-from airtune.files import write_bytes_atomic
+from airtune.files import make_place, write_bytes_atomic
 
 KEPT = 2
 
@@ -39,8 +40,7 @@ class CarriedStates(Mapping[int, Mapping[str, Tensor]]):
     def __getitem__(self, client: int) -> Mapping[str, Tensor]:
         if client in self.fresh:
             return self.fresh[client]
-        return _read(state_path(self.folder, client, self.index[client].rounds_done),
-                     self.index[client].digest)  # fmt: skip
+        return _read(self.path(client), self.index[client].digest)
 
     def __iter__(self) -> Iterator[int]:
         return iter(sorted({**self.index, **self.fresh}))
@@ -59,18 +59,38 @@ class CarriedStates(Mapping[int, Mapping[str, Tensor]]):
         for client, tensors in sorted(self.fresh.items()):
             content = save({name: tensor.contiguous() for name, tensor in tensors.items()})
             path = state_path(folder, client, rounds_done)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_place(path.parent)
             write_bytes_atomic(path, content)
             saved[client] = Saved(rounds_done, hashlib.sha256(content).hexdigest())
         return CarriedStates(folder, {**self.index, **saved})
 
-    def missing(self) -> Path | None:
-        """A file that ought to be there and is not."""
-        for client, saved in self.index.items():
-            path = state_path(self.folder, client, saved.rounds_done)
-            if not path.is_file():
-                return path
-        return None
+    def path(self, client: int) -> Path:
+        """The file of a client whose state is on disk."""
+        return state_path(self.folder, client, self.index[client].rounds_done)
+
+    def unusable(self) -> dict[int, str]:
+        """Clients whose files are missing or damaged, each with a word for it."""
+        with ThreadPoolExecutor() as pool:
+            # Reading and hashing leave Python's lock, so that threads do it side by side.
+            wrong = list(pool.map(self._wrong, self.index))
+        return {client: word for client, word in zip(self.index, wrong, strict=True) if word}
+
+    def without(self, clients: Iterable[int]) -> "CarriedStates":
+        """The same with nothing of these clients, which then begin anew."""
+        gone = set(clients)
+        kept = {client: saved for client, saved in self.index.items() if client not in gone}
+        return CarriedStates(self.folder, kept, self.fresh)
+
+    def _wrong(self, client: int) -> str:
+        path = self.path(client)
+        if not path.is_file():
+            return "is missing"
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
+        return "" if digest == self.index[client].digest else "is damaged"
 
 
 def with_fresh(
@@ -106,8 +126,8 @@ def _read(path: Path, digest: str) -> Mapping[str, Tensor]:
         raise AirtuneError(f"{path} cannot be read ({error.strerror}).") from None
     if hashlib.sha256(content).hexdigest() != digest:
         raise AirtuneError(
-            f"{path} is damaged (its digest does not match): remove the newest checkpoint to go "
-            "back one round, and run `airtune resume`."
+            f"{path} is damaged (its digest does not match): run `airtune resume`, which goes back "
+            "one round where that helps."
         )
     tensors: dict[str, Tensor] = load(content)
     return tensors

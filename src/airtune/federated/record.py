@@ -1,20 +1,29 @@
 """What a run leaves behind: records a byte-identical rerun makes again, and timings it does not.
 
 `rounds.jsonl` holds one JSON object a round and nothing of the real world: no wall-clock seconds,
-no paths. Real seconds live in `timing.jsonl`.
+no paths. Real seconds live in `timing.jsonl`. Each line names its format.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
 from airtune.errors import AirtuneError
-from airtune.federated.checkpoint import Checkpoint, ServerState, write_checkpoint
+from airtune.federated.checkpoint import (
+    Checkpoint,
+    ServerState,
+    check_format,
+    write_checkpoint,
+)
+from airtune.federated.fingerprint import Fingerprint
 from airtune.files import write_bytes_atomic
+
+RECORDS_FORMAT = 2
+"""Format 1 is the same without the key `format`."""
 
 
 def record_line(record: Mapping[str, Any]) -> bytes:
@@ -25,9 +34,10 @@ def record_line(record: Mapping[str, Any]) -> bytes:
 @final
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run."""
+    """The folder of one run. `fingerprint` goes into the checkpoints that are saved."""
 
     path: Path
+    fingerprint: Fingerprint | None = None
 
     @property
     def records(self) -> Path:
@@ -74,7 +84,7 @@ class RunFolder:
 
     def append_record(self, record: Mapping[str, Any]) -> None:
         """Add one round; on a full disk the file is cut back to whole lines."""
-        self._append(self.records, record_line(record))
+        self._append(self.records, record_line({"format": RECORDS_FORMAT, **record}))
 
     def append_timing(self, timing: Mapping[str, Any]) -> None:
         """Add one round's real seconds."""
@@ -96,10 +106,31 @@ class RunFolder:
 
     def save(self, state: ServerState) -> ServerState:
         """Checkpoint a state, after its record is on disk; what clients carry leaves memory."""
-        return write_checkpoint(self.checkpoints, Checkpoint(state, self.records_length()))
+        marked = replace(state, records=state.records.extended(self.records))
+        checkpoint = Checkpoint(marked, marked.records.length, self.fingerprint)
+        return write_checkpoint(self.checkpoints, checkpoint)
 
-    def read_records(self) -> list[dict[str, Any]]:
-        """Every finished round."""
+    def read_records(self, length: int | None = None) -> list[dict[str, Any]]:
+        """Every finished round of the first `length` bytes, or of all; a last line that was cut off
+        in writing is none.
+
+        Raises AirtuneError, naming the line, for one that is damaged or of a later format.
+        """
         if not self.records.exists():
             return []
-        return [json.loads(line) for line in self.records.read_bytes().splitlines()]
+        lines = self.records.read_bytes()[:length].split(b"\n")[:-1]
+        return [self._record(number, line) for number, line in enumerate(lines, start=1)]
+
+    def _record(self, number: int, line: bytes) -> dict[str, Any]:
+        place = f"{self.records}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or record.get("round") != number:
+            raise AirtuneError(
+                f"{place} is damaged: restore the file from a copy, or run the experiment again in "
+                "a new folder."
+            )
+        check_format(record.pop("format", 1), RECORDS_FORMAT, place)
+        return record

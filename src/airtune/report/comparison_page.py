@@ -117,7 +117,8 @@ def render_comparison(view: ComparisonView) -> str:
     )
     return html.page(
         view.title,
-        f"{html.note(view.note)}{html.sentences(view.sentences)}{_table(view)}{sections}"
+        f"{html.note(view.note)}{html.sentences(view.sentences)}"
+        f"{html.notices(view.measured.get('notices', ()))}{_table(view)}{sections}"
         f"{html.section('Every run', _pages(view))}",
     )
 

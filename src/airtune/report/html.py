@@ -77,6 +77,11 @@ def sentences(told: Sequence[str]) -> str:
     return f'<ul class="said">{"".join(f"<li>{escape(text)}</li>" for text in told)}</ul>'
 
 
+def notices(told: Sequence[str]) -> str:
+    """What a reader of the result should know beside it; nothing for nothing."""
+    return section("Notices", sentences(told)) if told else ""
+
+
 def note(text: str) -> str:
     """A sentence that must not be overlooked; nothing for no text."""
     return f'<p class="note">{escape(text)}</p>' if text else ""

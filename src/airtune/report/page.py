@@ -43,7 +43,8 @@ def render(view: RunView) -> str:
     return html.page(
         f"airtune: {summary['method']} on {summary['model']}",
         f"{html.note(charged_as(summary['charge_as'], summary['model']))}"
-        f"{html.sentences(run_sentences(view))}{sections}{_sample(summary['sample'])}"
+        f"{html.sentences(run_sentences(view))}"
+        f"{html.notices(summary.get('notices', ()))}{sections}{_sample(summary['sample'])}"
         f"<details><summary>The experiment</summary><pre>{escape(view.experiment_yaml)}</pre>"
         "</details>",
     )

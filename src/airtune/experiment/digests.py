@@ -1,0 +1,279 @@
+"""What a run rests on, as digests and values: made when it begins, compared when it goes on."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from airtune.config import ExperimentConfig, Part
+from airtune.config_text import flat, plain_values
+from airtune.data.batches import Batch
+from airtune.data.encoding import Encoded
+from airtune.data.partition import Partition
+from airtune.experiment.calibration import calibration_batches
+from airtune.experiment.world import World
+from airtune.federated.fingerprint import DIGEST_BYTES, Fingerprint
+from airtune.workload.config_source import read_config
+
+RESULTLESS = (
+    "engine", "workers", "backend", "ray_address", "device", "threads", "stop.", "format",
+    "data.score_rows", "soft_tsfa.rank_search", "jcpba.budget_search",
+)  # fmt: skip
+"""Keys that change no round, up to rounding; a trailing dot stands for a section."""
+NAMING = (
+    "model", "charge_as", "data.train", "data.test", "data.chat_template", "adapter.start",
+    "clients.device_file", "cell.trace", "cell.replay", "jcpba.calibration", "sflllm.rounds_table",
+)  # fmt: skip
+"""Keys that say where something lies; what lies there has a digest."""
+WEIGHTS, TOKENIZER, TEST = "the base weights", "the tokenizer or its chat template", "the test data"
+MODEL_CONFIG, CHARGED = "the model's config", "the config of charge_as"
+_TOKENS_AT_ONCE = 1 << 20
+_NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version")
+
+
+def fingerprint(world: World) -> Fingerprint:
+    """What the rounds of this world rest on; to be asked before anything is trained."""
+    return Fingerprint(
+        result_keys(world.config),
+        _contents(world),
+        shard_digests(world.shards.train, world.shards.parts),
+    )
+
+
+def result_keys(config: ExperimentConfig) -> dict[str, Any]:
+    """Every key that changes a round, by dotted name, with its value; templates stay templates.
+
+    The number of rounds is one where the learning rate follows it.
+    """
+    values = _with_digests(plain_values(config), config)
+    methods = {name for name in values if name == config.method}
+    sections = {
+        name
+        for name, entry in type(config).model_fields.items()
+        if str(entry.description).startswith("options of ")
+    }
+    for other in sections - methods:
+        del values[other]
+    if config.training.schedule == "constant":
+        del values["rounds"]
+    return {
+        key: value
+        for key, value in flat(values)
+        if not any(_under(key, name) for name in (*RESULTLESS, *NAMING))
+    }
+
+
+def _with_digests(values: dict[str, Any], config: ExperimentConfig) -> dict[str, Any]:
+    """Templates with a digest of what the environment makes of them, but for options of parts,
+    which may be secret and short."""
+    for place, (template, filled) in config._templates.items():
+        holder: Any = values
+        with suppress(KeyError, IndexError, TypeError):
+            for key in place[:-1]:
+                holder = holder[key]
+            if holder[place[-1]] == template and type(config).model_fields[
+                str(place[0])
+            ].annotation != (Part | None):
+                holder[place[-1]] = f"{template} (digest {digest(filled)[:8]})"
+    return values
+
+
+def _under(key: str, name: str) -> bool:
+    return key == name or key.startswith(name if name.endswith(".") else f"{name}.")
+
+
+def shard_digests(rows: Encoded, parts: Partition) -> NDArray[np.uint8]:
+    """SHA-256 of each client's rows, in the order in which it holds them [client, byte], cut short.
+
+    Of three digests: of the lengths of rows and prompts, of the tokens, and of which are labels.
+    """
+    digests = np.zeros((len(parts.sizes), DIGEST_BYTES), np.uint8)
+    lengths = rows.length
+    for client in range(len(digests)):
+        own = np.asarray(parts[client])
+        shape, tokens, labels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+        shape.update(lengths[own].astype("<i8").tobytes())
+        shape.update(rows.prompt_length[own].astype("<i8").tobytes())
+        for places in _places(rows.starts, own, lengths):
+            tokens.update(rows.token_ids[places].astype("<i4").tobytes())
+            labels.update(rows.label[places].tobytes())
+        whole = hashlib.sha256(shape.digest() + tokens.digest() + labels.digest())
+        digests[client] = np.frombuffer(whole.digest()[:DIGEST_BYTES], np.uint8)
+    return digests
+
+
+def _places(
+    starts: NDArray[np.int64], own: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> Iterator[NDArray[np.int64]]:
+    """Where the tokens of some rows lie, row after row, about so many at a time."""
+    ends = np.cumsum(lengths[own])
+    first = 0
+    while first < len(own):
+        before = ends[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + _TOKENS_AT_ONCE)))
+        part = own[first:last]
+        # Token i of the part lies at its row's start plus its place in the row.
+        row_began = np.cumsum(lengths[part]) - lengths[part]
+        shift = np.repeat(starts[part] - row_began, lengths[part])
+        yield np.arange(len(shift)) + shift
+        first = last
+
+
+def _contents(world: World) -> dict[str, str]:
+    config, test = world.config, world.shards.test
+    found = {
+        WEIGHTS: weights_digest(world.base.model),
+        TOKENIZER: tokenizer_digest(world.base.tokenizer),
+        TEST: digest([test.token_ids, test.starts, test.prompt_length, test.label]),
+        MODEL_CONFIG: config_digest(config.model),
+    }
+    if config.charge_as:
+        found[CHARGED] = config_digest(config.charge_as)
+    for device in {device.name: device for device in world.devices}.values():
+        found[f"the device profile {device.name}"] = digest(
+            [device.training_flop_rate, device.memory_bytes, device.computing_power_w,
+             device.tx_power_dbm]
+        )  # fmt: skip
+    for key, path in _files(config):
+        found[f"{key}, the file {path.name},"] = _file_digest(path)
+    if config.method == "jcpba" and config.jcpba.importance == "activations":
+        found["the data of jcpba.calibration"] = _batches_digest(calibration_batches(config))
+    for part in user_parts(config):
+        found[f"the source of {part.field} {part.name}"] = part.digest
+    return found
+
+
+def _files(config: ExperimentConfig) -> Iterator[tuple[str, Path]]:
+    for key, value in (("cell.trace", config.cell.trace), ("cell.replay", config.cell.replay)):
+        for name in [value] if isinstance(value, str) else value or []:
+            yield key, Path(name).expanduser()
+    if config.method == "ffa_lora" and config.adapter.start:
+        # Its frozen factor is read again by every process.
+        yield "adapter.start", Path(config.adapter.start) / "adapter_model.safetensors"
+
+
+def weights_digest(model: Any) -> str:
+    """SHA-256 of frozen weights and buffers, without a LoRA adapter on them; a tied one once."""
+    seen: set[tuple[int, int]] = set()
+    named = []
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tensor.nbytes)
+        if ".lora_" not in name and place not in seen:
+            seen.add(place)
+            named.append((name.replace(".base_layer.", "."), tensor))
+    with ThreadPoolExecutor() as pool:
+        # Hashing leaves Python's lock, so that threads do it side by side.
+        digests = list(pool.map(lambda entry: _tensor_digest(entry[1]), named))
+    return digest([[name for name, _ in named], digests])
+
+
+def _tensor_digest(tensor: torch.Tensor) -> str:
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(data.data).hexdigest()
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Vocabulary, special tokens, chat template; how texts are cut shows in the data's digests."""
+    special = {key: str(value) for key, value in sorted(tokenizer.special_tokens_map.items())}
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    return digest([vocabulary, special, getattr(tokenizer, "chat_template", None)])
+
+
+def config_digest(name: str) -> str:
+    """A model's config file, without what says where it came from."""
+    config = read_config(name)
+    return digest({key: config[key] for key in sorted(config) if key not in _NOT_OF_THE_MODEL})
+
+
+def _batches_digest(batches: Iterable[Batch]) -> str:
+    return digest([array for batch in batches for array in vars(batch).values()])
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of plain values and arrays, in hexadecimal, cut short."""
+    total = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        if isinstance(part, torch.Tensor):
+            part = part.numpy()
+        if isinstance(part, np.ndarray):
+            total.update(f"{part.dtype}{part.shape}".encode())
+            total.update(part.tobytes())
+        elif isinstance(part, list | tuple):
+            total.update(f"list {len(part)}".encode())
+            for entry in part:
+                add(entry)
+        else:
+            total.update(json.dumps(part, sort_keys=True, default=str).encode())
+
+    add(value)
+    return total.hexdigest()[: 2 * DIGEST_BYTES]
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[: 2 * DIGEST_BYTES]
+
+
+@dataclass(frozen=True)
+class UserPart:
+    """A part by import path: its key, its name, the file of its source, and a digest of the source
+    with that of the modules beside it which it uses; `no source` where none can be read."""
+
+    field: str
+    name: str
+    file: Path | None
+    digest: str
+
+
+def user_parts(config: ExperimentConfig) -> list[UserPart]:
+    """Parts of the experiment that are named by import path, once they are imported."""
+    found = []
+    for field, entry in type(config).model_fields.items():
+        if entry.annotation != Part | None:
+            continue
+        spec = getattr(config, field)
+        name = spec.get("use") if isinstance(spec, Mapping) else spec
+        if isinstance(name, str) and ":" in name:
+            found.append(_user_part(field, name))
+    return found
+
+
+def _user_part(field: str, name: str) -> UserPart:
+    sources = _sources(sys.modules.get(name.partition(":")[0]))
+    if not sources:
+        return UserPart(field, name, None, "no source")
+    return UserPart(field, name, sources[0], digest([_file_digest(path) for path in sources]))
+
+
+def _sources(module: ModuleType | None) -> list[Path]:
+    """A module's file, then those of modules from the same folder that it reaches by its names."""
+    files: dict[Path, None] = {}
+    waiting = [module] if module is not None else []
+    while waiting:
+        file = getattr(waiting[0], "__file__", None)
+        here, path = waiting.pop(0), Path(file) if file else None
+        if path is None or path in files or path.suffix != ".py" or not path.is_file():
+            continue
+        root = next(iter(files), path).parent
+        inside = path.is_relative_to(root) and "site-packages" not in path.relative_to(root).parts
+        if not inside or here.__name__.partition(".")[0] == "airtune":
+            continue
+        files[path] = None
+        for value in vars(here).values():
+            owner = getattr(value, "__module__", None)
+            inner = value if isinstance(value, ModuleType) else sys.modules.get(str(owner))
+            if inner is not None and inner is not here:
+                waiting.append(inner)
+    first = list(files)[:1]
+    return first + sorted(path for path in files if path not in first)
