@@ -244,7 +244,8 @@ def own_devices(folder: Path) -> str:
 
 def test_own_cuts_are_faster_where_devices_differ(tmp_path: Path) -> None:
     changes = (own_devices(tmp_path), "clients.devices=[fast, slow, fast]",
-               "sflllm.server_flop_rate=4e8", "cell.bandwidth_hz=30e6")  # fmt: skip
+               "sflllm.server_flop_rate=4e8", "sflllm.unusual_values=[server_flop_rate]",
+               "cell.bandwidth_hz=30e6")  # fmt: skip
     common = Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "common")
     own = Experiment.load(
         None, settings("rounds=1", "sflllm.split_points=own", *changes)
@@ -262,7 +263,8 @@ def test_own_cuts_are_faster_where_devices_differ(tmp_path: Path) -> None:
 def test_own_cuts_against_all_combinations(tmp_path: Path) -> None:
     """The search against brute force over every client's cut."""
     changes = (own_devices(tmp_path), "clients.devices=[fast, slow, fast]",
-               "sflllm.server_flop_rate=4e8", "cell.bandwidth_hz=30e6",
+               "sflllm.server_flop_rate=4e8", "sflllm.unusual_values=[server_flop_rate]",
+               "cell.bandwidth_hz=30e6",
                "sflllm.split_points=own")  # fmt: skip
     world = world_of(*changes)
     views: list[Any] = []

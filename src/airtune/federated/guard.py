@@ -54,12 +54,16 @@ def check_plan(plan: object) -> None:
         raise TypeError(f"it answered a {type(plan).__name__} in the place of a Plan")
 
 
-def check_tensors(answer: Any, like: Mapping[str, Any]) -> None:
-    """ValueError, inside `asked`, for an adapter with other names or shapes than it must have."""
-    if not isinstance(answer, Mapping) or set(answer) != set(like):
+def check_tensors(answer: Any, like: Mapping[str, Any], part: bool = False) -> None:
+    """ValueError, inside `asked`, for an adapter with other names or shapes than it must have.
+
+    `part`: some of the tensors suffice, as the half that a client of a split model holds.
+    """
+    known = isinstance(answer, Mapping) and set(answer) <= set(like)
+    if not known or not (part or len(answer) == len(like)):
         raise ValueError("its answer does not have the names of the adapter's tensors")
-    for name, value in like.items():
-        shape = tuple(getattr(value, "shape", value))
+    for name in answer:
+        shape = tuple(getattr(like[name], "shape", like[name]))
         if tuple(answer[name].shape) != shape:
             raise ValueError(f"{name} has the shape {tuple(answer[name].shape)}, not {shape}")
 
