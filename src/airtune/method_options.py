@@ -107,7 +107,7 @@ class SflllmSection(Section):
         return self
 
 
-_ALL_CLIENTS = UsualRange(-50.0, 90.0, "it is read in dBm: 30 for 1 W")
+_ALL_CLIENTS = UsualRange(-50.0, 90.0, "it is read in dBm: 30 for 1 W", decibels=True)
 SERVER_UNITS = {
     "server_flop_rate": SERVER_FLOP_RATE,
     "server_power_w": UsualRange(1.0, 1e7, "it is read in watts", or_zero=True),

@@ -14,17 +14,25 @@ from airtune.errors import InputError
 class UsualRange:
     """From `low` to `high`, both included, and `or_zero` where 0 switches something off.
 
-    `hint` says in which unit the value is read, with an example.
+    `hint` says in which unit the value is read, with an example. A value that is meant may be a
+    billion times less or more, or 300 dB of a quantity in `decibels`: the arithmetic holds there.
     """
 
     low: float
     high: float
     hint: str
     or_zero: bool = False
+    decibels: bool = False
 
     def holds(self, value: float) -> bool:
         """Whether the value is usual."""
         return self.low <= value <= self.high or (self.or_zero and value == 0)
+
+    def within_reach(self, value: float) -> bool:
+        """Whether a value that is meant can be computed with."""
+        if self.decibels:
+            return self.low - 300.0 <= value <= self.high + 300.0
+        return self.low * 1e-9 <= value <= self.high * 1e9 or self.holds(value)
 
     @property
     def words(self) -> str:
@@ -51,6 +59,8 @@ def refuse_unusual(
         where: the name of the list that holds `meant`, such as `cell.unusual_values`.
     """
     key = field.split(" ")[0].rpartition(".")[2]
+    if key in meant and not usual.within_reach(value):
+        raise InputError(field, value, "a billion times (or 300 dB) off its usual range at most")
     if not usual.holds(value) and key not in meant:
         remedy = f"{usual.hint}; if you mean it, list {key} in {where}"
         raise InputError(field, value, usual.words, remedy)

@@ -68,6 +68,14 @@ def test_measure_refuses_a_figure_before_it_measures(
     assert result.exception.field == option.removeprefix("--").replace("-", "_")
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e9"])
+def test_measure_ends(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(timing, "measure_training")
+    result = _run("measure", "--seconds", seconds)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, InputError | SystemExit)
+
+
 def test_list_as_json_is_the_data_file() -> None:
     listed = json.loads(_run("list", "--json").stdout)
     assert listed == {name: device.mapping() for name, device in load_devices().items()}

@@ -25,6 +25,7 @@ REFUSED = [
     ("min_distance_m", 5.0, {}),
     ("speed_m_s", -1.0, {}),
     ("round_interval_s", 0.0, {}),
+    ("round_interval_s", 1e6, {"radius_m": 100.0}),
     ("path_loss", "umx", {}),
     ("path_loss", ["umi"], {}),
     ("fading", "nakagami", {}),
@@ -103,6 +104,16 @@ def test_a_slip_of_units_is_refused_unless_it_is_meant(
         assert getattr(meant, name) == value
     with pytest.raises(InputError):
         CellSettings(**{name: value, **others, "unusual_values": ["rician_k_db"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("bandwidth_hz", 1e-194), ("radius_m", 1e300), ("tx_power_dbm", -1e6),
+     ("log_distance_intercept_db", -1e300)],
+)  # fmt: skip
+def test_what_cannot_be_computed_with_is_refused_even_when_meant(name: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"^cell\.{name} is .*a billion times"):
+        CellSettings(path_loss="log_distance", unusual_values=name, **{name: value})  # type: ignore[arg-type]
 
 
 def test_a_low_carrier_may_be_meant() -> None:

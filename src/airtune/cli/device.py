@@ -91,12 +91,15 @@ def measure(
     ] = None,
     tx_power_dbm: Annotated[float, typer.Option(help="Most that its modem radiates [dBm].")] = 23.0,
     dtype: Annotated[str, typer.Option(help="Type of the base model: fp32, fp16, bf16.")] = "fp32",
-    seconds: Annotated[float, typer.Option(min=0.0, help="How long to time.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0.0, max=3600.0, help="How long to time.")] = 5.0,
     json: Json = False,
 ) -> None:
     """Time LoRA training on this machine and write a profile for `clients.devices`."""
     from airtune.cost.device import check_figure
+    from airtune.errors import InputError
 
+    if seconds != seconds:
+        raise InputError("--seconds", seconds, "a number from 0 to 3600")
     check_figure("tx_power_dbm", tx_power_dbm)
     if computing_power_w is not None:
         check_figure("computing_power_w", computing_power_w)

@@ -32,7 +32,7 @@ _MOST_POWER_W = {"phone": 50.0, "board": 200.0, "laptop": 400.0, "desktop": 2e3}
 _USUAL = {
     "training_flop_rate": UsualRange(1e7, 1e17, "it is read in FLOP/s: 4e10 for 40 GFLOP/s"),
     "memory_bytes": UsualRange(16e6, 10e12, "it is read in bytes: 8e9 for 8 GB"),
-    "tx_power_dbm": UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W"),
+    "tx_power_dbm": UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W", decibels=True),
 }
 
 

@@ -24,6 +24,8 @@ TRACE_UNITS = {
 """Units of measured throughput in bit/s; a capital B is a byte."""
 
 _BAND = UsualRange(1e3, 100e9, "it is read in hertz: 20e6 for 20 MHz")
+_MOST_RADII = 1000
+"""Way between two rounds: each leg of it is drawn, about one a radius."""
 _BASE_STATION_HEIGHT_M = {"umi": 10.0, "uma": 25.0, "rma": 35.0}
 _HIGHEST_CARRIER_HZ = {"umi": 100e9, "uma": 100e9, "rma": 30e9}
 
@@ -98,12 +100,15 @@ class CellSettings:
     log_distance_intercept_db: float = _number(
         CELLULAR_INTERCEPT_DB, "path loss at 1 km of log_distance, dB",
         usual=UsualRange(
-            60.0, 250.0, "it is the loss at 1 km; add 3 x log_distance_slope_db to one at 1 m"
+            60.0, 250.0, "it is the loss at 1 km; add 3 x log_distance_slope_db to one at 1 m",
+            decibels=True,
         ),
     )  # fmt: skip
     log_distance_slope_db: float = _number(
         CELLULAR_SLOPE_DB, "path loss per decade of distance of log_distance, dB", least=0,
-        usual=UsualRange(10.0, 100.0, "it is 10 times the path loss exponent", or_zero=True),
+        usual=UsualRange(
+            10.0, 100.0, "it is 10 times the path loss exponent", or_zero=True, decibels=True
+        ),
     )  # fmt: skip
     shadowing_db: float | None = _number(
         None, "standard deviation of log-normal shadowing, dB; empty: the path loss model's own "
@@ -125,11 +130,11 @@ class CellSettings:
 
     tx_power_dbm: float = _number(
         23.0, "transmit power of a client, dBm", most=60,
-        usual=UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W"),
+        usual=UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W", decibels=True),
     )  # fmt: skip
     bs_tx_power_dbm: float = _number(
         33.0, "transmit power of the base station over the whole band, dBm", most=80,
-        usual=UsualRange(-20.0, 70.0, "it is read in dBm: 46 for 40 W"),
+        usual=UsualRange(-20.0, 70.0, "it is read in dBm: 46 for 40 W", decibels=True),
     )  # fmt: skip
     antenna_gain_dbi: float = _number(0.0, "antenna gain of a client, dBi", least=-40, most=60)
     bs_antenna_gain_dbi: float = _number(
@@ -147,7 +152,7 @@ class CellSettings:
         THERMAL_NOISE_PSD_DBM_HZ, "thermal noise density, dBm/Hz", least=-250, most=0,
         usual=UsualRange(
             -190.0, -130.0, "it is a density in dBm/Hz, -174 at room temperature; not dBW/Hz, and "
-            "not the noise of a whole band"
+            "not the noise of a whole band", decibels=True,
         ),
     )  # fmt: skip
     noise_figure_db: float = _number(
@@ -255,6 +260,13 @@ class CellSettings:
             raise InputError(
                 "cell.min_distance_m", self.min_distance_m, f"at most radius_m, {self.radius_m:g}"
             )
+        if self.speed_m_s * self.round_interval_s > _MOST_RADII * self.radius_m:
+            most = _MOST_RADII * self.radius_m / self.speed_m_s
+            raise InputError(
+                "cell.round_interval_s", self.round_interval_s,
+                f"at most {most:g}, in which a client walks {_MOST_RADII} radii",
+                "places are independent from round to round long before",
+            )  # fmt: skip
         # log_distance knows no carrier.
         if self.path_loss != "log_distance" and self.bandwidth_hz > 2 * self.carrier_hz:
             allowed = f"at most twice carrier_hz, {2 * self.carrier_hz:g}: a band is above 0 Hz"
