@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from airtune import Experiment
+from airtune.config import read_config
+from airtune.experiment.world import build_world
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.record import RunFolder
 from tests.cli.conftest import quick
@@ -146,3 +148,16 @@ def test_a_recording_with_silent_clients(airtune: Call, tmp_path: Path, method: 
     code, _, error = airtune("resume", "run", "--rounds", "+1")
     assert code == 2
     assert "a recording that holds every round from 0 to 3" in error
+
+
+def test_what_is_settled_before_round_1_skips_idle_rounds(tmp_path: Path) -> None:
+    """TSFA's target comes from rounds with a signal, however late they are."""
+    idle = " ".join(["0"] * 12)
+    changes = ("method=soft_tsfa", "clients.count=1")
+    worlds = [
+        build_world(read_config(None, settings(*traces(tmp_path, rows), *changes)))
+        for rows in ("30 20 30 20", f"{idle} 30 20 30 20")
+    ]
+    targets = [world.config.soft_tsfa.latency_target_s for world in worlds]
+    assert targets[0] is not None
+    assert targets[1] == pytest.approx(targets[0], rel=0.5)

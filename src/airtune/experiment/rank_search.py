@@ -10,6 +10,7 @@ plan needs.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from airtune.config import ExperimentConfig
 from airtune.errors import InputError
 from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
 from airtune.experiment.world import World, build_world
+from airtune.federated.idle import first_views
 from airtune.federated.method import Exchange, PlanningView
 from airtune.federated.round import planning_view
 from airtune.methods.tsfa_planner import TsfaPlanner
@@ -213,7 +215,7 @@ def _target(worlds: dict[int, World], config: ExperimentConfig) -> tuple[float, 
     nearest = min(worlds, key=lambda rank: (abs(rank - config.adapter.rank), rank))
     world = worlds[nearest]
     planner = _planner(world)
-    views = [planning_view(world.context, index) for index in range(ROUNDS)]
+    views = first_views(partial(planning_view, world.context), ROUNDS)
     state = planner.initial_state()
     latency = [planner.plan(view, state).predicted_latency_s for view in views]
     middle = int(np.argsort(latency)[len(latency) // 2])

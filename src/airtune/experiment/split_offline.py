@@ -9,6 +9,7 @@ costs `v log2(1/eta)` local steps and leaves `a / (1 - eta)` rounds.
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from airtune.errors import AirtuneError, InputError
 from airtune.experiment.rounds_table import read_rounds
 from airtune.experiment.work import TrainingWork
 from airtune.experiment.world import World, build_world, split_costs
+from airtune.federated.idle import first_views
 from airtune.federated.round import planning_view
 from airtune.methods.sflllm import SflllmPlanner
-from airtune.methods.split_problem import SplitProblem
+from airtune.methods.split_problem import SplitProblem, silent
 from airtune.problems.sflllm import SOLVERS, SflllmProblem
 from airtune.quantities import format_duration
 from airtune.seeds import integer_seed
@@ -156,7 +158,7 @@ def _planner(world: World) -> SflllmPlanner:
 
 
 def _problem(world: World, rank: int) -> SplitProblem:
-    """Round 1 without fading, at a rank that is perhaps not the attached adapter's."""
+    """The first round with a signal, without fading; the rank need not be the adapter's."""
     context = world.context
     adapter = replace(world.work.adapter, rank=rank)
     adapter.adaptation(world.architecture)
@@ -170,5 +172,6 @@ def _problem(world: World, rank: int) -> SplitProblem:
         split=split_costs(context.method.split, work),
     )
     channel = _unfaded(context.channel, len(context.names))
-    view = planning_view(replace(context, charges=charges, rank=rank, channel=channel), 0)
-    return SplitProblem(view, range(len(view.cohort)))
+    seen = replace(context, charges=charges, rank=rank, channel=channel)
+    (view,) = first_views(partial(planning_view, seen), 1)
+    return SplitProblem(view, np.flatnonzero(~silent(view)).tolist())

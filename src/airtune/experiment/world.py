@@ -38,6 +38,7 @@ from airtune.federated.round import planning_view
 from airtune.federated.split_costs import SplitCosts, SplitSystem
 from airtune.federated.worker_host import WorkerHost
 from airtune.federated.workers import Workers
+from airtune.foreign import foreign_code
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState, load_state, read_adapter
@@ -113,7 +114,9 @@ class World:
         adapter = read_adapter(Path(start)) if start else dict(self.untrained)
         # Loading checks names and shapes of a warm start before anything is written.
         load_state(self.model, adapter)
-        return ServerState(adapter, planner=self.context.method.planner.initial_state())
+        planner = self.context.method.planner
+        with foreign_code(f"The planner {type(planner).__qualname__} before round 1"):
+            return ServerState(adapter, planner=planner.initial_state())
 
     def memory_bytes(self, plan: ClientPlan) -> int:
         """Peak memory of a client's training, at the longest row that it holds."""
@@ -179,7 +182,8 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
         "threads": threads, "engine": engine.name, "workers": engine.workers,
         "device": engine.device,
     }  # fmt: skip
-    settled = method.planner.settled(partial(planning_view, context))
+    with foreign_code(f"The planner {type(method.planner).__qualname__} before round 1"):
+        settled = method.planner.settled(partial(planning_view, context))
     config = _with_options(config.model_copy(update=chosen), settled.options)
     context = replace(context, method=replace(method, planner=settled.planner))
     return World(

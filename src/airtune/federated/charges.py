@@ -10,6 +10,7 @@ from typing import Any, Protocol, final
 
 from airtune.cost.device import DeviceProfile
 from airtune.cost.latency import RoundLatency
+from airtune.federated.guard import asked
 from airtune.federated.split_costs import SplitCosts, SplitRoundCosts
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.update.codec import Codec, Shapes
@@ -112,11 +113,13 @@ class RoundCharges:
 
     def payload_bits(self, plan: ClientPlan) -> int:
         """Predicted uplink payload [bit]."""
-        return self.model.codec.payload_bits(self.model.shapes, plan)
+        with asked("codec", self.model.codec, self.round_index, plan.client):
+            return self.model.codec.payload_bits(self.model.shapes, plan)
 
     def downlink_bits(self, plan: ClientPlan) -> int:
         """Predicted broadcast [bit]."""
-        return self.model.downlink.payload_bits(self.model.shapes, plan)
+        with asked("downlink codec", self.model.downlink, self.round_index):
+            return self.model.downlink.payload_bits(self.model.shapes, plan)
 
     def charged_bits(self, plan: ClientPlan, payload: bytes) -> int:
         """Uplink bits to charge: those really encoded, unless another model is charged."""

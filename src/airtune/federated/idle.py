@@ -6,7 +6,7 @@ outage; else until the channel's next sample, `cell.round_interval_s` later, so 
 rounds add up to the time until a client can send again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from airtune.allocation.solve import Status
 from airtune.cost.latency import RoundLatency
+from airtune.errors import InputError
 from airtune.federated.charges import ChargedRound, RoundCharges
 from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.guard import asked
@@ -26,6 +27,7 @@ from airtune.wireless.channel import ChannelState
 NO_SIGNAL = "has no signal in this round"
 SILENT_CELL = "no client has a signal"
 NO_UPLINK = "has no uplink at its share of the band in this round"
+LOOKED_AT = 10_000
 _LEAST_BPS = 1e-9
 """Below this rate a single bit takes decades."""
 
@@ -39,6 +41,31 @@ def nobody_can_send(view: PlanningView) -> bool:
     """Whether no client of the cohort has a link, as far as the planner can know."""
     down = view.downlink_bps if len(view.downlink_bps) else np.full(len(view.cohort), np.inf)
     return bool(mute(view.uplink.limit_bps(), down).all())
+
+
+def first_views(view: Callable[[int], PlanningView], count: int) -> list[PlanningView]:
+    """The first `count` rounds in which anybody can send; fewer where a replayed channel ends.
+
+    A trace may begin with a long idle stretch, of which `LOOKED_AT` rounds are searched. Raises
+    InputError where there is no such round.
+    """
+    views: list[PlanningView] = []
+    for index in range(LOOKED_AT):
+        try:
+            seen = view(index)
+        except InputError:
+            if index == 0:
+                raise
+            break
+        if not nobody_can_send(seen):
+            views.append(seen)
+        if len(views) == count:
+            break
+    if not views:
+        raise InputError(
+            "cell", "without a client in reach in the first rounds", "able to carry an update"
+        )
+    return views
 
 
 def idle_plan(view: PlanningView, reason: str, message: str) -> Plan:

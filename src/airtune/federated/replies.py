@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from torch import Tensor
 
 from airtune.federated.backend import ClientReport, ClientTask
+from airtune.federated.guard import asked
 from airtune.update.codec import Codec, Shapes
 from airtune.update.error_feedback import add_lost, holds_residual
 
@@ -13,7 +14,10 @@ def reported(
     codec: Codec, tasks: Sequence[ClientTask], reports: Mapping[int, ClientReport], shapes: Shapes
 ) -> dict[int, list[float]]:
     """What these clients said beside their updates; the codec is bound to the round."""
-    said = {task.client: codec.reported(reports[task.client].payload, shapes) for task in tasks}
+    said = {}
+    for task in tasks:
+        with asked("codec", codec, task.round_index, task.client):
+            said[task.client] = codec.reported(reports[task.client].payload, shapes)
     return {client: numbers for client, numbers in said.items() if numbers is not None}
 
 
@@ -30,7 +34,8 @@ def carried_over(
         report = reports[task.client]
         carried = report.carried
         if task.client not in in_time and holds_residual(carried):
-            carried = add_lost(carried, codec.decode(report.payload, shapes, task.plan))
+            with asked("codec", codec, task.round_index, task.client):
+                carried = add_lost(carried, codec.decode(report.payload, shapes, task.plan))
         if carried:
             kept[task.client] = carried
     return kept

@@ -134,7 +134,8 @@ def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> li
     downlink, plan = context.method.downlink, start.plan
     if not plan.clients:
         return []
-    broadcast = downlink.encode(state.adapter, plan.broadcast)
+    with asked("downlink codec", downlink, state.rounds_done):
+        broadcast = downlink.encode(state.adapter, plan.broadcast)
     parties = [(entry, broadcast) for entry in plan.clients if entry.client not in start.silent]
     if parties and plan.main_server is not None:
         parties.append((plan.main_server, downlink.encode(state.adapter, plan.main_server)))

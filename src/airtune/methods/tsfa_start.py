@@ -17,14 +17,13 @@ from airtune.allocation.lyapunov import least_mean_latency_s
 from airtune.allocation.sparsity import exact
 from airtune.allocation.sparsity_problem import SparsityProblem
 from airtune.errors import InputError
-from airtune.federated.idle import nobody_can_send
+from airtune.federated.idle import first_views
 from airtune.federated.method import PlanningView, Settled
 from airtune.methods.tsfa_planner import TsfaPlanner
 from airtune.quantities import format_duration
 
 ROUNDS = 8
 """Channels looked at: those of as many first rounds in which a client can send."""
-LOOKED_AT = 10_000
 QUEUE_TARGETS = 2.0
 """The derived V lets the queue settle at so many targets: it fills within a few rounds, and the
 mean latency is off by at most its change over the number of rounds."""
@@ -40,7 +39,7 @@ def settle(planner: TsfaPlanner, view: Callable[[int], PlanningView]) -> Settled
     """
     if None not in (planner.latency_target_s, planner.v, planner.virtual_queue):
         return Settled(planner)
-    views = _first(view)
+    views = first_views(view, ROUNDS)
     target = planner.latency_target_s or _target_s(planner, views)
     trial = replace(planner, latency_target_s=target, v=1.0, virtual_queue=0.0)
     problems = _problems(trial, views)
@@ -60,31 +59,6 @@ def settle(planner: TsfaPlanner, view: Callable[[int], PlanningView]) -> Settled
         "mean."
     )
     return Settled(replace(planner, **options), options, (notice,) if least > target else ())
-
-
-def _first(view: Callable[[int], PlanningView]) -> list[PlanningView]:
-    """The first rounds in which anybody can send; fewer where a replayed channel ends.
-
-    A trace may begin with a long idle stretch, so `LOOKED_AT` rounds are searched at most.
-    """
-    views: list[PlanningView] = []
-    for index in range(LOOKED_AT):
-        try:
-            seen = view(index)
-        except InputError:
-            if index == 0:
-                raise
-            break
-        if not nobody_can_send(seen):
-            views.append(seen)
-        if len(views) == ROUNDS:
-            break
-    if not views:
-        raise InputError(
-            "cell", f"without a client in reach in the first {index + 1} rounds",
-            "able to carry an update", "set soft_tsfa.latency_target_s, v and virtual_queue",
-        )  # fmt: skip
-    return views
 
 
 def _target_s(planner: TsfaPlanner, views: Sequence[PlanningView]) -> float:
