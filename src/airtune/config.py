@@ -282,24 +282,27 @@ class ExperimentConfig(Section):
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def check(model: type[Checked], values: Mapping[str, Any]) -> Checked:
-    """Validate a mapping; the first mistake becomes one InputError."""
+def check(model: type[Checked], values: Mapping[str, Any], section: str = "") -> Checked:
+    """Validate a mapping; the first mistake becomes one InputError.
+
+    `section` is where the mapping stands in the file.
+    """
     try:
         plain = file_value(values)
         for key, value in plain.items():
             refuse_half_characters(value, str(key))
         return model.model_validate(plain)
     except ValidationError as error:
-        raise _first_mistake(error, model) from None
+        raise _first_mistake(error, model, section) from None
 
 
-def _first_mistake(error: ValidationError, model: type[BaseModel]) -> InputError:
+def _first_mistake(error: ValidationError, model: type[BaseModel], section: str) -> InputError:
     details = error.errors(include_url=False)
     # An unknown key is the likelier cause when a mistyped one also leaves another missing.
     unknown = ("extra_forbidden", "unexpected_keyword_argument")
     first = next((item for item in details if item["type"] in unknown), details[0])
     place = [str(part) for part in first["loc"] if not _is_type_tag(part)]
-    field = ".".join(place)
+    field = ".".join([section, *place] if section else place)
     if first["type"] in unknown:
         return unknown_key(field, place[-1], _known_keys(model, place[:-1]))
     # A file says null where Python says None.

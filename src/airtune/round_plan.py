@@ -4,10 +4,25 @@ A plan holds decisions only. Delays, energy and bits follow from it, the channel
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 MAIN_SERVER = -1
 """The number of the main server of a split model among the parties of a round."""
+
+
+class Decision(StrEnum):
+    """What a plan may decide beyond radio resources; the value names the field of `ClientPlan`.
+
+    A planner declares the decisions that it makes, the other parts those that they honour
+    (`federated.capabilities` compares them).
+    """
+
+    PRUNING = "pruning_rate"
+    SPARSITY = "sparsity"
+    KEPT_RANKS = "kept_ranks"
+    RANK = "rank"
+    SPLIT = "split_point"
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,17 @@ class ClientPlan:
     federated: SubchannelShare | None = None
     kept_ranks: tuple[int, ...] | None = None
     downlink_share: float | None = None
+
+    def decisions(self, rank: int) -> frozenset[Decision]:
+        """The decisions that differ from training and sending all of an adapter of this rank."""
+        made = {
+            Decision.PRUNING: self.pruning_rate != 0.0,
+            Decision.SPARSITY: self.sparsity != 0.0 and self.kept_ranks is None,
+            Decision.KEPT_RANKS: self.kept_ranks is not None,
+            Decision.RANK: self.rank != rank,
+            Decision.SPLIT: self.split_point is not None,
+        }
+        return frozenset(decision for decision, differs in made.items() if differs)
 
     def record(self) -> dict[str, Any]:
         """The decisions that differ from "everything kept", for `rounds.jsonl`."""

@@ -18,6 +18,7 @@ from airtune.tuning.tuner import FullTuner
 from airtune.update.aggregate import FactorMean
 from airtune.update.codec import DenseCodec
 from airtune.wireless.rate import FixedEfficiencyLinks
+from airtune.workload.step import Step
 
 SHAPES = {"x": (2,)}
 
@@ -51,6 +52,7 @@ class FakeChannel:
 @dataclass(frozen=True)
 class FakeDevice:
     name: str = "fake"
+    usable_memory_bytes: float = 1e9
     training_flop_rate: float = 10.0
     computing_power_w: float = 2.0
 
@@ -58,14 +60,36 @@ class FakeDevice:
 class FakeWork:
     """One FLOP a token; half of it can be pruned."""
 
-    def flops(self, rows: int, tokens: int, plan: Any) -> float:
-        return float(rows * tokens) * (1.0 - 0.5 * plan.pruning_rate)
+    def step_flops(
+        self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
+    ) -> float:
+        return float(step.positions) * (1.0 - 0.5 * pruning_rate)
 
-    def affine_flops(self, rows: int, tokens: int) -> tuple[float, float]:
-        return 0.5 * rows * tokens, 0.5 * rows * tokens
+    def step_bytes(
+        self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
+    ) -> int:
+        return step.positions
 
-    def affine_bits(self, dtype: str) -> tuple[float, float]:
-        return 640.0, 0.0
+    def affine_flops(self, step: Step) -> tuple[float, float]:
+        return 0.5 * step.positions, 0.5 * step.positions
+
+    def gram_flops(self) -> float:
+        return 0.0
+
+    def adapter_bytes(self) -> int:
+        return 8
+
+    def product_flops(self) -> float:
+        return 0.0
+
+    def scoring_flops(self, batches: Sequence[tuple[int, int, int]]) -> float:
+        return 0.0
+
+    def forward_bytes(self, rows: int, tokens: int) -> int:
+        return rows * tokens
+
+    def longest_step(self, client: int) -> Step:
+        return Step(1, 6)
 
     def realisable_rates(self) -> list[float]:
         return [0.0, 0.25, 0.5, 0.75]
@@ -87,7 +111,7 @@ class EqualPlanner(Planner):
         self.seen.append(view)
         share = view.bandwidth_hz / len(view.cohort)
         clients = tuple(view.full_plan(i, share) for i in range(len(view.cohort)))
-        return Plan(clients, 1.0, None, "feasible", "equal shares")
+        return Plan(clients, view.latency_s(clients), None, "feasible", "equal shares")
 
     def after_round(self, state: Any, record: Any) -> dict[str, Any]:
         return {"rounds": state["rounds"] + 1}
@@ -125,8 +149,9 @@ def make_context(
         "channel": FakeChannel(actual, estimate),
         "charges": Charges(
             devices=devices,
-            step_shapes=lambda client, round_index: [(1, 4), (1, 6)],
+            step_shapes=lambda client, round_index: [Step(1, 4), Step(1, 6)],
             work=FakeWork(),
+            tuner=FullTuner(),
             codec=codec,
             downlink=codec,
             shapes=SHAPES,

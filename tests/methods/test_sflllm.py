@@ -18,6 +18,8 @@ from airtune.methods.own_points import OwnPointSearch
 from airtune.methods.sflllm import RUN_SOLVERS, SflllmPlanner
 from airtune.methods.split_problem import SplitProblem
 from airtune.tuning.base_model import model_location
+from airtune.workload.step import Step
+from airtune.workload.transformer import workload
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 from tests.rounding import assert_same_sgd_step
@@ -107,7 +109,8 @@ def test_the_clock_is_the_formula(run: Any) -> None:
         first = last = 0.0
         for plan in start.plan.clients:
             shape = split.shapes(plan.client)[step]
-            whole = world.work.of(shape.rows, shape.width).parts
+            size = Step(shape.rows, shape.width, label_tokens=shape.label_tokens)
+            whole = workload(world.architecture, world.work.adapter, size).parts
             speed = world.devices[plan.client].training_flop_rate
             client = whole[: 1 + (plan.split_point or 0)]
             up = split.messages(plan.client)[step].uplink / rows[plan.client]["rate_bps"]

@@ -2,39 +2,37 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from airtune.config import ExperimentConfig, ServerSection
 from airtune.errors import InputError
 from airtune.experiment.assembly import assembled
-from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.devices import deal_devices
-from airtune.experiment.parts import make_part, unknown_name
-from airtune.experiment.split_composition import check_split, split_method
-from airtune.experiment.trained import check_trained
+from airtune.experiment.parts import Spec, check_part, make_part, unknown_name
+from airtune.experiment.shipped import Bench, shipped_parts
+from airtune.experiment.split_composition import split_method
+from airtune.experiment.trained import FULL, check_trained
+from airtune.federated.capabilities import check_parts, check_trains_any, part_name
 from airtune.federated.method import Method, Planner
 from airtune.methods.centralised import centralised
 from airtune.methods.fedlora import BandwidthPlanner, fedlora
 from airtune.methods.ffa_lora import ffa_lora
 from airtune.methods.hetlora import hetlora, ranks_by_speed
 from airtune.methods.jcpba import JcpbaPlanner, jcpba
-from airtune.methods.sflllm import SflllmPlanner
 from airtune.methods.soft_tsfa import SoftOptions, soft_layout, soft_tsfa
 from airtune.methods.tsfa_planner import TsfaPlanner
-from airtune.tuning.adapter import initial_state, read_adapter
-from airtune.tuning.tuner import FullTuner, Tuner
-from airtune.update.aggregate import Aggregator, FactorMean
-from airtune.update.codec import Codec, DenseCodec
-from airtune.update.overlap import OverlapMean
+from airtune.tuning.adapter import initial_state
+from airtune.tuning.cohort_tuner import CohortTuner
+from airtune.tuning.tuner import Tuner
+from airtune.update.aggregate import Aggregator
+from airtune.update.codec import Codec
 from airtune.update.server_step import ServerAdam, ServerMomentum, ServerOptimizer, TakeMerged
 
-Factory = Callable[[ExperimentConfig, Any], Method]
+Factory = Callable[[Bench], Method]
 
 
-def _soft_tsfa(config: ExperimentConfig, model: Any) -> Method:
-    section = config.soft_tsfa
+def _soft_tsfa(bench: Bench) -> Method:
+    config, section = bench.config, bench.config.soft_tsfa
     if config.charge_as and section.selection == "global":
         raise InputError(
             "soft_tsfa.selection", "global", "per-layer together with charge_as",
@@ -42,7 +40,7 @@ def _soft_tsfa(config: ExperimentConfig, model: Any) -> Method:
         )  # fmt: skip
     names = [field.name for field in fields(SoftOptions)]
     planner = TsfaPlanner(
-        soft_layout(model, section.selection),
+        soft_layout(bench.model, section.selection),
         "dense" if section.sparsifier == "dense" else section.solver,
         section.sparsity,
         section.latency_target_s,
@@ -52,62 +50,57 @@ def _soft_tsfa(config: ExperimentConfig, model: Any) -> Method:
         section.target_share,
     )
     options = SoftOptions(**{name: getattr(section, name) for name in names})
-    if section.orthogonalise == "svd" and config.server.optimizer != "none":
-        raise InputError(
-            "server.optimizer", config.server.optimizer, "none with soft_tsfa.orthogonalise: svd",
-            "its moments belong to factors that are replaced; set soft_tsfa.orthogonalise=none",
-        )  # fmt: skip
     return soft_tsfa(planner, options, config.seed)
 
 
-def _hetlora(config: ExperimentConfig, model: Any) -> Method:
-    section = config.hetlora
+def _fedlora(bench: Bench) -> Method:
+    section = bench.config.fedlora
+    planner = BandwidthPlanner(section.bandwidth, bench.config.seed)
+    return fedlora(planner, section.uplink_dtype, section.downlink_dtype)
+
+
+def _jcpba(bench: Bench) -> Method:
+    section = bench.config.jcpba
+    planner = JcpbaPlanner(section.solver, section.pruning_budget, section.pruning_rate_max)
+    return jcpba(planner, bench.slicer(), section.uplink_dtype, bench.config.seed)
+
+
+def _hetlora(bench: Bench) -> Method:
+    config, section = bench.config, bench.config.hetlora
     speeds = [device.training_flop_rate for device in deal_devices(config)]
     ranks = ranks_by_speed(speeds, section.rank_min, config.adapter.rank)
     planner = BandwidthPlanner(section.bandwidth, config.seed, ranks)
     return hetlora(planner, section.uplink_dtype, section.downlink_dtype)
 
 
-def _ffa_lora(config: ExperimentConfig, model: Any) -> Method:
-    section, start = config.ffa_lora, config.adapter.start
-    drawn = read_adapter(Path(start)) if start else initial_state(model, config.seed)
+def _ffa_lora(bench: Bench) -> Method:
+    config, section = bench.config, bench.config.ffa_lora
     planner = BandwidthPlanner(section.bandwidth, config.seed)
+    if config.adapter.start:
+        # No client can draw the A of a warm start itself, so it travels with every broadcast.
+        return ffa_lora(planner, None, section.uplink_dtype, section.downlink_dtype)
+    drawn = initial_state(bench.model, config.seed)
     return ffa_lora(planner, drawn, section.uplink_dtype, section.downlink_dtype)
 
 
 METHODS: dict[str, Factory] = {
-    "fedlora": lambda config, model: fedlora(
-        BandwidthPlanner(config.fedlora.bandwidth, config.seed),
-        config.fedlora.uplink_dtype,
-        config.fedlora.downlink_dtype,
-    ),
-    "jcpba": lambda config, model: jcpba(
-        model,
-        JcpbaPlanner(
-            config.jcpba.solver,
-            config.jcpba.pruning_budget,
-            config.jcpba.pruning_rate_max,
-            config.jcpba.uplink_dtype,
-        ),
-        config.jcpba.importance,
-        config.seed,
-        partial(calibration_batches, config),
-    ),
+    "fedlora": _fedlora,
+    "jcpba": _jcpba,
     "soft_tsfa": _soft_tsfa,
     "hetlora": _hetlora,
     "ffa_lora": _ffa_lora,
-    "centralised": lambda config, model: centralised(),
-    "sflllm": split_method,
+    "centralised": lambda bench: centralised(),
+    "sflllm": lambda bench: split_method(bench.config, bench.model),
 }
-"""Method name -> its composition, from the experiment and the adapted model."""
-PLANNERS: dict[str, type[Planner]] = {
-    "bandwidth": BandwidthPlanner,
-    "jcpba": JcpbaPlanner,
-    "sflllm": SflllmPlanner,
+"""Method name -> its composition on a bench."""
+
+BASES: dict[str, tuple[type, ...]] = {
+    "planner": (Planner,),
+    "tuner": (Tuner, CohortTuner),
+    "codec": (Codec,),
+    "aggregator": (Aggregator,),
 }
-TUNERS: dict[str, type[Tuner]] = {"full": FullTuner}
-CODECS: dict[str, type[Codec]] = {"dense": DenseCodec}
-AGGREGATORS: dict[str, type[Aggregator]] = {"factor-mean": FactorMean, "overlap-mean": OverlapMean}
+"""Kind of part -> what a user-defined one must subclass."""
 
 
 def check_names(config: ExperimentConfig) -> None:
@@ -115,14 +108,32 @@ def check_names(config: ExperimentConfig) -> None:
     if config.method not in METHODS:
         raise unknown_name("method", config.method, METHODS)
     check_trained(config)
-    _replacements(config)
+    for kind, spec in _replaced(config).items():
+        check_part(spec, shipped_parts()[kind], BASES[kind], kind)
 
 
 def compose_method(config: ExperimentConfig, model: Any) -> Method:
-    """The method by name, with the server's step and every part that the experiment replaces."""
-    made = METHODS[config.method](config, model)
-    method = assembled(replace(made, server=_server(config.server)), _replacements(config))
-    check_split(config, method)
+    """The method by name, with the server's step and every part that the experiment replaces.
+
+    Raises InputError for parts that do not fit together.
+    """
+    bench = Bench(config, model)
+    parts: dict[str, Any] = {
+        kind: make_part(spec, shipped_parts()[kind], BASES[kind], kind, bench)
+        for kind, spec in _replaced(config).items()
+    }
+    made = replace(METHODS[config.method](bench), server=_server(config.server))
+    method = assembled(made, parts)
+    check_parts(method, {kind: _spec_name(spec) for kind, spec in _replaced(config).items()})
+    if method.aggregator.refactors and config.server.optimizer != "none":
+        raise InputError(
+            "server.optimizer", config.server.optimizer,
+            f"none with aggregator {part_name(method.aggregator)}",
+            "its moments belong to factors that are replaced; set soft_tsfa.orthogonalise=none, or "
+            "choose another aggregator",
+        )  # fmt: skip
+    if config.adapter.kind == FULL:
+        check_trains_any(method, f"adapter.kind: {FULL}")
     return method
 
 
@@ -139,15 +150,11 @@ def _server(section: ServerSection) -> ServerOptimizer:
     return TakeMerged()
 
 
-def _replacements(config: ExperimentConfig) -> dict[str, Any]:
-    replaced: dict[str, Any] = {}
-    for name, known, base in (
-        ("planner", PLANNERS, Planner),
-        ("tuner", TUNERS, Tuner),
-        ("codec", CODECS, Codec),
-        ("aggregator", AGGREGATORS, Aggregator),
-    ):
-        spec = getattr(config, name)
-        if spec is not None:
-            replaced[name] = make_part(spec, known, base, name)
-    return replaced
+def _spec_name(spec: Spec) -> str:
+    return spec if isinstance(spec, str) else str(spec["use"])
+
+
+def _replaced(config: ExperimentConfig) -> dict[str, Any]:
+    """Kind of part -> what the experiment names in its place."""
+    specs = {kind: getattr(config, kind) for kind in BASES}
+    return {kind: spec for kind, spec in specs.items() if spec is not None}

@@ -1,4 +1,4 @@
-"""Named parts and parts of the user's own, by import path."""
+"""Named parts, and user-defined parts by import path."""
 
 import difflib
 import importlib
@@ -6,33 +6,46 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import Any
 
+from airtune.config import check
 from airtune.errors import InputError
 from airtune.experiment.part_folders import refuse_run_folder, where_it_was
+from airtune.experiment.shipped import Bench, Shipped
 from airtune.foreign import foreign_code
 
 _MEND = "mend it, or leave it out"
 
+Spec = str | Mapping[str, Any]
+"""A name, an import path `package.module:Class`, or a mapping of `use` and the part's options."""
+
 
 def make_part(
-    spec: str | Mapping[str, Any], known: Mapping[str, type], base: type, field: str
+    spec: Spec, known: Mapping[str, Shipped], bases: tuple[type, ...], field: str, bench: Bench
 ) -> Any:
-    """Build the part that an experiment names.
+    """Build the part that an experiment names, a shipped one on the bench."""
+    name, options = check_part(spec, known, bases, field)
+    if name in known:
+        return known[name].make(bench, options)
+    cls = _import_class(name, known, field)
+    with foreign_code(f"{field} {name}, while it was made with {_shown(options)},", _MEND):
+        return cls(**options)
 
-    `spec` is a name in `known`, an import path `package.module:Class`, or a mapping with `use`
-    (either of them) and the options that the class takes. The class must subclass `base`.
-    """
+
+def check_part(
+    spec: Spec, known: Mapping[str, Shipped], bases: tuple[type, ...], field: str
+) -> tuple[str, Any]:
+    """The name and the checked options of a part; a user-defined class must subclass a base."""
     options = dict(spec) if isinstance(spec, Mapping) else {"use": spec}
     name = options.pop("use", None)
     if not isinstance(name, str):
         raise InputError(field, str(dict(options)), "a name, or a mapping with the key 'use'")
-    cls = known[name] if name in known else _import_class(name, known, field)
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise InputError(
-            field, name, f"a subclass of {base.__module__}.{base.__name__}", "derive your class"
-        )
+    if name in known:
+        return name, check(known[name].options, options, field)
+    cls = _import_class(name, known, field)
+    if not (isinstance(cls, type) and issubclass(cls, bases)):
+        allowed = " or ".join(f"{base.__module__}.{base.__name__}" for base in bases)
+        raise InputError(field, name, f"a subclass of {allowed}", "derive your class")
     _check_options(cls, options, name, field)
-    with foreign_code(f"{field} {name}, while it was made with {_shown(options)},", _MEND):
-        return cls(**options)
+    return name, options
 
 
 def _check_options(

@@ -13,10 +13,10 @@ from airtune.data.partition import Partition, partition
 from airtune.data.sources import SourceOptions, TaskData, load_task_data
 from airtune.data.template import NO_INPUTS, TemplateInputs, reads_date, template_text
 from airtune.errors import InputError
-from airtune.federated.charges import StepShape
 from airtune.tuning.base_model import CPU
 from airtune.tuning.label_loss import TOKENS_AT_ONCE
 from airtune.update.cut import CutShape
+from airtune.workload.step import Step
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,15 @@ class Shards:
         steps = self.rows(client, round_index)[:most]
         return [make_batch(self.train, rows, self.pad_token) for rows in steps]
 
-    def step_shapes(self, client: int, round_index: int) -> list[StepShape]:
-        """Shapes of those batches, without making them."""
-        longest = self.train.length[self.rows(client, round_index)].max(axis=1)
-        return [(self.batch_size, int(tokens)) for tokens in longest]
+    def step_shapes(self, client: int, round_index: int) -> list[Step]:
+        """Sizes of those batches, without making them."""
+        rows = self.rows(client, round_index)
+        longest = self.train.length[rows].max(axis=1)
+        labels = self.train.label_tokens[rows].sum(axis=1)
+        return [
+            Step(self.batch_size, int(tokens), label_tokens=int(count))
+            for tokens, count in zip(longest, labels, strict=True)
+        ]
 
     @property
     def step_tokens(self) -> float:

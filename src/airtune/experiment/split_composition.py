@@ -8,7 +8,6 @@ from airtune.federated.method import Method
 from airtune.federated.split_costs import LinkSettings, SplitSystem
 from airtune.methods.sflllm import SflllmPlanner, sflllm
 from airtune.quantities import dbm_to_watts
-from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.update.cut import CutCodec
 from airtune.update.half_codec import Depth
 from airtune.workload.architecture import load_architecture
@@ -40,17 +39,6 @@ def split_method(config: ExperimentConfig, model: Any) -> Method:
         section.uplink_dtype,
         section.downlink_dtype,
     )
-
-
-def check_split(config: ExperimentConfig, method: Method) -> None:
-    """Refuse parts that cannot work together: a split needs a planner and a tuner made for it."""
-    for name, fits in (
-        ("planner", method.planner.splits == (method.split is not None)),
-        ("tuner", isinstance(method.tuner, CohortTuner) == (method.split is not None)),
-    ):
-        if not fits:
-            allowed = f"one that {'splits' if method.split else 'does not split'} the model"
-            raise InputError(name, getattr(config, name), f"{allowed}, for {config.method}")
 
 
 def _link(subchannels: int, total_power_dbm: float | None) -> LinkSettings:

@@ -1,62 +1,185 @@
 """The work of the charged model: FLOPs, bits and memory of each client's training."""
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from airtune.cost.device import DeviceProfile, refuse_small_memory
 from airtune.errors import InputError
 from airtune.experiment.shards import Shards
 from airtune.federated.method import Method
-from airtune.round_plan import ClientPlan
-from airtune.workload.adapter_shape import Trained
-from airtune.workload.affine import affine_flops, affine_update_bits, distinct_rates, rate_that_fits
+from airtune.round_plan import ClientPlan, Decision
+from airtune.tuning.tuner import Tuner
+from airtune.workload.adapter_shape import (
+    AdapterShape,
+    EveryParameter,
+    Trained,
+    adapter_parameters,
+    adapter_tensors,
+)
+from airtune.workload.affine import affine_flops, distinct_rates, rate_that_fits
 from airtune.workload.architecture import Architecture
+from airtune.workload.block import Linear, Role
+from airtune.workload.pruning import attention_units, prunes_groups
 from airtune.workload.split import SplitFlops
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, Workload, split_workload, workload
 
+Key = tuple[int, int, float, int, bool]
+"""Rows, tokens, pruning rate, rank, whether A is frozen."""
+
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """The charged model's work in one optimiser step, remembered by its shape."""
+    """The charged model's work in one optimiser step, remembered by its shape.
+
+    LoRA needs logits at labels only; where every parameter is trained all are computed
+    (`tuning.label_loss`), and the steps are counted so.
+    """
 
     architecture: Architecture
     adapter: Trained
     precision: Precision
     shards: Shards
     devices: tuple[DeviceProfile, ...]
-    _known: dict[tuple[int, int, float, int], Workload] = field(default_factory=dict, repr=False)
+    _known: dict[Key, Workload] = field(default_factory=dict, repr=False)
+    _single: dict[Key, Workload] = field(default_factory=dict, repr=False)
+    _heads: dict[Key, tuple[float, float]] = field(default_factory=dict, repr=False)
     _points: dict[tuple[int, bool], list[int]] = field(default_factory=dict, repr=False)
-    _lines: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict, repr=False)
+    _lines: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
 
     def of(
-        self, rows: int, tokens: int, pruning_rate: float = 0.0, rank: int | None = None
+        self,
+        rows: int,
+        tokens: int,
+        pruning_rate: float = 0.0,
+        rank: int | None = None,
+        frozen_a: bool = False,
     ) -> Workload:
-        """Parameters, FLOPs and memory of a batch, at the adapter's rank or another."""
-        key = (rows, tokens, pruning_rate, rank or self.adapter.highest_rank)
+        """Parameters, FLOPs and memory of a batch with all its logits, at the adapter's rank or
+        another."""
+        key = (rows, tokens, pruning_rate, rank or self.adapter.highest_rank, frozen_a)
         if key not in self._known:
-            adapter = self.adapter.at_most(key[3])
-            self._known[key] = workload(
-                self.architecture, adapter, Step(rows, tokens), pruning_rate, self.precision
-            )
+            self._known[key] = self._workload(Step(rows, tokens), key)
         return self._known[key]
 
-    def flops(self, rows: int, tokens: int, plan: ClientPlan) -> float:
-        """Forward and backward operations [FLOP]."""
-        return float(self.of(rows, tokens, plan.pruning_rate, plan.rank).flops)
+    def step_flops(
+        self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
+    ) -> float:
+        """Forward and backward of one optimiser step [FLOP]."""
+        key = (
+            step.batch_size,
+            step.tokens,
+            pruning_rate,
+            rank or self.adapter.highest_rank,
+            frozen_a,
+        )
+        if key not in self._heads:
+            self._heads[key] = self._line_in_logits(key)
+        without, each = self._heads[key]
+        return without + each * self._logit_rows(step)
 
-    def affine_flops(self, rows: int, tokens: int) -> tuple[float, float]:
+    def _line_in_logits(self, key: Key) -> tuple[float, float]:
+        """FLOPs without any logits, and of each row of logits; the count is linear in them."""
+        whole = self.of(*key).flops
+        one = self._single_logit(*key).flops
+        positions = key[0] * key[1]
+        each = (whole - one) / (positions - 1) if positions > 1 else 0.0
+        return float(one) - each, each
+
+    def _single_logit(
+        self,
+        rows: int,
+        tokens: int,
+        pruning_rate: float = 0.0,
+        rank: int | None = None,
+        frozen_a: bool = False,
+    ) -> Workload:
+        key = (rows, tokens, pruning_rate, rank or self.adapter.highest_rank, frozen_a)
+        if key not in self._single:
+            self._single[key] = self._workload(Step(rows, tokens, label_tokens=1), key)
+        return self._single[key]
+
+    def _workload(self, step: Step, key: Key) -> Workload:
+        adapter = self.adapter
+        if isinstance(adapter, AdapterShape):
+            adapter = replace(adapter.at_most(key[3]), frozen_a=key[4])
+        return workload(self.architecture, adapter, step, key[2], self.precision)
+
+    def _logit_rows(self, step: Step) -> int:
+        whole = isinstance(self.adapter, EveryParameter)
+        return step.positions if whole else step.logit_rows
+
+    def step_bytes(
+        self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
+    ) -> int:
+        """Peak memory of one optimiser step, with all its logits."""
+        return self.of(step.batch_size, step.tokens, pruning_rate, rank, frozen_a).memory_bytes
+
+    def affine_flops(self, step: Step) -> tuple[float, float]:
         """`fixed` and `prunable` of a step: fixed + (1 - rate) prunable [FLOP]."""
-        key = (rows, tokens)
+        key = (step.batch_size, step.tokens)
         if key not in self._lines:
-            line = affine_flops(self.architecture, self.adapter, Step(rows, tokens))
-            self._lines[key] = (float(line.fixed), float(line.prunable))
-        return self._lines[key]
+            line = affine_flops(self.architecture, self.adapter, Step(*key))
+            self._lines[key] = float(line.prunable)
+        # The LM head is never pruned, so the logits belong to what is fixed.
+        prunable = self._lines[key]
+        return self.step_flops(step) - prunable, prunable
 
-    def affine_bits(self, dtype: str) -> tuple[float, float]:
-        """`fixed` and `prunable` of a dense update [bit]."""
-        line = affine_update_bits(self.architecture, self.adapter, dtype)
-        return float(line.fixed), float(line.prunable)
+    def gram_flops(self) -> float:
+        """Products of every factor's rank vectors with each other, `sum 2 r^2 (in + out)`."""
+        shapes = adapter_tensors(self.architecture, self.adapter).values()
+        return 2.0 * sum(min(shape) ** 2 * max(shape) for shape in shapes)
+
+    def adapter_bytes(self) -> int:
+        """One fp32 copy of what is trained."""
+        return 4 * adapter_parameters(self.architecture, self.adapter)
+
+    def product_flops(self) -> float:
+        """All products `B A` of the blocks, `sum 2 r in out`."""
+        return self._products(self.architecture.structure.linears)
+
+    def _products(self, linears: Sequence[Linear]) -> float:
+        adaptation, widths = self.adapter.adaptation(self.architecture), self.architecture.widths
+        return sum(
+            2.0 * adaptation.in_block(block).of(one) * one.input_width(widths)
+            * one.output_width(widths)
+            for block in range(self.architecture.block_count)
+            for one in linears
+        )  # fmt: skip
+
+    def scoring_flops(self, batches: Sequence[tuple[int, int, int]]) -> float:
+        """Activation-weighted scores from batches of (rows, tokens, real tokens).
+
+        Forward passes; covariances `2 u w^2` a real token and block for u attention units of w
+        inputs; `2 u w^2 h` a block for their product with the u w columns of the output matrix
+        (hidden width h); products B A of the two matrices that write into the residual stream.
+        """
+        widths, blocks = self.architecture.widths, self.architecture.block_count
+        layout = attention_units(widths) * (1 if prunes_groups(widths) else widths.kv_heads)
+        square = 2.0 * widths.query**2 / layout
+        forward = sum(self._forward(rows, tokens).forward_flops for rows, tokens, _ in batches)
+        real = sum(tokens for _, _, tokens in batches)
+        writers = [
+            linear
+            for linear in self.architecture.structure.linears
+            if linear.role in (Role.OUTPUT, Role.DOWN)
+        ]
+        covariance = blocks * square * (real + widths.hidden)
+        return forward + covariance + self._products(writers)
+
+    def _forward(self, rows: int, tokens: int) -> Workload:
+        return workload(
+            self.architecture, self.adapter, Step(rows, tokens, logit_positions=1), 0.0,
+            self.precision,
+        )  # fmt: skip
+
+    def forward_bytes(self, rows: int, tokens: int) -> int:
+        """Weights, the adapter, and the activations of one block: a forward pass keeps no more."""
+        widths = self.architecture.widths
+        numbers = 4 * widths.hidden + 3 * max(widths.neurons, widths.query)
+        held = self._forward(rows, tokens).parameters + rows * tokens * numbers
+        return held * self.precision.dtype_bytes + self.adapter_bytes()
 
     def realisable_rates(self) -> list[float]:
         """Pruning rates at which one more unit goes, ascending from 0."""
@@ -67,14 +190,11 @@ class TrainingWork:
         longest = int(self.shards.train.length[self.shards.parts[client]].max())
         return Step(self.shards.batch_size, longest)
 
-    def memory_bytes(self, client: int) -> int:
-        """Peak memory of that batch on the whole model."""
-        step = self.longest_step(client)
-        return self.of(step.batch_size, step.tokens).memory_bytes
-
-    def split_flops(self, rows: int, tokens: int, split_point: int) -> SplitFlops:
+    def split_flops(self, step: Step, split_point: int) -> SplitFlops:
         """Operations on both sides of the cut."""
-        return SplitFlops.of(self.of(rows, tokens), split_point)
+        whole = SplitFlops.of(self.of(step.batch_size, step.tokens), split_point)
+        one = SplitFlops.of(self._single_logit(step.batch_size, step.tokens), split_point)
+        return whole.with_logits(one, step)
 
     def split_memory_bytes(self, client: int, split_point: int, keeps_labels: bool) -> int:
         """Peak memory of the client half, with the LM head and the loss where labels stay."""
@@ -111,12 +231,11 @@ class TrainingWork:
         Raises InputError, naming the client, where not even the highest rate fits.
         """
         usable = self.devices[client].usable_memory_bytes
-        if self.memory_bytes(client) <= usable:
+        step = self.longest_step(client)
+        if self.step_bytes(step) <= usable:
             return 0.0
         try:
-            return rate_that_fits(
-                self.architecture, self.adapter, self.longest_step(client), usable, self.precision
-            )
+            return rate_that_fits(self.architecture, self.adapter, step, usable, self.precision)
         except InputError as error:
             raise InputError(
                 f"memory of client {client}", f"{usable:.3g} bytes usable", error.allowed,
@@ -124,11 +243,18 @@ class TrainingWork:
             ) from None  # fmt: skip
 
     def refuse_small_memory(self, method: Method) -> None:
-        """Raise InputError for the first client whose device cannot hold its training."""
+        """Raise InputError for the first client whose device cannot hold the least that the
+        planner may ask of it; what it does ask is checked with every plan."""
+        decides, tuner = method.planner.decides, method.tuner
+        highest = self.adapter.highest_rank
+        rank = min(1, highest) if Decision.RANK in decides else highest
         for client, device in enumerate(self.devices):
             if method.split is not None:
                 self.split_points(client, method.split.labels_at == "client")
-            elif method.planner.prunes:
-                self.least_rate(client)
-            else:
-                refuse_small_memory(f"client {client}", device, self.memory_bytes(client))
+                continue
+            assert isinstance(tuner, Tuner), "only a split model trains its cohort together"
+            plan = ClientPlan(client, 0.0, 0.0, rank)
+            if Decision.PRUNING in decides:
+                plan = replace(plan, pruning_rate=self.least_rate(client))
+            needed = tuner.memory_bytes(plan, self.longest_step(client), self)
+            refuse_small_memory(f"client {client}", device, needed)

@@ -122,7 +122,7 @@ class World:
         """Peak memory of a client's training, at the longest row that it holds."""
         split = self.context.method.split
         if split is None or plan.split_point is None:
-            return self.work.memory_bytes(plan.client)
+            return self.context.charges.in_round(0).memory_bytes(plan)
         keeps_labels = split.labels_at == "client"
         return self.work.split_memory_bytes(plan.client, plan.split_point, keeps_labels)
 
@@ -164,6 +164,7 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
         devices=devices,
         step_shapes=shards.step_shapes,
         work=work,
+        tuner=method.tuner,
         codec=method.codec if other is None else method.codec.charged_as(other),
         downlink=method.downlink,
         shapes=side.shapes if other is None else adapter_tensors(charged, adapter),
@@ -193,9 +194,12 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
 
 
 def _with_options(config: ExperimentConfig, options: Mapping[str, Any]) -> ExperimentConfig:
-    """The experiment with what the planner derived, in its method's section."""
+    """The experiment with what the planner derived, in its method's section or its own."""
     if not options:
         return config
+    if config.planner is not None:
+        spec = config.planner if isinstance(config.planner, Mapping) else {"use": config.planner}
+        return config.model_copy(update={"planner": {**spec, **options}})
     section = getattr(config, config.method).model_copy(update=dict(options))
     return config.model_copy(update={config.method: section})
 

@@ -13,24 +13,19 @@ from airtune.cost.latency import RoundLatency
 from airtune.federated.guard import asked
 from airtune.federated.split_costs import SplitCosts, SplitRoundCosts
 from airtune.round_plan import MAIN_SERVER, ClientPlan
+from airtune.tuning.cohort_tuner import CohortTuner
+from airtune.tuning.tuner import ModelWork, Tuner
 from airtune.update.codec import Codec, Shapes
+from airtune.workload.step import Step
 
 IN_TIME, LATE, SILENT = "in_time", "late", "silent"
 
 
-class Work(Protocol):
-    """The charged model's work; `experiment.world.TrainingWork` counts it from a config."""
+class Work(ModelWork, Protocol):
+    """The charged model's work; `experiment.work.TrainingWork` counts it from a config."""
 
-    def flops(self, rows: int, tokens: int, plan: ClientPlan) -> float:
-        """One optimiser step as planned [FLOP]."""
-        ...
-
-    def affine_flops(self, rows: int, tokens: int) -> tuple[float, float]:
-        """`fixed` and `prunable` of one optimiser step [FLOP]."""
-        ...
-
-    def affine_bits(self, dtype: str) -> tuple[float, float]:
-        """`fixed` and `prunable` of a dense update [bit]."""
+    def longest_step(self, client: int) -> Step:
+        """The largest batch that the client may draw."""
         ...
 
     def realisable_rates(self) -> list[float]:
@@ -42,23 +37,21 @@ class Work(Protocol):
         ...
 
 
-StepShape = tuple[int, int]
-"""Rows and padded tokens of one optimiser step."""
-
-
 @final
 @dataclass(frozen=True)
 class Charges:
     """The cost model of an experiment; what `charge_as` changes, it changes here and only here.
 
-    `work` counts the optimiser steps of the charged model. `shapes` are the
+    It asks the parts that run: FLOPs and memory are the tuner's answer for a plan, bits the
+    codec's. `work` counts optimiser steps of the charged model for the tuner. `shapes` are the
     adapter's shapes of the charged model. `as_other_model` says that payloads, too, are charged
     as predicted for that model, not as encoded. `split` is there where the model is split.
     """
 
     devices: Sequence[DeviceProfile]
-    step_shapes: Callable[[int, int], Sequence[StepShape]]
+    step_shapes: Callable[[int, int], Sequence[Step]]
     work: Work
+    tuner: Tuner | CohortTuner
     codec: Codec
     downlink: Codec
     shapes: Shapes
@@ -77,11 +70,11 @@ class RoundCharges:
 
     model: Charges
     round_index: int
+    _steps_of: dict[int, Sequence[Step]] = field(default_factory=dict, repr=False)
 
     def compute_flops(self, plan: ClientPlan) -> float:
-        """All optimiser steps of the round [FLOP]."""
-        steps = self.model.step_shapes(plan.client, self.round_index)
-        return sum(self.model.work.flops(rows, tokens, plan) for rows, tokens in steps)
+        """All that the client computes in the round [FLOP]."""
+        return self._tuner.flops(plan, self._steps(plan), self.model.work)
 
     def compute_s(self, plan: ClientPlan) -> float:
         """FLOPs over the device's sustained training rate [s]."""
@@ -90,13 +83,33 @@ class RoundCharges:
     def affine_compute_s(self, plan: ClientPlan) -> tuple[float, float]:
         """`fixed` and `prunable` of the computing delay: fixed + (1 - rate) prunable [s]."""
         speed = self.model.devices[plan.client].training_flop_rate
-        steps = self.model.step_shapes(plan.client, self.round_index)
-        parts = [self.model.work.affine_flops(rows, tokens) for rows, tokens in steps]
-        return sum(fixed for fixed, _ in parts) / speed, sum(cut for _, cut in parts) / speed
+        fixed, prunable = self._tuner.affine_flops(plan, self._steps(plan), self.model.work)
+        return fixed / speed, prunable / speed
 
-    def affine_payload_bits(self, dtype: str) -> tuple[float, float]:
-        """`fixed` and `prunable` of a dense update [bit]."""
-        return self.model.work.affine_bits(dtype)
+    def affine_payload_bits(self, plan: ClientPlan) -> tuple[float, float]:
+        """`fixed` and `prunable` of the update: fixed + (1 - rate) prunable [bit]."""
+        return self.model.codec.affine_bits(self.model.shapes, plan)
+
+    def memory_bytes(self, plan: ClientPlan) -> int:
+        """Peak memory of the client's training, at the longest batch that it may draw."""
+        step = self.model.work.longest_step(plan.client)
+        return self._tuner.memory_bytes(plan, step, self.model.work)
+
+    def usable_memory_bytes(self, client: int) -> float:
+        """What the client's device has for training."""
+        return self.model.devices[client].usable_memory_bytes
+
+    @property
+    def _tuner(self) -> Tuner:
+        assert isinstance(self.model.tuner, Tuner), "a cohort that trains together is charged apart"
+        return self.model.tuner
+
+    def _steps(self, plan: ClientPlan) -> Sequence[Step]:
+        # Planning, checking and charging a round ask for the same steps.
+        if plan.client not in self._steps_of:
+            steps = self.model.step_shapes(plan.client, self.round_index)
+            self._steps_of[plan.client] = steps
+        return self._steps_of[plan.client]
 
     def realisable_rates(self) -> list[float]:
         """Pruning rates at which one more unit goes, ascending from 0."""

@@ -48,7 +48,7 @@ def asked(kind: str, part: object, round_index: int, client: int | None = None) 
         raise DivergedError(f"{_DIVERGED} {round_index + 1}{whom}: {error}") from error
 
 
-def check_plan(plan: object) -> None:
+def check_is_plan(plan: object) -> None:
     """TypeError for what is no plan, inside `asked`."""
     if not isinstance(plan, Plan):
         raise TypeError(f"it answered a {type(plan).__name__} in the place of a Plan")

@@ -12,14 +12,15 @@ four bases and is named by import path in the experiment file: `planner: my_pack
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from airtune.cost.latency import transfer_delay
 from airtune.federated.split_costs import SplitRoundCosts, SplitSystem
 from airtune.quantities import FloatArray
-from airtune.round_plan import ClientPlan, Plan
+from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.tuning.adapter import AdapterState, initial_state
 from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.tuner import Tuner
@@ -56,8 +57,16 @@ class CohortCosts(Protocol):
         """`fixed` and `prunable` of the computing delay, fixed + (1 - rate) prunable [s]."""
         ...
 
-    def affine_payload_bits(self, dtype: str) -> tuple[float, float]:
-        """`fixed` and `prunable` of a dense update [bit]."""
+    def affine_payload_bits(self, plan: ClientPlan) -> tuple[float, float]:
+        """`fixed` and `prunable` of the update, fixed + (1 - rate) prunable [bit]."""
+        ...
+
+    def memory_bytes(self, plan: ClientPlan) -> int:
+        """Peak memory of the client's training."""
+        ...
+
+    def usable_memory_bytes(self, client: int) -> float:
+        """What its device has for it."""
         ...
 
     def realisable_rates(self) -> list[float]:
@@ -91,6 +100,49 @@ class PlanningView:
     costs: CohortCosts
     downlink_bps: FloatArray = field(default_factory=lambda: np.zeros(0))
 
+    def broadcast_to(self, positions: Sequence[int]) -> float:
+        """Delay of the broadcast to these positions of the cohort alone, at their worst rate [s].
+
+        A client that is left out of the round does not slow it down. Without `downlink_bps`, that
+        of the whole cohort.
+        """
+        if not len(self.downlink_bps) or not len(positions):
+            return self.broadcast_s
+        rates = self.downlink_bps[np.asarray(positions, dtype=np.intp)]
+        bits = float(self.costs.downlink_bits(self.full_plan(int(positions[0]))))
+        slowest = rates[rates > 0].min() if (rates > 0).any() else 0.0
+        return float(transfer_delay(np.array(bits), np.array(slowest)))
+
+    def latency_s(self, clients: Sequence[ClientPlan]) -> float:
+        """The round's latency with these plans, on the channel as estimated [s].
+
+        What a plan has to predict; with a perfect estimate it is what the clock is charged.
+        """
+        places = np.searchsorted(self.cohort, [entry.client for entry in clients])
+        if self.costs.split is not None:
+            return self._split_latency_s(clients, places)
+        bands = np.array([entry.bandwidth_hz for entry in clients])
+        bits = np.array([float(self.costs.payload_bits(entry)) for entry in clients])
+        compute_s = np.array([self.costs.compute_s(entry) for entry in clients])
+        upload_s = transfer_delay(bits, self.uplink.select(places).rate(bands))
+        return float((self.broadcast_to(places.tolist()) + compute_s + upload_s).max())
+
+    def _split_latency_s(self, clients: Sequence[ClientPlan], places: NDArray[np.intp]) -> float:
+        split = self.costs.split
+        assert split is not None
+        rates = split.rates(
+            clients, self.uplink.select(places), self.tx_power_w[places], self.bandwidth_hz,
+            self.downlink_bps[places],
+        )  # fmt: skip
+        timeline = split.timeline(
+            clients,
+            rates,
+            [split.messages(entry.client) for entry in clients],
+            [self.costs.payload_bits(entry) for entry in clients],
+            self.costs.downlink_bits(max(clients, key=lambda entry: entry.split_point or 0)),
+        )
+        return float(timeline.finish_s.max())
+
     def full_plan(self, position: int, bandwidth_hz: float = 0.0) -> ClientPlan:
         """The plan of the client at this position of the cohort, with nothing removed."""
         return ClientPlan(
@@ -102,14 +154,12 @@ class PlanningView:
 
 
 class Planner(ABC):
-    """Decides a round before it happens.
+    """Decides a round before it happens."""
 
-    `prunes` says that it can slim a client to its memory, so a large model is no reason to refuse;
-    `splits` that clients hold only the first blocks.
-    """
-
-    prunes: ClassVar[bool] = False
-    splits: ClassVar[bool] = False
+    @property
+    def decides(self) -> frozenset[Decision]:
+        """What its plans may decide beyond radio resources; other parts must honour it."""
+        return frozenset()
 
     def settled(self, view: Callable[[int], PlanningView]) -> "Settled":
         """The planner with what it derives from the first rounds' channels; asked once.

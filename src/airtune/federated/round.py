@@ -12,18 +12,20 @@ from torch import Tensor
 
 from airtune.errors import InfeasibleError
 from airtune.federated.backend import ClientReport, ClientTask
+from airtune.federated.capabilities import check_decisions
 from airtune.federated.carried import with_fresh
-from airtune.federated.charges import ChargedRound
+from airtune.federated.charges import ChargedRound, RoundCharges
 from airtune.federated.charging import broadcast_delays, charge_round, downlink_rates
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import draw_cohort, draw_dropouts
 from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.feasibility import check_plan
 from airtune.federated.guard import (
     LESS,
     OTHER_FORMAT,
     asked,
     check_finite,
-    check_plan,
+    check_is_plan,
     check_record,
     check_reported,
     check_tensors,
@@ -56,11 +58,13 @@ class RoundOutcome:
     evaluation: Evaluation
 
 
-def planning_view(context: RoundContext, index: int) -> PlanningView:
+def planning_view(
+    context: RoundContext, index: int, charges: RoundCharges | None = None
+) -> PlanningView:
     """What a planner sees of a round: its cohort and costs, and the channel as estimated."""
     cohort = draw_cohort(context.cohort, len(context.names), context.seed, index)
     observation = context.channel.observe(index, cohort)
-    charges = context.charges.in_round(index)
+    charges = context.charges.in_round(index) if charges is None else charges
     bits = charges.downlink_bits(_whole_plan(context, int(cohort[0])))
     arrival_s = broadcast_delays(observation.estimate, cohort, bits, context.bandwidth_hz)
     return PlanningView(
@@ -84,14 +88,17 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
 
     The plan has no clients where none can send. Raises InfeasibleError as the planner does.
     """
-    view = planning_view(context, state.rounds_done)
+    charges = context.charges.in_round(state.rounds_done)
+    view = planning_view(context, state.rounds_done, charges)
     if nobody_can_send(view):
-        return _settled(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
+        return _settled(context, view, charges, idle_plan(view, NO_SIGNAL, SILENT_CELL))
     planner = context.method.planner
     with asked("planner", planner, view.round_index):
         plan = planner.plan(view, state.planner)
-        check_plan(plan)
-    return _settled(context, view, plan)
+        check_is_plan(plan)
+        check_decisions(context.method, plan, context.rank, view.round_index + 1)
+        check_plan(view, plan, context.method.split)
+    return _settled(context, view, charges, plan)
 
 
 def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
@@ -102,14 +109,16 @@ def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
     try:
         return start_round(context, state)
     except InfeasibleError as error:
-        view = planning_view(context, state.rounds_done)
-        return _settled(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
+        charges = context.charges.in_round(state.rounds_done)
+        view = planning_view(context, state.rounds_done, charges)
+        return _settled(context, view, charges, idle_plan(view, str(error).rstrip("."), str(error)))
 
 
-def _settled(context: RoundContext, view: PlanningView, plan: Plan) -> RoundStart:
+def _settled(
+    context: RoundContext, view: PlanningView, charges: RoundCharges, plan: Plan
+) -> RoundStart:
     """The plan on the true channel, without whom nothing would reach and nobody could wait for."""
     index = view.round_index
-    charges = context.charges.in_round(index)
     truth = context.channel.observe(index, view.cohort).truth
     if context.deadline_s is None and plan.clients:
         plan = without_unreachable(context, charges, truth, plan)
@@ -225,12 +234,13 @@ def _updates(
     updates = []
     for task in tasks:
         with asked("codec", codec, task.round_index, task.client):
-            change = codec.decode(reports[task.client].payload, context.shapes, task.plan)
+            payload, plan = reports[task.client].payload, task.plan
+            change = codec.decode(payload, context.shapes, plan)
             check_tensors(change, context.shapes, part=context.method.split is not None)
-            trained = codec.trained(task.plan)
+            trained, sent = codec.trained(plan), codec.sent(payload, context.shapes, plan)
         what = f"the update of {party(task.client)}, as it arrived in its number format,"
         check_finite(change, what, task.round_index, OTHER_FORMAT)
-        updates.append(Update(task.client, task.weight, change, trained))
+        updates.append(Update(task.client, task.weight, change, trained, sent))
     return updates
 
 

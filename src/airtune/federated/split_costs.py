@@ -25,6 +25,7 @@ from airtune.tuning.cut_link import StepBits
 from airtune.update.cut import CutCodec, CutShape
 from airtune.wireless.rate import Links, ShannonLinks
 from airtune.workload.split import SplitFlops
+from airtune.workload.step import Step
 
 DOWNLINKS = ("planned", "equal", "free")
 """Shares of band and power for gradients, so that all end together, or `equal` ones; `free`: no
@@ -85,7 +86,7 @@ class SplitSystem:
 class SplitWork(Protocol):
     """The charged model's work on both sides of the cut."""
 
-    def split_flops(self, rows: int, tokens: int, split_point: int) -> SplitFlops: ...
+    def split_flops(self, step: Step, split_point: int) -> SplitFlops: ...
     def split_points(self, client: int, keeps_labels: bool) -> list[int]: ...
 
 
@@ -151,7 +152,11 @@ class SplitRoundCosts:
     def flops(self, client: int, split_point: int) -> list[SplitFlops]:
         """The operations of each local step."""
         work = self.model.work
-        return [work.split_flops(s.rows, s.width, split_point) for s in self.shapes(client)]
+        steps = [
+            Step(shape.rows, shape.width, label_tokens=shape.label_tokens)
+            for shape in self.shapes(client)
+        ]
+        return [work.split_flops(step, split_point) for step in steps]
 
     def messages(self, client: int) -> list[StepBits]:
         """Each local step's messages, predicted from real tokens and labels."""

@@ -14,7 +14,7 @@ from airtune.allocation.solve import Status
 from airtune.errors import InfeasibleError, InputError
 from airtune.federated.method import Method, Planner, PlannerState, PlanningView
 from airtune.methods.reach import Reach
-from airtune.round_plan import ClientPlan, Plan
+from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.seeds import generator
 from airtune.tuning.tuner import FullTuner
 from airtune.update.aggregate import FactorMean
@@ -57,13 +57,17 @@ class BandwidthPlanner(Planner):
         if self.bandwidth not in known:
             raise InputError("planner.bandwidth", self.bandwidth, f"one of {', '.join(known)}")
 
+    @property
+    def decides(self) -> frozenset[Decision]:
+        return frozenset() if self.ranks is None else frozenset({Decision.RANK})
+
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         loads = [self._load(view, position) for position in range(len(view.cohort))]
         reach = Reach.of(view, loads)
         if not reach.kept:
             return reach.nobody()
         plans = [loads[position] for position in reach.kept]
-        fixed_s = view.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
+        fixed_s = reach.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
         bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
         solve = SOLVERS.get(self.bandwidth, minmax_bandwidth)
         solution = solve(reach.links, bits, fixed_s, view.bandwidth_hz, reach.names)

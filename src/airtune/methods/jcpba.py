@@ -7,31 +7,25 @@ whole adapter, since a client derives its slice from the base and the broadcast.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, cast, final
+from typing import cast, final
 
 import numpy as np
 import torch
 
 from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.pruning import PruningPlan, PruningProblem
-from airtune.allocation.solve import Solution
+from airtune.allocation.solve import OPTIMALITY, Solution, Status
 from airtune.errors import InfeasibleError, InputError
 from airtune.federated.method import Exchange, Method, Planner, PlannerState, PlanningView
 from airtune.methods.reach import Reach
 from airtune.problems.jcpba import SOLVERS
-from airtune.quantities import FloatArray
-from airtune.round_plan import ClientPlan, Plan
+from airtune.quantities import FloatArray, format_duration
+from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.theory.pruning_term import pruning_term
-from airtune.tuning.importance import (
-    ActivationImportance,
-    Importance,
-    RandomImportance,
-    WeightImportance,
-)
-from airtune.tuning.local import TokenBatch
+from airtune.tuning.importance import WeightImportance
 from airtune.tuning.prune import PrunedTuner, Slicer
 from airtune.tuning.slice import removed_share
 from airtune.update.aggregate import Update
@@ -45,31 +39,16 @@ _SLACK = 1e-9
 """A solver's k / units may come out a rounding below itself."""
 
 
-def jcpba(
-    model: Any,
-    planner: "JcpbaPlanner",
-    importance: str,
-    seed: int,
-    calibration: Callable[[], Sequence[TokenBatch]] = tuple,
-) -> Method:
-    """The composition: prune and divide the band, train slices, send slices, merge overlaps.
-
-    `calibration` makes the public batches that the importance `activations` looks at.
-    """
-    rules: dict[str, Callable[[], Importance]] = {
-        "weights": WeightImportance,
-        "activations": lambda: ActivationImportance(calibration()),
-        "random": lambda: RandomImportance(seed),
-    }
-    slicer = Slicer(model, rules[importance]())
+def jcpba(planner: "JcpbaPlanner", slicer: Slicer, uplink_dtype: str, seed: int) -> Method:
+    """The composition: prune and divide the band, train slices, send slices, merge overlaps."""
     return Method(
         "jcpba",
         planner,
         PrunedTuner(slicer),
-        SlicedCodec(slicer, planner.uplink_dtype, seed),
+        SlicedCodec(slicer, uplink_dtype, seed),
         OverlapMean(),
         DenseCodec(),
-        measure=partial(measure_pruning, slicer, Slicer(model, WeightImportance())),
+        measure=partial(measure_pruning, slicer, Slicer(slicer.model, WeightImportance())),
     )
 
 
@@ -118,18 +97,22 @@ class JcpbaPlanner(Planner):
 
     A rate is rounded DOWN to the next one at which a unit goes, which stays within the budget and
     above a memory floor; the band is then divided again for the slices' exact FLOPs and bits. The
-    bound is that of the continuous problem, so the gap includes what rounding costs.
+    bound is that of the continuous problem, whose lines of FLOPs and bits lie on or below those of
+    every slice: it holds for the plan that runs, and the gap includes what rounding costs. FLOPs
+    and bits are those of the tuner and the codec that run.
     """
 
-    prunes: ClassVar[bool] = True
     solver: str = "exact"
     pruning_budget: float = 0.3
     pruning_rate_max: float = 0.9
-    uplink_dtype: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
             raise InputError("jcpba.solver", self.solver, f"one of {', '.join(SOLVERS)}")
+
+    @property
+    def decides(self) -> frozenset[Decision]:
+        return frozenset({Decision.PRUNING})
 
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         reach = Reach.of(view)
@@ -148,7 +131,7 @@ class JcpbaPlanner(Planner):
     def _problem(self, view: PlanningView, reach: Reach) -> PruningProblem:
         plans = [view.full_plan(i) for i in reach.kept]
         computing = np.array([view.costs.affine_compute_s(plan) for plan in plans])
-        fixed_bits, prunable_bits = view.costs.affine_payload_bits(self.uplink_dtype)
+        bits = np.array([view.costs.affine_payload_bits(plan) for plan in plans])
         weight = view.weights[reach.kept]
         return PruningProblem(
             links=_concave(reach.links),
@@ -156,11 +139,11 @@ class JcpbaPlanner(Planner):
             pruning_budget=self.pruning_budget,
             pruning_rate_max=self.pruning_rate_max,
             weight=weight / weight.sum(),
-            fixed_delay_s=np.full(len(plans), view.broadcast_s),
+            fixed_delay_s=np.full(len(plans), reach.broadcast_s),
             fixed_compute_s=computing[:, 0],
             prunable_compute_s=computing[:, 1],
-            fixed_bits=np.full(len(plans), fixed_bits),
-            prunable_bits=np.full(len(plans), prunable_bits),
+            fixed_bits=bits[:, 0],
+            prunable_bits=bits[:, 1],
             pruning_rate_min=np.array([view.costs.least_rate(plan) for plan in plans]),
             names=reach.names,
         )
@@ -177,7 +160,7 @@ class JcpbaPlanner(Planner):
         slices: list[ClientPlan],
         solution: Solution[PruningPlan],
     ) -> Plan:
-        fixed_s = view.broadcast_s + np.array([view.costs.compute_s(plan) for plan in slices])
+        fixed_s = reach.broadcast_s + np.array([view.costs.compute_s(plan) for plan in slices])
         bits = np.array([view.costs.payload_bits(plan) for plan in slices], dtype=np.float64)
         band = minmax_bandwidth(reach.links, bits, fixed_s, view.bandwidth_hz, reach.names)
         assert solution.plan is not None
@@ -195,7 +178,21 @@ class JcpbaPlanner(Planner):
             ),
             latency_s,
             solution.lower_bound,
-            str(solution.status),
-            solution.message,
+            *verdict(slices, latency_s, solution.lower_bound, solution.solver),
             reach.skipped,
         )
+
+
+def verdict(
+    plans: Sequence[ClientPlan], latency_s: float, bound_s: float | None, solver: str
+) -> tuple[str, str]:
+    """Status and sentence of the plan as it runs, rounded to whole units."""
+    optimal = bound_s is not None and latency_s - bound_s <= OPTIMALITY * latency_s
+    claim = "Optimal" if optimal else "Feasible"
+    if bound_s is not None and bound_s > 0 and not optimal:
+        claim += f", at most {100 * (latency_s / bound_s - 1):.2g} % above the optimum"
+    rates = [plan.pruning_rate for plan in plans]
+    return str(Status.OPTIMAL if optimal else Status.FEASIBLE), (
+        f"{claim}: clients prune {100 * min(rates):.3g} to {100 * max(rates):.3g} %, the round "
+        f"takes {format_duration(latency_s)} (solver {solver})."
+    )

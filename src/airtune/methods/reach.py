@@ -17,13 +17,15 @@ from airtune.wireless.rate import Links
 class Reach:
     """Positions in the cohort that are planned for, and the others with the reason.
 
-    `links` and `names` are those of the kept clients, `names` as solvers' messages want them.
+    `links` and `names` are those of the kept clients, `names` as solvers' messages want them;
+    `broadcast_s` is the delay of the broadcast to them alone.
     """
 
     kept: list[int]
     links: Links
     names: list[str]
     skipped: dict[int, str]
+    broadcast_s: float
 
     @classmethod
     def of(cls, view: PlanningView, plans: Sequence[ClientPlan] = ()) -> "Reach":
@@ -35,7 +37,8 @@ class Reach:
         skipped = _out_of_reach(view, plans)
         kept = [i for i, client in enumerate(view.cohort) if int(client) not in skipped]
         names = [view.names[i].removeprefix("client ") for i in kept]
-        return cls(kept, view.uplink.select(np.array(kept, dtype=np.intp)), names, skipped)
+        links = view.uplink.select(np.array(kept, dtype=np.intp))
+        return cls(kept, links, names, skipped, view.broadcast_to(kept))
 
     def nobody(self) -> Plan:
         """The plan of a round in which no client can be reached."""

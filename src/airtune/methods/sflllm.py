@@ -6,7 +6,7 @@ split points are decided every round by a solver of `airtune plan`.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from airtune.methods.own_points import OwnPointSearch
 from airtune.methods.split_problem import SplitProblem, silent
 from airtune.problems.sflllm import SOLVERS, SflllmProblem
 from airtune.quantities import format_duration
-from airtune.round_plan import ClientPlan, Plan
+from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.seeds import integer_seed
 from airtune.tuning.split import SplitSettings
 from airtune.tuning.split_tuner import SplitTuner
@@ -65,7 +65,6 @@ class SflllmPlanner(Planner):
     slowest are left out until the others make it.
     """
 
-    splits: ClassVar[bool] = True
     solver: str = "joint"
     split_point: int | None = None
     split_points: str = "common"
@@ -83,6 +82,10 @@ class SflllmPlanner(Planner):
                 "sflllm.split_points", "own", "common for this solver or a fixed split_point",
                 "solver joint without split_point chooses a cut for every client",
             )  # fmt: skip
+
+    @property
+    def decides(self) -> frozenset[Decision]:
+        return frozenset({Decision.SPLIT})
 
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         kept, skipped = _within_reach(view)

@@ -27,7 +27,7 @@ from airtune.errors import InfeasibleError, InputError
 from airtune.federated.method import Planner, PlannerState, PlanningView, Settled
 from airtune.methods.rank_layout import RankLayout, newest
 from airtune.quantities import FloatArray, format_duration
-from airtune.round_plan import ClientPlan, Plan
+from airtune.round_plan import ClientPlan, Decision, Plan
 
 GAP = 1e-3
 """Where the exact solver may stop in a round; the plan is recorded with its bound."""
@@ -72,6 +72,13 @@ class TsfaPlanner(Planner):
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
             raise InputError("soft_tsfa.solver", self.solver, f"one of {', '.join(SOLVERS)}")
+
+    @property
+    def decides(self) -> frozenset[Decision]:
+        if self.solver == "dense":
+            return frozenset()
+        one = Decision.KEPT_RANKS if self.layout.selection == "global" else Decision.SPARSITY
+        return frozenset({one})
 
     def settled(self, view: Callable[[int], PlanningView]) -> Settled:
         # Here, not above: settling plans rounds itself.
@@ -177,7 +184,8 @@ class TsfaPlanner(Planner):
         active = np.flatnonzero(~chosen.skipped)
         plans = [self.layout.with_kept(view.full_plan(int(i)), chosen.kept[i]) for i in active]
         bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
-        fixed_s = problem.compute_delay_s[active]
+        computing_s = np.array([view.costs.compute_s(plan) for plan in plans])
+        fixed_s = view.broadcast_to(active.tolist()) + computing_s
         names = [problem.names[int(i)] for i in active]
         links = view.uplink.select(active)
         band = minmax_bandwidth(links, bits, fixed_s, view.bandwidth_hz, names)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.cut_link import StepBits
 from airtune.tuning.local import LocalResult
@@ -31,7 +31,13 @@ class PartyResult:
 
 
 class CohortTuner(ABC):
-    """How all parties of a round train together."""
+    """How all parties of a round train together; attributes as for `Tuner`."""
+
+    honours: frozenset[Decision] = frozenset()
+    requires: frozenset[Decision] = frozenset()
+    freezes: frozenset[str] = frozenset()
+    on_factors: bool = False
+    adds_unsent: bool = False
 
     @abstractmethod
     def tune_together(self, parties: Sequence[Party]) -> list[PartyResult]:

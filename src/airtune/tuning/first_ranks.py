@@ -4,13 +4,18 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
+import torch
 from torch import Tensor
 
-from airtune.round_plan import ClientPlan
-from airtune.tuning.adapter import AdapterState
+from airtune.round_plan import ClientPlan, Decision
+from airtune.tuning.adapter import AdapterState, read_state
 from airtune.tuning.factors import factor_pairs
-from airtune.tuning.local import LocalResult
-from airtune.tuning.tuner import FullTuner, Tuner, TuningContext, TuningJob
+from airtune.tuning.local import LocalResult, train_locally
+from airtune.tuning.prune import cut_moments, whole_result
+from airtune.tuning.slice import Cut, Cuts, gather
+from airtune.tuning.sliced_model import low_rank_model
+from airtune.tuning.tuner import FullTuner, ModelWork, Tuner, TuningContext, TuningJob
+from airtune.workload.step import Step
 
 
 def first_ranks(state: AdapterState, rank: int) -> AdapterState:
@@ -24,8 +29,6 @@ def first_ranks(state: AdapterState, rank: int) -> AdapterState:
 
 def first_ranks_mask(shapes: dict[str, tuple[int, ...]], rank: int) -> dict[str, Tensor]:
     """True in the coordinates of the first ranks."""
-    import torch
-
     ones = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
     return first_ranks(ones, rank)
 
@@ -35,13 +38,34 @@ def first_ranks_mask(shapes: dict[str, tuple[int, ...]], rank: int) -> dict[str,
 class FirstRanksTuner(Tuner):
     """Trains the first `plan.rank` ranks; the others come back as they were.
 
-    Ranks that are zero in A and in B have zero gradients and stay zero, so the whole adapter serves
-    as the truncated one. The scale is that of the whole adapter, alpha / (its rank), for everybody.
+    A client alone has an adapter of that rank. In a stack the whole adapter serves as the truncated
+    one: ranks that are zero in A and in B have zero gradients and stay zero. The scale is that of
+    the whole adapter, alpha / (its rank), for every client.
     """
 
+    honours = frozenset({Decision.RANK})
+    on_factors = True
+
+    def flops(self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork) -> float:
+        return sum(work.step_flops(step, rank=plan.rank) for step in steps)
+
+    def memory_bytes(self, plan: ClientPlan, step: Step, work: ModelWork) -> int:
+        return work.step_bytes(step, rank=plan.rank)
+
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
-        result = FullTuner().tune(first_ranks(start, plan.rank), plan, context)
-        return _with_other_ranks(result, start, plan)
+        cuts = _rank_cuts(start, plan.rank)
+        model = low_rank_model(context.model, plan.rank)
+        # Moments are numbered in the model's order, which need not be that of `start`.
+        in_order = {name: start[name] for name in read_state(model)}
+        result = train_locally(
+            model,
+            gather(start, cuts),
+            context.batches,
+            context.training,
+            dropout_seed=(context.seed, context.round_index, plan.client),
+            carried=cut_moments(context.carried, in_order, cuts),
+        )
+        return whole_result(result, start, context.carried, in_order, cuts)
 
     def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
         return FullTuner().stackable(plan, context)
@@ -53,6 +77,15 @@ class FirstRanksTuner(Tuner):
             _with_other_ranks(result, job.start, job.plan)
             for result, job in zip(FullTuner().tune_stack(cut), jobs, strict=True)
         ]
+
+
+def _rank_cuts(state: AdapterState, rank: int) -> Cuts:
+    """Where the first ranks stand: rows of A, columns of B."""
+    cuts: dict[str, Cut] = {}
+    for pair in factor_pairs(state):
+        kept = torch.arange(min(rank, len(state[pair.lora_a])))
+        cuts[pair.lora_a], cuts[pair.lora_b] = Cut(rows=kept), Cut(columns=kept)
+    return cuts
 
 
 def _with_other_ranks(result: LocalResult, start: AdapterState, plan: ClientPlan) -> LocalResult:

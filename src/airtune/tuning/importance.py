@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
@@ -32,8 +32,24 @@ def fingerprint(state: AdapterState) -> str:
     return digest.hexdigest()
 
 
+class RankedWork(Protocol):
+    """The work of the model that is charged for, as far as scores ask for it."""
+
+    def product_flops(self) -> float: ...
+    def scoring_flops(self, batches: Sequence[tuple[int, int, int]]) -> float: ...
+    def forward_bytes(self, rows: int, tokens: int) -> int: ...
+
+
 class Importance(ABC):
     """A rule that scores every unit of every block; the higher, the later it is removed."""
+
+    def flops(self, work: RankedWork) -> float:
+        """What a client computes for the scores of the charged model, once a round [FLOP]."""
+        return 0.0
+
+    def memory_bytes(self, work: RankedWork) -> int:
+        """Peak memory of that; 0 where it runs through the model one matrix at a time."""
+        return 0
 
     @abstractmethod
     def scores(
@@ -52,6 +68,9 @@ class WeightImportance(Importance):
     for a neuron its rows of W_gate, W_up and its column of W_down. Biases and norms are left out;
     where KV heads stay, so do their (equal) shares.
     """
+
+    def flops(self, work: RankedWork) -> float:
+        return work.product_flops()
 
     def scores(
         self, model: Any, architecture: Architecture, state: AdapterState
@@ -112,6 +131,16 @@ class ActivationImportance(Importance):
 
     batches: Sequence[TokenBatch]
 
+    def flops(self, work: RankedWork) -> float:
+        return work.scoring_flops(
+            [(*batch.token_ids.shape, int(batch.attention_mask.sum())) for batch in self.batches]
+        )
+
+    def memory_bytes(self, work: RankedWork) -> int:
+        return max(
+            (work.forward_bytes(*batch.token_ids.shape) for batch in self.batches), default=0
+        )
+
     def scores(
         self, model: Any, architecture: Architecture, state: AdapterState
     ) -> tuple[BlockScores, ...]:
@@ -125,6 +154,7 @@ class ActivationImportance(Importance):
                         input_ids=torch.as_tensor(batch.token_ids, device=model.device),
                         attention_mask=mask.to(torch.long),
                         use_cache=False,
+                        logits_to_keep=1,  # scores need none
                     )
             return tuple(
                 statistics[index].scores(

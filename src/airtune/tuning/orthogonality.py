@@ -20,7 +20,8 @@ from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, read_state
 from airtune.tuning.factors import factor_pairs
 from airtune.tuning.local import LocalResult, train_locally
-from airtune.tuning.tuner import Tuner, TuningContext, TuningJob, tune_as_stack
+from airtune.tuning.tuner import ModelWork, Tuner, TuningContext, TuningJob, tune_as_stack
+from airtune.workload.step import Step
 
 _SMALLEST_NORM = 1e-12
 
@@ -75,6 +76,7 @@ def _rank_vectors(parameters: Mapping[str, Tensor]) -> Iterable[Tensor]:
 class OrthogonalTuner(Tuner):
     """The whole model is trained, with an orthogonality penalty added to each step's loss."""
 
+    on_factors = True
     strength: float = 0.03
     relative: bool = True
 
@@ -86,6 +88,11 @@ class OrthogonalTuner(Tuner):
             "tuner", type(tuner).__name__, f"left out with soft_tsfa.penalty: {self.strength:g}",
             "no other tuner applies that penalty; set soft_tsfa.penalty=0, or leave the tuner out",
         )  # fmt: skip
+
+    def flops(self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork) -> float:
+        # A Gram matrix V V^T of each factor forward; backward one such product for either V.
+        whole = sum(work.step_flops(step) for step in steps)
+        return whole + 3.0 * len(steps) * work.gram_flops()
 
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
         return train_locally(

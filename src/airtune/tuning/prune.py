@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from airtune.errors import DivergedError
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import AdapterState, read_state
 from airtune.tuning.batched import train_stacked
 from airtune.tuning.importance import Importance, fingerprint
@@ -24,6 +24,7 @@ from airtune.tuning.slice import (
     Slice,
     adapter_cuts,
     choose_slice,
+    coordinates_within,
     gather,
     kept_coordinates,
     masks,
@@ -32,8 +33,10 @@ from airtune.tuning.slice import (
     whole_slice,
 )
 from airtune.tuning.sliced_model import sliced_model
-from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
+from airtune.tuning.tuner import ModelWork, Tuner, TuningContext, TuningJob
+from airtune.workload.affine import emptied
 from airtune.workload.architecture import Architecture
+from airtune.workload.step import Step
 
 
 @final
@@ -87,6 +90,10 @@ class Slicer:
         """How many of them there are, known before round 1."""
         return kept_coordinates(self.architecture, shapes, pruning_rate)
 
+    def fixed_coordinates(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """How many no pruning rate removes."""
+        return coordinates_within(emptied(self.architecture), shapes)
+
     def of_model(self, architecture: Architecture) -> "CountedSlices":
         """The slices of a model that is charged for, not trained."""
         return CountedSlices(architecture)
@@ -107,6 +114,10 @@ class CountedSlices:
         """How many adapter coordinates are trained and sent."""
         return kept_coordinates(self.architecture, shapes, pruning_rate)
 
+    def fixed_coordinates(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """How many no pruning rate removes."""
+        return coordinates_within(emptied(self.architecture), shapes)
+
     def of_model(self, architecture: Architecture) -> "CountedSlices":
         """The slices of yet another model."""
         return CountedSlices(architecture)
@@ -117,7 +128,27 @@ class CountedSlices:
 class PrunedTuner(Tuner):
     """Trains the planned slice; coordinates outside it come back exactly as they started."""
 
+    honours = frozenset({Decision.PRUNING})
+    on_factors = True
     slicer: Slicer
+
+    def flops(self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork) -> float:
+        rate = plan.pruning_rate
+        trained = sum(work.step_flops(step, rate) for step in steps)
+        # A client that prunes ranks the whole model's units first, once a round.
+        ranking = self.slicer.importance.flops(work) if rate else 0.0
+        return trained + ranking
+
+    def affine_flops(
+        self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork
+    ) -> tuple[float, float]:
+        lines = [work.affine_flops(step) for step in steps]
+        return sum(fixed for fixed, _ in lines), sum(prunable for _, prunable in lines)
+
+    def memory_bytes(self, plan: ClientPlan, step: Step, work: ModelWork) -> int:
+        training = work.step_bytes(step, plan.pruning_rate)
+        ranking = self.slicer.importance.memory_bytes(work) if plan.pruning_rate else 0
+        return max(training, ranking)
 
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
         """Train as planned; the result's state has the start's names and shapes."""
@@ -132,9 +163,9 @@ class PrunedTuner(Tuner):
             context.batches,
             context.training,
             dropout_seed=(context.seed, context.round_index, plan.client),
-            carried=_cut_moments(context.carried, in_order, cuts),
+            carried=cut_moments(context.carried, in_order, cuts),
         )
-        return _whole_result(result, start, context.carried, in_order, cuts)
+        return whole_result(result, start, context.carried, in_order, cuts)
 
     def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
         return plan.pruning_rate
@@ -157,17 +188,17 @@ class PrunedTuner(Tuner):
             [job.context.batches for job in jobs],
             jobs[0].context.training,
             [
-                _cut_moments(job.context.carried, start, cuts)
+                cut_moments(job.context.carried, start, cuts)
                 for job, start in zip(jobs, ordered, strict=True)
             ],
         )
         return [
-            _whole_result(result, job.start, job.context.carried, start, cuts)
+            whole_result(result, job.start, job.context.carried, start, cuts)
             for result, job, start in zip(results, jobs, ordered, strict=True)
         ]
 
 
-def _whole_result(
+def whole_result(
     result: LocalResult,
     start: AdapterState,
     carried: Mapping[str, Tensor],
@@ -182,7 +213,7 @@ def _whole_result(
     )
 
 
-def _cut_moments(
+def cut_moments(
     carried: Mapping[str, Tensor], start: AdapterState, cuts: Cuts
 ) -> dict[str, Tensor]:
     """The kept part of optimiser moments, named `<index of the adapter tensor>.<entry>`."""

@@ -187,7 +187,13 @@ def kept_coordinates(
     architecture: Architecture, shapes: Mapping[str, tuple[int, ...]], pruning_rate: float
 ) -> int:
     """How many numbers of an adapter with these (whole) shapes a pruned client trains and sends."""
-    widths = pruned(architecture, pruning_rate).widths
+    return coordinates_within(pruned(architecture, pruning_rate), shapes)
+
+
+def coordinates_within(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many numbers of an adapter with these (whole) shapes lie within an architecture whose
+    blocks are narrower."""
+    widths = architecture.widths
     total = 0
     for name, shape in shapes.items():
         rows, columns = shape

@@ -28,10 +28,7 @@ def sliced_model(model: Any, part: Slice) -> Any:
     `model` is left as it was; training the answer does not touch it, adapter included.
     Raises InputError for a model whose attention is not as its architecture says.
     """
-    seen: dict[int, Any] = {}
-    twin = _twin(model, seen)
-    for module in seen.values():
-        _rebind_methods(module, seen)
+    twin = _detached_twin(model)
     for index, kept in enumerate(part.blocks):
         for linear in part.architecture.structure.linears:
             matrix = block_matrix(twin, part.architecture, index, linear)
@@ -41,6 +38,33 @@ def sliced_model(model: Any, part: Slice) -> Any:
                 _resize_attention(twin, part, index, linear, kept)
     for module in twin.modules():
         _own_trainables(module)
+    return twin
+
+
+def low_rank_model(model: Any, rank: int) -> Any:
+    """A PEFT model with the first `rank` ranks of every LoRA factor, under the same names.
+
+    Scales (alpha / rank) stay those of the whole adapter; `model` is left as it was.
+    """
+    twin = _detached_twin(model)
+    for matrix in twin.modules():
+        for factor in getattr(matrix, "lora_A", {}).values():
+            _replace(factor, "weight", lambda a: a[:rank])
+            factor.out_features = factor.weight.shape[0]
+        for factor in getattr(matrix, "lora_B", {}).values():
+            _replace(factor, "weight", lambda b: b[:, :rank])
+            factor.in_features = factor.weight.shape[1]
+    for module in twin.modules():
+        _own_trainables(module)
+    return twin
+
+
+def _detached_twin(model: Any) -> Any:
+    """The same model as another tree of modules."""
+    seen: dict[int, Any] = {}
+    twin = _twin(model, seen)
+    for module in seen.values():
+        _rebind_methods(module, seen)
     return twin
 
 

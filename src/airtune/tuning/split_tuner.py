@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from airtune.round_plan import MAIN_SERVER
+from airtune.round_plan import MAIN_SERVER, Decision
 from airtune.tuning.cohort_tuner import CohortTuner, Party, PartyResult
 from airtune.tuning.cut_link import CutLink
 from airtune.tuning.local import LocalResult
@@ -21,6 +21,9 @@ class SplitTuner(CohortTuner):
     `trained_point` turns a plan's split point into one of the model that is trained.
     """
 
+    honours = frozenset({Decision.SPLIT})
+    requires = frozenset({Decision.SPLIT})
+    on_factors = True
     model: Any
     cut: CutLink
     settings: SplitSettings

@@ -3,14 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from torch import Tensor
 
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.batched import train_stacked
 from airtune.tuning.local import LocalResult, Penalty, TokenBatch, TrainingSettings, train_locally
+from airtune.workload.step import Step
+
+FROZEN_A = ".lora_A."
+"""What the names of the A factors contain."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,78 @@ class TuningJob:
     context: TuningContext
 
 
+class ModelWork(Protocol):
+    """The work of the model that is charged for, as tuners ask for it."""
+
+    def step_flops(
+        self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
+    ) -> float:
+        """Forward and backward of one optimiser step, at the adapter's rank or another [FLOP]."""
+        ...
+
+    def step_bytes(
+        self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
+    ) -> int:
+        """Peak memory of one optimiser step."""
+        ...
+
+    def affine_flops(self, step: Step) -> tuple[float, float]:
+        """`fixed` and `prunable` of one step: fixed + (1 - pruning_rate) prunable [FLOP]."""
+        ...
+
+    def gram_flops(self) -> float:
+        """Products of a factor's rank vectors with each other, `sum 2 r^2 (in + out)` [FLOP]."""
+        ...
+
+    def adapter_bytes(self) -> int:
+        """One fp32 copy of what is trained."""
+        ...
+
+    def product_flops(self) -> float:
+        """All products `B A` of the blocks, `sum 2 r in out` [FLOP]."""
+        ...
+
+    def scoring_flops(self, batches: Sequence[tuple[int, int, int]]) -> float:
+        """Activation-weighted scores from batches of (rows, tokens, real tokens) [FLOP]."""
+        ...
+
+    def forward_bytes(self, rows: int, tokens: int) -> int:
+        """Peak memory of a forward pass without gradients."""
+        ...
+
+
 class Tuner(ABC):
-    """How a client trains from the broadcast adapter."""
+    """How a client trains from the broadcast adapter, and what of the device it takes.
+
+    `honours`: decisions of a plan that it carries out; a plan that makes another one is refused.
+    `freezes`: parts of tensor names that it never trains.
+    `on_factors`: it works on LoRA's factors, not on any trained parameter. `adds_unsent`: what was
+    not sent in one round is added to the change of the next.
+    """
+
+    honours: frozenset[Decision] = frozenset()
+    requires: frozenset[Decision] = frozenset()
+    freezes: frozenset[str] = frozenset()
+    on_factors: bool = False
+    adds_unsent: bool = False
+
+    def flops(self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork) -> float:
+        """All that a client with this plan computes in a round of these steps [FLOP].
+
+        By default forward and backward of the whole model with its whole adapter.
+        """
+        return sum(work.step_flops(step) for step in steps)
+
+    def affine_flops(
+        self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork
+    ) -> tuple[float, float]:
+        """`fixed` and `prunable` with `fixed + (1 - pruning_rate) prunable` at most `flops`, and
+        equal to it where nothing is pruned; a tuner that does not prune has only `fixed` [FLOP]."""
+        return self.flops(plan, steps, work), 0.0
+
+    def memory_bytes(self, plan: ClientPlan, step: Step, work: ModelWork) -> int:
+        """Peak memory of a client with this plan whose largest step is this one."""
+        return work.step_bytes(step)
 
     @abstractmethod
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:

@@ -8,6 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from airtune.round_plan import Decision
+
 
 @dataclass(frozen=True)
 class Update:
@@ -26,7 +28,20 @@ class Update:
 
 
 class Aggregator(ABC):
-    """Merges updates, which arrive in ascending client order, into the server's adapter."""
+    """Merges updates, which arrive in ascending client order, into the server's adapter.
+
+    `honours` and `requires`: as for a codec. `keeps_unchanged`: a coordinate that no client changed
+    stays exactly as it was. `fills_unsent`: what a client did not send is taken from the others,
+    not as "no change". `refactors`: the merged factors are replaced by others of the same product.
+    `on_factors`: it works on LoRA's factors, not on any trained parameter.
+    """
+
+    honours: frozenset[Decision] = frozenset()
+    requires: frozenset[Decision] = frozenset()
+    keeps_unchanged: bool = False
+    fills_unsent: bool = False
+    refactors: bool = False
+    on_factors: bool = False
 
     @abstractmethod
     def aggregate(
@@ -49,6 +64,8 @@ class FactorMean(Aggregator):
     FedAvg (McMahan et al., arXiv 1602.05629, algorithm 1) on LoRA factors. The mean of products
     differs from the product of means; that covariance is the method's known bias, left in.
     """
+
+    keeps_unchanged = True
 
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import ClientPlan, Decision
 from airtune.workload.architecture import Architecture
 from airtune.workload.payload import flat_update_bits
 
@@ -34,7 +34,20 @@ class Codec(ABC):
 
     A payload has named sections: the change (`decode`), the mask of what was chosen (`sent`), and
     the report for the next plan (`reported`). All are counted.
+
+    `honours`: decisions of a plan that decide what travels; `requires`: decisions without which
+    nothing can be encoded. `leaves_out`: parts of tensor names that never travel. `on_factors`: it
+    sends LoRA's factors, not any trained parameter.
     """
+
+    honours: frozenset[Decision] = frozenset()
+    requires: frozenset[Decision] = frozenset()
+    on_factors: bool = False
+
+    @property
+    def leaves_out(self) -> frozenset[str]:
+        """Parts of the names of tensors that never travel."""
+        return frozenset()
 
     def in_round(self, broadcast: TensorMap) -> "Codec":
         """This codec in a round that began with `broadcast`, as the client decoded it.
@@ -78,6 +91,14 @@ class Codec(ABC):
     @abstractmethod
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         """Predicted length of `encode`'s answer [bit]."""
+
+    def affine_bits(self, shapes: Shapes, plan: ClientPlan) -> tuple[float, float]:
+        """`fixed` and `prunable` with `fixed + (1 - rate) prunable` at most `payload_bits` [bit].
+
+        At every pruning rate that can be realised; a codec that sends no less of a pruned client
+        has only `fixed`.
+        """
+        return float(self.payload_bits(shapes, plan)), 0.0
 
 
 def shapes_of(state: TensorMap) -> dict[str, tuple[int, ...]]:

@@ -7,9 +7,10 @@ from typing import final
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult
-from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
+from airtune.tuning.tuner import ModelWork, Tuner, TuningContext, TuningJob
 from airtune.update.codec import Codec, shapes_of
 from airtune.update.error_feedback import add_residual, residual, without_residual
+from airtune.workload.step import Step
 
 
 @final
@@ -22,8 +23,17 @@ class FeedbackTuner(Tuner):
     checkpoint).
     """
 
+    adds_unsent = True
+
     def __init__(self, tuner: Tuner, codec: Codec) -> None:
         self.tuner, self.codec = tuner, codec
+        self.freezes, self.on_factors = tuner.freezes, tuner.on_factors
+
+    def flops(self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork) -> float:
+        return self.tuner.flops(plan, steps, work)
+
+    def memory_bytes(self, plan: ClientPlan, step: Step, work: ModelWork) -> int:
+        return self.tuner.memory_bytes(plan, step, work) + work.adapter_bytes()
 
     def replaced_by(self, tuner: Tuner) -> "FeedbackTuner":
         return FeedbackTuner(self.tuner.replaced_by(tuner), self.codec)

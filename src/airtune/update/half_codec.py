@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.round_plan import MAIN_SERVER, ClientPlan
+from airtune.round_plan import MAIN_SERVER, ClientPlan, Decision
 from airtune.update.codec import (
     WIRE_DTYPES,
     Codec,
@@ -61,6 +61,9 @@ def held(names: TensorMap | Shapes, plan: ClientPlan, split_point: int) -> list[
 class HalfCodec(Codec):
     """Dense updates of a half in fp32, fp16 or bf16; the main server's own never travel: fp32."""
 
+    honours = frozenset({Decision.SPLIT})
+    requires = frozenset({Decision.SPLIT})
+    on_factors = True
     depth: Depth
     dtype: str = "fp32"
 
@@ -99,6 +102,9 @@ class BroadcastHalf(Codec):
     How deep the broadcast reaches follows from its length, so no client must know the others' cuts.
     """
 
+    honours = frozenset({Decision.SPLIT})
+    requires = frozenset({Decision.SPLIT})
+    on_factors = True
     half: HalfCodec
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from airtune.round_plan import MAIN_SERVER
+from airtune.round_plan import MAIN_SERVER, Decision
 from airtune.update.aggregate import Aggregator, Update
 
 
@@ -46,6 +46,10 @@ def merge_halves(
 @dataclass(frozen=True)
 class HalvesMean(Aggregator):
     """`merge_halves` of what the clients sent; the main server's update is its half's change."""
+
+    honours = frozenset({Decision.SPLIT})
+    requires = frozenset({Decision.SPLIT})
+    on_factors = True
 
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]

@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from airtune.round_plan import Decision
 from airtune.update.aggregate import Aggregator, Update
 
 
@@ -17,6 +18,9 @@ class OverlapMean(Aggregator):
     al., arXiv 2010.01264, section 3). An update without `kept` counts as whole; if all
     are whole this is `FactorMean`. In a coordinate that few kept, those few count in full.
     """
+
+    honours = frozenset({Decision.PRUNING, Decision.RANK})
+    keeps_unchanged = True
 
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.first_ranks import first_ranks_mask
 from airtune.update.codec import (
     WIRE_DTYPES,
@@ -22,6 +22,9 @@ from airtune.update.codec import (
 )
 from airtune.workload.payload import flat_update_bits
 
+FACTORS = (".lora_A.", ".lora_B.")
+"""What the names of LoRA's factors contain."""
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -32,12 +35,19 @@ class FactorCodec(Codec):
     nothing, the rest is zero (a change).
     """
 
+    on_factors = True
     part: str = ".lora_B."
     dtype: str = "fp32"
     known: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         DenseCodec(self.dtype)  # refuses an unknown dtype
+        if self.part not in FACTORS:
+            raise InputError("codec.part", self.part, f"one of {', '.join(FACTORS)}")
+
+    @property
+    def leaves_out(self) -> frozenset[str]:
+        return frozenset(FACTORS) - {self.part}
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         sent = {name: tensor for name, tensor in change.items() if self.part in name}
@@ -71,6 +81,8 @@ class FactorCodec(Codec):
 class FirstRanksCodec(Codec):
     """The first `plan.rank` ranks of every matrix, as one flat tensor; the plan says how many."""
 
+    honours = frozenset({Decision.RANK})
+    on_factors = True
     dtype: str = "fp32"
     broadcast: TensorMap | None = None
 

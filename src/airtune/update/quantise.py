@@ -31,7 +31,7 @@ from airtune.update.codec import (
     unpack,
 )
 from airtune.workload.payload import WIRE_DTYPES as FRAME_DTYPES
-from airtune.workload.payload import Frame, frame_bytes
+from airtune.workload.payload import Frame, dtype_bits, frame_bytes
 
 INT8 = "int8"
 NUMBER_FORMATS = (*WIRE_DTYPES, INT8)
@@ -54,6 +54,13 @@ def wire_frame(name: str, count: int, number_format: str, block: int = BLOCK) ->
     if number_format != INT8:
         return {name: (FRAME_DTYPES[number_format], [count])}
     return {name: ("I8", [count]), f"{name}_scale": ("F32", [_blocks(count, block)])}
+
+
+def number_bits(number_format: str, block: int = BLOCK) -> float:
+    """Bits that a number takes in a long vector, its share of the scale included."""
+    if number_format == INT8:
+        return 8.0 + 32.0 / block
+    return float(dtype_bits(number_format))
 
 
 def _blocks(count: int, block: int) -> int:

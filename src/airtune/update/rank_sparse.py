@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.factors import FactorPair, factor_pairs
 from airtune.update.codec import Codec, Shapes, TensorMap, flatten, pack, unpack
 from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
@@ -55,6 +55,8 @@ class RankSparseCodec(Codec):
     of squares, in fp16: squared, its share of the update's energy.
     """
 
+    honours = frozenset({Decision.SPARSITY, Decision.KEPT_RANKS})
+    on_factors = True
     importance: str = "change"
     dtype: str = "fp32"
     report: bool = False

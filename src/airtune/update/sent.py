@@ -21,6 +21,9 @@ class SentMean(Aggregator):
     error feedback it would count twice what was left out.
     """
 
+    keeps_unchanged = True
+    fills_unsent = True
+
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> dict[str, Tensor]:

@@ -13,11 +13,18 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import ClientPlan, Decision
 from airtune.update.codec import Codec, Shapes, TensorMap, pack, unpack
-from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
+from airtune.update.quantise import (
+    check_format,
+    content_draws,
+    from_wire,
+    number_bits,
+    to_wire,
+    wire_frame,
+)
 from airtune.workload.architecture import Architecture
-from airtune.workload.payload import frame_bytes
+from airtune.workload.payload import data_bytes, frame_bytes
 
 
 class Slices(Protocol):
@@ -29,6 +36,10 @@ class Slices(Protocol):
 
     def kept_coordinates(self, shapes: Shapes, pruning_rate: float) -> int:
         """How many coordinates are kept, whatever the broadcast."""
+        ...
+
+    def fixed_coordinates(self, shapes: Shapes) -> int:
+        """How many are kept at any rate: the limit of nothing kept in the blocks."""
         ...
 
     def of_model(self, architecture: Architecture) -> "Slices":
@@ -48,6 +59,8 @@ class SlicedCodec(Codec):
     refused, a mask of the right length and the wrong places cannot be noticed.
     """
 
+    honours = frozenset({Decision.PRUNING})
+    on_factors = True
     slices: Slices
     dtype: str = "fp32"
     seed: int = 0
@@ -94,3 +107,12 @@ class SlicedCodec(Codec):
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         count = self.slices.kept_coordinates(shapes, plan.pruning_rate)
         return 8 * frame_bytes(wire_frame("update", count, self.dtype))
+
+    def affine_bits(self, shapes: Shapes, plan: ClientPlan) -> tuple[float, float]:
+        # Units are removed rounded down, and neither a header nor the scales of int8 get shorter
+        # than those of the fixed numbers, so the line lies on or below every real payload.
+        fixed = self.slices.fixed_coordinates(shapes)
+        prunable = self.slices.kept_coordinates(shapes, 0.0) - fixed
+        frame, each = wire_frame("update", fixed, self.dtype), number_bits(self.dtype)
+        header = 8 * (frame_bytes(frame) - data_bytes(frame))
+        return header + each * fixed, each * prunable

@@ -53,8 +53,13 @@ class SvdGauge(Aggregator):
     before.
     """
 
+    refactors = True
+    on_factors = True
+
     def __init__(self, merge: Aggregator) -> None:
         self.merge = merge
+        self.honours, self.requires = merge.honours, merge.requires
+        self.fills_unsent = merge.fills_unsent
 
     def replaced_by(self, aggregator: Aggregator) -> Aggregator:
         return aggregator if isinstance(aggregator, SvdGauge) else SvdGauge(aggregator)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.factors import factor_pairs
 from airtune.update.codec import Codec, Shapes, TensorMap, pack, unpack
 from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
@@ -39,6 +39,8 @@ class SvdCodec(Codec):
     factor that would not get smaller travels whole.
     """
 
+    honours = frozenset({Decision.SPARSITY, Decision.KEPT_RANKS})
+    on_factors = True
     dtype: str = "fp32"
     seed: int = 0
     kept: KeptCounts = counts_by_plan

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import ClientPlan, Decision
 from airtune.update.codec import (
     Codec,
     Shapes,
@@ -65,6 +65,7 @@ class TopKCodec(Codec):
     would send with the same plan: to compare the two at equal bytes.
     """
 
+    honours = frozenset({Decision.SPARSITY})
     dtype: str = "fp32"
     seed: int = 0
     within: Codec | None = None

@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from airtune.round_plan import Decision
 from airtune.tuning.factors import factor_pairs
 from airtune.update.aggregate import Aggregator, Update
 
@@ -19,6 +20,9 @@ class ZeroPaddedMean(Aggregator):
     without a rank pulls it towards zero. The norm is that over all adapted matrices. Left out: the
     clients' own pruning of ranks. While all products are still zero, all clients count alike.
     """
+
+    honours = frozenset({Decision.RANK})
+    on_factors = True
 
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]

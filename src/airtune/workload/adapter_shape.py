@@ -28,13 +28,15 @@ class AdapterShape:
     A name stands for every matrix whose dotted path in the model ends with it: `c_proj` means both
     of GPT-2's, `mlp.c_proj` one of every block, and `transformer.h.0.mlp.c_proj` one alone.
     `rank_pattern` gives matrices that end with a name another rank than `rank`, the first that
-    fits; no matrix has more than `most`.
+    fits; no matrix has more than `most`. `frozen_a`: A stays as it was
+    drawn, B alone is trained.
     """
 
     rank: int
     target_modules: str | tuple[str, ...] = ALL_LINEAR
     rank_pattern: tuple[tuple[str, int], ...] = ()
     most: int | None = None
+    frozen_a: bool = False
 
     def __post_init__(self) -> None:
         require_count("adapter.rank", self.rank)
@@ -138,10 +140,11 @@ def _adaptation(shape: AdapterShape, architecture: Architecture) -> Adaptation:
                 "a higher rank than the matrix itself only costs",
             )  # fmt: skip
         (around if block is None else inside[block]).add((linear.name, rank))
-    blocks = [Adaptation(frozenset(own)) for own in inside]
+    frozen = shape.frozen_a
+    blocks = [Adaptation(frozenset(own), frozen_a=frozen) for own in inside]
     if all(block == blocks[0] for block in blocks):
-        return Adaptation(frozenset(around | inside[0]))
-    return Adaptation(frozenset(around), blocks=tuple(blocks))
+        return Adaptation(frozenset(around | inside[0]), frozen_a=frozen)
+    return Adaptation(frozenset(around), blocks=tuple(blocks), frozen_a=frozen)
 
 
 @lru_cache(maxsize=16)

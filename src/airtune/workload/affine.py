@@ -33,7 +33,7 @@ class Affine:
 def affine_flops(architecture: Architecture, adapter: Trained, step: Step) -> Affine:
     """FLOPs of one training step, forward and backward: a0 + (1 - rho) a1."""
     adaptation = adapter.adaptation(architecture)
-    fixed = total_flops(_emptied(architecture), adaptation, step)
+    fixed = total_flops(emptied(architecture), adaptation, step)
     return Affine(fixed, total_flops(architecture, adaptation, step) - fixed)
 
 
@@ -43,7 +43,7 @@ def affine_update_bits(architecture: Architecture, adapter: Trained, dtype: str 
     A smaller frame may have a header shorter by 8 bytes; that is the only other departure.
     """
     whole = adapter_parameters(architecture, adapter)
-    prunable = whole - adapter_parameters(_emptied(architecture), adapter)
+    prunable = whole - adapter_parameters(emptied(architecture), adapter)
     bits = dtype_bits(dtype) * prunable
     return Affine(update_bits(architecture, adapter, dtype) - bits, bits)
 
@@ -100,6 +100,6 @@ def rate_that_fits(
     return rates[index]
 
 
-def _emptied(architecture: Architecture) -> Architecture:
+def emptied(architecture: Architecture) -> Architecture:
     """The limit that no real slice reaches: no attention unit and no neuron kept."""
     return architecture.with_widths(with_units(architecture.widths, units=0, neurons=0))

@@ -34,14 +34,19 @@ def linear_flops(
     """Forward and backward operations of one matrix with its adapter, if it has one, for P rows.
 
     forward  = 2 P in out + 2 P r (in + out)
-    backward = 2 P r (in + 2 out)                       (of A, B and A x)
+    backward = 2 P r out                                (of B)
+             + 2 P r in                                 (of A, unless it is frozen)
+             + 2 P r out                                (of A x, where A or x needs a gradient)
              + 2 P in out + 2 P r in                    (of x, where x needs a gradient)
              + 2 P in out                               (of the matrix, where it is trained itself)
     """
     read, write = linear.input_width(widths), linear.output_width(widths)
     rank = adaptation.of(linear)
     forward = 2 * positions * (read * write + rank * (read + write))
-    backward = 2 * positions * (rank * (read + 2 * write) + adaptation.whole * read * write)
+    trains_a = not adaptation.frozen_a
+    inner = rank * write * (trains_a or input_needs_gradient)
+    adapters = rank * write + trains_a * rank * read + inner
+    backward = 2 * positions * (adapters + adaptation.whole * read * write)
     if input_needs_gradient:
         backward += 2 * positions * (read * write + rank * read)
     return forward, backward

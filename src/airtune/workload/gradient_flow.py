@@ -18,10 +18,12 @@ class Adaptation:
 
     `ranks` are pairs of a matrix's name inside its block, or beside the blocks, and its rank.
     `blocks` has one entry a block where they differ; empty, every block is like this one.
+    `frozen_a`: of each adapter B alone is trained.
     """
 
     ranks: frozenset[tuple[str, int]]
     whole: bool = False
+    frozen_a: bool = False
     blocks: tuple["Adaptation", ...] = ()
 
     @cached_property

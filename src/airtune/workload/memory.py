@@ -1,10 +1,11 @@
 """Memory of a training step in PyTorch: what the backward pass keeps, part by part.
 
 Read off transformers' modelling code and autograd: a frozen matrix keeps nothing of its input, an
-adapted one keeps its input (in fp32, the adapter's type) and A x, a trained one its input; a norm
-keeps its input, a trained RMS norm also its answer before the weight; attention keeps queries,
-keys, values and, eager, the full probabilities; the MLP keeps what its activation function and gate
-need. Bytes per number: `width` for the base's dtype, 4 for what is trained.
+adapted one keeps its input (in fp32, the adapter's type; none for a frozen A) and A x, a trained
+one its input; a norm keeps its input, a trained RMS norm also its answer before the weight;
+attention keeps queries, keys, values and, eager, the full probabilities; the MLP keeps what its
+activation function and gate need. Bytes per number: `width` for the base's dtype, 4 for what is
+trained.
 """
 
 from dataclasses import dataclass
@@ -74,8 +75,9 @@ def chain_stored_bytes(
 ) -> int:
     """Bytes that trained projections beside the blocks keep: their input, and A x."""
     widths = architecture.widths
+    # A frozen A needs no input for its own gradient.
     numbers = sum(
-        linear.input_width(widths) + adaptation.of(linear)
+        linear.input_width(widths) * (not adaptation.frozen_a) + adaptation.of(linear)
         for linear in linears
         if adaptation.trains(linear)
     )
@@ -153,6 +155,8 @@ def _adapter_input_bytes(
     """Inputs of trained matrices, and A x. A base below fp32 is cast once per adapted matrix."""
     adapted = [linear for linear in architecture.structure.linears if adaptation.trains(linear)]
     kept = sum(map(adaptation.of, adapted)) * ADAPTER_BYTES * store.rows
+    if adaptation.frozen_a:
+        return kept
     widths = architecture.widths
     if store.width < ADAPTER_BYTES:
         inputs = sum(linear.input_width(widths) for linear in adapted)

@@ -58,6 +58,11 @@ def frame_bytes(tensors: Frame, metadata: Mapping[str, str] | None = None) -> in
     return 8 + 8 * -(-len(text) // 8) + end
 
 
+def data_bytes(tensors: Frame) -> int:
+    """Length of such a frame without its header [byte]."""
+    return sum(prod(shape) * _DTYPE_BYTES[dtype] for dtype, shape in tensors.values())
+
+
 def _file_order(entry: tuple[str, tuple[str, Sequence[int]]]) -> tuple[int, bytes]:
     name, (dtype, _) = entry
     if dtype not in _DTYPE_ORDER:

@@ -1,7 +1,7 @@
 """Split points as SflLLM weighs them: work and bits on each side of the cut, per sample."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape
 from airtune.workload.architecture import Architecture
@@ -44,6 +44,17 @@ class SplitFlops:
     server_backward: float
     head_forward: float
     head_backward: float
+
+    def with_logits(self, single: "SplitFlops", step: Step) -> "SplitFlops":
+        """The same step with logits at `step.logit_rows` positions, of which the head's work is a
+        linear function; `single` has one, this has all."""
+        share = (step.logit_rows - 1) / max(step.positions - 1, 1)
+        return replace(
+            self,
+            head_forward=single.head_forward + share * (self.head_forward - single.head_forward),
+            head_backward=single.head_backward
+            + share * (self.head_backward - single.head_backward),
+        )
 
     @classmethod
     def of(cls, whole: Workload, split_point: int) -> "SplitFlops":

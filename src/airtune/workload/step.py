@@ -21,11 +21,13 @@ class Step:
     """`batch_size` sequences of `tokens` tokens each, padding included.
 
     `logit_positions` is how many positions of a sequence reach the LM head (None: all).
+    `label_tokens` says it for the whole batch, where sequences differ.
     """
 
     batch_size: int
     tokens: int
     logit_positions: int | None = None
+    label_tokens: int | None = None
 
     def __post_init__(self) -> None:
         require_count("batch_size", self.batch_size)
@@ -33,6 +35,10 @@ class Step:
         require_count("logit_positions", self.logits_per_sequence)
         if self.logits_per_sequence > self.tokens:
             raise InputError("logit_positions", self.logit_positions, f"at most {self.tokens}")
+        if self.label_tokens is not None:
+            require_count("label_tokens", self.label_tokens)
+            if self.label_tokens > self.positions:
+                raise InputError("label_tokens", self.label_tokens, f"at most {self.positions}")
 
     @property
     def logits_per_sequence(self) -> int:
@@ -47,4 +53,6 @@ class Step:
     @property
     def logit_rows(self) -> int:
         """Positions of the whole batch for which logits are computed."""
+        if self.label_tokens is not None:
+            return self.label_tokens
         return self.batch_size * self.logits_per_sequence

@@ -253,6 +253,10 @@ class _Builder:
         )
         whole = adaptation.whole
         trained, frozen = (parameters, 0) if whole else (adapters, parameters)
+        held = 0
+        if adaptation.frozen_a:
+            held = sum(adaptation.of(linear) * linear.input_width(widths) for linear in linears)
+            trained -= held
         return Part(
             name=name,
             parameters=parameters,
@@ -261,7 +265,8 @@ class _Builder:
             backward_flops=flops.backward,
             activation_bits=output_numbers * dtype_bits(self.precision.dtype),
             stored_bytes=stored,
-            memory_bytes=self.precision.memory_bytes(frozen, trained, stored),
+            memory_bytes=self.precision.memory_bytes(frozen, trained, stored)
+            + ADAPTER_BYTES * held,
         )
 
     def _embedding(self, flops: Flops) -> Part:
