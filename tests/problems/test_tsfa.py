@@ -300,3 +300,12 @@ def test_empty_rounds_are_charged_and_said() -> None:
     )
     queue = 300 * (summary["mean_latency_s"] - 1.7)
     assert summary["virtual_queue_next"] >= queue
+
+
+def test_a_long_simulation_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    quiet = simulate(read(PROBLEM), 3, say=said.append)
+    assert said == []
+    monkeypatch.setattr("airtune.problems.tsfa.SILENT_S", 0.0)
+    assert simulate(read(PROBLEM), 3, say=said.append) == quiet
+    assert said[:3] == [f"still simulating: round {index} of 3" for index in (1, 2, 3)]

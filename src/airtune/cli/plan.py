@@ -31,7 +31,8 @@ def plan(
         typer.Option(metavar="KEY=A,B,C", help="Solve once for each value of a key."),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Simulate many rounds (methods with a queue).")
+        int | None,
+        typer.Option(min=1, max=1_000_000, help="Simulate many rounds (methods with a queue)."),
     ] = None,
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the simulated rounds there.")
@@ -241,7 +242,7 @@ def _simulate(
     if rounds is None:
         raise InputError("--trace", str(trace), "given together with --rounds")
     solver_of(method, name, solver)
-    summary = simulate(method.read(mapping), rounds, trace, solver)
+    summary = simulate(method.read(mapping), rounds, trace, solver, _say)
     if json:
         _print_json(summary)
         return
@@ -249,6 +250,11 @@ def _simulate(
     for key, value in summary.items():
         if value is not None:
             typer.echo(f"{_title(key)}: {_shown(key, value)}")
+
+
+def _say(sentence: str) -> None:
+    """What a user should read besides the answer, on standard error."""
+    typer.echo(f"Note: {sentence}", err=True)
 
 
 def _write(path: Path, mapping: Mapping[str, Any], sentences: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ clients: [{name, weight, tx_power_dbm, gain_db, compute_delay_s, rank_payload_bi
            one per rank), rank_energy: [...], fixed_payload_bits}]
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from airtune.allocation.client_queues import ClientQueues, per_client_queues
 from airtune.allocation.lyapunov import (
+    ChannelSource,
     Rounds,
     RoundSolver,
     least_mean_latency_s,
@@ -35,7 +37,9 @@ from airtune.problems.fields import NOT_NEGATIVE, POSITIVE, SHARE, Range, is_num
 from airtune.problems.reading import Reader
 from airtune.problems.tsfa_channel import ChannelChoice, channel_source, read_channel
 from airtune.quantities import FloatArray, format_duration
+from airtune.wireless.rate import Links
 
+SILENT_S = 10.0
 ROUND_GAP = 1e-3
 """Where the exact solver may stop in each of many simulated rounds."""
 _POSITIVE_OR_INF = Range("a number > 0, or .inf for no outage", 0.0, open_low=True)
@@ -204,23 +208,44 @@ def _round_solver(problem: TsfaProblem, name: str | None) -> RoundSolver:
     return solvers[name or "exact"]
 
 
+def _saying(channel: ChannelSource, rounds: int, say: Callable[[str], None]) -> ChannelSource:
+    """The channel, with a word on where a long simulation is every `SILENT_S` seconds."""
+    last = time.monotonic()
+
+    def observed(index: int) -> Links:
+        nonlocal last
+        if time.monotonic() - last >= SILENT_S:
+            last = time.monotonic()
+            say(f"still simulating: round {index + 1} of {rounds}")
+        return channel(index)
+
+    return observed
+
+
 def simulate(
-    problem: TsfaProblem, rounds: int, trace: Path | None = None, solver: str | None = None
+    problem: TsfaProblem,
+    rounds: int,
+    trace: Path | None = None,
+    solver: str | None = None,
+    say: Callable[[str], None] = lambda _sentence: None,
 ) -> dict[str, Any]:
     """Many rounds over changing channels, with the queue carried along.
 
     Args:
         trace: where to write one row a round, as csv.
         solver: of each round; `exact` by default. A queue per client is not simulated.
+        say: told every few seconds where the simulation is. It passes the rounds once to plan
+            them, once for the least mean latency, and where that misses the target some more.
 
     Returns:
         The mean latency and its target, the overshoot Q_T / T, outages, dropped energy, and
         whether any planner could have held the target on these channels.
     """
     template = _single(problem)
-    channel = channel_source(
+    drawn = channel_source(
         problem.channel, template.links, problem.cn0_per_gain_hz, tuple(template.names)
     )
+    channel = _saying(drawn, rounds, say)
     table = run_rounds(template, rounds, channel, _round_solver(problem, solver))
     least = least_mean_latency_s(template, rounds, channel)
     # A target so short that the outage rule skips everybody is held by nobody.
