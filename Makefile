@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	@$(PIP) -e '.[test,lint]'
+	@$(PIP) -e '.[test,lint,docs]'
 	@touch $@
 
 .PHONY: install
@@ -51,10 +51,11 @@ test-all: $(VENV)/.installed-test ## Run every test, the long ones too
 	@$(BIN)/python -m pytest -m '' --timeout 3600 $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.installed-test ## Check style and types
+lint: $(VENV)/.installed-test ## Check style and types, and build the documents
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
 
 .PHONY: format
 format: $(VENV)/.installed-test ## Format the code

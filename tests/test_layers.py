@@ -21,7 +21,7 @@ LEVEL = {
     "methods": 6, "report": 6,
     "config": 7, "config_section": 7, "config_text": 7, "config_unused": 7, "method_options": 7,
     "experiment": 7,
-    "comparison": 8, "deploy": 8,
+    "comparison": 8,
     "cli": 9,
 }  # fmt: skip
 TORCH_FREE = [

@@ -1,7 +1,9 @@
 """Keys of an experiment that have no effect in its combination of others.
 
 Nothing is ignored in silence: such a key is refused by name where its value is not the default's.
-The resolved experiment of a run, which lists every default, is therefore always accepted.
+The resolved experiment of a run, which lists every default, is therefore always accepted. A value
+that a stage before round 1 replaces (a searched rank, the rounds of a local accuracy) is not
+refused: the stage says what it chose.
 """
 
 from collections.abc import Iterator, Mapping
@@ -47,7 +49,7 @@ def unused_error(config: ExperimentConfig, key: str, needed: str) -> InputError:
 
 def unused_keys(config: ExperimentConfig) -> list[Unused]:
     """Every key without effect, `cell` aside, with what would give it one."""
-    rules = (_of_methods, _of_parts, _of_offline, _of_jcpba, _of_soft_tsfa, _of_adapter, _of_data,
+    rules = (_of_methods, _of_parts, _of_jcpba, _of_soft_tsfa, _of_adapter, _of_data,
              _of_training, _of_engine)  # fmt: skip
     found = [pair for rule in rules for pair in rule(config)]
     return [(key, needed) for key, needed in found if _value(config, key) != _value(DEFAULTS, key)]
@@ -91,21 +93,6 @@ def _of_parts(config: ExperimentConfig) -> Iterator[Unused]:
             own = [name for name in options if name in type(section).model_fields]
             needed = f"{part} is that of {config.method} (give {part} the option, or leave it out)"
             yield from _keys(needed, *(f"{config.method}.{name}" for name in own))
-
-
-def _of_offline(config: ExperimentConfig) -> Iterator[Unused]:
-    """What a stage before round 1 chooses cannot be given as well."""
-    if config.method == "soft_tsfa" and config.soft_tsfa.rank_search:
-        yield from _keys("soft_tsfa.rank_search is false: the search chooses it", "adapter.rank",
-                         "soft_tsfa.truncated_share")  # fmt: skip
-    if config.method == "sflllm" and config.sflllm.rounds_table is not None:
-        yield from _keys("sflllm.rounds_table is null: it is chosen from the table", "adapter.rank")
-    if config.method == "sflllm" and config.sflllm.accuracy_a is not None:
-        yield from _keys("sflllm.accuracy_a and accuracy_v are null: it follows from them",
-                         "training.local_steps", "rounds")  # fmt: skip
-    if config.method == "jcpba" and config.jcpba.budget_search:
-        yield from _keys("jcpba.budget_search is false: the search chooses it",
-                         "jcpba.pruning_budget")  # fmt: skip
 
 
 def _of_jcpba(config: ExperimentConfig) -> Iterator[Unused]:

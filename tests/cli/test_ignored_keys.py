@@ -56,7 +56,6 @@ UNUSED = {
     "jcpba.pruning_rate_max": (
         "method=jcpba", "jcpba.solver=none", "jcpba.pruning_rate_max=0.5",
     ),
-    "rounds": ("method=sflllm", "sflllm={accuracy_a: 20, accuracy_v: 2}", "rounds=9"),
     "workers": ("engine=sequential", "workers=2"),
     "ray_address": ("ray_address=auto",),
 }  # fmt: skip
