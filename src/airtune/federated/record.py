@@ -60,7 +60,9 @@ class RunFolder:
         return self.path / "experiment.yaml"
 
     def records_length(self) -> int:
-        """Bytes of `rounds.jsonl`, 0 before round 1."""
+        """Bytes of `rounds.jsonl`, 0 before round 1. Raises AirtuneError for a folder there."""
+        if self.records.is_dir():
+            raise AirtuneError(f"{self.records} is a folder: move it away, and restore the file.")
         return self.records.stat().st_size if self.records.exists() else 0
 
     def clean(self) -> None:
@@ -116,7 +118,7 @@ class RunFolder:
 
         Raises AirtuneError, naming the line, for one that is damaged or of a later format.
         """
-        if not self.records.exists():
+        if not self.records_length():
             return []
         lines = self.records.read_bytes()[:length].split(b"\n")[:-1]
         return [self._record(number, line) for number, line in enumerate(lines, start=1)]
