@@ -49,6 +49,7 @@ def example(name: str, path: str = "", value: Any = None) -> dict[str, Any]:
         ("jcpba_cell", "cell.radius_m", 1e194, "cell.radius_m is 1e.194, .* magnitude"),
         ("jcpba_cell", "cell.bandwidth_hz", 10**400, "cell.bandwidth_hz is 1000"),
         ("jcpba_cell", "cell.radius_m", ["x"], "cell.radius_m"),
+        ("sflllm_cell", "split_points", [1, 2, 2], "from 1 to 11, each given once"),
         ("tsfa_cell", "round", 10**6, "round is 1000000, but it must be at most 8332 with 6"),
         ("sflllm_cell", "round", 1e15, "must be at most 9999 with 5 clients, or mean"),
         ("tsfa_cell", "clients.count", 10**9, "a whole number from 1 to 10000"),

@@ -146,7 +146,10 @@ def _asked_points(scene: Scene, asked: Any) -> list[int]:
     for point in asked:
         if not is_number(point) or point != point // 1 or not 1 <= point <= last:
             raise InputError("split_points", point, allowed)
-    return sorted({int(point) for point in asked})
+    points = sorted({int(point) for point in asked})
+    if len(points) < len(asked):
+        raise InputError("split_points", asked, f"{allowed}, each given once")
+    return points
 
 
 def _candidates(
