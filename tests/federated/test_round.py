@@ -16,7 +16,15 @@ from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec, DenseCodec
 from airtune.update.server_step import ServerMomentum
-from tests.federated.fakes import EqualPlanner, FakeDevice, add_client_number, make_context
+from airtune.wireless.cqi import CqiLinks
+from tests.federated.fakes import (
+    EqualPlanner,
+    FakeChannel,
+    FakeDevice,
+    FakeState,
+    add_client_number,
+    make_context,
+)
 
 BITS = 8 * (8 + 64 + 8)
 """Two fp32 numbers in a safetensors frame: length, padded header, data."""
@@ -109,14 +117,18 @@ def test_no_signal_leaves_a_client_out_with_the_reason() -> None:
     assert torch.equal(outcome.state.adapter["x"], torch.zeros(2))
 
 
-def test_a_share_that_carries_nothing_leaves_a_client_out() -> None:
-    class Starving(EqualPlanner):
-        def plan(self, view: Any, state: Any) -> Any:
-            plan = super().plan(view, state)
-            first, *rest = plan.clients
-            return replace(plan, clients=(replace(first, bandwidth_hz=0.0), *rest))
+class Weak(FakeState):
+    """On the true channel client 0 is below the lowest rate of the table at its share."""
 
-    record = run_round(make_context(planner=Starving()), begin()).record
+    def uplink(self, tx_power_w: Any = None) -> Any:
+        return CqiLinks(np.array([0.1, 1e4, 1e4]))
+
+
+def test_a_share_that_carries_nothing_leaves_a_client_out() -> None:
+    context = make_context()
+    truth = Weak(np.array([1.0, 2.0, 4.0]))
+    channel = FakeChannel(truth, FakeState(np.array([1.0, 2.0, 4.0])))
+    record = run_round(replace(context, channel=channel), begin()).record  # type: ignore[arg-type]
     assert record["skipped"] == {"0": "has no uplink at its share of the band in this round"}
     assert [entry["client"] for entry in record["clients"]] == [1, 2]
 
