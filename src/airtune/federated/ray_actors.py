@@ -138,7 +138,7 @@ def _give_up(lost: int, tasks: Sequence[ClientTask]) -> None:
     clients = ", ".join(str(task.client) for task in tasks)
     raise AirtuneError(
         f"{lost} Ray actors in a row died while they trained client {clients} (out of memory?): "
-        "run `airtune resume`, with --set backend=local if it happens again."
+        "run `airtune resume`, or a new run with --set backend=local if it happens again."
     )
 
 
