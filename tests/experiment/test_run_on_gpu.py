@@ -31,7 +31,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     builtin = AutoModelForCausalLM.from_pretrained(model_location("builtin"), dtype=torch.float32)
 
     def loaded(*_: Any, **__: Any) -> Any:
-        return copy.deepcopy(builtin)
+        return copy.deepcopy(builtin), {}  # as with `output_loading_info`
 
     monkeypatch.setattr(torch.nn.Module, "to", moved)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loaded)
