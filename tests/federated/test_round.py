@@ -16,7 +16,6 @@ from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec, DenseCodec
 from airtune.update.server_step import ServerMomentum
-from airtune.wireless.cqi import CqiLinks
 from tests.federated.fakes import (
     EqualPlanner,
     FakeChannel,
@@ -117,11 +116,27 @@ def test_no_signal_leaves_a_client_out_with_the_reason() -> None:
     assert torch.equal(outcome.state.adapter["x"], torch.zeros(2))
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Links that carry a bit a second a hertz from a least bandwidth on, and nothing below it."""
+
+    least_hz: Any
+
+    def rate(self, bandwidth_hz: Any) -> Any:
+        return np.where(bandwidth_hz >= self.least_hz, bandwidth_hz, 0.0)
+
+    def limit_bps(self) -> Any:
+        return np.full(len(self.least_hz), np.inf)
+
+    def select(self, index: Any) -> "Steps":
+        return Steps(self.least_hz[index])
+
+
 class Weak(FakeState):
-    """On the true channel client 0 is below the lowest rate of the table at its share."""
+    """On the true channel client 0 needs more than its share."""
 
     def uplink(self, tx_power_w: Any = None) -> Any:
-        return CqiLinks(np.array([0.1, 1e4, 1e4]))
+        return Steps(np.array([200.0, 0.0, 0.0]))
 
 
 def test_a_share_that_carries_nothing_leaves_a_client_out() -> None:
