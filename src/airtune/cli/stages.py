@@ -2,8 +2,10 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from airtune.cli.text_table import page_width, text_table
 from airtune.federated.stopwatch import STAGES
@@ -14,14 +16,29 @@ def stage_seconds(folder: Path) -> dict[str, float]:
 
     The first round of several is left out, for it also starts worker processes.
     """
-    rounds = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
-    rounds = [entry for entry in rounds if "stages" in entry]
+    rounds = [entry for line in _lines(folder / "timing.jsonl") for entry in _entries(line)]
     rounds = rounds[1:] or rounds
     if not rounds:
         return {}
     stages = {name: fmean(entry["stages"].get(name, 0.0) for entry in rounds) for name in STAGES}
     whole = fmean(entry["real_s"] for entry in rounds)
     return {**stages, "other": max(0.0, whole - sum(stages.values()))}
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The file's lines; none where it is lost, since nothing but this table needs it."""
+    with suppress(OSError):
+        return path.read_bytes().splitlines()
+    return []
+
+
+def _entries(line: bytes) -> list[dict[str, Any]]:
+    """The round of a line; nothing for a damaged one."""
+    with suppress(ValueError):
+        entry = json.loads(line)
+        if isinstance(entry, dict) and "stages" in entry:
+            return [entry]
+    return []
 
 
 def show_profile(folder: Path, *, to_stderr: bool = False) -> None:
