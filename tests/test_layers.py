@@ -19,8 +19,8 @@ LEVEL = {
     "allocation": 4, "theory": 4,
     "problems": 5, "federated": 5,
     "methods": 6, "report": 6,
-    "config": 7, "config_section": 7, "config_text": 7, "config_unused": 7, "method_options": 7,
-    "experiment": 7,
+    "config": 7, "config_data": 7, "config_section": 7, "config_text": 7, "config_unused": 7,
+    "method_options": 7, "experiment": 7,
     "comparison": 8,
     "cli": 9,
 }  # fmt: skip

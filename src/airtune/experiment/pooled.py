@@ -1,6 +1,7 @@
 """The experiment that `method: centralised` really runs: one client that holds everything."""
 
-from airtune.config import CohortSection, ExperimentConfig, PartitionSection
+from airtune.config import CohortSection, ExperimentConfig
+from airtune.config_data import PartitionSection
 
 
 def pooled(config: ExperimentConfig) -> ExperimentConfig:
