@@ -37,6 +37,7 @@ def test_paths_and_numpy_numbers_are_values(tmp_path: Path) -> None:
         training={"keep_optimizer": np.bool_(False)},
         cell={"bandwidth_hz": np.float32(5e6), "csi_delay_rounds": np.int64(1),
               "trace": [tmp_path / "a.csv"], "trace_bandwidth_hz": np.array(1e6)},
+        method="sflllm",
         sflllm={"rounds_table": {np.int64(4): np.float64(60.0)}},
         planner={"use": "jcpba", "pruning_budget": np.float32(0.5)},
     )  # fmt: skip
@@ -51,6 +52,7 @@ def test_paths_and_numpy_numbers_are_values(tmp_path: Path) -> None:
         training={"keep_optimizer": False},
         cell={"bandwidth_hz": 5e6, "csi_delay_rounds": 1,
               "trace": [str(tmp_path / "a.csv")], "trace_bandwidth_hz": 1e6},
+        method="sflllm",
         sflllm={"rounds_table": {4: 60.0}},
         planner={"use": "jcpba", "pruning_budget": 0.5},
     )  # fmt: skip
