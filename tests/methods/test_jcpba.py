@@ -12,6 +12,7 @@ from airtune.config import read_config
 from airtune.errors import InputError
 from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.world import build_world
+from airtune.federated.charging import expected_charges
 from airtune.federated.round import start_round
 from airtune.methods.jcpba import JcpbaPlanner
 from tests.cli.conftest import quick
@@ -135,3 +136,40 @@ def test_calibration_rows_are_public_and_the_same_everywhere() -> None:
 def test_unknown_solver() -> None:
     with pytest.raises(InputError, match=r"jcpba\.solver is best"):
         JcpbaPlanner("best")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("jcpba.uplink_dtype=fp32",), ("jcpba.uplink_dtype=int8",), ("jcpba.uplink_dtype=bf16",),
+        ("codec={use: sliced, dtype: int8}",), ("codec={use: sliced, dtype: fp16}",),
+        ("jcpba.importance=activations", "jcpba.calibration_rows=2"), ("charge_as=gpt2",),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bandwidth_hz", ["5e5", "3e6"])
+def test_bound_and_status_are_those_of_the_plan_that_runs(
+    changes: tuple[str, ...], bandwidth_hz: str
+) -> None:
+    """The planner counts with the codec and the tuner that run, and judges the rounded plan."""
+    world = build_world(
+        read_config(
+            None,
+            settings(
+                "clients.devices=[macbook-pro-m3-pro, laptop-cpu]",
+                f"cell.bandwidth_hz={bandwidth_hz}", *changes,
+            ),
+        )
+    )  # fmt: skip
+    start = start_round(world.context, world.unmeasured_start())
+    plan = start.plan
+    assert plan.lower_bound_s is not None
+    charged = expected_charges(world.context, start)
+    latency_s = max(c.broadcast_s + c.compute_s + c.upload_s for c in charged)
+    assert plan.predicted_latency_s == pytest.approx(latency_s, rel=1e-9)
+    assert plan.lower_bound_s <= latency_s
+    optimal = latency_s - plan.lower_bound_s <= 1e-9 * latency_s
+    assert plan.status == ("optimal" if optimal else "feasible")
+    assert plan.message.startswith("Optimal" if optimal else "Feasible, at most ")
+    if not optimal:
+        gap = 100 * (latency_s / plan.lower_bound_s - 1)
+        assert f"at most {gap:.2g} % above the optimum" in plan.message

@@ -17,6 +17,7 @@ from airtune.update.codec import DenseCodec, Shapes, TensorMap, shapes_of
 from airtune.update.overlap import OverlapMean
 from airtune.update.sliced import SlicedCodec
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
+from airtune.workload.affine import distinct_rates
 from airtune.workload.architecture import Architecture, load_architecture
 from airtune.workload.payload import flat_update_bits
 from airtune.workload.pruning import pruned
@@ -136,3 +137,20 @@ def test_refusals() -> None:
         codec.decode(payload[:-3], shapes_of(start), a_plan(0.5))
     with pytest.raises(ValueError, match="must be bound first"):
         SlicedCodec(slicer).encode(start, a_plan(0.5))
+
+
+@pytest.mark.parametrize("dtype", ERRORS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_line_of_bits_lies_on_or_below_every_slice(name: str, dtype: str) -> None:
+    """What makes a bound from the line hold for the payloads that are really sent."""
+    slicer, start = slicer_of(name)
+    codec, shapes = SlicedCodec(slicer, dtype), shapes_of(start)
+    fixed, prunable = codec.affine_bits(shapes, a_plan(0.0))
+    units = [rate for rate in distinct_rates(slicer.architecture) if rate < 1.0]
+    assert len(units) > 2
+    for rate in units:
+        line, sent = fixed + (1 - rate) * prunable, codec.payload_bits(shapes, a_plan(rate))
+        assert line <= sent
+    whole = codec.payload_bits(shapes, a_plan(0.0))
+    # A header of a few more digits, and the last block of int8's scales.
+    assert fixed + prunable >= whole - 8 * 12 - 32

@@ -116,6 +116,9 @@ def with_adapter(
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    for parameter_name, parameter in model.named_parameters():
+        if adapter.frozen_a and ".lora_A." in parameter_name:
+            parameter.requires_grad_(False)
     return model.eval()
 
 

@@ -74,6 +74,19 @@ def test_equals_torch_for_chosen_targets_of_gpt2(targets: tuple[str, ...]) -> No
     assert (counted.forward_flops, counted.backward_flops) == measured_flops("gpt2", adapter, STEP)
 
 
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj",), ("down_proj", "fc2", "c_proj")])
+@pytest.mark.parametrize("name", ["gpt2", "opt-350m", "llama", "phi"])
+def test_equals_torch_with_a_frozen(name: str, targets: str | tuple[str, ...]) -> None:
+    """FFA-LoRA: B alone is trained, so A has no gradient, nor has A x in the lowest matrix."""
+    own = targets if isinstance(targets, str) else _own_names(name, targets)
+    if not own:
+        pytest.skip("the family has no such matrix")
+    adapter = AdapterShape(4, own, frozen_a=True)
+    counted = workload(architecture(name), adapter, STEP)
+    measured = measured_flops(name, adapter, STEP)
+    assert (counted.forward_flops, counted.backward_flops) == measured
+
+
 @pytest.mark.parametrize("name", ["gpt2", "opt-350m", "gemma"])
 def test_fewer_logits(name: str) -> None:
     step = Step(batch_size=2, tokens=20, logit_positions=7)
