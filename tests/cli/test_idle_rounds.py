@@ -121,6 +121,9 @@ def test_a_cell_that_never_serves_anybody_is_refused(airtune: Call, tmp_path: Pa
     code, _, error = airtune("run", *quick("deadline_s=0.001"), "--out", "run")
     assert code == 2
     assert "None of the first 2 rounds has a client to schedule" in error
+    code, _, error = airtune("run", *quick("deadline_s=0.001", "rounds=1"), "--dry-run")
+    assert code == 2
+    assert "Round 1 has no client to schedule (" in error
     assert not (tmp_path / "run").exists()
 
 

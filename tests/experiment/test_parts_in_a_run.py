@@ -30,5 +30,8 @@ def test_a_tuner_that_raises(airtune: Call, tmp_path: Path, engine: str) -> None
         f"airtune: The tuner parts_{engine}:Raises in round 2 for client 1 failed: KeyError: "
         "'missing' ("
     )
-    assert error.endswith(f"parts_{engine}.py, line 7): mend it, then `airtune resume` the run.\n")
+    assert error.endswith(
+        f"parts_{engine}.py, line 7): mend it, then run the command again, or `airtune resume` a "
+        "run that has begun.\n"
+    )
     assert len((tmp_path / "run" / "rounds.jsonl").read_text().splitlines()) == 1

@@ -400,7 +400,7 @@ def test_a_part_that_raises_is_named_with_round_and_client(parts: Any, sentence:
     context = replace(context, method=replace(context.method, **parts))
     with pytest.raises(AirtuneError, match=sentence) as caught:
         run_round(context, begin())
-    assert "mend it, then `airtune resume` the run" in str(caught.value)
+    assert "mend it, then run the command again, or `airtune resume` a " in str(caught.value)
     assert "Traceback" in caught.value.details
 
 

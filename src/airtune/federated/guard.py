@@ -13,7 +13,7 @@ from torch import Tensor
 
 from airtune.errors import AirtuneError, DivergedError
 from airtune.foreign import foreign_code
-from airtune.round_plan import MAIN_SERVER, Plan
+from airtune.round_plan import MAIN_SERVER
 
 _DIVERGED = "Training diverged in round"
 LESS = "lower training.learning_rate, or limit training.max_grad_norm"
@@ -36,7 +36,7 @@ def asked(kind: str, part: object, round_index: int, client: int | None = None) 
     name = f"{getattr(cls, '__module__', '')}:{getattr(cls, '__qualname__', kind)}"
     ours = name.startswith("airtune.")
     remedy = "this is a fault of airtune: please report it" if ours else (
-        "mend it, then `airtune resume` the run"
+        "mend it, then run the command again, or `airtune resume` a run that has begun"
     )  # fmt: skip
     whom = "" if client is None else f" for {party(client)}"
     try:
@@ -46,12 +46,6 @@ def asked(kind: str, part: object, round_index: int, client: int | None = None) 
         if str(error).startswith(_DIVERGED):
             raise
         raise DivergedError(f"{_DIVERGED} {round_index + 1}{whom}: {error}") from error
-
-
-def check_is_plan(plan: object) -> None:
-    """TypeError for what is no plan, inside `asked`."""
-    if not isinstance(plan, Plan):
-        raise TypeError(f"it answered a {type(plan).__name__} in the place of a Plan")
 
 
 def check_tensors(answer: Any, like: Mapping[str, Any], part: bool = False) -> None:

@@ -35,7 +35,11 @@ def first_start(context: RoundContext, state: ServerState, rounds: int) -> Round
             planned += start.plan.message != SILENT_CELL
         if planned >= PLANNED_AT_MOST:
             break
-    looked_at = f"None of the first {index - first + 1} rounds has a" if index > first else "Round"
+    looked_at = (
+        f"None of the first {index - first + 1} rounds has a"
+        if index > first
+        else f"Round {index + 1} has no"
+    )
     raise AirtuneError(
         f"{looked_at} client to schedule ({'; '.join(sorted(reasons)[:3])}): give more bandwidth, "
         "more transmit power or a later deadline."

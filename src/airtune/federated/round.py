@@ -25,7 +25,6 @@ from airtune.federated.guard import (
     OTHER_FORMAT,
     asked,
     check_finite,
-    check_is_plan,
     check_record,
     check_reported,
     check_tensors,
@@ -42,6 +41,7 @@ from airtune.federated.idle import (
     without_unreachable,
 )
 from airtune.federated.method import Exchange, Method, PlanningView
+from airtune.federated.plain import plain_plan, plain_state
 from airtune.federated.replies import carried_over, reported
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
 from airtune.tuning.evaluate import Evaluation
@@ -94,8 +94,7 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
         return _settled(context, view, charges, idle_plan(view, NO_SIGNAL, SILENT_CELL))
     planner = context.method.planner
     with asked("planner", planner, view.round_index):
-        plan = planner.plan(view, state.planner)
-        check_is_plan(plan)
+        plan = plain_plan(planner.plan(view, state.planner))
         check_decisions(context.method, plan, context.rank, view.round_index + 1)
         check_plan(view, plan, context.method.split)
     return _settled(context, view, charges, plan)
@@ -210,7 +209,8 @@ def _planner_state(
 ) -> dict[str, Any]:
     planner = context.method.planner
     with asked("planner", planner, state.rounds_done):
-        return planner.after_round(planner.hear(state.planner, said), record)
+        following = planner.after_round(planner.hear(state.planner, said), record)
+        return dict(plain_state(following))
 
 
 def _received(
