@@ -177,7 +177,8 @@ REFUSALS = [
     ("a.jsonl", '{"prompt": "p", "completion": "c"}\n{"prompt": \n', ["a.jsonl, line 2", "column"]),
     ("a.jsonl", "[1, 2]\n", ["a.jsonl, line 1", "JSON list"]),
     ("a.jsonl", '{"prompt": "p", "completion": "c"}\n{"prompt": "p"}', ["line 2", "'completion'"]),
-    ("a.jsonl", '{"prompt": "p", "completion": null}', ["'a.jsonl", "data.format"]),
+    ("a.jsonl", '{"prompt": "p", "completion": null}', ["line 1", "text in column 'completion'"]),
+    ("a.jsonl", '{"prompt": ["p"], "completion": "c"}', ["line 1", "text in column 'prompt'"]),
     ("a.jsonl", '{"question": "q", "answer": "12"}', ["line 1", "'answer'", "####"]),
     ("a.jsonl", '{"x": "q", "y": "12"}', ["x, y", "data.prompt_column"]),
     ("a.jsonl", '{"mr": "a[b]", "ref": "r", "prompt": "p", "completion": "c"}', ["e2e, table"]),
@@ -226,6 +227,14 @@ def test_refusals_name_file_line_and_column(
     assert "\n" not in message.strip()
     for word in words:
         assert word.replace("'a.jsonl", "a.jsonl") in message
+
+
+def test_a_test_file_is_asked_for_the_columns_that_were_named(tmp_path: Path) -> None:
+    train = _jsonl(tmp_path / "a.jsonl", [{"q": "p", "a": "c"}])
+    test = _jsonl(tmp_path / "b.jsonl", [{"q": "p", "b": "c"}])
+    options = SourceOptions(prompt_column="q", completion_column="a")
+    with pytest.raises(InputError, match=r"b\.jsonl is without a column 'a', .* columns q, a: it"):
+        load_task_data(train, test, options)
 
 
 def test_bytes_that_are_not_text(tmp_path: Path) -> None:

@@ -35,7 +35,11 @@ class Rows(Protocol):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that its first row has."""
+        """The columns that have a text in its first row."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns of its first row, whatever they hold."""
 
     def __iter__(self) -> Iterator[tuple[str, Row]]:
         """(place, row) in the order of the source."""
@@ -56,12 +60,20 @@ class JsonLines:
     def columns(self) -> tuple[str, ...]:
         return next((tuple(row) for _, row in self), ())
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return next((tuple(values) for _, values in self._objects()), ())
+
     def __iter__(self) -> Iterator[tuple[str, Row]]:
+        for place, values in self._objects():
+            yield place, _texts(values, place)
+
+    def _objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
         with _open(self.path, self.field) as stream:
             for number, line in enumerate(_lines(stream, self.path, self.field), start=1):
                 if line.strip():
                     place = f"{self.path}, line {number}"
-                    yield place, _texts(_json_object(line, place), place)
+                    yield place, _json_object(line, place)
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,10 @@ class Csv:
         with _open(self.path, self.field) as stream:
             first = next(self._cells(stream), (0, []))[1]
         return YAHOO_COLUMNS if _is_yahoo(first) else column_names(first, self.field, self.name)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.columns
 
     def __iter__(self) -> Iterator[tuple[str, Row]]:
         columns = self.columns
@@ -120,6 +136,10 @@ class HubRows:
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(self.split.column_names)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.columns
 
     def __iter__(self) -> Iterator[tuple[str, Row]]:
         for number, row in enumerate(self.split):

@@ -3,7 +3,7 @@
 import hashlib
 import heapq
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def load_task_data(
     chosen = _choose(train_rows, options)
     if test_rows is not None:
         if not set(chosen.columns) <= set(test_rows.columns):
-            _choose(test_rows, SourceOptions(chosen.name))
+            _choose(test_rows, replace(options, format_name=chosen.name))
         train_part: Iterator[Example] = _examples(train_rows, chosen)
         test_part, notice = _examples(test_rows, chosen), ""
     else:
@@ -205,13 +205,21 @@ def _test_of(rows: Rows, own_test: Rows | None) -> Rows:
 
 
 def _choose(rows: Rows, options: SourceOptions) -> Format:
-    return choose_format(
-        options.format_name,
-        rows.columns,
-        rows.name,
-        options.prompt_column,
-        options.completion_column,
-    )
+    """By the columns with a text in the first row, else by all of it: the row is then named."""
+
+    def choose(columns: Iterable[str]) -> Format:
+        return choose_format(
+            options.format_name,
+            columns,
+            rows.name,
+            options.prompt_column,
+            options.completion_column,
+        )
+
+    try:
+        return choose(rows.columns)
+    except InputError:
+        return choose(rows.keys)
 
 
 def _examples(rows: Rows, chosen: Format) -> Iterator[Example]:
