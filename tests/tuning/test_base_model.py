@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def test_weights_that_are_not_the_models(folder: Path) -> None:
     with pytest.raises(InputError, match=rf"model is .*, {name} is missing"):
         load_base(str(folder))
     change_weights(folder, **{name: torch.zeros(3, 3)})
-    with pytest.raises(InputError, match=r"model is "):
+    with pytest.raises(InputError, match=rf"of its weights, {name} has another shape\.$"):
         load_base(str(folder))
     shape = load_file(Path(model_location("builtin")) / "model.safetensors")[name].shape
     change_weights(folder, **{name: torch.zeros(shape), "score.weight": torch.zeros(2, 2)})
@@ -98,9 +97,25 @@ def test_a_tokenizers_own_code_does_not_run(folder: Path, monkeypatch: pytest.Mo
     change(folder, "tokenizer_config.json", tokenizer_class="Own",
            auto_map={"AutoTokenizer": ["own_code.Own", None]})  # fmt: skip
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with suppress(InputError):
+    with pytest.raises(InputError, match=r"auto_map in tokenizer_config.*trust_remote_code=true"):
         load_base(str(folder))
     assert not list(folder.glob("ran"))
+
+
+def test_a_folder_without_a_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"a folder that AutoTokenizer loads"):
+        load_base(str(folder))
+
+
+def test_values_of_a_config_that_are_no_numbers(folder: Path) -> None:
+    change(folder, hidden_size="64")
+    with pytest.raises(InputError, match=r'config\.hidden_size is "64", but it must be a positive'):
+        load_base(str(folder))
+    change(folder, rms_norm_eps=float("nan"))
+    with pytest.raises(InputError, match=r"config.json is not JSON \(NaN is no number\)"):
+        load_base(str(folder))
 
 
 def test_a_run_folder_does_not_run_code_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,7 @@ def load_base(
     model, info = _from_pretrained(
         AutoModelForCausalLM, name, trust_remote_code,
         dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True,
+        ignore_mismatched_sizes=True,  # `_refuse_other_weights` names the tensor
     )  # fmt: skip
     _refuse_other_weights(name, info)
     model.requires_grad_(False)
@@ -108,14 +109,24 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a model; the errors are those of `load_base`."""
     from transformers import AutoTokenizer
 
-    return _from_pretrained(AutoTokenizer, name, trust_remote_code)
+    try:
+        return _from_pretrained(AutoTokenizer, name, trust_remote_code)
+    except InputError as error:
+        # transformers has several kinds and sentences for this, which all name its argument.
+        if trust_remote_code or "trust_remote_code" not in str(error.__cause__):
+            raise
+        raise InputError(
+            "model", f"{name} (auto_map in tokenizer_config.json)",
+            "one whose tokenizer needs no Python code of its own",
+            "that code may do anything: if you trust it, set trust_remote_code=true",
+        ) from error  # fmt: skip
 
 
 def _from_pretrained(kind: Any, name: str, trust_remote_code: bool, **options: Any) -> Any:
     """From the folder or the local hub cache; over the network only what is not there."""
     location = model_location(name)
     options["trust_remote_code"] = trust_remote_code
-    allowed = "'builtin', a folder that AutoModelForCausalLM loads, or a hub name"
+    allowed = f"'builtin', a folder that {kind.__name__} loads, or a hub name"
     with foreign_input("model", name, allowed, "check that its files are whole"), _quiet():
         try:
             return kind.from_pretrained(location, local_files_only=True, **options)
@@ -153,7 +164,9 @@ def _refuse_other_weights(name: str, info: Mapping[str, Any]) -> None:
         ("unexpected_keys", "belongs to another kind of model"),
     ):  # fmt: skip
         if info.get(kind):
-            tensor = sorted(map(str, info[kind]))[0]
+            first = min(info[kind], key=str)
+            # Of another shape: the name, its shape in the file and that in the model.
+            tensor = first if isinstance(first, str) else first[0]
             raise InputError(
                 "model", name, "a model with the weights that its config.json describes",
                 f"of its weights, {tensor} {words}",

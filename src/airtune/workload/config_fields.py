@@ -20,7 +20,8 @@ class ConfigFields:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"config.{key}", value, "a positive whole number")
+                shown = f'"{value}"' if isinstance(value, str) else value
+                raise InputError(f"config.{key}", shown, "a positive whole number")
             return value
         if default is None:
             raise InputError(

@@ -44,8 +44,11 @@ def read_config(name: str, field: str = "model") -> dict[str, Any]:
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:
+    def refused(constant: str) -> float:
+        raise InputError(name, f"not JSON ({constant} is no number)", "JSON")
+
     try:
-        config = json.loads(text)
+        config = json.loads(text, parse_constant=refused)
     except json.JSONDecodeError as error:
         raise InputError(name, f"not JSON (line {error.lineno}: {error.msg})", "JSON") from None
     except RecursionError:
