@@ -37,7 +37,8 @@ def kind_of(content: Mapping[str, Any]) -> str | None:
 
 def refuse_other_kind(content: Mapping[str, Any], path: Path | str, wanted: str) -> None:
     """Raise InputError, naming the right command, for a file that is plainly of another kind."""
-    kind = kind_of(content)
+    # Records of a run are YAML by chance, and belong to no command.
+    kind = None if Path(path).suffix == ".jsonl" else kind_of(content)
     if kind not in (None, wanted):
         raise InputError(
             str(path), _ARTICLES[kind], _ARTICLES[wanted],

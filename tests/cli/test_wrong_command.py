@@ -46,6 +46,21 @@ def test_experiments(airtune: Command, tmp_path: Path) -> None:
     assert f"run `airtune resume '{path.parent}'` to continue it" in told
 
 
+def test_a_file_where_something_else_is_wanted(airtune: Command, tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text("rounds: 1\n")
+    for command, sentence in (
+        ("plan", "an experiment is for `airtune run`"),
+        ("resume", "the folder of a run: an experiment file is for `airtune run`"),
+        ("profile", "not a YAML file: name the model that stands in it"),
+    ):
+        code, _, told = airtune(command, path)
+        assert (code, sentence in told) == (2, True), told
+    records = tmp_path / "rounds.jsonl"
+    records.write_text('{"format":2,"round":1,"clients":[{"client":0}]}\n')
+    assert "planning problem" not in airtune("run", records)[2]
+
+
 def test_kinds() -> None:
     for path in ROOT.glob("examples/*.yaml"):
         assert kind_of(read_yaml_mapping(path, "x")) == PROBLEM
@@ -70,7 +85,8 @@ def test_sizes_are_those_of_the_trained_and_of_the_charged_model(airtune: Comman
     ) for part in ("--set", setting)]  # fmt: skip
     code, out, told = airtune("run", "--dry-run", *settings)
     assert code == 0, told
-    lines = dict(line.strip().split("  ", 1) for line in out.splitlines() if "  " in line.strip())
+    pairs = (line.strip().split("  ", 1) for line in out.splitlines() if "  " in line.strip())
+    lines = {name: value.strip() for name, value in pairs}
     assert lines["charged as"].startswith("gpt2 (124 M parameters, 1,179,648 trained)")
     assert lines["model"].startswith("builtin (")
     assert "k parameters)" in lines["model"] or "M parameters)" in lines["model"]

@@ -36,6 +36,8 @@ class TestReader:
     def test_missing(self) -> None:
         with pytest.raises(InputError, match=r"^bandwidth_hz is missing, but it must be"):
             Reader({}).number("bandwidth_hz")
+        with pytest.raises(InputError, match=r"is missing, .*: it stands there without a value\.$"):
+            Reader({"bandwidth_hz": None}).number("bandwidth_hz")
 
     def test_counts(self) -> None:
         assert Reader({"steps": 12}).count("steps") == 12

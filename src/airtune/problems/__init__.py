@@ -113,7 +113,11 @@ def method_of(mapping: Mapping[str, Any]) -> tuple[str, Method]:
     name = mapping.get("method")
     known = ", ".join(METHODS)
     if name is None:
-        raise InputError("method", "missing", f"one of {known}")
+        raise InputError(
+            "method", "missing", f"one of {known}",
+            "name the planner; an experiment is for `airtune run`, a comparison for "
+            "`airtune compare`",
+        )  # fmt: skip
     if not isinstance(name, str):
         raise InputError("method", name, f"one of {known}")
     if name not in METHODS:

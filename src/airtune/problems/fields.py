@@ -1,7 +1,7 @@
 """Words and ranges for the fields of a problem: what a key may be called and what it may hold."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,13 @@ def refuse_unknown(mapping: Iterable[str], known: Sequence[str], where: str) -> 
             raise InputError(field, "an unknown key", f"one of {names}", remedy)
 
 
-def misspelt(key: str, present: Iterable[str]) -> str:
-    """What to do about a missing key where a present one looks like it, for an InputError."""
+def misspelt(key: str, present: Collection[str]) -> str:
+    """What to do about a missing key where a present one looks like it, for an InputError.
+
+    A key that is there without a value (null) is as good as missing.
+    """
+    if key in present:
+        return "it stands there without a value"
     near = difflib.get_close_matches(key, [str(name) for name in present], n=1, cutoff=0.8)
     return f"{near[0]} looks like it" if near else ""
 
