@@ -66,6 +66,20 @@ def test_experiment_file_with_methods(tmp_path: Path) -> None:
     assert read_comparison(None, ["fedlora"]).arms[0].configs[0].rounds == 48
 
 
+def test_the_experiment_of_a_run_folder(tmp_path: Path) -> None:
+    """It names its format, which is no key of an experiment."""
+    path = tmp_path / "experiment.yaml"
+    path.write_text("format: 2\nrounds: 3\ncell: {radius_m: 150}\n")
+    (tmp_path / "cmp.yaml").write_text("experiment: experiment.yaml\narms: {a: {}, b: {rounds: 4}}")
+    named = read_comparison(tmp_path / "cmp.yaml")
+    assert [arm.configs[0].rounds for arm in named.arms] == [3, 4]
+    arms = read_comparison(path, methods=["fedlora", "jcpba"]).arms
+    assert [arm.configs[0].rounds for arm in arms] == [3, 3]
+    path.write_text("format: 99\nrounds: 3\n")
+    with pytest.raises(AirtuneError, match=r"format in .* is 99"):
+        read_comparison(tmp_path / "cmp.yaml")
+
+
 def test_a_part_is_replaced_as_a_whole(tmp_path: Path) -> None:
     text = (
         "experiment: {codec: {use: dense, dtype: bf16}}\n"

@@ -238,7 +238,11 @@ def _simulate(
     name, method = method_of(mapping)
     simulate = getattr(method, "simulate", None)
     if simulate is None:
-        raise InputError("--rounds", name, "for a method that keeps a queue, such as tsfa")
+        option, given = ("--rounds", rounds) if rounds is not None else ("--trace", str(trace))
+        raise InputError(
+            option, given, "left out unless method is one that keeps a queue, such as tsfa",
+            f"the problem's method is {name}",
+        )  # fmt: skip
     if rounds is None:
         raise InputError("--trace", str(trace), "given together with --rounds")
     solver_of(method, name, solver)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airtune.config import ExperimentConfig, check_filled, unknown_key, with_settings
+from airtune.config import FORMAT, ExperimentConfig, check_filled, unknown_key, with_settings
 from airtune.config_unused import unused_error, unused_keys
 from airtune.errors import AirtuneError, InputError
-from airtune.file_kinds import COMPARISON, PROBLEM, kind_of, refuse_other_kind
-from airtune.files import read_yaml_mapping
+from airtune.file_kinds import COMPARISON, EXPERIMENT, PROBLEM, kind_of, refuse_other_kind
+from airtune.files import read_yaml_mapping, take_format
 from airtune.wireless.unused import refuse_unused_cell_keys
 
 KEYS = ("experiment", "arms", "seeds", "target_loss")
@@ -102,8 +102,14 @@ def _mapping(value: object, field: str) -> dict[str, Any]:
 def _shared(experiment: object, folder: Path) -> dict[str, Any]:
     """The common experiment: keys in place, or a file named from the comparison's own folder."""
     if isinstance(experiment, str):
-        return read_yaml_mapping(folder / experiment, "experiment")
-    return _mapping(experiment, "experiment")
+        path = folder / experiment
+        values = read_yaml_mapping(path, "experiment")
+        refuse_other_kind(values, path, EXPERIMENT)
+    else:
+        path, values = Path("experiment"), _mapping(experiment, "experiment")
+    # The experiment of a run folder names its format.
+    take_format(values, str(path), FORMAT)
+    return values
 
 
 def _chosen(arms: Mapping[str, Any], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
