@@ -182,7 +182,7 @@ def test_a_codec_that_knows_no_factors(tmp_path: Path) -> None:
     assert 0 < record["clients"][0]["uplink_bits"] - 8 * PARAMETERS < 0.05 * DATA_BITS
     assert record["latency_s"] == pytest.approx(record["planned_latency_s"], rel=1e-9)
     other = "codec={use: 'airtune.update.rank_sparse:RankSparseCodec', importance: norm}"
-    with pytest.raises(InputError, match="one of a pair of LoRA factors"):
+    with pytest.raises(InputError, match="one that does not need LoRA's factors"):
         Experiment.load(None, settings(other)).run(tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

@@ -135,14 +135,15 @@ def test_further_clients_start_elsewhere_but_always_there(tmp_path: Path) -> Non
 def test_a_trace_beyond_any_efficiency_is_refused_unless_it_is_meant(
     tmp_path: Path, rate: str, shown: str
 ) -> None:
-    """A wrong unit shows in bit/s/Hz; a trace without any throughput is no slip."""
+    """A wrong unit shows in bit/s/Hz; a trace without any throughput is refused as such."""
     path = tmp_path / "slip.csv"
     path.write_text(f"x_bps\n0\n{rate}\n")
     with pytest.raises(InputError, match=rf"at most {shown} bit/s/Hz.*list trace in cell\.unusual"):
         traced(str(path))
     assert len(traced(str(path), unusual_values="trace").observe(1).truth) == 1
     path.write_text("x_bps\n0\n")
-    assert traced(str(path)).observe(0).truth.out_of_reach()
+    with pytest.raises(InputError, match="nobody can ever send on it"):
+        traced(str(path))
 
 
 def test_estimate_of_a_trace_is_stale_and_wrong_as_asked(walk: Path) -> None:

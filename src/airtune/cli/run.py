@@ -18,7 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, n
 Parts = Annotated[
     list[Path] | None,
     typer.Option(
-        "--parts", metavar="FOLDER", help="A folder with parts of your own (planner, codec, ...)."
+        "--parts", metavar="FOLDER", help="A folder with user-defined parts."
     ),
 ]
 AcceptChanges = Annotated[
