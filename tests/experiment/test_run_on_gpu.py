@@ -16,7 +16,11 @@ from airtune.tuning.base_model import model_location
 from tests.cli.conftest import QUICK
 from tests.pretend_gpu import PretendGpu, on_gpu
 
-METHODS = ("fedlora", "jcpba", "soft_tsfa", "sflllm", "ffa_lora", "hetlora", "centralised")
+METHODS = [
+    "jcpba", "soft_tsfa", "sflllm",
+    *(pytest.param(name, marks=pytest.mark.slow)
+      for name in ("fedlora", "ffa_lora", "hetlora", "centralised")),
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -17,9 +17,7 @@ Settings = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, nothing else.")]
 Parts = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--parts", metavar="FOLDER", help="A folder with user-defined parts."
-    ),
+    typer.Option("--parts", metavar="FOLDER", help="A folder with user-defined parts."),
 ]
 AcceptChanges = Annotated[
     bool,
