@@ -175,6 +175,17 @@ def test_dry_run_writes_nothing(airtune: Call, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_folder_of_a_run_is_left_alone(airtune: Call, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "experiment.yaml").write_text("rounds: 1\n")
+    (tmp_path / "run" / "report.html").write_text("the run's own")
+    code, _, err = airtune("compare", "--methods", ARMS, "--out", "run", *settings())
+    assert (code, err.count("\n")) == (2, 1)
+    assert "it holds a run, whose report would be lost; choose another one." in err
+    assert (tmp_path / "run" / "report.html").read_text() == "the run's own"
+    assert len(list((tmp_path / "run").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

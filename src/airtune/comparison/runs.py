@@ -107,6 +107,11 @@ def run_comparison(
     AirtuneError where another process works in the folder.
     """
     out, watcher = Path(out), watcher or Unwatched()
+    if (out / "experiment.yaml").is_file():
+        raise InputError(
+            "--out", str(out), "a new folder, or that of a comparison",
+            "it holds a run, whose report would be lost; choose another one",
+        )  # fmt: skip
     check_comparison(comparison, out)
     make_folder("--out", out)
     with locked(out):
