@@ -166,3 +166,8 @@ def test_a_listener_that_hears_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"listener is .*at least one of notice, started"):
         Experiment(**QUICK).run(tmp_path / "run", listener=print)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_set_has_the_same_order_in_every_process() -> None:
+    names = {f"device-{number}" for number in range(20)}
+    assert file_value({"devices": frozenset(names)}) == {"devices": sorted(names)}

@@ -116,13 +116,16 @@ def _refuse_endless(root: Any, name: str) -> None:
 def file_value(value: Any) -> Any:
     """A value from Python as a file would hold it, at any depth.
 
-    Paths become text, tuples lists, and what numpy or torch hold plain numbers or lists of them;
-    anything else passes as it is.
+    Paths become text, tuples lists, sets sorted lists (their own order differs from one process to
+    the next), and what numpy or torch hold plain numbers or lists of them; anything else passes as
+    it is.
     """
     if isinstance(value, Mapping):
         return {file_value(key): file_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [file_value(part) for part in value]
+    if isinstance(value, set | frozenset):
+        return sorted((file_value(part) for part in value), key=str)
     if isinstance(value, PurePath):
         return str(value)
     # Duck typing, since neither library is imported for files that need none.
