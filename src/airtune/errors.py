@@ -42,6 +42,8 @@ class InputError(AirtuneError):
         self.field, self.value, self.allowed, self.remedy = field, value, allowed, remedy
         # A value of several lines still makes one sentence.
         shown = " ".join(value.split("\n")) if isinstance(value, str) else repr(value)
+        # Nothing, and blanks alone, would not be seen.
+        shown = shown if shown.strip() else repr(value) if value else "empty"
         shown = redacted(shown)
         shown = shown if len(shown) <= 120 else shown[:117] + "..."
         advice = f": {remedy.rstrip('.')}" if remedy else ""

@@ -184,6 +184,7 @@ def test_full_disk(airtune: Call, tmp_path: Path, monkeypatch: Any) -> None:
             ["resume", "nowhere", "--rounds", "\u00b2"],
             "--rounds is \u00b2, but it must be a positive",
         ),
+        (["run", "--set", ""], "--set is empty, but it must be of the form key.subkey=value"),
         (["resume"], "Missing argument 'RUN_DIR': see `airtune resume --help`."),
         (["run", "--nope"], "No such option '--nope': see `airtune run --help`."),
         (["runn"], "No such command 'runn'"),
