@@ -93,7 +93,7 @@ def run_rounds(
         channel: links of each round.
 
     Raises:
-        InfeasibleError: a round that no plan can hold although somebody is not in outage.
+        InfeasibleError: a round that no plan can hold although some client is not in outage.
     """
     rows: list[tuple[float, ...]] = []
     queue = problem.virtual_queue
@@ -175,7 +175,7 @@ def least_reachable_target_s(
     With an outage limit of its own that is the least mean latency. With the default limit of so
     many times the target, a higher target also waits longer, and for more clients: the smallest
     target t with `least_mean_latency(t) <= t` is then found by bisection over the same draws. None
-    where every target fails, since nobody has a signal in too many rounds.
+    where every target fails, since no client has a signal in too many rounds.
 
     Args:
         least_s: `least_mean_latency_s` of the problem, above its target.

@@ -46,7 +46,7 @@ def _end_quietly() -> NoReturn:
 
 
 class _Commands(FullGroup):
-    """click takes every broken pipe for standard output's; this tells them apart first."""
+    """Separates a broken standard output from other broken pipes, which click does not."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -127,7 +127,7 @@ def _say(error: BaseException, sentence: str, exit_code: int) -> NoReturn:
 
 
 def _unexpected(error: Exception) -> NoReturn:
-    """What nobody foresaw: still a sentence, and an exit code of its own."""
+    """Unexpected exceptions: one sentence, and an exit code of their own."""
     if isinstance(error, OSError) and error.filename is not None:
         _say(error, f"{error.filename} cannot be used ({error.strerror}): mend that, and run the "
              "command again.", AirtuneError.exit_code)  # fmt: skip

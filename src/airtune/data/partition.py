@@ -110,7 +110,7 @@ def dirichlet(
 
     A draw that leaves some client with fewer than `min_rows` rows is repeated, with a stream of its
     own that depends on the seed and the number of the draw alone: the law is that of the shares
-    given that nobody is short. Raises InputError after so many draws that there is little hope.
+    given that no client is short. Raises InputError after the most draws allowed.
 
     Source: Yurochkin et al. 2019 (arXiv 1905.12022, section 4.1) and Li et al. 2022 (arXiv
     2102.02079, section IV-A). A small concentration gives each label to few clients; shard sizes

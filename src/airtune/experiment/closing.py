@@ -151,6 +151,6 @@ def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:
 
 
 def _idle(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Rounds in which nobody could send, and their time [s]; no entries without one."""
+    """Rounds in which no client could send, and their time [s]; no entries without one."""
     waited = [record["idle_s"] for record in records if "idle_s" in record]
     return {"idle_rounds": len(waited), "idle_s": sum(waited)} if waited else {}

@@ -1,6 +1,6 @@
 """Where user-defined parts may come from.
 
-A run folder is data, often somebody else's: no code is taken from it because it says so. Parts come
+A run folder is data, often from another person: no code is imported because it names it. Parts come
 from installed packages, from folders that a user names on the command line (`--parts`, or the
 folder of the experiment that is given to `run`), and, for a run that goes on or is looked at, from
 the folders that it was found to use when this user ran something from there: they are remembered in

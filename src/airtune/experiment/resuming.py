@@ -1,4 +1,4 @@
-"""Going on with a run: with what is asked for now, compared with what its checkpoint remembers."""
+"""Resuming a run: the experiment asked for now, compared with the fingerprint in its checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -64,7 +64,7 @@ class Wish:
 
 @dataclass
 class Resumption:
-    """A run folder on its way to going on; `config` is the experiment as asked for now.
+    """A run folder being resumed; `config` is the experiment asked for now.
 
     `checkpoint` is None for a run that was killed before its first. `changes` are the differences
     that were accepted or asked for, `told` the sentences for the user.
