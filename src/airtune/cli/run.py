@@ -76,7 +76,7 @@ def refuse_beside(option: str, others: Mapping[str, Any]) -> None:
 
 @contextmanager
 def next_free_folder(parent: Path) -> Iterator[Path]:
-    """`runs/001`, `runs/002`, … the first that does not exist, created at once, so that no other run takes it.
+    """`runs/001`, `runs/002`, … the first that does not exist, claimed for this run.
 
     It is removed again where nothing was put into it.
     """
