@@ -25,8 +25,8 @@ from airtune.workload.split import SplitFlops
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, Workload, split_workload, workload
 
-Key = tuple[int, int, float, int, bool]
-"""Rows, tokens, pruning rate, rank, whether A is frozen."""
+Key = tuple[Step, float, int, bool]
+"""Batch, pruning rate, rank, whether A is frozen."""
 
 
 @dataclass(frozen=True)
@@ -43,68 +43,38 @@ class TrainingWork:
     shards: Shards
     devices: tuple[DeviceProfile, ...]
     _known: dict[Key, Workload] = field(default_factory=dict, repr=False)
-    _single: dict[Key, Workload] = field(default_factory=dict, repr=False)
-    _heads: dict[Key, tuple[float, float]] = field(default_factory=dict, repr=False)
     _points: dict[tuple[int, bool], list[int]] = field(default_factory=dict, repr=False)
     _lines: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
 
-    def of(
-        self,
-        rows: int,
-        tokens: int,
-        pruning_rate: float = 0.0,
-        rank: int | None = None,
-        frozen_a: bool = False,
-    ) -> Workload:
-        """Parameters, FLOPs and memory of a batch with all its logits, at the adapter's rank or
-        another."""
-        key = (rows, tokens, pruning_rate, rank or self.adapter.highest_rank, frozen_a)
-        if key not in self._known:
-            self._known[key] = self._workload(Step(rows, tokens), key)
-        return self._known[key]
+    def of(self, rows: int, tokens: int) -> Workload:
+        """Parameters, FLOPs and memory of a batch with the whole adapter and all its logits."""
+        return self._of(Step(rows, tokens))
 
     def step_flops(
         self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
     ) -> float:
-        """Forward and backward of one optimiser step [FLOP]."""
-        key = (
-            step.batch_size,
-            step.tokens,
-            pruning_rate,
-            rank or self.adapter.highest_rank,
-            frozen_a,
-        )
-        if key not in self._heads:
-            self._heads[key] = self._line_in_logits(key)
-        without, each = self._heads[key]
-        return without + each * self._logit_rows(step)
+        """Forward and backward of one optimiser step [FLOP].
 
-    def _line_in_logits(self, key: Key) -> tuple[float, float]:
-        """FLOPs without any logits, and of each row of logits; the count is linear in them."""
-        whole = self.of(*key).flops
-        one = self._single_logit(*key).flops
-        positions = key[0] * key[1]
-        each = (whole - one) / (positions - 1) if positions > 1 else 0.0
-        return float(one) - each, each
+        The count is linear in the rows of logits, so shapes are remembered without them.
+        """
+        rows, tokens = step.batch_size, step.tokens
+        whole = self._of(Step(rows, tokens), pruning_rate, rank, frozen_a).flops
+        one = self._of(Step(rows, tokens, label_tokens=1), pruning_rate, rank, frozen_a).flops
+        each = (whole - one) / max(step.positions - 1, 1)
+        return one + each * (self._logit_rows(step) - 1)
 
-    def _single_logit(
-        self,
-        rows: int,
-        tokens: int,
-        pruning_rate: float = 0.0,
-        rank: int | None = None,
-        frozen_a: bool = False,
+    def _of(
+        self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
     ) -> Workload:
-        key = (rows, tokens, pruning_rate, rank or self.adapter.highest_rank, frozen_a)
-        if key not in self._single:
-            self._single[key] = self._workload(Step(rows, tokens, label_tokens=1), key)
-        return self._single[key]
-
-    def _workload(self, step: Step, key: Key) -> Workload:
-        adapter = self.adapter
-        if isinstance(adapter, AdapterShape):
-            adapter = replace(adapter.at_most(key[3]), frozen_a=key[4])
-        return workload(self.architecture, adapter, step, key[2], self.precision)
+        key = (step, pruning_rate, rank or self.adapter.highest_rank, frozen_a)
+        if key not in self._known:
+            adapter = self.adapter
+            if isinstance(adapter, AdapterShape):
+                adapter = replace(adapter.at_most(key[2]), frozen_a=frozen_a)
+            self._known[key] = workload(
+                self.architecture, adapter, step, pruning_rate, self.precision
+            )
+        return self._known[key]
 
     def _logit_rows(self, step: Step) -> int:
         whole = isinstance(self.adapter, EveryParameter)
@@ -114,7 +84,8 @@ class TrainingWork:
         self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
     ) -> int:
         """Peak memory of one optimiser step, with all its logits."""
-        return self.of(step.batch_size, step.tokens, pruning_rate, rank, frozen_a).memory_bytes
+        whole = Step(step.batch_size, step.tokens)
+        return self._of(whole, pruning_rate, rank, frozen_a).memory_bytes
 
     def affine_flops(self, step: Step) -> tuple[float, float]:
         """`fixed` and `prunable` of a step: fixed + (1 - rate) prunable [FLOP]."""
@@ -193,7 +164,8 @@ class TrainingWork:
     def split_flops(self, step: Step, split_point: int) -> SplitFlops:
         """Operations on both sides of the cut."""
         whole = SplitFlops.of(self.of(step.batch_size, step.tokens), split_point)
-        one = SplitFlops.of(self._single_logit(step.batch_size, step.tokens), split_point)
+        single = Step(step.batch_size, step.tokens, label_tokens=1)
+        one = SplitFlops.of(self._of(single), split_point)
         return whole.with_logits(one, step)
 
     def split_memory_bytes(self, client: int, split_point: int, keeps_labels: bool) -> int:

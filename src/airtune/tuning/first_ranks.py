@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from airtune.round_plan import ClientPlan, Decision
-from airtune.tuning.adapter import AdapterState, read_state
+from airtune.tuning.adapter import AdapterState
 from airtune.tuning.factors import factor_pairs
-from airtune.tuning.local import LocalResult, train_locally
-from airtune.tuning.prune import cut_moments, whole_result
-from airtune.tuning.slice import Cut, Cuts, gather
+from airtune.tuning.local import LocalResult
+from airtune.tuning.prune import train_part
+from airtune.tuning.slice import Cut, Cuts
 from airtune.tuning.sliced_model import low_rank_model
 from airtune.tuning.tuner import FullTuner, ModelWork, Tuner, TuningContext, TuningJob
 from airtune.workload.step import Step
@@ -53,19 +53,8 @@ class FirstRanksTuner(Tuner):
         return work.step_bytes(step, rank=plan.rank)
 
     def tune(self, start: AdapterState, plan: ClientPlan, context: TuningContext) -> LocalResult:
-        cuts = _rank_cuts(start, plan.rank)
         model = low_rank_model(context.model, plan.rank)
-        # Moments are numbered in the model's order, which need not be that of `start`.
-        in_order = {name: start[name] for name in read_state(model)}
-        result = train_locally(
-            model,
-            gather(start, cuts),
-            context.batches,
-            context.training,
-            dropout_seed=(context.seed, context.round_index, plan.client),
-            carried=cut_moments(context.carried, in_order, cuts),
-        )
-        return whole_result(result, start, context.carried, in_order, cuts)
+        return train_part(model, start, _rank_cuts(start, plan.rank), plan, context)
 
     def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
         return FullTuner().stackable(plan, context)

@@ -155,17 +155,7 @@ class PrunedTuner(Tuner):
         part = self.slicer.slice(start, plan.pruning_rate)
         cuts = adapter_cuts(part, start)
         model = sliced_model(context.model, part)
-        # Moments are numbered in the model's order, which need not be that of `start`.
-        in_order = {name: start[name] for name in read_state(model)}
-        result = train_locally(
-            model,
-            gather(start, cuts),
-            context.batches,
-            context.training,
-            dropout_seed=(context.seed, context.round_index, plan.client),
-            carried=cut_moments(context.carried, in_order, cuts),
-        )
-        return whole_result(result, start, context.carried, in_order, cuts)
+        return train_part(model, start, cuts, plan, context)
 
     def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
         return plan.pruning_rate
@@ -188,17 +178,35 @@ class PrunedTuner(Tuner):
             [job.context.batches for job in jobs],
             jobs[0].context.training,
             [
-                cut_moments(job.context.carried, start, cuts)
+                _cut_moments(job.context.carried, start, cuts)
                 for job, start in zip(jobs, ordered, strict=True)
             ],
         )
         return [
-            whole_result(result, job.start, job.context.carried, start, cuts)
+            _whole_result(result, job.start, job.context.carried, start, cuts)
             for result, job, start in zip(results, jobs, ordered, strict=True)
         ]
 
 
-def whole_result(
+def train_part(
+    model: Any, start: AdapterState, cuts: Cuts, plan: ClientPlan, context: TuningContext
+) -> LocalResult:
+    """Train the part of the adapter that `cuts` keep, on a model of that part; the result has whole
+    shapes, and what was cut away comes back as it started."""
+    # Moments are numbered in the model's order, which need not be that of `start`.
+    in_order = {name: start[name] for name in read_state(model)}
+    result = train_locally(
+        model,
+        gather(start, cuts),
+        context.batches,
+        context.training,
+        dropout_seed=(context.seed, context.round_index, plan.client),
+        carried=_cut_moments(context.carried, in_order, cuts),
+    )
+    return _whole_result(result, start, context.carried, in_order, cuts)
+
+
+def _whole_result(
     result: LocalResult,
     start: AdapterState,
     carried: Mapping[str, Tensor],
@@ -213,7 +221,7 @@ def whole_result(
     )
 
 
-def cut_moments(
+def _cut_moments(
     carried: Mapping[str, Tensor], start: AdapterState, cuts: Cuts
 ) -> dict[str, Tensor]:
     """The kept part of optimiser moments, named `<index of the adapter tensor>.<entry>`."""
