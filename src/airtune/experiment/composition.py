@@ -7,9 +7,8 @@ from typing import Any
 from airtune.config import ExperimentConfig, ServerSection
 from airtune.errors import InputError
 from airtune.experiment.assembly import assembled
-from airtune.experiment.devices import deal_devices
 from airtune.experiment.parts import Spec, check_part, make_part, unknown_name
-from airtune.experiment.shipped import Bench, shipped_parts
+from airtune.experiment.shipped import PLANNERS, Bench, shipped_parts
 from airtune.experiment.split_composition import split_method
 from airtune.experiment.trained import FULL, check_trained
 from airtune.federated.capabilities import check_parts, check_trains_any, part_name
@@ -17,10 +16,9 @@ from airtune.federated.method import Method, Planner
 from airtune.methods.centralised import centralised
 from airtune.methods.fedlora import BandwidthPlanner, fedlora
 from airtune.methods.ffa_lora import ffa_lora
-from airtune.methods.hetlora import hetlora, ranks_by_speed
-from airtune.methods.jcpba import JcpbaPlanner, jcpba
-from airtune.methods.soft_tsfa import SoftOptions, soft_layout, soft_tsfa
-from airtune.methods.tsfa_planner import TsfaPlanner
+from airtune.methods.hetlora import hetlora
+from airtune.methods.jcpba import jcpba
+from airtune.methods.soft_tsfa import SoftOptions, soft_tsfa
 from airtune.tuning.adapter import initial_state
 from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.tuner import Tuner
@@ -38,17 +36,10 @@ def _soft_tsfa(bench: Bench) -> Method:
             "soft_tsfa.selection", "global", "per-layer together with charge_as",
             "counts by matrix of one model mean nothing for another",
         )  # fmt: skip
+    planner = PLANNERS["tsfa"].make(bench, section)
+    if section.sparsifier == "dense":
+        planner = replace(planner, solver="dense")
     names = [field.name for field in fields(SoftOptions)]
-    planner = TsfaPlanner(
-        soft_layout(bench.model, section.selection),
-        "dense" if section.sparsifier == "dense" else section.solver,
-        section.sparsity,
-        section.latency_target_s,
-        section.v,
-        section.virtual_queue,
-        section.outage_latency_s,
-        section.target_share,
-    )
     options = SoftOptions(**{name: getattr(section, name) for name in names})
     return soft_tsfa(planner, options, config.seed)
 
@@ -61,15 +52,13 @@ def _fedlora(bench: Bench) -> Method:
 
 def _jcpba(bench: Bench) -> Method:
     section = bench.config.jcpba
-    planner = JcpbaPlanner(section.solver, section.pruning_budget, section.pruning_rate_max)
+    planner = PLANNERS["jcpba"].make(bench, section)
     return jcpba(planner, bench.slicer(), section.uplink_dtype, bench.config.seed)
 
 
 def _hetlora(bench: Bench) -> Method:
-    config, section = bench.config, bench.config.hetlora
-    speeds = [device.training_flop_rate for device in deal_devices(config)]
-    ranks = ranks_by_speed(speeds, section.rank_min, config.adapter.rank)
-    planner = BandwidthPlanner(section.bandwidth, config.seed, ranks)
+    section = bench.config.hetlora
+    planner = PLANNERS["ranks"].make(bench, section)
     return hetlora(planner, section.uplink_dtype, section.downlink_dtype)
 
 

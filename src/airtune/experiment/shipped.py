@@ -4,7 +4,7 @@ A part is made on a bench: with the experiment, the adapted model and the parts 
 a pruned client and its codec cut the same slice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, final
 
@@ -146,10 +146,21 @@ def _of(section: type[Section], *names: str) -> type[Section]:
     return create_model(f"{section.__name__}Planner", __base__=Section, **fields)
 
 
+_JCPBA = ("solver", "pruning_budget", "pruning_rate_max")
+_TSFA = (
+    "solver", "sparsity", "latency_target_s", "v", "virtual_queue", "outage_latency_s",
+    "target_share",
+)  # fmt: skip
+"""Options of the planners, as their methods' sections name them."""
+
+
+def _given(options: Section, names: Sequence[str]) -> dict[str, Any]:
+    """These options, from a part's own or from a whole section of its method."""
+    return {name: getattr(options, name) for name in names}
+
+
 def _tsfa(bench: Bench, options: Any) -> TsfaPlanner:
-    values = options.model_dump()
-    layout = soft_layout(bench.model, values.pop("selection"))
-    return TsfaPlanner(layout, **values)
+    return TsfaPlanner(soft_layout(bench.model, options.selection), **_given(options, _TSFA))
 
 
 def _bandwidth(bench: Bench, options: BandwidthOptions) -> BandwidthPlanner:
@@ -179,16 +190,10 @@ PLANNERS: Mapping[str, Shipped] = {
     "bandwidth": Shipped(BandwidthOptions, _bandwidth),
     "ranks": Shipped(_of(HetloraSection, "bandwidth", "rank_min"), _ranks),
     "jcpba": Shipped(
-        _of(JcpbaSection, "solver", "pruning_budget", "pruning_rate_max"),
-        lambda bench, options: JcpbaPlanner(**options.model_dump()),
+        _of(JcpbaSection, *_JCPBA),
+        lambda bench, options: JcpbaPlanner(**_given(options, _JCPBA)),
     ),
-    "tsfa": Shipped(
-        _of(
-            SoftTsfaSection, "solver", "sparsity", "latency_target_s", "v", "virtual_queue",
-            "outage_latency_s", "target_share", "selection",
-        ),
-        _tsfa,
-    ),
+    "tsfa": Shipped(_of(SoftTsfaSection, *_TSFA, "selection"), _tsfa),
     "sflllm": Shipped(
         _of(SflllmSection, "solver", "split_point", "split_points"),
         lambda bench, options: SflllmPlanner(**options.model_dump(), seed=bench.config.seed),

@@ -10,7 +10,7 @@ from airtune.allocation.solve import Status
 from airtune.errors import AirtuneError
 from airtune.federated.method import PlanningView
 from airtune.federated.split_charging import power_of
-from airtune.federated.split_costs import SplitSystem
+from airtune.federated.split_costs import LinkSettings, SplitSystem
 from airtune.round_plan import ClientPlan, Plan
 
 SLACK = 1e-9
@@ -97,7 +97,9 @@ class _Check:
             )
 
     def bandwidth(self) -> None:
-        """Shares of one band."""
+        """Shares of one band; no main server, which only a split model has."""
+        if self.plan.main_server is not None:
+            self.fail("main_server is given, and the method does not split the model")
         total = sum(entry.bandwidth_hz for entry in self.plan.clients)
         if total > self.view.bandwidth_hz * (1 + SLACK):
             self.fail(
@@ -106,46 +108,44 @@ class _Check:
             )
 
     def subchannels(self, split: SplitSystem) -> None:
-        """A subchannel serves one client; powers stay under both caps; the downlink is shared."""
-        for name, link in (("main", split.main), ("federated", split.federated)):
-            owners: dict[int, int] = {}
-            radiated = 0.0
-            width_hz = link.width_hz(self.view.bandwidth_hz)
-            for entry in self.plan.clients:
-                share = getattr(entry, name)
-                if share is None or not share.subchannels:
-                    self.fail(f"client {entry.client} has no subchannel of the {name} link")
-                for number in share.subchannels:
-                    if not 0 <= number < link.subchannels:
-                        self.fail(
-                            f"client {entry.client} has subchannel {number} of the {name} link's "
-                            f"{link.subchannels}"
-                        )
-                    if owners.setdefault(number, entry.client) != entry.client:
-                        self.fail(
-                            f"subchannel {number} of the {name} link serves clients "
-                            f"{owners[number]} and {entry.client}"
-                        )
-                if min(share.psd_w_per_hz) < 0:
-                    self.fail(f"client {entry.client} has a negative power on the {name} link")
-                own_w, limit_w = power_of(share, width_hz), self._limit_w(entry)
-                if not own_w <= limit_w * (1 + SLACK):
-                    self.fail(
-                        f"client {entry.client} radiates {own_w:g} W of {limit_w:g} W on the "
-                        f"{name} link"
-                    )
-                radiated += own_w
-            if link.total_power_w is not None and radiated > link.total_power_w * (1 + SLACK):
-                self.fail(
-                    f"the {name} link radiates {radiated:g} W in all, its limit is "
-                    f"{link.total_power_w:g} W"
-                )
+        """Each link on its own; the downlink is shared; the main server holds the earliest cut."""
+        self.link("main", split.main)
+        self.link("federated", split.federated)
         shares = sum(entry.downlink_share or 0.0 for entry in self.plan.clients)
         if shares > 1 + SLACK:
             self.fail(f"the downlink shares add up to {shares:g}, allowed is 1")
+        server = self.plan.main_server
+        earliest = min((entry.split_point or 0 for entry in self.plan.clients), default=None)
+        if earliest is not None and (server is None or server.split_point != earliest):
+            held = None if server is None else server.split_point
+            self.fail(f"main_server has split_point {held}, allowed is the earliest, {earliest}")
 
-    def _limit_w(self, entry: ClientPlan) -> float:
-        return float(self.view.tx_power_w[self.places[entry.client]])
+    def link(self, name: str, link: LinkSettings) -> None:
+        """A subchannel serves one client; powers stay under each client's cap and the link's."""
+        owners: dict[int, int] = {}
+        radiated_w = 0.0
+        for entry in self.plan.clients:
+            who, share = f"client {entry.client}", getattr(entry, name)
+            if share is None or not share.subchannels:
+                self.fail(f"{who} has no subchannel of the {name} link")
+            if len(share.psd_w_per_hz) != len(share.subchannels) or min(share.psd_w_per_hz) < 0:
+                self.fail(f"{who} must have a power of 0 or more on each {name} subchannel")
+            for number in share.subchannels:
+                if not 0 <= number < link.subchannels:
+                    self.fail(f"{who} has subchannel {number} of {link.subchannels} {name} ones")
+                if number in owners:
+                    self.fail(f"{name} subchannel {number} serves {owners[number]} and {who}")
+                owners[number] = entry.client
+            power_w = power_of(share, link.width_hz(self.view.bandwidth_hz))
+            limit_w = float(self.view.tx_power_w[self.places[entry.client]])
+            if not power_w <= limit_w * (1 + SLACK):
+                self.fail(f"{who} radiates {power_w:g} W of {limit_w:g} W on the {name} link")
+            radiated_w += power_w
+        if link.total_power_w is not None and radiated_w > link.total_power_w * (1 + SLACK):
+            self.fail(
+                f"the {name} link radiates {radiated_w:g} W in all, its limit is "
+                f"{link.total_power_w:g} W"
+            )
 
     def promise(self) -> None:
         """The predicted latency is that of the plan, and no claim about it contradicts it."""
