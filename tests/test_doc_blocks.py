@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
     not (ROOT / "README.md").is_file(), reason="airtune is installed without its documents"
 )
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-OUTPUT = {"README.md": "round   virtual time"}
+OUTPUT = {"README.md": "round  virtual time"}
 """Blocks that show what a command prints, by their first words."""
 ELSEWHERE = {
     "running.md": "tests/test_docs.py runs the planner of one's own with its experiment",
