@@ -226,11 +226,12 @@ TRL_REFUSED = {
 
 
 def _trl_templates() -> list[Any]:
-    folder = Path(TRL)
-    if not TRL or not folder.is_dir():
+    if not TRL:
         reason = "set AIRTUNE_TRL_TEMPLATES to trl/chat_templates of huggingface/trl at f2cd577"
-        return [pytest.param(folder, marks=pytest.mark.skip(reason=reason), id="none")]
-    return [pytest.param(path, id=path.stem) for path in sorted(folder.glob("*.jinja"))]
+        return [pytest.param(Path(), marks=pytest.mark.skip(reason=reason), id="none")]
+    templates = sorted(Path(TRL).glob("*.jinja"))
+    assert templates, f"AIRTUNE_TRL_TEMPLATES is {TRL}, a folder without *.jinja files"
+    return [pytest.param(path, id=path.stem) for path in templates]
 
 
 @pytest.mark.parametrize("path", _trl_templates())

@@ -18,6 +18,9 @@ class Costs:
     def payload_bits(self, plan: ClientPlan) -> int:
         return 1_000_000
 
+    def downlink_bits(self, plan: ClientPlan) -> int:
+        return 1_000_000
+
 
 def view(cn0_hz: list[float], deadline_s: float | None = None) -> PlanningView:
     count = len(cn0_hz)
@@ -33,6 +36,7 @@ def view(cn0_hz: list[float], deadline_s: float | None = None) -> PlanningView:
         broadcast_s=0.5,
         deadline_s=deadline_s,
         costs=Costs(),
+        downlink_bps=np.full(count, 2e6),
     )
 
 

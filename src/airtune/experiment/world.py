@@ -34,6 +34,7 @@ from airtune.federated.charges import Charges
 from airtune.federated.checkpoint import ServerState
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.context import RoundContext
+from airtune.federated.method import Method
 from airtune.federated.round import planning_view
 from airtune.federated.split_costs import SplitCosts, SplitSystem
 from airtune.federated.worker_host import WorkerHost
@@ -44,6 +45,7 @@ from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
+from airtune.update.codec import Shapes
 from airtune.wireless.channel import Channel, open_channel
 from airtune.workload.adapter_shape import adapter_tensors
 from airtune.workload.architecture import Architecture
@@ -160,17 +162,7 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
     work = TrainingWork(charged, adapter, precision, shards, devices)
     work.refuse_small_memory(method)
     side = client_side(config, method, model, shards)
-    charges = Charges(
-        devices=devices,
-        step_shapes=shards.step_shapes,
-        work=work,
-        tuner=method.tuner,
-        codec=method.codec if other is None else method.codec.charged_as(other),
-        downlink=method.downlink,
-        shapes=side.shapes if other is None else adapter_tensors(charged, adapter),
-        as_other_model=other is not None,
-        split=None if method.split is None else split_costs(method.split, work),
-    )
+    charges = _charges(method, work, side.shapes, other)
     job = JobShape.of(config, architecture, adapter, shards.step_tokens, side.shapes)
     engine = choose_engine(config, side, job, device)
     if engine.workers:
@@ -211,6 +203,23 @@ def refuse_unasked_code(config: ExperimentConfig, resolved: bool) -> None:
             "trust_remote_code", True, "confirmed where a run folder sets it",
             f"set {TRUST_VARIABLE}=1 in the environment if you trust the code of {config.model}",
         )  # fmt: skip
+
+
+def _charges(
+    method: Method, work: TrainingWork, shapes: Shapes, other: Architecture | None
+) -> Charges:
+    """The cost model of the parts that run, for the trained model or the `other` one charged."""
+    return Charges(
+        devices=work.devices,
+        step_shapes=work.shards.step_shapes,
+        work=work,
+        tuner=method.tuner,
+        codec=method.codec if other is None else method.codec.charged_as(other),
+        downlink=method.downlink,
+        shapes=shapes if other is None else adapter_tensors(other, work.adapter),
+        as_other_model=other is not None,
+        split=None if method.split is None else split_costs(method.split, work),
+    )
 
 
 def split_costs(system: SplitSystem, work: TrainingWork) -> SplitCosts:

@@ -39,8 +39,7 @@ def mute(uplink_bps: FloatArray, downlink_bps: FloatArray) -> NDArray[np.bool_]:
 
 def nobody_can_send(view: PlanningView) -> bool:
     """Whether no client of the cohort has a link, as far as the planner can know."""
-    down = view.downlink_bps if len(view.downlink_bps) else np.full(len(view.cohort), np.inf)
-    return bool(mute(view.uplink.limit_bps(), down).all())
+    return bool(mute(view.uplink.limit_bps(), view.downlink_bps).all())
 
 
 def first_views(view: Callable[[int], PlanningView], count: int) -> list[PlanningView]:

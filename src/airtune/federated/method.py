@@ -98,15 +98,15 @@ class PlanningView:
     broadcast_s: float
     deadline_s: float | None
     costs: CohortCosts
-    downlink_bps: FloatArray = field(default_factory=lambda: np.zeros(0))
+    downlink_bps: FloatArray
 
     def broadcast_to(self, positions: Sequence[int]) -> float:
         """Delay of the broadcast to these positions of the cohort alone, at their worst rate [s].
 
-        A client that is left out of the round does not slow it down. Without `downlink_bps`, that
-        of the whole cohort.
+        A client that is left out of the round does not slow it down; to no client it takes as long
+        as to the whole cohort.
         """
-        if not len(self.downlink_bps) or not len(positions):
+        if not len(positions):
             return self.broadcast_s
         rates = self.downlink_bps[np.asarray(positions, dtype=np.intp)]
         bits = float(self.costs.downlink_bits(self.full_plan(int(positions[0]))))

@@ -46,8 +46,7 @@ class Reach:
 
 
 def _out_of_reach(view: PlanningView, plans: Sequence[ClientPlan]) -> dict[int, str]:
-    uplink_bps = view.uplink.limit_bps()
-    silent = mute(uplink_bps, view.downlink_bps if len(view.downlink_bps) else uplink_bps)
+    silent = mute(view.uplink.limit_bps(), view.downlink_bps)
     if view.deadline_s is None:
         return {int(view.cohort[i]): NO_SIGNAL for i in np.flatnonzero(silent)}
     plans = plans or [view.full_plan(position) for position in range(len(view.cohort))]
