@@ -5,6 +5,7 @@ import io
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Encoded:
         """Tokens of each row [row]."""
         return np.diff(self.starts)
 
-    @property
+    @cached_property
     def label_tokens(self) -> NDArray[np.int64]:
         """Label tokens of each row [row], at least one."""
         return np.add.reduceat(self.label, self.starts[:-1], dtype=np.int64)

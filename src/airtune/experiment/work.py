@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from airtune.cost.device import DeviceProfile, refuse_small_memory
 from airtune.errors import InputError
@@ -43,6 +44,7 @@ class TrainingWork:
     shards: Shards
     devices: tuple[DeviceProfile, ...]
     _known: dict[Key, Workload] = field(default_factory=dict, repr=False)
+    _flops: dict[tuple[object, ...], tuple[int, float]] = field(default_factory=dict, repr=False)
     _points: dict[tuple[int, bool], list[int]] = field(default_factory=dict, repr=False)
     _lines: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
 
@@ -57,10 +59,13 @@ class TrainingWork:
 
         The count is linear in the rows of logits, so shapes are remembered without them.
         """
-        rows, tokens = step.batch_size, step.tokens
-        whole = self._of(Step(rows, tokens), pruning_rate, rank, frozen_a).flops
-        one = self._of(Step(rows, tokens, label_tokens=1), pruning_rate, rank, frozen_a).flops
-        each = (whole - one) / max(step.positions - 1, 1)
+        key = (step.batch_size, step.tokens, pruning_rate, rank, frozen_a)
+        if key not in self._flops:
+            rows, tokens = step.batch_size, step.tokens
+            whole = self._of(Step(rows, tokens), pruning_rate, rank, frozen_a).flops
+            one = self._of(Step(rows, tokens, label_tokens=1), pruning_rate, rank, frozen_a).flops
+            self._flops[key] = one, (whole - one) / max(step.positions - 1, 1)
+        one, each = self._flops[key]
         return one + each * (self._logit_rows(step) - 1)
 
     def _of(
@@ -108,6 +113,10 @@ class TrainingWork:
 
     def product_flops(self) -> float:
         """All products `B A` of the blocks, `sum 2 r in out`."""
+        return self._all_products
+
+    @cached_property
+    def _all_products(self) -> float:
         return self._products(self.architecture.structure.linears)
 
     def _products(self, linears: Sequence[Linear]) -> float:

@@ -4,7 +4,7 @@ Everything that can be known before training is known here: the batches of a rou
 (seed, round, client), so their shapes, FLOPs and payloads are exact before the first step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
@@ -66,15 +66,23 @@ class Charges:
 @final
 @dataclass(frozen=True)
 class RoundCharges:
-    """`CohortCosts` of one round."""
+    """`CohortCosts` of one round.
+
+    Planning, checking and charging ask for the same work and payloads; they are counted once.
+    """
 
     model: Charges
     round_index: int
     _steps_of: dict[int, Sequence[Step]] = field(default_factory=dict, repr=False)
+    _flops_of: dict[Hashable, float] = field(default_factory=dict, repr=False)
+    _bits_of: dict[Hashable, int] = field(default_factory=dict, repr=False)
 
     def compute_flops(self, plan: ClientPlan) -> float:
         """All that the client computes in the round [FLOP]."""
-        return self._tuner.flops(plan, self._steps(plan), self.model.work)
+        key = plan.work_key
+        if key not in self._flops_of:
+            self._flops_of[key] = self._tuner.flops(plan, self._steps(plan), self.model.work)
+        return self._flops_of[key]
 
     def compute_s(self, plan: ClientPlan) -> float:
         """FLOPs over the device's sustained training rate [s]."""
@@ -105,7 +113,6 @@ class RoundCharges:
         return self.model.tuner
 
     def _steps(self, plan: ClientPlan) -> Sequence[Step]:
-        # Planning, checking and charging a round ask for the same steps.
         if plan.client not in self._steps_of:
             steps = self.model.step_shapes(plan.client, self.round_index)
             self._steps_of[plan.client] = steps
@@ -127,7 +134,10 @@ class RoundCharges:
     def payload_bits(self, plan: ClientPlan) -> int:
         """Predicted uplink payload [bit]."""
         with asked("codec", self.model.codec, self.round_index, plan.client):
-            return self.model.codec.payload_bits(self.model.shapes, plan)
+            key = plan.work_key
+        if key not in self._bits_of:
+            self._bits_of[key] = self.model.codec.payload_bits(self.model.shapes, plan)
+        return self._bits_of[key]
 
     def downlink_bits(self, plan: ClientPlan) -> int:
         """Predicted broadcast [bit]."""

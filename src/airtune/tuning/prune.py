@@ -24,7 +24,7 @@ from airtune.tuning.slice import (
     Slice,
     adapter_cuts,
     choose_slice,
-    coordinates_within,
+    fixed_coordinates,
     gather,
     kept_coordinates,
     masks,
@@ -34,7 +34,6 @@ from airtune.tuning.slice import (
 )
 from airtune.tuning.sliced_model import sliced_model
 from airtune.tuning.tuner import ModelWork, Tuner, TuningContext, TuningJob
-from airtune.workload.affine import emptied
 from airtune.workload.architecture import Architecture
 from airtune.workload.step import Step
 
@@ -92,7 +91,7 @@ class Slicer:
 
     def fixed_coordinates(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """How many no pruning rate removes."""
-        return coordinates_within(emptied(self.architecture), shapes)
+        return fixed_coordinates(self.architecture, shapes)
 
     def of_model(self, architecture: Architecture) -> "CountedSlices":
         """The slices of a model that is charged for, not trained."""
@@ -116,7 +115,7 @@ class CountedSlices:
 
     def fixed_coordinates(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """How many no pruning rate removes."""
-        return coordinates_within(emptied(self.architecture), shapes)
+        return fixed_coordinates(self.architecture, shapes)
 
     def of_model(self, architecture: Architecture) -> "CountedSlices":
         """The slices of yet another model."""

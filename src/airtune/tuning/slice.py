@@ -7,12 +7,14 @@ the same in every block; `workload/pruning.py` counts it, and this file cuts exa
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from airtune.errors import InputError
+from airtune.workload.affine import emptied
 from airtune.workload.architecture import Architecture
 from airtune.workload.block import Linear, Role, Widths
 from airtune.workload.pruning import attention_units, pruned, prunes_groups, removed_units
@@ -187,21 +189,29 @@ def kept_coordinates(
     architecture: Architecture, shapes: Mapping[str, tuple[int, ...]], pruning_rate: float
 ) -> int:
     """How many numbers of an adapter with these (whole) shapes a pruned client trains and sends."""
-    return coordinates_within(pruned(architecture, pruning_rate), shapes)
+    return _kept_coordinates(architecture, tuple(shapes.items()), pruning_rate)
 
 
-def coordinates_within(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """How many numbers of an adapter with these (whole) shapes lie within an architecture whose
-    blocks are narrower."""
-    widths = architecture.widths
+def fixed_coordinates(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many of them no pruning rate removes: the limit of nothing kept in the blocks."""
+    return _kept_coordinates(architecture, tuple(shapes.items()), None)
+
+
+@lru_cache(maxsize=4096)  # planners ask for every client of a cohort
+def _kept_coordinates(
+    architecture: Architecture,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    pruning_rate: float | None,
+) -> int:
+    narrow = emptied(architecture) if pruning_rate is None else pruned(architecture, pruning_rate)
     total = 0
-    for name, shape in shapes.items():
+    for name, shape in shapes:
         rows, columns = shape
         place = _place(name, architecture)
         if place is not None and _is_a(name):
-            columns = place[1].input_width(widths)
+            columns = place[1].input_width(narrow.widths)
         elif place is not None:
-            rows = place[1].output_width(widths)
+            rows = place[1].output_width(narrow.widths)
         total += rows * columns
     return total
 
