@@ -19,9 +19,9 @@ from functools import partial
 import numpy as np
 from reporting import report, seconds
 
-from airtune.allocation.pruning import PruningProblem, best_pruning
-from airtune.allocation.pruning_exact import exact_pruning
-from airtune.problems.jcpba import SOLVERS
+from airtune.allocation.pruning.exact import exact_pruning
+from airtune.allocation.pruning.problem import PruningProblem, best_pruning
+from airtune.methods.jcpba.problem import SOLVERS
 from airtune.quantities import dbm_to_watts
 from airtune.wireless.rate import ShannonLinks
 
@@ -168,7 +168,7 @@ def convex_least_pruning(problem: PruningProblem, deadline: float) -> float:
 
 def measure_draws(draws: int) -> None:
     """Many channel draws of one cell through `plan` on arrays, as a simulator asks for them."""
-    from airtune.problems import plan
+    from airtune.methods.plan import plan
 
     rows = []
     for clients in (10, 30, 100):

@@ -29,11 +29,11 @@ from planning import cell, cn0_hz, convex_latency
 from planning_sflllm import convex_deadline, random_cell
 from reporting import RESULTS, report, seconds
 
-from airtune.allocation.power import control_power
-from airtune.allocation.pruning_exact import exact_pruning
-from airtune.allocation.sparsity import exact
-from airtune.allocation.sparsity_problem import SparsityProblem
-from airtune.allocation.split_rank import solve_joint
+from airtune.allocation.pruning.exact import exact_pruning
+from airtune.allocation.sparsity.problem import SparsityProblem
+from airtune.allocation.sparsity.solvers import exact
+from airtune.allocation.split.joint import solve_joint
+from airtune.allocation.subchannels.power import control_power
 from airtune.wireless.rate import ShannonLinks
 
 IMAGE = Path(__file__).parents[1] / "docs" / "images" / "planning_growth.svg"

@@ -18,18 +18,18 @@ from functools import partial
 import numpy as np
 from reporting import report, seconds
 
-from airtune.allocation.power import (
+from airtune.allocation.solve import Solution, Status
+from airtune.allocation.split.baselines import BASELINES, solve_blocks
+from airtune.allocation.split.iteration import solve_greedy
+from airtune.allocation.split.joint import solve_joint
+from airtune.allocation.split.problem import SplitCandidate, SplitPlan, SplitTraining
+from airtune.allocation.subchannels.power import (
     Demand,
     Owners,
     Uplink,
     WaterFilling,
     least_window,
 )
-from airtune.allocation.solve import Solution, Status
-from airtune.allocation.split_baselines import BASELINES, solve_blocks
-from airtune.allocation.split_iteration import solve_greedy
-from airtune.allocation.split_rank import solve_joint
-from airtune.allocation.split_training import SplitCandidate, SplitPlan, SplitTraining
 from airtune.quantities import db_to_linear, dbm_to_watts
 
 TOKENS, WIDTH, BLOCKS, VOCABULARY = 512, 768, 12, 50257

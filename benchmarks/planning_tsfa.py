@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 from reporting import RESULTS, report, seconds
 
-from airtune.allocation.lyapunov import (
+from airtune.allocation.solve import Solution
+from airtune.allocation.sparsity.lyapunov import (
     ChannelSource,
     Rounds,
     least_mean_latency_s,
     least_reachable_target_s,
     run_rounds,
 )
-from airtune.allocation.solve import Solution
-from airtune.allocation.sparsity import dense, exact
-from airtune.allocation.sparsity_problem import SparsityPlan, SparsityProblem
+from airtune.allocation.sparsity.problem import SparsityPlan, SparsityProblem
+from airtune.allocation.sparsity.solvers import dense, exact
 from airtune.wireless.fading import BlockFading
 from airtune.wireless.rate import ShannonLinks
 

@@ -77,9 +77,9 @@ def one_step(model: Any, batch: Any) -> None:
 def measure_times(repeats: int) -> dict[str, Any]:
     """Fastest and median step at every rate [s], and what slicing itself takes."""
     from airtune.tuning.adapter import read_state
-    from airtune.tuning.importance import WeightImportance
-    from airtune.tuning.prune import Slicer
-    from airtune.tuning.sliced_model import sliced_model
+    from airtune.tuning.pruning.importance import WeightImportance
+    from airtune.tuning.pruning.sliced_model import sliced_model
+    from airtune.tuning.pruning.tuner import Slicer
 
     model, batch = make_model(), make_batch()
     slicer, state = Slicer(model, WeightImportance()), read_state(model)
@@ -111,9 +111,9 @@ def measure_times(repeats: int) -> dict[str, Any]:
 def measure_memory(rate: float) -> dict[str, Any]:
     """Highest resident memory over two steps of a sliced model, less what Python and torch take."""
     from airtune.tuning.adapter import read_state
-    from airtune.tuning.importance import WeightImportance
-    from airtune.tuning.prune import Slicer
-    from airtune.tuning.sliced_model import sliced_model
+    from airtune.tuning.pruning.importance import WeightImportance
+    from airtune.tuning.pruning.sliced_model import sliced_model
+    from airtune.tuning.pruning.tuner import Slicer
 
     import torch  # isort: skip
     import transformers  # noqa: F401  isort: skip

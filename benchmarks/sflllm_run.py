@@ -20,10 +20,10 @@ from typing import Any
 from reporting import report
 
 from airtune import Experiment
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.experiment.world import build_world
 from airtune.federated.round import planning_view
-from airtune.methods.sflllm import RUN_SOLVERS
+from airtune.methods.sflllm.planner import RUN_SOLVERS
 
 FILE = Path(__file__).parents[1] / "experiments" / "sflllm.yaml"
 SEEDS, ROUNDS = (0, 1, 2), 10

@@ -22,12 +22,12 @@ from torch.nn.functional import cross_entropy
 
 from airtune.data.batches import Batch
 from airtune.experiment.free_memory import clients_at_once
-from airtune.tuning import batched, label_loss
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.base_model import BaseModel, load_base
-from airtune.tuning.batched import train_stacked
 from airtune.tuning.fused_gelu import fuse_gelu
 from airtune.tuning.local import TrainingSettings, train_locally
+from airtune.tuning.stack import batched, label_loss
+from airtune.tuning.stack.batched import train_stacked
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Architecture
 from airtune.workload.step import Step

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 import airtune
-from airtune.problems import find_method, load_problem
+from airtune.methods.plan import find_method, load_problem
 
 HERE = Path(__file__).parent
 METHODS = ("jcpba", "tsfa", "sflllm", "fedsllm")

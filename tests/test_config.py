@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from airtune.config import ExperimentConfig, check, read_config, with_settings
-from airtune.config_text import commented_defaults, resolved_yaml
+from airtune.config.experiment import ExperimentConfig, check, read_config, with_settings
+from airtune.config.text import commented_defaults, resolved_yaml
 from airtune.errors import AirtuneError, InputError
 
 

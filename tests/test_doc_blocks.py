@@ -13,11 +13,11 @@ import typer
 import airtune
 from airtune.cli.main import app
 from airtune.comparison.definition import read_comparison
-from airtune.config import read_config
-from airtune.config_unused import refuse_unused
+from airtune.config.experiment import read_config
+from airtune.config.unused import refuse_unused
 from airtune.cost.device import load_devices
 from airtune.files import parse_yaml
-from airtune.problems import load_problem
+from airtune.methods.plan import load_problem
 from airtune.wireless.cell import CellSettings
 
 ROOT = Path(airtune.__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import airtune
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.experiment.part_folders import make_importable
 
 ROOT = Path(airtune.__file__).parents[2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import airtune
-from airtune.problems import load_problem, names_a_model
+from airtune.methods.plan import load_problem, names_a_model
 
 ROOT = Path(airtune.__file__).parents[2] / "examples"
 FILES = sorted(ROOT.glob("*.yaml"))

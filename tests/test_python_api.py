@@ -11,7 +11,7 @@ import pytest
 import airtune
 from airtune import Experiment, Run
 from airtune.comparison.definition import read_comparison
-from airtune.config_text import resolved_yaml
+from airtune.config.text import resolved_yaml
 from airtune.cost.device import load_devices
 from airtune.errors import AirtuneError, InputError, UnknownKeyError
 from airtune.files import file_value

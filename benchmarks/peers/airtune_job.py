@@ -15,7 +15,7 @@ PRELOADED = ("torch", "transformers.modeling_utils", "peft", "airtune_side")
 
 def run_round(side: Any, backend: Any, state: dict[str, Any], job: Any, index: int) -> Any:
     """Broadcast, train, collect, average."""
-    from airtune.federated.backend import ClientTask
+    from airtune.federated.backends.backend import ClientTask
     from airtune.round_plan import ClientPlan
     from airtune.update.aggregate import Update
 
@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     parallel = options.engine.endswith("workers")
     # As `airtune run`: workers begin to start before this process imports what it needs.
-    from airtune.federated.worker_host import WorkerHost
+    from airtune.federated.backends.worker_host import WorkerHost
 
     host = WorkerHost(PRELOADED) if parallel else None
     import torch

@@ -10,11 +10,11 @@ from job import read_job
 
 from airtune.data.batches import Batch
 from airtune.experiment.free_memory import clients_at_once
-from airtune.federated.backend import Backend, ClientSide, InProcess
+from airtune.federated.backends.backend import Backend, ClientSide, InProcess
+from airtune.federated.backends.worker_host import WorkerHost
+from airtune.federated.backends.workers import Workers
 from airtune.federated.method import Method
-from airtune.federated.worker_host import WorkerHost
-from airtune.federated.workers import Workers
-from airtune.methods.fedlora import BandwidthPlanner
+from airtune.methods.fedlora.compose import BandwidthPlanner
 from airtune.tuning.adapter import AdapterSettings, attach, trained_parameters
 from airtune.tuning.base_model import load_base
 from airtune.tuning.local import TrainingSettings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airtune.experiment import Experiment, Run
-    from airtune.problems import plan
+    from airtune.methods.plan import plan
 
 __version__ = "0.1.0"
 __all__ = ["Experiment", "Run", "__version__", "plan"]
@@ -20,7 +20,7 @@ __all__ = ["Experiment", "Run", "__version__", "plan"]
 _HOME = {
     "Experiment": "airtune.experiment",
     "Run": "airtune.experiment",
-    "plan": "airtune.problems",
+    "plan": "airtune.methods.plan",
 }
 
 

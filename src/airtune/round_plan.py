@@ -15,7 +15,7 @@ class Decision(StrEnum):
     """What a plan may decide beyond radio resources; the value names the field of `ClientPlan`.
 
     A planner declares the decisions that it makes, the other parts those that they honour
-    (`federated.capabilities` compares them).
+    (`federated.checks.capabilities` compares them).
     """
 
     PRUNING = "pruning_rate"

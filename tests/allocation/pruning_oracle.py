@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 from scipy.optimize import brentq
 
-from airtune.allocation.pruning import PruningProblem
+from airtune.allocation.pruning.problem import PruningProblem
 from airtune.wireless.rate import FixedEfficiencyLinks, MixedLinks, ShannonLinks, mixed_links
 
 GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0

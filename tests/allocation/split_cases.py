@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from airtune.allocation.power import Uplink
-from airtune.allocation.split_training import SplitCandidate, SplitPlan, SplitTraining
+from airtune.allocation.split.problem import SplitCandidate, SplitPlan, SplitTraining
+from airtune.allocation.subchannels.power import Uplink
 from tests.allocation.subchannel_cases import random_link, windows_of_all
 
 

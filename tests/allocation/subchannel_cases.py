@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from airtune.allocation.power import Demand, Owners, Uplink, WaterFilling, least_window
+from airtune.allocation.subchannels.power import Demand, Owners, Uplink, WaterFilling, least_window
 from airtune.quantities import FloatArray
 
 

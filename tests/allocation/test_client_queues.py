@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from airtune.allocation.client_queues import FLOOR_SHARE, ClientQueues, per_client_queues
 from airtune.allocation.solve import Solution, Status
-from airtune.allocation.sparsity_problem import SparsityPlan, SparsityProblem, finish_s
+from airtune.allocation.sparsity.client_queues import FLOOR_SHARE, ClientQueues, per_client_queues
+from airtune.allocation.sparsity.problem import SparsityPlan, SparsityProblem, finish_s
 from airtune.errors import InputError
 from airtune.quantities import FloatArray
 from airtune.wireless.cqi import CqiLinks

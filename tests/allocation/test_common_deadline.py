@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airtune.allocation.bandwidth import minmax_bandwidth
-from airtune.allocation.common_deadline import common_headroom, needed_bandwidth
+from airtune.allocation.sparsity.common_deadline import common_headroom, needed_bandwidth
 from airtune.quantities import FloatArray
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, Links, ShannonLinks

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airtune.allocation import deadline_cells as module
-from airtune.allocation.deadline_cells import (
+from airtune.allocation.sparsity import deadline_cells as module
+from airtune.allocation.sparsity.deadline_cells import (
     Cell,
     CostTable,
     RankTrade,
     bound_cell,
     options_at_price,
 )
-from airtune.allocation.rank_options import RankOptions, _prefixes, rank_options
+from airtune.allocation.sparsity.options import RankOptions, _prefixes, rank_options
 from airtune.quantities import FloatArray
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, Links, ShannonLinks

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from airtune.allocation.lyapunov import (
+from airtune.allocation.solve import Solution
+from airtune.allocation.sparsity.lyapunov import (
     ChannelSource,
     Rounds,
     least_mean_latency_s,
@@ -14,9 +15,8 @@ from airtune.allocation.lyapunov import (
     next_queue,
     run_rounds,
 )
-from airtune.allocation.solve import Solution
-from airtune.allocation.sparsity import dense, exact
-from airtune.allocation.sparsity_problem import SparsityPlan, SparsityProblem
+from airtune.allocation.sparsity.problem import SparsityPlan, SparsityProblem
+from airtune.allocation.sparsity.solvers import dense, exact
 from airtune.errors import InfeasibleError
 from airtune.wireless.fading import BlockFading
 from airtune.wireless.rate import Links, ShannonLinks

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtune.allocation.power import (
+from airtune.allocation.subchannels.power import (
     NOBODY,
     Demand,
     Uplink,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from airtune.allocation.pruning import PruningPlan, best_pruning, check_pruning
-from airtune.allocation.pruning_exact import exact_pruning
-from airtune.allocation.pruning_price import AtDeadline
+from airtune.allocation.pruning.exact import exact_pruning
+from airtune.allocation.pruning.price import AtDeadline
+from airtune.allocation.pruning.problem import PruningPlan, best_pruning, check_pruning
 from airtune.errors import InputError
 from tests.allocation.pruning_oracle import odd_problem, plain_clients, random_problem
 

@@ -15,8 +15,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from airtune.allocation.pruning import PruningProblem
-from airtune.allocation.pruning_exact import exact_pruning
+from airtune.allocation.pruning.exact import exact_pruning
+from airtune.allocation.pruning.problem import PruningProblem
 from airtune.allocation.solve import Status
 from airtune.wireless.rate import ShannonLinks
 from tests.allocation.pruning_oracle import plain_clients, proves_impossible

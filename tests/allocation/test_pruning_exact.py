@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airtune.allocation.pruning import PruningPlan, PruningProblem
-from airtune.allocation.pruning_dual import PricedDeadlines
-from airtune.allocation.pruning_exact import exact_pruning
+from airtune.allocation.pruning.dual import PricedDeadlines
+from airtune.allocation.pruning.exact import exact_pruning
+from airtune.allocation.pruning.problem import PruningPlan, PruningProblem
 from airtune.allocation.solve import Solution, Status
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import ShannonLinks
@@ -258,8 +258,8 @@ class TestInvariances:
     def test_sampled_start_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         problem = random_problem(np.random.default_rng(8), 3000)
         _, plan = solved(problem)
-        monkeypatch.setattr("airtune.allocation.pruning_exact._SAMPLED_FROM", 10)
-        monkeypatch.setattr("airtune.allocation.pruning_exact._SAMPLE", 100)
+        monkeypatch.setattr("airtune.allocation.pruning.exact._SAMPLED_FROM", 10)
+        monkeypatch.setattr("airtune.allocation.pruning.exact._SAMPLE", 100)
         _, other = solved(problem)
         assert other.latency_s == pytest.approx(plan.latency_s, rel=1e-11)
         np.testing.assert_allclose(other.pruning_rate, plan.pruning_rate, atol=1e-7)

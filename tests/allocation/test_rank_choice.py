@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from airtune.allocation.rank_choice import RankMeasurement, choose_rank
-from airtune.allocation.sparsity import fixed_sparsity
-from airtune.allocation.sparsity_problem import SparsityProblem
+from airtune.allocation.sparsity.problem import SparsityProblem
+from airtune.allocation.sparsity.rank_choice import RankMeasurement, choose_rank
+from airtune.allocation.sparsity.solvers import fixed_sparsity
 from airtune.errors import InfeasibleError, InputError
 from airtune.wireless.rate import ShannonLinks
 

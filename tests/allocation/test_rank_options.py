@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtune.allocation import rank_options as module
-from airtune.allocation.rank_options import RankOptions, rank_options
+from airtune.allocation.sparsity import options as module
+from airtune.allocation.sparsity.options import RankOptions, rank_options
 from airtune.quantities import FloatArray
 
 

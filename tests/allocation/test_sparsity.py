@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airtune.allocation.solve import BrokenPlanError, Solution, Status, checked
-from airtune.allocation.sparsity import dense, exact, fixed_sparsity
-from airtune.allocation.sparsity_problem import (
+from airtune.allocation.sparsity.problem import (
     SparsityPlan,
     SparsityProblem,
     check_plan,
     dropped_energy,
 )
+from airtune.allocation.sparsity.solvers import dense, exact, fixed_sparsity
 from airtune.errors import InputError
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks, mixed_links

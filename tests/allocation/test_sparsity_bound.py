@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from airtune.allocation import deadline_search
 from airtune.allocation.solve import Solution
-from airtune.allocation.sparsity import exact
-from airtune.allocation.sparsity_problem import SparsityPlan, SparsityProblem
+from airtune.allocation.sparsity import deadline_search
+from airtune.allocation.sparsity.problem import SparsityPlan, SparsityProblem
+from airtune.allocation.sparsity.solvers import exact
 from airtune.quantities import FloatArray
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import ShannonLinks

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from airtune.allocation.solve import Status
-from airtune.allocation.sparsity import exact
-from airtune.allocation.sparsity_problem import SparsityProblem
+from airtune.allocation.sparsity.problem import SparsityProblem
+from airtune.allocation.sparsity.solvers import exact
 from airtune.wireless.rate import FixedEfficiencyLinks, Links, ShannonLinks
 from tests.allocation.tsfa_twin import brute_force
 

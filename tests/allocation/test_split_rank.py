@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from airtune.allocation.power import Uplink
 from airtune.allocation.solve import Status
-from airtune.allocation.split_baselines import BASELINES, Blocks, solve_blocks
-from airtune.allocation.split_iteration import solve_greedy
-from airtune.allocation.split_rank import solve_joint
-from airtune.allocation.split_training import LinkPlan, SplitTraining, check_split_plan
+from airtune.allocation.split.baselines import BASELINES, Blocks, solve_blocks
+from airtune.allocation.split.iteration import solve_greedy
+from airtune.allocation.split.joint import solve_joint
+from airtune.allocation.split.problem import LinkPlan, SplitTraining, check_split_plan
+from airtune.allocation.subchannels.power import Uplink
 from airtune.errors import InputError
 from tests.allocation.split_cases import brute_force_total_s, plain_total_s, random_training
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import lambertw
 
-from airtune.allocation.sparsity_problem import SparsityProblem
+from airtune.allocation.sparsity.problem import SparsityProblem
 from airtune.quantities import FloatArray
 from airtune.wireless.rate import FixedEfficiencyLinks, Links, MixedLinks, ShannonLinks
 

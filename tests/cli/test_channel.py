@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.experiment import Experiment
 from tests.cli.conftest import quick
 

@@ -9,8 +9,8 @@ import pytest
 
 from airtune.experiment import Experiment
 from airtune.experiment.run import Run
-from airtune.federated.checkpoint import read_checkpoint
-from airtune.federated.stopwatch import STAGES
+from airtune.federated.records.checkpoint import read_checkpoint
+from airtune.federated.records.stopwatch import STAGES
 from tests.cli.conftest import quick
 from tests.rounding import assert_same_sgd_step
 

@@ -12,7 +12,7 @@ import pytest
 
 from airtune import Experiment
 from airtune.comparison.definition import read_comparison
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.run import Run
 from airtune.experiment.world import build_world

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from airtune import Experiment
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.experiment.world import build_world
-from airtune.federated.checkpoint import ServerState
-from airtune.federated.record import RunFolder
+from airtune.federated.records.checkpoint import ServerState
+from airtune.federated.records.record import RunFolder
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 

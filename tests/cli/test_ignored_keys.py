@@ -8,9 +8,9 @@ import pytest
 
 from airtune import Experiment
 from airtune.comparison.definition import read_comparison
-from airtune.config import ExperimentConfig, read_config
-from airtune.config_text import commented_defaults, resolved_yaml
-from airtune.config_unused import (
+from airtune.config.experiment import ExperimentConfig, read_config
+from airtune.config.text import commented_defaults, resolved_yaml
+from airtune.config.unused import (
     OF_PART,
     SECTIONS,
     refuse_unused,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from airtune.file_kinds import COMPARISON, EXPERIMENT, PROBLEM, kind_of
+from airtune.config.file_kinds import COMPARISON, EXPERIMENT, PROBLEM, kind_of
 from airtune.files import read_yaml_mapping
 
 ROOT = Path(__file__).parents[2]

@@ -153,7 +153,7 @@ def test_what_cannot_be_written_is_not_resumed(airtune: Call, tmp_path: Path) ->
 
 
 def test_full_disk(airtune: Call, tmp_path: Path, monkeypatch: Any) -> None:
-    from airtune.federated import checkpoint
+    from airtune.federated.records import checkpoint
 
     written = []
     real = checkpoint.write_bytes_atomic

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.world import World, build_world
 from airtune.federated.round import run_round

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from airtune import Experiment
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.answers import continue_prompt
 from airtune.experiment.world import build_world

@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from airtune.config import ExperimentConfig, read_config
+from airtune.config.experiment import ExperimentConfig, read_config
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import compose_method
 from airtune.experiment.shipped import shipped_parts
 from airtune.experiment.world import World, build_world
-from airtune.federated.backend import Backend, ClientReport, ClientSide, ClientTask
-from airtune.federated.checkpoint import ServerState
+from airtune.federated.backends.backend import Backend, ClientReport, ClientSide, ClientTask
 from airtune.federated.context import RoundContext
 from airtune.federated.method import Method
+from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view, run_round
 from airtune.tuning.base_model import model_location
 from airtune.tuning.cohort_tuner import CohortTuner
-from airtune.tuning.prune import PrunedTuner
+from airtune.tuning.pruning.tuner import PrunedTuner
 from tests.models import small_model
 
 PARTS = shipped_parts()

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import check_names, compose_method
 from airtune.experiment.part_folders import make_importable
 from airtune.experiment.parts import make_part
 from airtune.experiment.shipped import CODECS, Bench
-from airtune.methods.fedlora import BandwidthPlanner
+from airtune.methods.fedlora.compose import BandwidthPlanner
 from airtune.update.codec import Codec, DenseCodec
 
 OWN = """

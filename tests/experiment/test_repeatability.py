@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from airtune import Experiment, Run
-from airtune.config import ExperimentConfig, read_config
+from airtune.config.experiment import ExperimentConfig, read_config
 from airtune.data.encoding import Encoded
 from airtune.data.partition import Partition
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import digests, environment
-from airtune.federated.checkpoint import list_checkpoints, read_checkpoint
+from airtune.federated.records.checkpoint import list_checkpoints, read_checkpoint
 from tests.cli.conftest import quick
 
 FIRST_FORMAT = Path(__file__).parent / "runs" / "first_format"
@@ -168,7 +168,7 @@ def test_accepted_and_killed_before_the_next_checkpoint(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("airtune.federated.record.write_checkpoint", die)
+        patch.setattr("airtune.federated.records.record.write_checkpoint", die)
         with pytest.raises(KeyboardInterrupt):
             Experiment.resume(place / "run", accept_changes=True)
     assert len(Experiment.resume(place / "run", rounds=2).records) == 2
@@ -258,7 +258,7 @@ def test_a_later_format_is_refused(
     place: Path, newer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if newer == "checkpoint":
-        from airtune.federated import checkpoint
+        from airtune.federated.records import checkpoint
 
         monkeypatch.setattr(checkpoint, "FORMAT", 3)
         Experiment.resume(place / "run", rounds=2)

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from airtune import Experiment
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.budget_search import search_budget
 from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
 from airtune.experiment.rank_search import fit_rounds, search_ranks
-from airtune.experiment.rounds_table import read_rounds
 from airtune.experiment.split_offline import choose_rank
 from airtune.experiment.world import build_world
 from airtune.files import read_yaml_mapping
+from airtune.methods.sflllm.rounds_table import read_rounds
 from airtune.update.spectrum import change_spectrum
 from tests.cli.conftest import airtune, quick  # noqa: F401 (a fixture)
 from tests.update.adapters import random_factors

@@ -8,8 +8,8 @@ import pytest
 from airtune import Experiment, Run
 from airtune.comparison.definition import read_comparison
 from airtune.comparison.runs import check_comparison, run_comparison
-from airtune.config import ExperimentConfig, check_filled, read_config
-from airtune.config_text import plain_values, resolved_yaml
+from airtune.config.experiment import ExperimentConfig, check_filled, read_config
+from airtune.config.text import plain_values, resolved_yaml
 from airtune.errors import AirtuneError, InputError
 from airtune.redaction import hide, redacted
 from tests.cli.conftest import airtune, quick

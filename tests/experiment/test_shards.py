@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airtune import Experiment
-from airtune.config import ExperimentConfig, check
+from airtune.config.experiment import ExperimentConfig, check
 from airtune.errors import InputError
 from airtune.experiment.shards import Shards, load_shards
 from tests.data.test_encoding import byte_tokenizer

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from airtune import Experiment
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.offline import offline_stages
-from airtune.experiment.rounds_table import read_rounds
 from airtune.experiment.split_offline import choose_rank, count_by_accuracy
+from airtune.methods.sflllm.rounds_table import read_rounds
 from tests.methods.test_sflllm import settings
 
 

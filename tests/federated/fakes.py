@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from airtune.federated.backend import ClientReport, ClientTask, Scripted
-from airtune.federated.charges import Charges
+from airtune.federated.backends.backend import ClientReport, ClientTask, Scripted
+from airtune.federated.charging.costs import Charges
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.context import RoundContext
 from airtune.federated.method import Method, Planner, PlanningView

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from airtune.errors import AirtuneError
-from airtune.federated import carried as carried_module
-from airtune.federated import checkpoint as checkpoint_module
-from airtune.federated.carried import CarriedStates, state_path, with_fresh
-from airtune.federated.checkpoint import (
+from airtune.federated.records import carried as carried_module
+from airtune.federated.records import checkpoint as checkpoint_module
+from airtune.federated.records.carried import CarriedStates, state_path, with_fresh
+from airtune.federated.records.checkpoint import (
     Checkpoint,
     ServerState,
     checkpoint_path,

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from airtune.errors import AirtuneError
-from airtune.federated.checkpoint import (
+from airtune.federated.clock import Clock
+from airtune.federated.records.checkpoint import (
     Checkpoint,
     ServerState,
     checkpoint_path,
@@ -15,7 +16,6 @@ from airtune.federated.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from airtune.federated.clock import Clock
 
 
 def make(rounds_done: int, records_length: int = 0) -> Checkpoint:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airtune.errors import InputError
-from airtune.federated.feasibility import BrokenRoundPlanError
+from airtune.federated.checks.feasibility import BrokenRoundPlanError
 from airtune.federated.method import Planner, PlanningView
 from airtune.federated.round import run_round, start_round
 from airtune.round_plan import ClientPlan, Plan

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from airtune.federated.guard import check_tensors
+from airtune.federated.checks.guard import check_tensors
 
 SHAPES = {"a": (2, 3), "b": (3, 2)}
 

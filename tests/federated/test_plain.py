@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.federated.checkpoint import ServerState
-from airtune.federated.plain import plain_plan, plain_state
-from airtune.federated.record import record_line
+from airtune.federated.checks.plain import plain_plan, plain_state
+from airtune.federated.records.checkpoint import ServerState
+from airtune.federated.records.record import record_line
 from airtune.federated.round import run_round
 from airtune.round_plan import ClientPlan, Plan, SubchannelShare
 from tests.federated.fakes import EqualPlanner, make_context

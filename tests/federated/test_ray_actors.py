@@ -16,8 +16,8 @@ import pytest
 
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import Experiment, Run
-from airtune.federated.backend import ClientReport, ClientTask
-from airtune.federated.ray_actors import RayActors, connect, disconnect
+from airtune.federated.backends.backend import ClientReport, ClientTask
+from airtune.federated.backends.ray_actors import RayActors, connect, disconnect
 from airtune.round_plan import ClientPlan
 
 ray = pytest.importorskip("ray", reason="Ray is an optional part: pip install 'airtune[ray]'")
@@ -137,7 +137,7 @@ def test_a_cluster_leaves_nothing_in_the_temporary_folder() -> None:
         for end in ("disconnect()", "pass"):
             code = (
                 "import os, tempfile\n"
-                "from airtune.federated.ray_actors import connect, disconnect\n"
+                "from airtune.federated.backends.ray_actors import connect, disconnect\n"
                 f"connect(None, 1); assert os.listdir(tempfile.gettempdir()); {end}"
             )
             environment = {**os.environ, "TMPDIR": folder}

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from airtune.errors import AirtuneError, DivergedError, InfeasibleError
-from airtune.federated.backend import ClientReport, ClientTask
-from airtune.federated.checkpoint import ServerState
+from airtune.federated.backends.backend import ClientReport, ClientTask
 from airtune.federated.cohort import CohortSettings
+from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import run_round, start_round
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import Aggregator

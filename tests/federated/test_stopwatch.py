@@ -2,8 +2,8 @@
 
 import pytest
 
-from airtune.federated import stopwatch
-from airtune.federated.stopwatch import Stopwatch
+from airtune.federated.records import stopwatch
+from airtune.federated.records.stopwatch import Stopwatch
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airtune.federated.worker_host import FORKS, WorkerHost
+from airtune.federated.backends.worker_host import FORKS, WorkerHost
 
 
 def tell(connection: Connection) -> None:
@@ -42,7 +42,7 @@ def sleep(connection: Connection) -> None:
 
 
 def test_a_busy_worker_ends_with_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airtune.federated.worker_host._ENDS_WITHIN_S", 0.1)
+    monkeypatch.setattr("airtune.federated.backends.worker_host._ENDS_WITHIN_S", 0.1)
     host = WorkerHost(())
     busy = host.start(sleep).recv()
     assert alive(busy)

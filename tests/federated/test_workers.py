@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from airtune.errors import AirtuneError, InputError
-from airtune.federated.backend import ClientReport, ClientTask
-from airtune.federated.stopwatch import Stopwatch
-from airtune.federated.worker_host import WorkerHost
-from airtune.federated.workers import Workers, processor_seconds
+from airtune.federated.backends.backend import ClientReport, ClientTask
+from airtune.federated.backends.worker_host import WorkerHost
+from airtune.federated.backends.workers import Workers, processor_seconds
+from airtune.federated.records.stopwatch import Stopwatch
 from airtune.round_plan import ClientPlan
 
 
@@ -100,8 +100,8 @@ def test_trouble_in_a_worker(settings: dict[str, Any], sentence: str) -> None:
 def test_a_lost_worker_is_replaced_and_its_client_runs_again(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airtune.federated.workers.HANGS_AFTER_S", 0.5)
-    monkeypatch.setattr("airtune.federated.workers.LOOKS_EVERY_S", 0.2)
+    monkeypatch.setattr("airtune.federated.backends.workers.HANGS_AFTER_S", 0.5)
+    monkeypatch.setattr("airtune.federated.backends.workers.LOOKS_EVERY_S", 0.2)
     once = str(tmp_path / "once")
     workers = Workers(partial(make_side, once=once, **{what: 1}), 2, host=light())
     try:
@@ -131,8 +131,8 @@ def test_a_worker_that_is_stopped_between_rounds_does_not_hold_up_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its message is longer than what a pipe takes before anybody reads."""
-    monkeypatch.setattr("airtune.federated.workers.HANGS_AFTER_S", 0.5)
-    monkeypatch.setattr("airtune.federated.workers.LOOKS_EVERY_S", 0.2)
+    monkeypatch.setattr("airtune.federated.backends.workers.HANGS_AFTER_S", 0.5)
+    monkeypatch.setattr("airtune.federated.backends.workers.LOOKS_EVERY_S", 0.2)
     workers = Workers(make_side, 1, host=light())
     try:
         (report,) = workers.run(tasks(1))

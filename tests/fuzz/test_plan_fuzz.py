@@ -15,8 +15,8 @@ from tests.fuzz.mutants import mutant
 
 MUTANTS = 1_800
 _FORE = (
-    "airtune.cli.main", "rich.table", "rich.console", "ruamel.yaml", "airtune.problems.from_cell",
-    *(f"airtune.problems.{place}{method}" for place in ("", "from_cell.")
+    "airtune.cli.main", "rich.table", "rich.console", "ruamel.yaml", "airtune.methods.plan",
+    *(f"airtune.methods.plan.{place}{method}" for place in ("", "from_cell.")
       for method in ("jcpba", "tsfa", "sflllm", "fedsllm")),
 )  # fmt: skip
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from airtune import Experiment
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.world import build_world
-from airtune.federated.checkpoint import read_checkpoint
+from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import start_round
-from airtune.methods.hetlora import ranks_by_speed
+from airtune.methods.hetlora.compose import ranks_by_speed
 from airtune.round_plan import ClientPlan
 from airtune.tuning.factors import factor_pairs
 from airtune.tuning.first_ranks import first_ranks_mask

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from airtune import Experiment
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.world import build_world
-from airtune.federated.charging import expected_charges
+from airtune.federated.charging.charge import expected_charges
 from airtune.federated.round import start_round
-from airtune.methods.jcpba import JcpbaPlanner
+from airtune.methods.jcpba.planner import JcpbaPlanner
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from airtune.errors import InputError
-from airtune.methods.rank_layout import RankLayout, newest
+from airtune.methods.soft_tsfa.layout import RankLayout, newest
 from airtune.round_plan import ClientPlan
 from airtune.update.rank_sparse import RankSparseCodec
 

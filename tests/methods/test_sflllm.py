@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from airtune import Experiment
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.world import World, build_world
 from airtune.federated.round import start_round
-from airtune.methods.own_points import OwnPointSearch
-from airtune.methods.sflllm import RUN_SOLVERS, SflllmPlanner
-from airtune.methods.split_problem import SplitProblem
+from airtune.methods.sflllm.own_points import OwnPointSearch
+from airtune.methods.sflllm.planner import RUN_SOLVERS, SflllmPlanner
+from airtune.methods.sflllm.round_problem import SplitProblem
 from airtune.tuning.base_model import model_location
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from airtune import Experiment
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.world import build_world
-from airtune.federated.checkpoint import read_checkpoint
+from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import planning_view, run_round, start_round
-from airtune.methods.rank_layout import RankLayout
-from airtune.methods.soft_tsfa import dropped_share
-from airtune.methods.tsfa_planner import TsfaPlanner
-from airtune.methods.tsfa_start import settle
+from airtune.methods.soft_tsfa.compose import dropped_share
+from airtune.methods.soft_tsfa.layout import RankLayout
+from airtune.methods.soft_tsfa.planner import TsfaPlanner
+from airtune.methods.soft_tsfa.start import settle
 from airtune.quantities import format_duration
 from airtune.update.aggregate import Aggregator, Update
 from airtune.wireless.rate import ShannonLinks

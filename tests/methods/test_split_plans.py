@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.experiment.world import build_world
-from airtune.federated.feasibility import BrokenRoundPlanError, check_plan
+from airtune.federated.charging.split_costs import SplitSystem
+from airtune.federated.checks.feasibility import BrokenRoundPlanError, check_plan
 from airtune.federated.method import PlanningView
 from airtune.federated.round import planning_view
-from airtune.federated.split_costs import SplitSystem
 from airtune.round_plan import Plan, SubchannelShare
 from tests.methods.test_sflllm import settings
 

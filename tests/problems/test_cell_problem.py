@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 import airtune
 from airtune.cost.device import load_devices
 from airtune.errors import InputError
-from airtune.problems import find_method
-from airtune.problems.from_cell import from_cell
+from airtune.methods.plan import find_method, from_cell
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import AdapterShape

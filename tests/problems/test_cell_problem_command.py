@@ -13,9 +13,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from airtune.files import read_yaml_mapping
-from airtune.problems import METHODS
-from airtune.problems import jcpba as jcpba_reader
-from airtune.problems.from_cell import fedsllm, from_cell, jcpba, sections, sflllm, tsfa
+from airtune.methods.fedsllm import from_cell as fedsllm
+from airtune.methods.jcpba import from_cell as jcpba
+from airtune.methods.jcpba import problem as jcpba_reader
+from airtune.methods.plan import METHODS, from_cell
+from airtune.methods.sflllm import from_cell as sflllm
+from airtune.methods.soft_tsfa import from_cell as tsfa
+from airtune.planning import sections
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
 from airtune.workload.step import Step
@@ -144,7 +148,7 @@ def test_3gpp_path_loss_is_the_cells_own() -> None:
 
 def test_sections_are_those_of_an_experiment() -> None:
     """Same keys and same defaults as `airtune run`."""
-    from airtune.config import (
+    from airtune.config.experiment import (
         AdapterSection,
         ClientsSection,
         ExperimentConfig,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from airtune.errors import InputError
-from airtune.problems import plan
+from airtune.methods.plan import plan
 from tests.problems.cell_cases import CASES, FEDSLLM, JCPBA, SFLLLM, TSFA, changed
 
 NAN, INF = float("nan"), float("inf")

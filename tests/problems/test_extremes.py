@@ -8,7 +8,7 @@ import pytest
 
 from airtune.errors import InputError
 from airtune.files import read_yaml_mapping
-from airtune.problems import Planned, plan
+from airtune.methods.plan import Planned, plan
 from airtune.quantities import db_to_linear, format_quantity
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

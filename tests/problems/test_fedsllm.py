@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airtune.errors import InputError
-from airtune.problems import fedsllm
+from airtune.methods.fedsllm import problem as fedsllm
 
 KEYS = [
     "status", "message", "total_delay_s", "local_accuracy", "lower_bound_s", "gap", "solver",

@@ -11,8 +11,8 @@ import pytest
 
 from airtune.errors import InputError
 from airtune.files import read_yaml_mapping
-from airtune.problems import Planned, plan
-from airtune.problems.jcpba import SOLVERS, answer, read
+from airtune.methods.jcpba.problem import SOLVERS, answer, read
+from airtune.methods.plan import Planned, plan
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jcpba.yaml"
 

@@ -43,7 +43,7 @@ def test_the_table_says_who_gets_what_and_how_sure_that_is(command: Command) -> 
 
 
 def test_json_is_the_answer_of_the_library(command: Command) -> None:
-    from airtune.problems import Planned, plan
+    from airtune.methods.plan import Planned, plan
 
     code, out, _ = command("plan", EXAMPLE, "--json", "--solver", "bcd")
     assert code == 0

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from airtune.errors import InputError
-from airtune.problems.columns import ClientColumns, read_links, read_weights
-from airtune.problems.fields import NOT_NEGATIVE, POSITIVE, SHARE, decibel_twin
-from airtune.problems.reading import Reader
+from airtune.planning.columns import ClientColumns, read_links, read_weights
+from airtune.planning.fields import NOT_NEGATIVE, POSITIVE, SHARE, decibel_twin
+from airtune.planning.reading import Reader
 from airtune.wireless.rate import FixedEfficiencyLinks, MixedLinks, ShannonLinks
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airtune.errors import InputError
-from airtune.problems import sflllm
+from airtune.methods.sflllm import problem as sflllm
 
 KEYS = [
     "status", "message", "total_delay_s", "split_point", "rank", "lower_bound_s", "gap", "solver",

@@ -12,8 +12,8 @@ import pytest
 from airtune.allocation.solve import Status
 from airtune.errors import InputError
 from airtune.files import read_yaml_mapping
-from airtune.problems import Planned, plan
-from airtune.problems.tsfa import SOLVERS, read, simulate
+from airtune.methods.plan import Planned, plan
+from airtune.methods.soft_tsfa.problem import SOLVERS, read, simulate
 from tests.allocation.tsfa_twin import brute_force
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tsfa.yaml"
@@ -306,6 +306,6 @@ def test_a_long_simulation_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     said: list[str] = []
     quiet = simulate(read(PROBLEM), 3, say=said.append)
     assert said == []
-    monkeypatch.setattr("airtune.problems.tsfa.SILENT_S", 0.0)
+    monkeypatch.setattr("airtune.methods.soft_tsfa.problem.SILENT_S", 0.0)
     assert simulate(read(PROBLEM), 3, say=said.append) == quiet
     assert said[:3] == [f"still simulating: round {index} of 3" for index in (1, 2, 3)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from airtune.errors import InputError
-from airtune.problems.tsfa_channel import ChannelChoice, channel_source, faded
+from airtune.methods.soft_tsfa.problem_channel import ChannelChoice, channel_source, faded
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel
 from airtune.wireless.cqi import CqiLinks

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from airtune.cli.terminal import RoundsView, print_summary
-from airtune.config import read_config
+from airtune.config.experiment import read_config
 from airtune.cost.latency import StageDelays, round_latency
 from airtune.experiment.closing import report_view, summarise
 from airtune.experiment.world import World, build_world
-from airtune.federated.backend import Backend, ClientReport, ClientTask
-from airtune.federated.charges import RoundCharges
+from airtune.federated.backends.backend import Backend, ClientReport, ClientTask
+from airtune.federated.charging.costs import RoundCharges
 from airtune.federated.round import run_round
 from airtune.report.page import run_panels
 from airtune.report.sentences import run_sentences

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.theory.pruning_term import pruning_term
-from airtune.theory.soft_terms import sent_energy, soft_terms
+from airtune.methods.jcpba.measure import pruning_term
+from airtune.methods.soft_tsfa.measure import sent_energy, soft_terms
 from airtune.update.aggregate import Update
 from tests.update.adapters import MATRICES, orthogonal_factors, product, random_factors
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from airtune.tuning.adapter import load_state, read_state
-from airtune.tuning.importance import (
+from airtune.tuning.pruning.importance import (
     ActivationImportance,
     Importance,
     RandomImportance,
     WeightImportance,
     fingerprint,
 )
-from airtune.tuning.prune import Slicer
-from airtune.tuning.slice import UnitLayout
+from airtune.tuning.pruning.slice import UnitLayout
+from airtune.tuning.pruning.tuner import Slicer
 from airtune.workload.architecture import Architecture
 from tests.tuning.test_prune import ALPHA, MODELS, adapted, make_batch, random_state
 

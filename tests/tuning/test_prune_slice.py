@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airtune.errors import InputError
-from airtune.tuning.slice import (
+from airtune.tuning.pruning.slice import (
     BlockScores,
     Cut,
     KeptBlock,

@@ -14,8 +14,8 @@ from airtune.errors import InputError
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.local import TrainingSettings, train_locally
-from airtune.tuning.split import SplitClient, SplitRound, SplitSettings, split_round
-from airtune.tuning.split_model import SplitModel
+from airtune.tuning.split.model import SplitModel
+from airtune.tuning.split.split_round import SplitClient, SplitRound, SplitSettings, split_round
 from airtune.update.aggregate import FactorMean, Update
 from airtune.update.cut import CutCodec, CutShape
 from airtune.update.halves import merge_halves

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from airtune.config import ExperimentConfig, check
+from airtune.config.experiment import ExperimentConfig, check
 from airtune.errors import InputError
 from airtune.experiment.trained import lora_settings, lora_shape
 from airtune.experiment.warm_start import with_start

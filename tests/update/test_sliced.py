@@ -9,9 +9,9 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
-from airtune.tuning.importance import WeightImportance
-from airtune.tuning.prune import PrunedTuner, Slicer
-from airtune.tuning.slice import kept_coordinates
+from airtune.tuning.pruning.importance import WeightImportance
+from airtune.tuning.pruning.slice import kept_coordinates
+from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.update.aggregate import Update
 from airtune.update.codec import DenseCodec, Shapes, TensorMap, shapes_of
 from airtune.update.overlap import OverlapMean

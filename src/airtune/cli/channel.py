@@ -24,8 +24,8 @@ def channel(
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 20,
 ) -> None:
     """Write the drawn channels of an experiment; cell.replay and other programs read them."""
-    from airtune.config import read_config
-    from airtune.config_unused import refuse_unused
+    from airtune.config.experiment import read_config
+    from airtune.config.unused import refuse_unused
     from airtune.files import require_place
     from airtune.wireless.channel import open_channel
     from airtune.wireless.replay import check_recording_name

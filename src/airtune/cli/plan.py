@@ -11,7 +11,7 @@ from airtune.cli.run import refuse_beside
 from airtune.errors import InputError
 
 if TYPE_CHECKING:
-    from airtune.problems import Planned
+    from airtune.methods.plan import Planned
 
 _INFEASIBLE = 3
 _MOST_ROWS = 40
@@ -46,9 +46,9 @@ def plan(
 
     Exits with 3 if no plan exists, and with 2 for bad input.
     """
-    from airtune.file_kinds import PROBLEM, refuse_other_kind
+    from airtune.config.file_kinds import PROBLEM, refuse_other_kind
     from airtune.files import require_place
-    from airtune.problems import load_problem
+    from airtune.methods.plan import load_problem
 
     for option, path in (("--trace", trace), ("--write-problem", write_problem)):
         if path is not None:
@@ -81,11 +81,11 @@ def _explicit(
     What a user must know before trusting numbers made from a model and a cell goes to standard
     error, once, away from the answer.
     """
-    from airtune.problems import names_a_model
+    from airtune.methods.plan import names_a_model
 
     if not any(map(names_a_model, mappings)):
         return [(mapping, ()) for mapping in mappings]
-    from airtune.problems.from_cell import from_cell
+    from airtune.methods.plan import from_cell
 
     problems = [from_cell(mapping) for mapping in mappings]
     for notice in dict.fromkeys(notice for problem in problems for notice in problem.notices):
@@ -95,7 +95,7 @@ def _explicit(
 
 def _with_mean_channel(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     """Simulated rounds draw fading around a problem's gains, which must not contain it already."""
-    from airtune.problems import names_a_model
+    from airtune.methods.plan import names_a_model
 
     if not names_a_model(mapping):
         return mapping
@@ -106,7 +106,7 @@ def _with_mean_channel(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _solve(mapping: Mapping[str, Any], solver: str | None) -> "Planned":
-    from airtune.problems import plan as solve
+    from airtune.methods.plan import plan as solve
 
     planned = solve(mapping, solver)
     assert not isinstance(planned, list), "a file has no channel draws"
@@ -233,7 +233,7 @@ def _simulate(
     json: bool,
 ) -> None:
     """Many rounds of a method that carries state from round to round."""
-    from airtune.problems import method_of, solver_of
+    from airtune.methods.plan import method_of, solver_of
 
     name, method = method_of(mapping)
     simulate = getattr(method, "simulate", None)

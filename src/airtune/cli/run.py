@@ -147,7 +147,7 @@ def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("experiment.yaml"),
 ) -> None:
     """Write a commented experiment file with every key at its default."""
-    from airtune.config_text import commented_defaults
+    from airtune.config.text import commented_defaults
 
     if path.exists():
         raise AirtuneError(f"{path} exists already: give another name, or remove it first.")

@@ -34,8 +34,8 @@ def rank_search(
     parts: Parts = None,
 ) -> None:
     """Measure J(r) and the rounds E(r) of LoRA ranks in short runs, and name the best rank."""
-    from airtune.config import read_config
-    from airtune.config_unused import refuse_unused
+    from airtune.config.experiment import read_config
+    from airtune.config.unused import refuse_unused
     from airtune.experiment.part_folders import beside_experiment, name_folders
     from airtune.experiment.rank_search import search_ranks
     from airtune.experiment.tables import check_name
@@ -66,8 +66,8 @@ def budget_search(
     parts: Parts = None,
 ) -> None:
     """Measure time to a target loss for JCPBA's pruning budgets in short runs; name the fastest."""
-    from airtune.config import read_config
-    from airtune.config_unused import refuse_unused
+    from airtune.config.experiment import read_config
+    from airtune.config.unused import refuse_unused
     from airtune.experiment.budget_search import search_budget
     from airtune.experiment.part_folders import beside_experiment, name_folders
     from airtune.experiment.tables import check_name

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from airtune.cli.text_table import page_width, text_table
-from airtune.federated.stopwatch import STAGES
+from airtune.federated.records.stopwatch import STAGES
 
 
 def stage_seconds(folder: Path) -> dict[str, float]:

@@ -17,10 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airtune.config import FORMAT, ExperimentConfig, check_filled, unknown_key, with_settings
-from airtune.config_unused import unused_error, unused_keys
+from airtune.config.experiment import (
+    FORMAT,
+    ExperimentConfig,
+    check_filled,
+    unknown_key,
+    with_settings,
+)
+from airtune.config.file_kinds import COMPARISON, EXPERIMENT, PROBLEM, kind_of, refuse_other_kind
+from airtune.config.unused import unused_error, unused_keys
 from airtune.errors import AirtuneError, InputError
-from airtune.file_kinds import COMPARISON, EXPERIMENT, PROBLEM, kind_of, refuse_other_kind
 from airtune.files import read_yaml_mapping, take_format
 from airtune.wireless.unused import refuse_unused_cell_keys
 

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from airtune.comparison.definition import Arm, Comparison
 from airtune.comparison.measure import RunResult
-from airtune.config import ExperimentConfig
-from airtune.config_text import flat, plain_values, read_resolved, resolved_yaml
+from airtune.config.experiment import ExperimentConfig
+from airtune.config.text import flat, plain_values, read_resolved, resolved_yaml
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import Experiment, Run
 from airtune.experiment.composition import check_names

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airtune.config import ExperimentConfig
+from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
 from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
 from airtune.experiment.world import build_world

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from airtune.config import ExperimentConfig
+from airtune.config.experiment import ExperimentConfig
 from airtune.data.batches import Batch, make_batch
 from airtune.data.encoding import encode
 from airtune.data.sources import SourceOptions, load_task_data

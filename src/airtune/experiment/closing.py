@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from shlex import quote
 from typing import Any
 
-from airtune.config import ExperimentConfig
-from airtune.config_text import resolved_yaml
+from airtune.config.experiment import ExperimentConfig
+from airtune.config.text import resolved_yaml
 from airtune.errors import AirtuneError, DivergedError
 from airtune.experiment.answers import samples, score
 from airtune.experiment.trained import FULL, write_result
 from airtune.experiment.world import World
-from airtune.federated.checkpoint import ServerState
-from airtune.federated.record import RunFolder
+from airtune.federated.records.checkpoint import ServerState
+from airtune.federated.records.record import RunFolder
 from airtune.files import write_json_atomic, write_text_atomic
 from airtune.foreign import foreign_code
 from airtune.redaction import redacted

@@ -4,21 +4,21 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from airtune.config import ExperimentConfig, ServerSection
+from airtune.config.experiment import ExperimentConfig, ServerSection
 from airtune.errors import InputError
 from airtune.experiment.assembly import assembled
 from airtune.experiment.parts import Spec, check_part, make_part, unknown_name
 from airtune.experiment.shipped import PLANNERS, Bench, shipped_parts
 from airtune.experiment.split_composition import split_method
 from airtune.experiment.trained import FULL, check_trained
-from airtune.federated.capabilities import check_parts, check_trains_any, part_name
+from airtune.federated.checks.capabilities import check_parts, check_trains_any, part_name
 from airtune.federated.method import Method, Planner
-from airtune.methods.centralised import centralised
-from airtune.methods.fedlora import BandwidthPlanner, fedlora
-from airtune.methods.ffa_lora import ffa_lora
-from airtune.methods.hetlora import hetlora
-from airtune.methods.jcpba import jcpba
-from airtune.methods.soft_tsfa import SoftOptions, soft_tsfa
+from airtune.methods.centralised.compose import centralised
+from airtune.methods.fedlora.compose import BandwidthPlanner, fedlora
+from airtune.methods.ffa_lora.compose import ffa_lora
+from airtune.methods.hetlora.compose import hetlora
+from airtune.methods.jcpba.planner import jcpba
+from airtune.methods.soft_tsfa.compose import SoftOptions, soft_tsfa
 from airtune.tuning.adapter import initial_state
 from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.tuner import Tuner

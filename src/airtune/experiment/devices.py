@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from airtune.config import ExperimentConfig
+from airtune.config.experiment import ExperimentConfig
 from airtune.cost.device import DeviceProfile, find_device, load_devices
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from airtune.errors import AirtuneError
 from airtune.experiment.digests import MODEL_CONFIG, TEST, TOKENIZER, WEIGHTS, fingerprint
 from airtune.experiment.world import World
-from airtune.federated.fingerprint import (
+from airtune.federated.records.fingerprint import (
     Difference,
     Fingerprint,
     differing_contents,

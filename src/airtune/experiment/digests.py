@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from airtune.config import ExperimentConfig, Part
-from airtune.config_text import flat, plain_values
+from airtune.config.experiment import ExperimentConfig, Part
+from airtune.config.text import flat, plain_values
 from airtune.data.batches import Batch
 from airtune.data.encoding import Encoded
 from airtune.data.partition import Partition
 from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.world import World
-from airtune.federated.fingerprint import DIGEST_BYTES, Fingerprint
+from airtune.federated.records.fingerprint import DIGEST_BYTES, Fingerprint
 from airtune.workload.config_source import read_config
 
 RESULTLESS = (

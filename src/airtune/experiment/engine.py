@@ -9,17 +9,17 @@ resolved experiment. On a GPU one process trains everybody.
 from functools import partial
 from typing import Any
 
-from airtune.config import ExperimentConfig
+from airtune.config.experiment import ExperimentConfig
 from airtune.experiment.composition import compose_method
 from airtune.experiment.engine_choice import EngineChoice
 from airtune.experiment.free_memory import clients_at_once
 from airtune.experiment.shards import Shards, load_shards
 from airtune.experiment.trained import trainable
-from airtune.federated.backend import Backend, ClientSide, InProcess
+from airtune.federated.backends.backend import Backend, ClientSide, InProcess
+from airtune.federated.backends.ray_actors import RayActors
+from airtune.federated.backends.worker_host import WorkerHost
+from airtune.federated.backends.workers import Workers
 from airtune.federated.method import Method
-from airtune.federated.ray_actors import RayActors
-from airtune.federated.worker_host import WorkerHost
-from airtune.federated.workers import Workers
 from airtune.tuning.adapter import trained_parameters
 from airtune.tuning.base_model import load_base, use_threads
 from airtune.tuning.label_loss import TOKENS_AT_ONCE

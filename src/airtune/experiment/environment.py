@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from airtune import __version__
-from airtune.config import ExperimentConfig
-from airtune.federated.fingerprint import Difference, Fingerprint
+from airtune.config.experiment import ExperimentConfig
+from airtune.federated.records.fingerprint import Difference, Fingerprint
 from airtune.files import read_text, write_json_atomic
 from airtune.wireless.channel import channel_source
 

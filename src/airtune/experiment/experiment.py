@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from airtune.config import ExperimentConfig, check_filled, read_config
-from airtune.config_section import Section
-from airtune.config_text import resolved_yaml
-from airtune.config_unused import refuse_unused
+from airtune.config.experiment import ExperimentConfig, check_filled, read_config
+from airtune.config.section import Section
+from airtune.config.text import resolved_yaml
+from airtune.config.unused import refuse_unused
 from airtune.errors import AirtuneError, DivergedError, InputError
 from airtune.experiment import part_folders
 from airtune.experiment.closing import close_run
@@ -20,11 +20,11 @@ from airtune.experiment.preview import preview
 from airtune.experiment.resuming import Resumption, Wish
 from airtune.experiment.run import Run
 from airtune.experiment.world import World, build_world
-from airtune.federated.checkpoint import ServerState, newest_checkpoint
-from airtune.federated.fingerprint import Difference
 from airtune.federated.loop import StopRule, run_rounds
 from airtune.federated.outlook import first_start, notice_of_wait
-from airtune.federated.record import RunFolder
+from airtune.federated.records.checkpoint import ServerState, newest_checkpoint
+from airtune.federated.records.fingerprint import Difference
+from airtune.federated.records.record import RunFolder
 from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
 from airtune.redaction import redacted
 

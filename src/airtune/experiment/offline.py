@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from airtune.config import ExperimentConfig
+from airtune.config.experiment import ExperimentConfig
 from airtune.experiment.budget_search import search_budget
 from airtune.experiment.rank_search import search_ranks
 from airtune.experiment.split_offline import choose_rank, count_by_accuracy

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import Any
 
-from airtune.config import check
+from airtune.config.experiment import check
 from airtune.errors import InputError
 from airtune.experiment.part_folders import refuse_run_folder, where_it_was
 from airtune.experiment.shipped import Bench, Shipped

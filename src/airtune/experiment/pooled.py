@@ -1,7 +1,7 @@
 """The experiment that `method: centralised` really runs: one client that holds everything."""
 
-from airtune.config import CohortSection, ExperimentConfig
-from airtune.config_data import PartitionSection
+from airtune.config.data import PartitionSection
+from airtune.config.experiment import CohortSection, ExperimentConfig
 
 
 def pooled(config: ExperimentConfig) -> ExperimentConfig:

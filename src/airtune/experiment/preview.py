@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from airtune.experiment.world import World
-from airtune.federated.backend import InProcess
-from airtune.federated.charging import expected_charges
+from airtune.federated.backends.backend import InProcess
+from airtune.federated.charging.charge import expected_charges
 from airtune.federated.context import RoundStart
 from airtune.federated.outlook import first_start, notice_of_wait
 from airtune.federated.round import tasks_of

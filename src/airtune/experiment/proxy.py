@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from airtune.config import CohortSection, ExperimentConfig, StopSection
+from airtune.config.experiment import CohortSection, ExperimentConfig, StopSection
 from airtune.experiment.world import World
 from airtune.federated.method import Exchange
 from airtune.federated.round import run_round

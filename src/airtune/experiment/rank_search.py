@@ -1,6 +1,6 @@
 """TSFA's offline stage: the structural LoRA rank, from short runs at every candidate.
 
-`J(r) = truncated + dropped + covariance`, shares of ||dW||^2 (`allocation/rank_choice.py`):
+`J(r) = truncated + dropped + covariance`, shares of ||dW||^2 (`allocation/sparsity/`):
 `truncated` from the spectrum of clients' updates at the largest candidate, `covariance` and the
 energies of the ranks from a short run at each rank that sends everything, `dropped` from those
 energies with as many ranks as the median channel of the first rounds lets everybody send within
@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from airtune.allocation.rank_choice import RankChoice, RankMeasurement, choose_rank
-from airtune.config import ExperimentConfig
+from airtune.allocation.sparsity.rank_choice import RankChoice, RankMeasurement, choose_rank
+from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
 from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
 from airtune.experiment.world import World, build_world
 from airtune.federated.idle import first_views
 from airtune.federated.method import Exchange, PlanningView
 from airtune.federated.round import planning_view
-from airtune.methods.tsfa_planner import TsfaPlanner
-from airtune.methods.tsfa_start import ROUNDS
+from airtune.methods.soft_tsfa.planner import TsfaPlanner
+from airtune.methods.soft_tsfa.start import ROUNDS
 from airtune.quantities import FloatArray
 from airtune.update.covariance import factor_covariance
 from airtune.update.sparsify import change_importance, energies

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from airtune.config import (
+from airtune.config.experiment import (
     MOST_ROUNDS,
     ExperimentConfig,
     StopSection,
@@ -19,8 +19,8 @@ from airtune.experiment.digests import result_keys
 from airtune.experiment.environment import Sessions
 from airtune.experiment.run import Run
 from airtune.experiment.world import World
-from airtune.federated.carried import CarriedStates
-from airtune.federated.checkpoint import (
+from airtune.federated.records.carried import CarriedStates
+from airtune.federated.records.checkpoint import (
     Checkpoint,
     NewerFormatError,
     ServerState,
@@ -28,14 +28,14 @@ from airtune.federated.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
 )
-from airtune.federated.fingerprint import (
+from airtune.federated.records.fingerprint import (
     Difference,
     Fingerprint,
     differing_contents,
     differing_keys,
 )
-from airtune.federated.record import RunFolder
-from airtune.federated.records_mark import RecordsMark
+from airtune.federated.records.mark import RecordsMark
+from airtune.federated.records.record import RunFolder
 from airtune.tuning.adapter import load_state
 
 FIXED = ("method", "planner", "adapter.kind")

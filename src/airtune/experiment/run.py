@@ -5,8 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from airtune.config import ExperimentConfig, check, check_filled
-from airtune.config_text import read_resolved
+from airtune.config.experiment import ExperimentConfig, check, check_filled
+from airtune.config.text import read_resolved
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import part_folders
 from airtune.experiment.answers import continue_prompt, most_tokens, samples, score
@@ -14,14 +14,14 @@ from airtune.experiment.differences import refuse_other_model
 from airtune.experiment.environment import Sessions
 from airtune.experiment.trained import write_trained
 from airtune.experiment.world import World, build_world
-from airtune.federated.checkpoint import (
+from airtune.federated.records.checkpoint import (
     Checkpoint,
     ServerState,
     list_checkpoints,
     newest_checkpoint,
     read_mark,
 )
-from airtune.federated.record import RunFolder
+from airtune.federated.records.record import RunFolder
 from airtune.files import filled_whole, read_text, refuse_half_characters
 
 

@@ -10,34 +10,34 @@ from typing import Any, Literal, cast, final
 
 from pydantic import Field, create_model
 
-from airtune.config import ExperimentConfig
-from airtune.config_section import Section
-from airtune.errors import InputError
-from airtune.experiment.calibration import calibration_batches
-from airtune.experiment.devices import deal_devices
-from airtune.experiment.split_composition import split_method
-from airtune.method_options import (
+from airtune.config.experiment import ExperimentConfig
+from airtune.config.method_options import (
     HetloraSection,
     JcpbaSection,
     SflllmSection,
     SoftTsfaSection,
 )
-from airtune.methods.fedlora import BandwidthPlanner
-from airtune.methods.hetlora import ranks_by_speed
-from airtune.methods.jcpba import JcpbaPlanner
-from airtune.methods.sflllm import SflllmPlanner
-from airtune.methods.soft_tsfa import soft_layout
-from airtune.methods.tsfa_planner import TsfaPlanner
+from airtune.config.section import Section
+from airtune.errors import InputError
+from airtune.experiment.calibration import calibration_batches
+from airtune.experiment.devices import deal_devices
+from airtune.experiment.split_composition import split_method
+from airtune.methods.fedlora.compose import BandwidthPlanner
+from airtune.methods.hetlora.compose import ranks_by_speed
+from airtune.methods.jcpba.planner import JcpbaPlanner
+from airtune.methods.sflllm.planner import SflllmPlanner
+from airtune.methods.soft_tsfa.compose import soft_layout
+from airtune.methods.soft_tsfa.planner import TsfaPlanner
 from airtune.tuning.first_ranks import FirstRanksTuner
 from airtune.tuning.frozen_a import FrozenATuner
-from airtune.tuning.importance import (
+from airtune.tuning.orthogonality import OrthogonalTuner
+from airtune.tuning.pruning.importance import (
     ActivationImportance,
     Importance,
     RandomImportance,
     WeightImportance,
 )
-from airtune.tuning.orthogonality import OrthogonalTuner
-from airtune.tuning.prune import PrunedTuner, Slicer
+from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.tuning.tuner import FullTuner
 from airtune.update.aggregate import Aggregator, FactorMean
 from airtune.update.codec import DenseCodec

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from airtune.config import ExperimentConfig
+from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
+from airtune.federated.charging.split_costs import LinkSettings, SplitSystem
 from airtune.federated.method import Method
-from airtune.federated.split_costs import LinkSettings, SplitSystem
-from airtune.methods.sflllm import SflllmPlanner, sflllm
+from airtune.methods.sflllm.planner import SflllmPlanner, sflllm
 from airtune.quantities import dbm_to_watts
 from airtune.update.cut import CutCodec
 from airtune.update.half_codec import Depth

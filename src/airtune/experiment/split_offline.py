@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from airtune.allocation.local_accuracy import LocalTraining, solve_local_accuracy
-from airtune.allocation.split_training import SplitTraining
-from airtune.config import ExperimentConfig
+from airtune.allocation.split.problem import SplitTraining
+from airtune.config.experiment import ExperimentConfig
 from airtune.errors import AirtuneError, InputError
-from airtune.experiment.rounds_table import read_rounds
 from airtune.experiment.work import TrainingWork
 from airtune.experiment.world import World, build_world, split_costs
 from airtune.federated.idle import first_views
 from airtune.federated.round import planning_view
-from airtune.methods.sflllm import SflllmPlanner
-from airtune.methods.split_problem import SplitProblem, silent
-from airtune.problems.sflllm import SOLVERS, SflllmProblem
+from airtune.methods.sflllm.planner import SflllmPlanner
+from airtune.methods.sflllm.problem import SOLVERS, SflllmProblem
+from airtune.methods.sflllm.round_problem import SplitProblem, silent
+from airtune.methods.sflllm.rounds_table import read_rounds
 from airtune.quantities import format_duration
 from airtune.seeds import integer_seed
 from airtune.wireless.channel import Channel

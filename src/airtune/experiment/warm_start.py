@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mode
 from typing import Any
 
-from airtune.config import AdapterSection, ExperimentConfig
+from airtune.config.experiment import AdapterSection, ExperimentConfig
 from airtune.errors import InputError
 from airtune.experiment.trained import lora_settings, lora_shape
 from airtune.tuning.warm_start import FIELD, AdaptedMatrix, read_start

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from airtune.config import ExperimentConfig
-from airtune.config_unused import replaced_notice
+from airtune.config.experiment import ExperimentConfig
+from airtune.config.unused import replaced_notice
 from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError
 from airtune.experiment.composition import check_names, compose_method
@@ -29,16 +29,16 @@ from airtune.experiment.shards import Shards, load_shards, with_template
 from airtune.experiment.trained import trainable, trained_shape
 from airtune.experiment.warm_start import refuse_uneven_charge, with_start
 from airtune.experiment.work import TrainingWork
-from airtune.federated.backend import Backend, ClientSide
-from airtune.federated.charges import Charges
-from airtune.federated.checkpoint import ServerState
+from airtune.federated.backends.backend import Backend, ClientSide
+from airtune.federated.backends.worker_host import WorkerHost
+from airtune.federated.backends.workers import Workers
+from airtune.federated.charging.costs import Charges
+from airtune.federated.charging.split_costs import SplitCosts, SplitSystem
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.context import RoundContext
 from airtune.federated.method import Method
+from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view
-from airtune.federated.split_costs import SplitCosts, SplitSystem
-from airtune.federated.worker_host import WorkerHost
-from airtune.federated.workers import Workers
 from airtune.foreign import foreign_code
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.round_plan import ClientPlan

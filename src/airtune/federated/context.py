@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from airtune.cost.device import DeviceProfile
-from airtune.federated.backend import Backend
-from airtune.federated.charges import Charges, RoundCharges
+from airtune.federated.backends.backend import Backend
+from airtune.federated.charging.costs import Charges, RoundCharges
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.method import Method
-from airtune.federated.stopwatch import Stopwatch
+from airtune.federated.records.stopwatch import Stopwatch
 from airtune.quantities import FloatArray
 from airtune.round_plan import Plan
 from airtune.tuning.evaluate import Evaluation

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from airtune.allocation.solve import Status
 from airtune.cost.latency import RoundLatency
 from airtune.errors import InputError
-from airtune.federated.charges import ChargedRound, RoundCharges
+from airtune.federated.charging.costs import ChargedRound, RoundCharges
+from airtune.federated.charging.split_charge import split_rates
+from airtune.federated.checks.guard import asked
 from airtune.federated.context import RoundContext, RoundStart
-from airtune.federated.guard import asked
 from airtune.federated.method import PlanningView
-from airtune.federated.split_charging import split_rates
 from airtune.quantities import FloatArray
 from airtune.round_plan import Plan
 from airtune.wireless.channel import ChannelState

@@ -8,11 +8,11 @@ from shlex import quote
 from typing import Any
 
 from airtune.errors import AirtuneError
-from airtune.federated.checkpoint import ServerState
 from airtune.federated.context import RoundContext
-from airtune.federated.record import RunFolder
+from airtune.federated.records.checkpoint import ServerState
+from airtune.federated.records.record import RunFolder
+from airtune.federated.records.stopwatch import Stopwatch
 from airtune.federated.round import run_round
-from airtune.federated.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

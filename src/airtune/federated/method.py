@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.cost.latency import transfer_delay
-from airtune.federated.split_costs import SplitRoundCosts, SplitSystem
+from airtune.federated.charging.split_costs import SplitRoundCosts, SplitSystem
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.tuning.adapter import AdapterState, initial_state

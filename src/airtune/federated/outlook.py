@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from airtune.errors import AirtuneError, InfeasibleError
-from airtune.federated.checkpoint import ServerState
 from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.idle import SILENT_CELL
+from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import start_round
 
 PLANNED_AT_MOST = 100

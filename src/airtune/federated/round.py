@@ -11,16 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from airtune.errors import InfeasibleError
-from airtune.federated.backend import ClientReport, ClientTask
-from airtune.federated.capabilities import check_decisions
-from airtune.federated.carried import with_fresh
-from airtune.federated.charges import ChargedRound, RoundCharges
-from airtune.federated.charging import broadcast_delays, charge_round, downlink_rates
-from airtune.federated.checkpoint import ServerState
-from airtune.federated.cohort import draw_cohort, draw_dropouts
-from airtune.federated.context import RoundContext, RoundStart
-from airtune.federated.feasibility import check_plan
-from airtune.federated.guard import (
+from airtune.federated.backends.backend import ClientReport, ClientTask
+from airtune.federated.backends.replies import carried_over, reported
+from airtune.federated.charging.charge import broadcast_delays, charge_round, downlink_rates
+from airtune.federated.charging.costs import ChargedRound, RoundCharges
+from airtune.federated.checks.capabilities import check_decisions
+from airtune.federated.checks.feasibility import check_plan
+from airtune.federated.checks.guard import (
     LESS,
     OTHER_FORMAT,
     asked,
@@ -32,6 +29,9 @@ from airtune.federated.guard import (
     party,
     where_finite,
 )
+from airtune.federated.checks.plain import plain_plan, plain_state
+from airtune.federated.cohort import draw_cohort, draw_dropouts
+from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.idle import (
     NO_SIGNAL,
     SILENT_CELL,
@@ -41,8 +41,8 @@ from airtune.federated.idle import (
     without_unreachable,
 )
 from airtune.federated.method import Exchange, Method, PlanningView
-from airtune.federated.plain import plain_plan, plain_state
-from airtune.federated.replies import carried_over, reported
+from airtune.federated.records.carried import with_fresh
+from airtune.federated.records.checkpoint import ServerState
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import Update

@@ -7,8 +7,8 @@ from typing import Any
 
 from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import AdapterState
-from airtune.tuning.cut_link import StepBits
 from airtune.tuning.local import LocalResult
+from airtune.tuning.split.cut_link import StepBits
 from airtune.tuning.tuner import TuningContext
 
 

@@ -11,9 +11,9 @@ from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.factors import factor_pairs
 from airtune.tuning.local import LocalResult
-from airtune.tuning.prune import train_part
-from airtune.tuning.slice import Cut, Cuts
-from airtune.tuning.sliced_model import low_rank_model
+from airtune.tuning.pruning.slice import Cut, Cuts
+from airtune.tuning.pruning.sliced_model import low_rank_model
+from airtune.tuning.pruning.tuner import train_part
 from airtune.tuning.tuner import FullTuner, ModelWork, Tuner, TuningContext, TuningJob
 from airtune.workload.step import Step
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import AdapterState
-from airtune.tuning.batched import train_stacked
 from airtune.tuning.local import LocalResult, Penalty, TokenBatch, TrainingSettings, train_locally
+from airtune.tuning.stack.batched import train_stacked
 from airtune.workload.step import Step
 
 FROZEN_A = ".lora_A."

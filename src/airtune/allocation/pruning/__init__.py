@@ -1,0 +1,1 @@
+"""Joint pruning and bandwidth: the problem, its global optimum, simpler solvers."""

@@ -1,0 +1,1 @@
+"""Ranks sent and bandwidth under a long-term latency target."""

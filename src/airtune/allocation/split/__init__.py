@@ -1,0 +1,1 @@
+"""Split training: split point, rank, subchannels and power of least total delay."""

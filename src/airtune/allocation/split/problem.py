@@ -1,0 +1,272 @@
+"""Split federated fine-tuning as numbers: demands, stage delays, the total, and its check.
+
+SflLLM (Zhao et al., arXiv 2504.14667, the total training delay): the model is cut after a block;
+clients run the first half, a main server the rest, and a federated server averages the adapters of
+the client halves. For one candidate (split point and rank)
+
+    T = rounds * ( local_steps * ( max_k (forward_k + activations up_k) + server
+                                   + max_k (gradients down_k + backward_k) )
+                   + max_k adapter up_k + max_k adapter down_k )
+
+with uplink rates `R_k = sum over its subchannels of b_i log2(1 + p_i g_ki / N0)`. Left out: the
+servers' own links to each other, and the averaging itself.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from airtune.allocation.bandwidth import airtime_s, client_name
+from airtune.allocation.solve import Check
+from airtune.allocation.subchannels.power import NOBODY, Demand, Owners, Uplink, measure
+from airtune.quantities import FloatArray
+
+PerClient: TypeAlias = float | FloatArray
+"""The same for every client, or [client]."""
+
+
+@dataclass(frozen=True)
+class SplitCandidate:
+    """A split point and a rank, and what they cost; counts per sample, bits per sample or adapter.
+
+    Counts of the clients' side may differ between clients, as mean batches do.
+
+    Attributes:
+        split_point: transformer blocks on the client.
+        rounds: global rounds until the target loss at this rank.
+        activation_bits, gradient_bits: per sample, up and down at the cut.
+        adapter_bits: the client half's adapter, once per round.
+        broadcast_bits: the averaged adapter on its way down; as long as the upload by default.
+    """
+
+    split_point: int
+    rank: int
+    rounds: float
+    client_forward_flops: PerClient
+    client_backward_flops: PerClient
+    server_forward_flops: float
+    server_backward_flops: float
+    activation_bits: PerClient
+    gradient_bits: PerClient
+    adapter_bits: float
+    broadcast_bits: float | None = None
+
+    @property
+    def down_bits(self) -> float:
+        """What comes down once per round."""
+        return self.adapter_bits if self.broadcast_bits is None else self.broadcast_bits
+
+
+@dataclass(frozen=True)
+class StageDelays:
+    """Seconds; arrays have the axis [client]. All but the adapter's are those of one local step."""
+
+    client_forward_s: FloatArray
+    activation_upload_s: FloatArray
+    server_s: float
+    gradient_download_s: FloatArray
+    client_backward_s: FloatArray
+    adapter_upload_s: FloatArray
+    adapter_download_s: FloatArray
+
+
+@dataclass(frozen=True)
+class LinkPlan:
+    """Who owns each subchannel of one link, and at which power spectral density [subchannel]."""
+
+    owner: Owners
+    psd_w_per_hz: FloatArray
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """The decisions: an index into the candidates, and both links."""
+
+    candidate: int
+    main: LinkPlan
+    federated: LinkPlan
+
+
+@dataclass(frozen=True)
+class SplitTraining:
+    """A planning problem of SflLLM.
+
+    `downlink_rate_bps` [client] is None where the download is not charged; a candidate with
+    gradients to send down needs it. At `multicast_bps` the averaged adapter goes to all clients at
+    once (None: to each at its own downlink rate).
+    """
+
+    local_steps: int
+    batch_size: int
+    server_flop_rate: float
+    client_flop_rate: FloatArray  # [client]
+    main: Uplink
+    federated: Uplink
+    candidates: tuple[SplitCandidate, ...]
+    downlink_rate_bps: FloatArray | None = None
+    names: Sequence[str] = ()
+    multicast_bps: float | None = None
+
+    @property
+    def clients(self) -> int:
+        """How many clients there are."""
+        return len(self.client_flop_rate)
+
+    def name(self, client: int) -> str:
+        """What messages call a client."""
+        return client_name(self.names, client)
+
+    def main_demand(self, candidate: SplitCandidate) -> Demand:
+        """What one local step asks of the main server's link."""
+        bits = self._bits(candidate.activation_bits)
+        return Demand(bits, self._compute_s(candidate.client_forward_flops))
+
+    def federated_demand(self, candidate: SplitCandidate) -> Demand:
+        """What one round asks of the federated server's link."""
+        return Demand(np.full(self.clients, candidate.adapter_bits), np.zeros(self.clients))
+
+    def delays(
+        self, candidate: SplitCandidate, main_bps: FloatArray, federated_bps: FloatArray
+    ) -> StageDelays:
+        """Every stage at these uplink rates [client]."""
+        server_flops = candidate.server_forward_flops + candidate.server_backward_flops
+        return StageDelays(
+            client_forward_s=self._compute_s(candidate.client_forward_flops),
+            activation_upload_s=airtime_s(self._bits(candidate.activation_bits), main_bps),
+            server_s=self.clients * self.batch_size * server_flops / self.server_flop_rate,
+            gradient_download_s=self._download_s(self._bits(candidate.gradient_bits)),
+            client_backward_s=self._compute_s(candidate.client_backward_flops),
+            adapter_upload_s=airtime_s(
+                np.full(self.clients, candidate.adapter_bits), federated_bps
+            ),
+            adapter_download_s=self._adapter_down_s(candidate),
+        )
+
+    def total_s(
+        self, candidate: SplitCandidate, main_deadline_s: float, adapter_upload_s: float
+    ) -> float:
+        """The total from the two deadlines that the uplinks decide."""
+        step = main_deadline_s + self.after_upload_s(candidate)
+        once = adapter_upload_s + self.adapter_download_s(candidate)
+        return candidate.rounds * (self.local_steps * step + once)
+
+    def main_deadline_for(
+        self, candidate: SplitCandidate, total_s: float, adapter_upload_s: float
+    ) -> float:
+        """The main link's deadline that makes the total this long; the inverse of `total_s`."""
+        once = adapter_upload_s + self.adapter_download_s(candidate)
+        step = (total_s / candidate.rounds - once) / self.local_steps
+        return step - self.after_upload_s(candidate)
+
+    def after_upload_s(self, candidate: SplitCandidate) -> float:
+        """Of one local step, what follows the upload: the server, gradients down, backward."""
+        nothing = np.full(self.clients, np.inf)
+        stages = self.delays(candidate, nothing, nothing)
+        return stages.server_s + float(
+            np.max(stages.gradient_download_s + stages.client_backward_s)
+        )
+
+    def adapter_download_s(self, candidate: SplitCandidate) -> float:
+        """The slowest download of the averaged adapter; 0 where the download is not charged."""
+        return float(np.max(self._adapter_down_s(candidate)))
+
+    def _adapter_down_s(self, candidate: SplitCandidate) -> FloatArray:
+        bits = np.full(self.clients, candidate.down_bits)
+        if self.multicast_bps is None:
+            return self._download_s(bits)
+        return airtime_s(bits, np.full(self.clients, self.multicast_bps))
+
+    def _bits(self, per_sample: PerClient) -> FloatArray:
+        return np.full(self.clients, self.batch_size * per_sample)
+
+    def _compute_s(self, flops_per_sample: PerClient) -> FloatArray:
+        return self.batch_size * flops_per_sample / self.client_flop_rate
+
+    def _download_s(self, bits: FloatArray) -> FloatArray:
+        if self.downlink_rate_bps is None:
+            return np.zeros(self.clients)
+        return airtime_s(bits, self.downlink_rate_bps)
+
+
+def plan_delay_s(training: SplitTraining, plan: SplitPlan) -> float:
+    """The total delay of a plan, straight from its densities."""
+    candidate = training.candidates[plan.candidate]
+    main, _ = measure(training.main, plan.main.owner, plan.main.psd_w_per_hz)
+    federated, _ = measure(training.federated, plan.federated.owner, plan.federated.psd_w_per_hz)
+    stages = training.delays(candidate, main, federated)
+    step = float(np.max(stages.client_forward_s + stages.activation_upload_s))
+    return training.total_s(candidate, step, float(np.max(stages.adapter_upload_s)))
+
+
+def check_split_plan(training: SplitTraining, plan: SplitPlan, total_s: float) -> Check:
+    """Recompute by plain loops that a plan keeps every constraint and its total delay."""
+    candidate = training.candidates[plan.candidate]
+    excess: dict[str, float] = {}
+    rates: dict[str, list[float]] = {}
+    for name, link in (("main", training.main), ("federated", training.federated)):
+        chosen: LinkPlan = getattr(plan, name)
+        rates[name], power, misplaced = _plain_link(link, chosen)
+        excess[f"{name} densities"] = float("inf") if misplaced else 0.0
+        excess[f"{name} power of a client"] = max(map(_above, power, link.power_max_w))
+        excess[f"{name} total power"] = _above(sum(power), link.power_total_w)
+    excess["total delay"] = _above(_plain_total_s(training, candidate, rates), total_s)
+    return Check(excess)
+
+
+def _above(value: float, limit: float) -> float:
+    """By how much a value exceeds its limit, relative to it."""
+    if limit > 0:
+        return float(value / limit - 1)
+    return float("inf") if value > limit else 0.0
+
+
+def _plain_link(link: Uplink, chosen: LinkPlan) -> tuple[list[float], list[float], bool]:
+    """Rates, powers, and whether a density is negative, not finite or nobody's."""
+    rate, power = [0.0] * link.clients, [0.0] * link.clients
+    misplaced = False
+    for i, (owner, psd) in enumerate(zip(chosen.owner, chosen.psd_w_per_hz, strict=True)):
+        if not 0 <= psd < float("inf") or (owner == NOBODY and psd > 0):
+            misplaced = True
+        elif owner != NOBODY:
+            width = float(link.bandwidth_hz[i])
+            rate[owner] += width * math.log1p(psd / link.noise_to_gain[owner, i]) / math.log(2)
+            power[owner] += width * float(psd)
+    return rate, power, misplaced
+
+
+def _plain_total_s(
+    training: SplitTraining, candidate: SplitCandidate, rates: dict[str, list[float]]
+) -> float:
+    """The formula of the module's docstring, client by client."""
+    batch, speed = training.batch_size, training.client_flop_rate
+    first = last = up = down = server = 0.0
+    for k in range(training.clients):
+        forward = batch * _of(candidate.client_forward_flops, k) / speed[k]
+        bits = batch * _of(candidate.activation_bits, k)
+        first = max(first, forward + _plain_s(bits, rates["main"][k]))
+        up = max(up, _plain_s(candidate.adapter_bits, rates["federated"][k]))
+        fetch = 0.0
+        if training.downlink_rate_bps is not None:
+            bits = batch * _of(candidate.gradient_bits, k)
+            fetch = _plain_s(bits, training.downlink_rate_bps[k])
+            if training.multicast_bps is None:
+                down = max(down, _plain_s(candidate.down_bits, training.downlink_rate_bps[k]))
+        last = max(last, fetch + batch * _of(candidate.client_backward_flops, k) / speed[k])
+        server += batch * (candidate.server_forward_flops + candidate.server_backward_flops)
+    if training.multicast_bps is not None:
+        down = _plain_s(candidate.down_bits, training.multicast_bps)
+    step = first + server / training.server_flop_rate + last
+    return candidate.rounds * (training.local_steps * step + up + down)
+
+
+def _of(values: PerClient, client: int) -> float:
+    return float(values if isinstance(values, int | float) else values[client])
+
+
+def _plain_s(bits: float, rate_bps: float) -> float:
+    if bits == 0:
+        return 0.0
+    return bits / rate_bps if rate_bps > 0 else float("inf")

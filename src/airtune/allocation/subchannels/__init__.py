@@ -1,0 +1,1 @@
+"""Subchannels and power of one uplink: assignments, water-filling, and bounds."""

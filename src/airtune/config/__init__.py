@@ -1,0 +1,1 @@
+"""The experiment file: keys, their checks, and the text of the file."""

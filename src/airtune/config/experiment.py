@@ -1,0 +1,346 @@
+"""The experiment file: every key documented once, checked once.
+
+The descriptions here are the comments of `airtune init` and the help of `--set`. Bad input becomes
+an InputError that names the key, the value and the remedy; an unknown key gets a suggestion.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PrivateAttr, ValidationError
+
+from airtune.config.data import DataSection
+from airtune.config.file_kinds import EXPERIMENT, refuse_other_kind, refuse_run_folder
+from airtune.config.method_options import (
+    FedloraSection,
+    FfaLoraSection,
+    HetloraSection,
+    JcpbaSection,
+    SflllmSection,
+    SoftTsfaSection,
+)
+from airtune.config.section import Section
+from airtune.errors import InputError, UnknownKeyError
+from airtune.files import (
+    Templates,
+    file_value,
+    hide_filled,
+    parse_yaml,
+    read_yaml_mapping,
+    refuse_half_characters,
+    take_format,
+    with_environment,
+)
+from airtune.redaction import secret_options
+from airtune.wireless.cell import CellSettings
+
+MOST_CLIENTS = 100_000
+"""Each has a shard, a device and a channel in memory."""
+MOST_THREADS = 256
+"""Of a process, and as many processes: more only wait for each other."""
+MOST_STEPS = 100_000
+"""Local steps and rows of a batch: what a client trains in a round is laid out before it begins."""
+MOST_ROUNDS = 99_999
+"""Checkpoints sort by name, with five digits."""
+FORMAT = 2
+"""Of experiment files that name it, which those of run folders do. In format 1, which does not,
+`${NAME}` in the file of a run folder is plain text."""
+Part = str | dict[str, Any]
+"""A named or imported part: `name`, `package.module:Class`, or `{use: name, option: value}`."""
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str | Mapping) else value
+
+
+def _cell(value: object) -> object:
+    """CellSettings checks its own values; only unknown keys are found here."""
+    if not isinstance(value, Mapping):
+        return value
+    known = [field.name for field in fields(CellSettings)]
+    for key in value:
+        if key not in known:
+            raise unknown_key(f"cell.{key}", str(key), known)
+    return CellSettings(**value)
+
+
+def unknown_key(field: str, key: str, known: Sequence[str]) -> InputError:
+    """A mistyped key, with the closest one there is."""
+    close = difflib.get_close_matches(key, known, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}."
+    return UnknownKeyError(field, remedy)
+
+
+class AdapterSection(Section):
+    kind: Literal["lora", "full"] = Field(
+        "lora", description="lora | full (every parameter is trained; the other keys are LoRA's)"
+    )
+    rank: int = Field(8, ge=1, description="LoRA rank r")
+    alpha: float | None = Field(None, gt=0, description="LoRA alpha; null is twice the rank")
+    target_modules: str | list[str] = Field(
+        "all-linear", description="adapted modules: all-linear (of the blocks), or a list of names"
+    )
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="other ranks by module name, {mlp.down_proj: 4}"
+    )
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="other alphas by module name"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout")
+    start: str | None = Field(
+        None, description="a PEFT adapter folder to start from, which settles the keys above"
+    )
+
+
+class ClientsSection(Section):
+    count: int = Field(8, ge=1, le=MOST_CLIENTS, description="number of registered clients")
+    devices: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        ["galaxy-s25", "raspberry-pi-5", "pixel-9", "laptop-cpu"],
+        min_length=1,
+        description="device profiles, dealt out to the clients in turn (airtune device list)",
+    )
+    device_file: str | None = Field(None, description="a YAML file with profiles of your own")
+
+
+class CohortSection(Section):
+    size: int | None = Field(None, ge=1, description="clients scheduled a round; null: all")
+    dropout: float = Field(0.0, ge=0, lt=1, description="chance that a client falls silent")
+
+
+class TrainingSection(Section):
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="adamw | sgd")
+    learning_rate: float = Field(
+        0.0125,
+        gt=0,
+        description="local; suits LoRA on the built-in model (full tuning: 0.003), larger models "
+        "want 1e-4 to 1e-3",
+    )
+    batch_size: int = Field(2, ge=1, le=MOST_STEPS, description="examples a step")
+    local_steps: int = Field(
+        8, ge=1, le=MOST_STEPS, description="optimiser steps of a client in a round"
+    )
+    max_grad_norm: float = Field(1.0, ge=0, description="gradient norm is clipped here; 0: never")
+    keep_optimizer: bool = Field(
+        True, description="a client's optimiser moments survive to its next round"
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "cosine",
+        description="learning rate over the planned rounds: constant | linear | cosine (to 0)",
+    )
+    warmup_rounds: int = Field(
+        0, ge=0, description="rounds in which the learning rate rises before that"
+    )
+
+
+class ServerSection(Section):
+    optimizer: Literal["none", "momentum", "adam"] = Field(
+        "none", description="none (FedAvg) | momentum (FedAvgM) | adam (FedAdam)"
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="null: 1 for momentum, 0.01 for adam"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="beta, or beta1 of adam")
+    second_momentum: float = Field(0.99, ge=0, lt=1, description="beta2 of adam")
+    adaptivity: float = Field(1e-3, gt=0, description="tau of adam; small adapts more")
+
+
+class StopSection(Section):
+    target_loss: float | None = Field(None, gt=0, description="stop at this test loss [nat]")
+    virtual_time_s: float | None = Field(None, gt=0, description="stop after so much virtual time")
+    energy_j: float | None = Field(None, gt=0, description="stop after so much client energy")
+
+
+class ExperimentConfig(Section):
+    """Everything that a run depends on."""
+
+    model: str = Field("builtin", description="builtin, a folder, or a hub name")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that the model brings along; it may do anything"
+    )
+    dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype of the frozen base")
+    adapter: AdapterSection = Field(default=AdapterSection(), description="what is trained")
+    data: DataSection = Field(default=DataSection(), description="what is learned")
+    clients: ClientsSection = Field(default=ClientsSection(), description="who learns it")
+    cohort: CohortSection = Field(default=CohortSection(), description="who is asked each round")
+    training: TrainingSection = Field(default=TrainingSection(), description="local training")
+    server: ServerSection = Field(default=ServerSection(), description="the server's own step")
+    cell: Annotated[InstanceOf[CellSettings], BeforeValidator(_cell)] = Field(
+        default=CellSettings(), description="the radio cell"
+    )
+    method: str = Field("fedlora", description="the learning method")
+    fedlora: FedloraSection = Field(default=FedloraSection(), description="options of fedlora")
+    jcpba: JcpbaSection = Field(default=JcpbaSection(), description="options of jcpba")
+    soft_tsfa: SoftTsfaSection = Field(
+        default=SoftTsfaSection(), description="options of soft_tsfa"
+    )
+    hetlora: HetloraSection = Field(default=HetloraSection(), description="options of hetlora")
+    ffa_lora: FfaLoraSection = Field(default=FfaLoraSection(), description="options of ffa_lora")
+    sflllm: SflllmSection = Field(default=SflllmSection(), description="options of sflllm")
+    planner: Part | None = Field(None, description="replaces the method's planner")
+    tuner: Part | None = Field(None, description="replaces the method's tuner")
+    codec: Part | None = Field(None, description="replaces the method's codec")
+    aggregator: Part | None = Field(None, description="replaces the method's aggregator")
+    rounds: int = Field(48, ge=1, le=MOST_ROUNDS, description="number of rounds")
+    stop: StopSection = Field(default=StopSection(), description="reasons to stop earlier")
+    deadline_s: float | None = Field(
+        None, gt=0, description="a later update is discarded, its time still charged"
+    )
+    charge_as: str | None = Field(
+        None, description="charge time and energy as if this model were trained"
+    )
+    engine: Literal["auto", "sequential", "workers", "batched", "batched-workers"] = Field(
+        "auto",
+        description="auto | sequential | batched (clients trained as one stack) | workers "
+        "(processes) | batched-workers; same result up to rounding",
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_THREADS,
+        description="worker processes; null: one per core, at most one per client",
+    )
+    backend: Literal["local", "ray"] = Field(
+        "local", description="local | ray (the workers are actors of a Ray cluster; same result)"
+    )
+    ray_address: str | None = Field(
+        None, description="a running cluster (ray://host:port, auto); null: one on this machine"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto (a GPU where torch sees one) | cpu | cuda; workers compute on cpu"
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_THREADS,
+        description="torch threads; null: one for a small model, else one per core",
+    )
+    seed: int = Field(0, ge=0, description="every random draw comes from it")
+    # Which values came from the environment: their templates are written, not the values.
+    _templates: Templates = PrivateAttr(default_factory=dict)
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def check(model: type[Checked], values: Mapping[str, Any], section: str = "") -> Checked:
+    """Validate a mapping; the first mistake becomes one InputError.
+
+    `section` is where the mapping stands in the file.
+    """
+    try:
+        plain = file_value(values)
+        for key, value in plain.items():
+            refuse_half_characters(value, str(key))
+        return model.model_validate(plain)
+    except ValidationError as error:
+        raise _first_mistake(error, model, section) from None
+
+
+def _first_mistake(error: ValidationError, model: type[BaseModel], section: str) -> InputError:
+    details = error.errors(include_url=False)
+    # An unknown key is the likelier cause when a mistyped one also leaves another missing.
+    unknown = ("extra_forbidden", "unexpected_keyword_argument")
+    first = next((item for item in details if item["type"] in unknown), details[0])
+    place = [str(part) for part in first["loc"] if not _is_type_tag(part)]
+    field = ".".join([section, *place] if section else place)
+    if first["type"] in unknown:
+        return unknown_key(field, place[-1], _known_keys(model, place[:-1]))
+    # A file says null where Python says None.
+    given = "null" if first["input"] is None else first["input"]
+    return InputError(field, given, _allowed(first))
+
+
+def _is_type_tag(part: object) -> bool:
+    """pydantic names the branch of a union in the place; people do not."""
+    return isinstance(part, str) and (part in {"str", "int", "float"} or "[" in part)
+
+
+def _allowed(detail: Mapping[str, Any]) -> str:
+    """pydantic's complaint in the words of a person."""
+    context = detail.get("ctx", {})
+    kind = str(detail["type"])
+    limits = {
+        "greater_than": ("above", "gt"),
+        "greater_than_equal": ("at least", "ge"),
+        "less_than": ("below", "lt"),
+        "less_than_equal": ("at most", "le"),
+    }
+    if kind in limits:
+        words, key = limits[kind]
+        return f"{words} {context[key]:g}"
+    if kind == "literal_error":
+        return f"one of {context['expected']}"
+    if kind.startswith("int_"):
+        return "a whole number"
+    if kind.startswith("float_") or kind == "finite_number":
+        return "a finite number"
+    mapping = "a mapping of keys to values"
+    plain = {"list_type": "a list", "too_short": "a list of at least one entry",
+             "model_type": mapping, "is_instance_of": mapping, "string_type": "text"}  # fmt: skip
+    return plain.get(kind, str(detail["msg"]).removeprefix("Input should be "))
+
+
+def _known_keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:
+    """The keys of the section at this place."""
+    for part in place:
+        section = model.model_fields[part].annotation
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        model = section
+    return list(model.model_fields)
+
+
+def parse_setting(setting: str) -> tuple[list[str], Any]:
+    """`a.b=1e6` as a path and a YAML 1.2 value."""
+    key, separator, text = setting.partition("=")
+    if not separator or not all(part.strip() for part in key.split(".")):
+        raise InputError("--set", setting, "of the form key.subkey=value")
+    return [part.strip() for part in key.split(".")], parse_yaml(text, f"--set {key}")
+
+
+def with_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The mapping with `--set` values put in, sections created where needed."""
+    result: dict[str, Any] = _copy(values)
+    for setting in settings:
+        path, value = parse_setting(setting)
+        section = result
+        for part in path[:-1]:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise InputError("--set", setting, f"a key in a section, and {part!r} is not one")
+        section[path[-1]] = value
+    return result
+
+
+def _copy(value: Any) -> Any:
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def read_config(path: Path | str | None = None, settings: Sequence[str] = ()) -> ExperimentConfig:
+    """The experiment of a file (None: the built-in one) with `--set` values put in."""
+    values: dict[str, Any] = {}
+    if path:
+        refuse_run_folder(path)
+        values = read_yaml_mapping(path, "EXPERIMENT.yaml")
+        take_format(values, str(path), FORMAT)
+        refuse_other_kind(values, path, EXPERIMENT)
+    return check_filled(with_settings(values, settings))
+
+
+def check_filled(values: Mapping[str, Any]) -> ExperimentConfig:
+    """Validate an experiment whose texts may hold `${NAME}`; it remembers which do.
+
+    A secret that is given in clear as an option of a part counts as `${AIRTUNE_PART_OPTION}`, so
+    that it is written nowhere either.
+    """
+    filled, templates = with_environment(values)
+    config = check(ExperimentConfig, filled)
+    parts = [
+        k for k, entry in ExperimentConfig.model_fields.items() if entry.annotation == Part | None
+    ]
+    config._templates = {**secret_options(filled, parts), **templates}
+    hide_filled(config._templates)
+    return config

@@ -1,0 +1,1 @@
+"""Where clients are trained: this process, worker processes, a Ray cluster."""

@@ -1,0 +1,230 @@
+"""The seam to the world: one method, "run this cohort".
+
+`InProcess` trains here and now; `Scripted` answers what a test tells it to.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
+from typing import Any, final
+
+from torch import Tensor
+
+from airtune.federated.checks.guard import (
+    LESS,
+    OTHER_FORMAT,
+    asked,
+    check_finite,
+    check_losses,
+    check_tensors,
+    party,
+)
+from airtune.federated.method import Method
+from airtune.federated.records.stopwatch import Stopwatch
+from airtune.round_plan import MAIN_SERVER, ClientPlan
+from airtune.tuning.adapter import AdapterState, load_state
+from airtune.tuning.cohort_tuner import CohortTuner, Party
+from airtune.tuning.evaluate import batch_losses
+from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
+from airtune.tuning.split.cut_link import StepBits
+from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
+from airtune.update.codec import Shapes
+
+
+@dataclass(frozen=True)
+class ClientTask:
+    """One party's work in one round; `broadcast` is the adapter as it came over the air.
+
+    `weight` counts in averages. The main server of a split model is a party, too (`MAIN_SERVER`):
+    its broadcast is its own half and never travelled.
+    """
+
+    round_index: int
+    client: int
+    plan: ClientPlan
+    broadcast: bytes
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class ClientReport:
+    """What comes back: the payload as sent, what was learned on the way, what is kept for later.
+
+    `cut` counts what a split model's client exchanged with the main server in each local step.
+    """
+
+    client: int
+    payload: bytes
+    train_loss: float
+    label_tokens: int
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
+    cut: tuple[StepBits, ...] = ()
+
+
+class Backend(ABC):
+    """Runs a cohort. Reports may come in any order; each task is answered exactly once."""
+
+    @abstractmethod
+    def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
+        """Answer every task."""
+
+    def close(self) -> None:  # noqa: B027 (most backends hold nothing)
+        """Let go of processes and connections."""
+
+
+@final
+@dataclass(frozen=True)
+class ClientSide:
+    """Everything a client needs to answer a task: decode, tune, encode, in this order.
+
+    `batches(client, round)` is deterministic, so that whoever runs the client sees the same rows.
+    """
+
+    method: Method
+    model: Any
+    shapes: Shapes
+    batches: Callable[[int, int], Sequence[TokenBatch]]
+    training: TrainingSettings
+    seed: int
+    test_batches: Callable[[], Iterable[TokenBatch]] = tuple
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def answer(self, task: ClientTask) -> ClientReport:
+        """Do the client's part of the round."""
+        assert isinstance(self.method.tuner, Tuner), "this cohort trains together"
+        start = self._start(task)
+        with self.watch.stage("tune"), self._asked("tuner", self.method.tuner, task):
+            result = self.method.tuner.tune(start, task.plan, self._context(task))
+        return self._report(task, start, result)
+
+    def answer_stacked(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
+        """The same up to rounding, with clients that can be stacked trained as one stack."""
+        tuner = self.method.tuner
+        assert isinstance(tuner, Tuner), "this cohort trains together"
+        stacks: dict[Hashable, list[tuple[ClientTask, TuningJob]]] = {}
+        for task in tasks:
+            job = TuningJob(self._start(task), task.plan, self._context(task))
+            with self._asked("tuner", tuner, task):
+                key = tuner.stackable(job.plan, job.context)
+            if key is None:
+                with self.watch.stage("tune"), self._asked("tuner", tuner, task):
+                    result = tuner.tune(job.start, job.plan, job.context)
+                yield self._report(task, job.start, result)
+            else:
+                stacks.setdefault((key, len(job.context.batches)), []).append((task, job))
+        for members in stacks.values():
+            first, _ = members[0]
+            with self.watch.stage("tune"), asked("tuner", tuner, first.round_index):
+                results = tuner.tune_stack([job for _, job in members])
+            for (task, job), result in zip(members, results, strict=True):
+                yield self._report(task, job.start, result)
+
+    def answer_together(self, tasks: Sequence[ClientTask]) -> list[ClientReport]:
+        """Do everybody's part of a round in which the cohort trains together."""
+        assert isinstance(self.method.tuner, CohortTuner), "these clients train one by one"
+        starts = [self._start(task) for task in tasks]
+        parties = [
+            Party(start, task.plan, self._context(task), task.weight)
+            for start, task in zip(starts, tasks, strict=True)
+        ]
+        tuner = self.method.tuner
+        with self.watch.stage("tune"), asked("tuner", tuner, tasks[0].round_index):
+            results = tuner.tune_together(parties)
+        return [
+            replace(self._report(task, start, party.result), cut=party.cut)
+            for task, start, party in zip(tasks, starts, results, strict=True)
+        ]
+
+    def test_losses(self, adapter: Mapping[str, Tensor], share: slice) -> list[tuple[float, int]]:
+        """Summed loss [nat] and label tokens of some of the test batches, in their order."""
+        load_state(self.model, dict(adapter))
+        return batch_losses(self.model, islice(self.test_batches(), share.start, None, share.step))
+
+    def _start(self, task: ClientTask) -> AdapterState:
+        downlink = self.method.downlink
+        with self.watch.stage("encode"):
+            with self._asked("downlink codec", downlink, task):
+                start = downlink.decode(task.broadcast, self.shapes, task.plan)
+            what = f"the adapter that {party(task.client)} received"
+            check_finite(start, what, task.round_index, OTHER_FORMAT)
+        return start
+
+    def _asked(self, kind: str, part: object, task: ClientTask) -> AbstractContextManager[None]:
+        return asked(kind, part, task.round_index, task.client)
+
+    def _context(self, task: ClientTask) -> TuningContext:
+        serves = task.client == MAIN_SERVER
+        return TuningContext(
+            model=self.model,
+            batches=[] if serves else self.batches(task.client, task.round_index),
+            training=self.training.in_round(task.round_index),
+            seed=self.seed,
+            round_index=task.round_index,
+            carried=task.carried,
+        )
+
+    def _report(self, task: ClientTask, start: AdapterState, result: LocalResult) -> ClientReport:
+        who, codec = party(task.client), self.method.codec
+        with self._asked("tuner", self.method.tuner, task):
+            check_tensors(result.state, start)
+        check_losses(result.losses, task.client, task.round_index)
+        with self.watch.stage("encode"):
+            change = {name: result.state[name] - value for name, value in start.items()}
+            check_finite(change, f"the update of {who}", task.round_index, LESS)
+            check_finite(result.carried, f"what {who} keeps", task.round_index, LESS)
+            with self._asked("codec", codec, task):
+                payload = codec.in_round(start).encode(change, task.plan)
+        return ClientReport(
+            task.client, payload, result.mean_loss, result.label_tokens, result.carried
+        )
+
+
+@final
+@dataclass(frozen=True)
+class InProcess(Backend):
+    """On one shared model: one client after another, or stacks of at most `together` clients.
+
+    A tuner that wants the whole cohort together gets it.
+    """
+
+    side: ClientSide
+    together: int = 1
+
+    def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
+        if isinstance(self.side.method.tuner, CohortTuner):
+            yield from self.side.answer_together(tasks)
+        elif self.together == 1:
+            yield from map(self.side.answer, tasks)
+        else:
+            for part in deal(tasks, 1, self.together):
+                yield from self.side.answer_stacked(part)
+
+
+def deal(tasks: Sequence[ClientTask], count: int, largest: int) -> list[Sequence[ClientTask]]:
+    """Parts of at most `largest` neighbours, as many as a multiple of `count` where tasks suffice.
+
+    A function of its arguments alone, so that a resumed run stacks the same clients.
+    """
+    if not tasks:
+        return []
+    turns = -(-len(tasks) // (count * largest))
+    ends = [len(tasks) * part // (turns * count) for part in range(turns * count + 1)]
+    parts = [tasks[start:end] for start, end in pairwise(ends)]
+    return [part for part in parts if part]
+
+
+@final
+@dataclass(frozen=True)
+class Scripted(Backend):
+    """A test double that ships: answers by a function and remembers what it was asked."""
+
+    script: Callable[[ClientTask], ClientReport]
+    asked: list[ClientTask] = field(default_factory=list)
+
+    def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
+        for task in tasks:
+            self.asked.append(task)
+            yield self.script(task)

@@ -1,0 +1,146 @@
+"""What a round took: seconds, bits and joules of every client, as it really was."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.cost.energy import client_energy
+from airtune.cost.latency import (
+    RoundLatency,
+    StageDelays,
+    compute_delay,
+    round_latency,
+    transfer_delay,
+)
+from airtune.federated.backends.backend import ClientReport
+from airtune.federated.charging.costs import IN_TIME, LATE, SILENT, ChargedRound, ClientCharge
+from airtune.federated.charging.split_charge import charge_split_round
+from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.idle import charge_idle_round, without_unreachable
+from airtune.quantities import FloatArray
+from airtune.wireless.channel import ChannelState
+
+
+def downlink_rates(
+    state: ChannelState, clients: NDArray[np.int64], bandwidth_hz: float
+) -> FloatArray:
+    """Rates [client] at which each could receive over the whole downlink band, bit/s."""
+    return state.downlink().select(clients).rate(np.full(len(clients), bandwidth_hz))
+
+
+def broadcast_delays(
+    state: ChannelState, clients: NDArray[np.int64], bits: int, bandwidth_hz: float
+) -> FloatArray:
+    """One multicast over the whole downlink band, at the worst rate among those it reaches [s].
+
+    A client without signal never receives it (inf) and does not hold up the others.
+    """
+    rates = downlink_rates(state, clients, bandwidth_hz)
+    reached = rates > 0
+    slowest = rates[reached].min() if reached.any() else 0.0
+    return transfer_delay(np.full(len(clients), float(bits)), np.where(reached, slowest, 0.0))
+
+
+def charge_round(
+    context: RoundContext, start: RoundStart, reports: Mapping[int, ClientReport]
+) -> ChargedRound:
+    """Charge every scheduled client with the TRUE channel and the bytes really encoded.
+
+    At a deadline work stops: charged are the seconds spent and the bits on the air by then. A
+    silent client has received the broadcast and does nothing more. A round without clients is
+    charged its waiting time.
+    """
+    if not start.plan.clients:
+        return charge_idle_round(start)
+    if start.plan.main_server is not None:
+        return charge_split_round(context, start, reports)
+    return _charge_clients(context, start, reports)
+
+
+def expected_charges(context: RoundContext, start: RoundStart) -> Sequence[ClientCharge]:
+    """What the round's clients will be charged if all answer as predicted, and with no deadline.
+
+    Clients that would then never finish are left out.
+    """
+    plan = without_unreachable(context, start.charges, start.truth, start.plan)
+    start = replace(start, plan=plan)
+    split = start.charges.split
+    reports = {
+        plan.client: ClientReport(
+            plan.client,
+            bytes(start.charges.payload_bits(plan) // 8),
+            train_loss=0.0,
+            label_tokens=0,
+            cut=() if split is None else tuple(split.messages(plan.client)),
+        )
+        for plan in start.plan.clients
+    }
+    return charge_round(replace(context, deadline_s=None), start, reports).clients
+
+
+def _charge_clients(
+    context: RoundContext, start: RoundStart, reports: Mapping[int, ClientReport]
+) -> ChargedRound:
+    """Every client on its own: broadcast, computing, upload."""
+    plans = start.plan.clients
+    downlink_bits = start.charges.downlink_bits(start.plan.broadcast)
+    clients = np.array([plan.client for plan in plans], dtype=np.int64)
+    answers = [reports.get(plan.client) for plan in plans]
+    bands = np.array([plan.bandwidth_hz for plan in plans])
+    rate_bps = start.truth.uplink(context.tx_power_w).select(clients).rate(bands)
+    flops = np.array(
+        [start.charges.compute_flops(p) if r else 0.0 for p, r in zip(plans, answers, strict=True)]
+    )
+    bits = np.array(
+        [
+            start.charges.charged_bits(p, r.payload) if r else 0
+            for p, r in zip(plans, answers, strict=True)
+        ]
+    )
+    speeds = np.array([context.devices[client].training_flop_rate for client in clients])
+    whole = StageDelays(
+        broadcast_delays(start.truth, clients, downlink_bits, context.bandwidth_hz),
+        compute_delay(flops, speeds),
+        transfer_delay(bits, rate_bps),
+    )
+    silent = np.array([answer is None for answer in answers])
+    latency = _round_latency(whole, context.deadline_s, silent)
+    spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
+    computed = np.divide(spent.compute_s, whole.compute_s, out=np.ones(len(plans)),
+                         where=whole.compute_s > 0)  # fmt: skip
+    sent = np.where(latency.late, np.floor(rate_bps * spent.upload_s), bits)
+    charged = [
+        ClientCharge(
+            plan=plan,
+            rate_bps=float(rate_bps[k]),
+            broadcast_s=float(spent.broadcast_s[k]),
+            compute_s=float(spent.compute_s[k]),
+            upload_s=float(spent.upload_s[k]),
+            uplink_bits=int(min(sent[k], bits[k])),
+            flops=float(flops[k] * computed[k]),
+            energy_j=client_energy(
+                context.devices[plan.client],
+                float(spent.compute_s[k]),
+                float(spent.upload_s[k]),
+                plan.tx_power_w,
+            ),
+            outcome=SILENT if silent[k] else LATE if latency.late[k] else IN_TIME,
+        )
+        for k, plan in enumerate(plans)
+    ]
+    return ChargedRound(charged, latency, downlink_bits)
+
+
+def _round_latency(
+    delays: StageDelays, deadline_s: float | None, silent: NDArray[np.bool_]
+) -> RoundLatency:
+    """With a deadline the server waits until then for whoever fell silent.
+
+    Without one, a silent client is noticed when its link goes down, and nobody waits.
+    """
+    latency = round_latency(delays, deadline_s)
+    if deadline_s is not None and silent.any():
+        return replace(latency, latency_s=deadline_s)
+    return latency

@@ -1,0 +1,202 @@
+"""What a round costs: computing delays, bits on the air, and what each client is charged.
+
+Everything that can be known before training is known here: the batches of a round are drawn from
+(seed, round, client), so their shapes, FLOPs and payloads are exact before the first step.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, final
+
+from airtune.cost.device import DeviceProfile
+from airtune.cost.latency import RoundLatency
+from airtune.federated.charging.split_costs import SplitCosts, SplitRoundCosts
+from airtune.federated.checks.guard import asked
+from airtune.round_plan import MAIN_SERVER, ClientPlan
+from airtune.tuning.cohort_tuner import CohortTuner
+from airtune.tuning.tuner import ModelWork, Tuner
+from airtune.update.codec import Codec, Shapes
+from airtune.workload.step import Step
+
+IN_TIME, LATE, SILENT = "in_time", "late", "silent"
+
+
+class Work(ModelWork, Protocol):
+    """The charged model's work; `experiment.work.TrainingWork` counts it from a config."""
+
+    def longest_step(self, client: int) -> Step:
+        """The largest batch that the client may draw."""
+        ...
+
+    def realisable_rates(self) -> list[float]:
+        """Pruning rates at which one more unit goes."""
+        ...
+
+    def least_rate(self, client: int) -> float:
+        """The pruning rate at which the client's training fits its memory."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Charges:
+    """The cost model of an experiment; what `charge_as` changes, it changes here and only here.
+
+    It asks the parts that run: FLOPs and memory are the tuner's answer for a plan, bits the
+    codec's. `work` counts optimiser steps of the charged model for the tuner. `shapes` are the
+    adapter's shapes of the charged model. `as_other_model` says that payloads, too, are charged
+    as predicted for that model, not as encoded. `split` is there where the model is split.
+    """
+
+    devices: Sequence[DeviceProfile]
+    step_shapes: Callable[[int, int], Sequence[Step]]
+    work: Work
+    tuner: Tuner | CohortTuner
+    codec: Codec
+    downlink: Codec
+    shapes: Shapes
+    as_other_model: bool = False
+    split: SplitCosts | None = None
+
+    def in_round(self, round_index: int) -> "RoundCharges":
+        """The costs of one round's decisions."""
+        return RoundCharges(self, round_index)
+
+
+@final
+@dataclass(frozen=True)
+class RoundCharges:
+    """`CohortCosts` of one round.
+
+    Planning, checking and charging ask for the same work and payloads; they are counted once.
+    """
+
+    model: Charges
+    round_index: int
+    _steps_of: dict[int, Sequence[Step]] = field(default_factory=dict, repr=False)
+    _flops_of: dict[Hashable, float] = field(default_factory=dict, repr=False)
+    _bits_of: dict[Hashable, int] = field(default_factory=dict, repr=False)
+
+    def compute_flops(self, plan: ClientPlan) -> float:
+        """All that the client computes in the round [FLOP]."""
+        key = plan.work_key
+        if key not in self._flops_of:
+            self._flops_of[key] = self._tuner.flops(plan, self._steps(plan), self.model.work)
+        return self._flops_of[key]
+
+    def compute_s(self, plan: ClientPlan) -> float:
+        """FLOPs over the device's sustained training rate [s]."""
+        return self.compute_flops(plan) / self.model.devices[plan.client].training_flop_rate
+
+    def affine_compute_s(self, plan: ClientPlan) -> tuple[float, float]:
+        """`fixed` and `prunable` of the computing delay: fixed + (1 - rate) prunable [s]."""
+        speed = self.model.devices[plan.client].training_flop_rate
+        fixed, prunable = self._tuner.affine_flops(plan, self._steps(plan), self.model.work)
+        return fixed / speed, prunable / speed
+
+    def affine_payload_bits(self, plan: ClientPlan) -> tuple[float, float]:
+        """`fixed` and `prunable` of the update: fixed + (1 - rate) prunable [bit]."""
+        return self.model.codec.affine_bits(self.model.shapes, plan)
+
+    def memory_bytes(self, plan: ClientPlan) -> int:
+        """Peak memory of the client's training, at the longest batch that it may draw."""
+        step = self.model.work.longest_step(plan.client)
+        return self._tuner.memory_bytes(plan, step, self.model.work)
+
+    def usable_memory_bytes(self, client: int) -> float:
+        """What the client's device has for training."""
+        return self.model.devices[client].usable_memory_bytes
+
+    @property
+    def _tuner(self) -> Tuner:
+        assert isinstance(self.model.tuner, Tuner), "a cohort that trains together is charged apart"
+        return self.model.tuner
+
+    def _steps(self, plan: ClientPlan) -> Sequence[Step]:
+        if plan.client not in self._steps_of:
+            steps = self.model.step_shapes(plan.client, self.round_index)
+            self._steps_of[plan.client] = steps
+        return self._steps_of[plan.client]
+
+    def realisable_rates(self) -> list[float]:
+        """Pruning rates at which one more unit goes, ascending from 0."""
+        return self.model.work.realisable_rates()
+
+    def least_rate(self, plan: ClientPlan) -> float:
+        """The pruning rate that the client needs to fit its memory."""
+        return self.model.work.least_rate(plan.client)
+
+    @property
+    def split(self) -> SplitRoundCosts | None:
+        """What a split costs in this round; None for a method that does not split."""
+        return None if self.model.split is None else self.model.split.in_round(self.round_index)
+
+    def payload_bits(self, plan: ClientPlan) -> int:
+        """Predicted uplink payload [bit]."""
+        with asked("codec", self.model.codec, self.round_index, plan.client):
+            key = plan.work_key
+        if key not in self._bits_of:
+            self._bits_of[key] = self.model.codec.payload_bits(self.model.shapes, plan)
+        return self._bits_of[key]
+
+    def downlink_bits(self, plan: ClientPlan) -> int:
+        """Predicted broadcast [bit]."""
+        with asked("downlink codec", self.model.downlink, self.round_index):
+            return self.model.downlink.payload_bits(self.model.shapes, plan)
+
+    def charged_bits(self, plan: ClientPlan, payload: bytes) -> int:
+        """Uplink bits to charge: those really encoded, unless another model is charged."""
+        return self.payload_bits(plan) if self.model.as_other_model else 8 * len(payload)
+
+
+@dataclass(frozen=True)
+class ClientCharge:
+    """What one client's round took. Delays that never happened are 0.
+
+    `extra` holds what only some methods have; it is recorded as it is.
+    """
+
+    plan: ClientPlan
+    rate_bps: float
+    broadcast_s: float
+    compute_s: float
+    upload_s: float
+    uplink_bits: int
+    flops: float
+    energy_j: float
+    outcome: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """The client's entry in `rounds.jsonl`."""
+        return {
+            "client": self.plan.client,
+            "outcome": self.outcome,
+            "bandwidth_hz": self.plan.bandwidth_hz,
+            "rate_bps": self.rate_bps,
+            "broadcast_s": self.broadcast_s,
+            "compute_s": self.compute_s,
+            "upload_s": self.upload_s,
+            "uplink_bits": self.uplink_bits,
+            "flops": self.flops,
+            "energy_j": self.energy_j,
+            **self.extra,
+            **self.plan.record(),
+        }
+
+
+@dataclass(frozen=True)
+class ChargedRound:
+    """All charges of a round, in the order of the plan; `extra` goes into its record."""
+
+    clients: Sequence[ClientCharge]
+    latency: RoundLatency
+    downlink_bits: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def in_time(self) -> frozenset[int]:
+        """Whose updates count. The main server's counts where a client's does: alone it would
+        part from the halves that it was trained with."""
+        clients = {charge.plan.client for charge in self.clients if charge.outcome == IN_TIME}
+        return frozenset({*clients, MAIN_SERVER} if clients else clients)

@@ -1,0 +1,194 @@
+"""What a split round took: the cohort's stages on the true channel, with the bytes really sent."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.cost.energy import client_energy
+from airtune.cost.latency import RoundLatency, furthest_behind, straggler_of, transfer_delay
+from airtune.cost.timeline import SERVER, STAGES, WAIT, Timeline
+from airtune.federated.backends.backend import ClientReport
+from airtune.federated.charging.costs import IN_TIME, LATE, SILENT, ChargedRound, ClientCharge
+from airtune.federated.charging.split_costs import RoundRates, SplitRoundCosts
+from airtune.federated.context import RoundContext, RoundStart
+from airtune.round_plan import ClientPlan, SubchannelShare
+from airtune.tuning.split.cut_link import StepBits
+from airtune.wireless.channel import ChannelState
+
+MAIN_UPLINK, MAIN_DOWNLINK = ("activations", "hidden_gradient"), ("hidden", "gradient")
+COMPUTING = ("forward", "head", "backward")
+
+
+@dataclass(frozen=True)
+class _Round:
+    """The round as it was: whole stages, those spent by the deadline, and the bits behind them."""
+
+    whole: Timeline
+    spent: Timeline
+    messages: Mapping[int, Sequence[StepBits]]
+    adapter_bits: Mapping[int, int]
+    rates: RoundRates
+
+    def sent(self, position: int, client: int) -> Counter[str]:
+        """Bits on the air by stage; of a message that the deadline cut, the part that was."""
+        bits: Counter[str] = Counter()
+        for k, (stage, step) in enumerate(zip(self.whole.stages, self.whole.step, strict=True)):
+            spent, whole = self.spent.seconds[k, position], self.whole.seconds[k, position]
+            if stage == "adapter":
+                full = self.adapter_bits.get(client, 0)
+            elif stage in (*MAIN_UPLINK, *MAIN_DOWNLINK) and client in self.messages:
+                full = int(getattr(self.messages[client][step], stage))
+            else:
+                continue
+            bits[stage] += full if spent == whole else int(full * spent / whole)
+        return bits
+
+
+def charge_split_round(
+    context: RoundContext, start: RoundStart, reports: Mapping[int, ClientReport]
+) -> ChargedRound:
+    """Charge the clients of a split round.
+
+    Whoever fell silent received the broadcast and did nothing more; the others trained without it,
+    on the subchannels that they were planned with. At a deadline everybody stops.
+    """
+    costs = start.charges.split
+    assert costs is not None, "a plan with a main server belongs to a method that splits"
+    plans = start.plan.clients
+    silent = np.array([plan.client not in reports for plan in plans])
+    done = _as_it_was(context, start, costs, reports, silent)
+    latency = _latency(done.whole, context.deadline_s, silent)
+    charges = []
+    for k, plan in enumerate(plans):
+        outcome = SILENT if silent[k] else LATE if latency.late[k] else IN_TIME
+        charges.append(_charge(context, costs, plan, k, done, outcome))
+    down = sum(int(charge.extra["cut_downlink_bits"]) for charge in charges)
+    down += start.charges.downlink_bits(start.plan.broadcast)
+    busy_s = float(done.spent.of(SERVER).max())
+    extra = {
+        "server_s": busy_s,
+        "server_flops": busy_s * costs.system.server_flop_rate,
+        "server_energy_j": busy_s * costs.system.server_power_w,
+    }
+    return ChargedRound(charges, latency, down, extra)
+
+
+def split_rates(
+    context: RoundContext, costs: SplitRoundCosts, truth: ChannelState, plans: Sequence[ClientPlan]
+) -> RoundRates:
+    """What the planned subchannels, powers and shares are worth on this channel."""
+    clients = np.array([plan.client for plan in plans], dtype=np.int64)
+    return costs.rates(
+        plans,
+        truth.uplink(context.tx_power_w).select(clients),
+        context.tx_power_w[clients],
+        context.bandwidth_hz,
+        truth.downlink().select(clients).rate(np.full(len(plans), context.bandwidth_hz)),
+    )
+
+
+def _as_it_was(
+    context: RoundContext,
+    start: RoundStart,
+    costs: SplitRoundCosts,
+    reports: Mapping[int, ClientReport],
+    silent: NDArray[np.bool_],
+) -> _Round:
+    plans, charges = start.plan.clients, start.charges
+    rates = split_rates(context, costs, start.truth, plans)
+    active = [plan for plan in plans if plan.client in reports]
+    predicted = charges.model.as_other_model
+    messages = {
+        p.client: costs.messages(p.client) if predicted else reports[p.client].cut for p in active
+    }
+    bits = {p.client: charges.charged_bits(p, reports[p.client].payload) for p in active}
+    broadcast_bits = charges.downlink_bits(start.plan.broadcast)
+    whole = _with_silent(costs, active, rates, messages, bits, broadcast_bits, silent)
+    spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
+    return _Round(whole, spent, messages, bits, rates)
+
+
+def _with_silent(
+    costs: SplitRoundCosts,
+    active: Sequence[ClientPlan],
+    rates: RoundRates,
+    messages: Mapping[int, Sequence[StepBits]],
+    adapter_bits: Mapping[int, int],
+    broadcast_bits: int,
+    silent: NDArray[np.bool_],
+) -> Timeline:
+    """The active clients' stages beside silent ones, which only receive the broadcast."""
+    broadcast_s = float(transfer_delay(np.array(float(broadcast_bits)),
+                                       np.array(rates.broadcast_bps)))  # fmt: skip
+    if not active:
+        return Timeline(("broadcast",), (-1,), np.full((1, len(silent)), broadcast_s))
+    part = costs.timeline(
+        active,
+        rates.select(~silent),
+        [messages[plan.client] for plan in active],
+        [adapter_bits[plan.client] for plan in active],
+        broadcast_bits,
+    )
+    seconds = np.zeros((len(part.stages), len(silent)))
+    seconds[:, ~silent] = part.seconds
+    seconds[0, silent] = broadcast_s
+    return Timeline(part.stages, part.step, seconds)
+
+
+def _latency(whole: Timeline, deadline_s: float | None, silent: NDArray[np.bool_]) -> RoundLatency:
+    """The end of the round, and whose own stages, without waiting, took longest."""
+    limit_s = np.inf if deadline_s is None else deadline_s
+    late = whole.finish_s > limit_s
+    own = whole.own_stages()
+    straggler = straggler_of(own)
+    waits = deadline_s is not None and (late.any() or silent.any())
+    latency_s = limit_s if waits else float(whole.finish_s.max())
+    stage = STAGES[furthest_behind(own, straggler)]
+    return RoundLatency(float(latency_s), straggler, stage, late)
+
+
+def _charge(
+    context: RoundContext,
+    costs: SplitRoundCosts,
+    plan: ClientPlan,
+    position: int,
+    done: _Round,
+    outcome: str,
+) -> ClientCharge:
+    device = context.devices[plan.client]
+    stages = {name: float(done.spent.of(name)[position]) for name in (*STAGES, SERVER, WAIT)}
+    sent = done.sent(position, plan.client)
+    main_s = sum(stages[name] for name in MAIN_UPLINK)
+    compute_s = sum(stages[name] for name in COMPUTING)
+    federated_w = power_of(plan.federated, costs.system.federated.width_hz(context.bandwidth_hz))
+    cut_up = sum(sent[name] for name in MAIN_UPLINK)
+    return ClientCharge(
+        plan=plan,
+        rate_bps=float(done.rates.main_bps[position]),
+        broadcast_s=stages["broadcast"],
+        compute_s=compute_s,
+        upload_s=main_s + stages["adapter"],
+        uplink_bits=cut_up + sent["adapter"],
+        flops=compute_s * device.training_flop_rate,
+        energy_j=client_energy(device, compute_s, main_s, plan.tx_power_w)
+        + client_energy(device, 0.0, stages["adapter"], federated_w),
+        outcome=outcome,
+        extra={
+            "download_s": sum(stages[name] for name in MAIN_DOWNLINK),
+            "server_s": stages[SERVER],
+            "wait_s": stages[WAIT],
+            "stages_s": {name: stages[name] for name in STAGES},
+            "cut_uplink_bits": cut_up,
+            "cut_downlink_bits": sum(sent[name] for name in MAIN_DOWNLINK),
+            "adapter_bits": sent["adapter"],
+            "federated_rate_bps": float(done.rates.federated_bps[position]),
+        },
+    )
+
+
+def power_of(share: SubchannelShare | None, width_hz: float) -> float:
+    """The power that a client radiates on its subchannels of one link [W]."""
+    return 0.0 if share is None else width_hz * sum(share.psd_w_per_hz)

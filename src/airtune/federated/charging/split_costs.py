@@ -1,0 +1,261 @@
+"""What the rounds of a split model cost: two uplinks, work on both sides of the cut, messages.
+
+Both servers stand behind the cell's base station, so both uplinks have its gains, and each has the
+whole band in equal subchannels, since activations and adapters are never sent at the same time. On
+the downlink a client has a share of band and power for its gradients; the adapter is one multicast
+over the whole band.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.allocation.subchannels.power import NOBODY, Owners, Uplink, measure
+from airtune.cost.device import DeviceProfile
+from airtune.cost.latency import compute_delay, transfer_delay
+from airtune.cost.timeline import StepDelays, Timeline, split_timeline
+from airtune.errors import InputError
+from airtune.quantities import FloatArray
+from airtune.round_plan import ClientPlan, SubchannelShare
+from airtune.tuning.split.cut_link import StepBits
+from airtune.update.cut import CutCodec, CutShape
+from airtune.wireless.rate import Links, ShannonLinks
+from airtune.workload.split import SplitFlops
+from airtune.workload.step import Step
+
+DOWNLINKS = ("planned", "equal", "free")
+"""Shares of band and power for gradients, so that all end together, or `equal` ones; `free`: no
+download is charged, as in the published problem."""
+
+
+@final
+@dataclass(frozen=True)
+class LinkSettings:
+    """One uplink: its subchannels, and the cap of all clients' power together (None: none)."""
+
+    subchannels: int
+    total_power_w: float | None = None
+
+    def width_hz(self, bandwidth_hz: float) -> float:
+        """Of one subchannel."""
+        return bandwidth_hz / self.subchannels
+
+    def uplink(self, links: Links, tx_power_w: FloatArray, bandwidth_hz: float) -> Uplink:
+        """The link of these clients: `N0 / g = p / (carrier-to-noise-density ratio at p)`.
+
+        Raises InputError for links whose power cannot be allotted by Shannon's formula.
+        """
+        if not isinstance(links, ShannonLinks):
+            raise InputError(
+                "cell", "with a table or a trace of rates", "one with Shannon's rates for sflllm",
+                "set cell.rate_model=shannon and no trace: power is allotted by gains",
+            )  # fmt: skip
+        with np.errstate(divide="ignore"):
+            noise = tx_power_w / links.effective_hz
+        total = float(tx_power_w.sum()) if self.total_power_w is None else self.total_power_w
+        width = np.full(self.subchannels, self.width_hz(bandwidth_hz))
+        shape = (len(noise), self.subchannels)
+        return Uplink(width, np.broadcast_to(noise[:, None], shape).copy(), tx_power_w, total)
+
+
+@final
+@dataclass(frozen=True)
+class SplitSystem:
+    """The servers of a split model, and what crosses the cut.
+
+    `server_power_w` is drawn while the main server computes [W]; 0 counts none of it.
+    """
+
+    main: LinkSettings
+    federated: LinkSettings
+    server_flop_rate: float
+    cut: CutCodec
+    labels_at: str = "server"
+    downlink: str = "planned"
+    server_power_w: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.downlink not in DOWNLINKS:
+            raise InputError("sflllm.downlink", self.downlink, f"one of {', '.join(DOWNLINKS)}")
+
+
+class SplitWork(Protocol):
+    """The charged model's work on both sides of the cut."""
+
+    def split_flops(self, step: Step, split_point: int) -> SplitFlops: ...
+    def split_points(self, client: int, keeps_labels: bool) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class RoundRates:
+    """Bit rates of a round's clients [client]: both uplinks, gradients down; the multicast's."""
+
+    main_bps: FloatArray
+    federated_bps: FloatArray
+    gradient_bps: FloatArray
+    broadcast_bps: float
+
+    def select(self, clients: NDArray[np.bool_]) -> "RoundRates":
+        """The rates of some clients only."""
+        return RoundRates(
+            self.main_bps[clients],
+            self.federated_bps[clients],
+            self.gradient_bps[clients],
+            self.broadcast_bps,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class SplitCosts:
+    """The cost model of split rounds. `cut` and `hidden_size` are those of the charged model;
+    `cut_shapes(client, round)` the shapes of the batches that are really trained on."""
+
+    system: SplitSystem
+    cut: CutCodec
+    hidden_size: int
+    work: SplitWork
+    devices: Sequence[DeviceProfile]
+    cut_shapes: Callable[[int, int], Sequence[CutShape]]
+
+    def in_round(self, round_index: int) -> "SplitRoundCosts":
+        """The costs of one round, whose batches are known before training."""
+        return SplitRoundCosts(self, cache(lambda client: self.cut_shapes(client, round_index)))
+
+
+@final
+@dataclass(frozen=True)
+class SplitRoundCosts:
+    """Work, messages and stage delays of one round."""
+
+    model: SplitCosts
+    shapes: Callable[[int], Sequence[CutShape]]
+
+    @property
+    def system(self) -> SplitSystem:
+        """The servers and what crosses the cut."""
+        return self.model.system
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether labels, and with them the LM head, stay at the clients."""
+        return self.system.labels_at == "client"
+
+    def split_points(self, client: int) -> list[int]:
+        """The split points whose client half fits the client's memory, ascending."""
+        return self.model.work.split_points(client, self.keeps_labels)
+
+    def flops(self, client: int, split_point: int) -> list[SplitFlops]:
+        """The operations of each local step."""
+        work = self.model.work
+        steps = [
+            Step(shape.rows, shape.width, label_tokens=shape.label_tokens)
+            for shape in self.shapes(client)
+        ]
+        return [work.split_flops(step, split_point) for step in steps]
+
+    def messages(self, client: int) -> list[StepBits]:
+        """Each local step's messages, predicted from real tokens and labels."""
+        cut, hidden = self.model.cut, self.model.hidden_size
+        labels = not self.keeps_labels
+        return [cut.step_bits(shape, hidden, labels=labels) for shape in self.shapes(client)]
+
+    def rates(
+        self,
+        plans: Sequence[ClientPlan],
+        links: Links,
+        tx_power_w: FloatArray,
+        bandwidth_hz: float,
+        downlink_bps: FloatArray,
+    ) -> RoundRates:
+        """What the planned subchannels and densities are worth on these links [client of plans]."""
+        rates = {}
+        for name, settings in (("main", self.system.main), ("federated", self.system.federated)):
+            link = settings.uplink(links, tx_power_w, bandwidth_hz)
+            shares = [getattr(plan, name) for plan in plans]
+            rates[name], _ = measure(link, *shares_to_link(shares, link.subchannels))
+        if self.system.downlink == "free":
+            free = np.full(len(plans), np.inf)
+            return RoundRates(rates["main"], rates["federated"], free, np.inf)
+        reached = downlink_bps[downlink_bps > 0]
+        slowest = float(reached.min()) if len(reached) else 0.0
+        gradient_bps = downlink_bps * np.array([plan.downlink_share or 0.0 for plan in plans])
+        return RoundRates(rates["main"], rates["federated"], gradient_bps, slowest)
+
+    def timeline(
+        self,
+        plans: Sequence[ClientPlan],
+        rates: RoundRates,
+        messages: Sequence[Sequence[StepBits]],
+        adapter_bits: Sequence[int],
+        broadcast_bits: int,
+    ) -> Timeline:
+        """Every stage of these clients' round, `messages` [client][step]."""
+        speed = np.array([self.model.devices[plan.client].training_flop_rate for plan in plans])
+        flops = [self.flops(plan.client, plan.split_point or 0) for plan in plans]
+        up = rates.main_bps, messages
+        down = rates.gradient_bps, messages
+        head_s = self._work(flops, "head_forward", "head_backward") / speed
+        head_ahead_s, head_back_s = self._served(flops, "head_forward", "head_backward")
+        ahead_s, back_s = self._served(flops, "server_forward", "server_backward")
+        # The LM head runs where the labels are.
+        at_client, at_server = float(self.keeps_labels), float(not self.keeps_labels)
+        steps = StepDelays(
+            forward_s=compute_delay(self._work(flops, "client_forward"), speed),
+            activations_s=_airtime(*up, "activations"),
+            hidden_s=_airtime(*down, "hidden"),
+            head_s=head_s * at_client,
+            hidden_gradient_s=_airtime(*up, "hidden_gradient"),
+            gradient_s=_airtime(*down, "gradient"),
+            backward_s=compute_delay(self._work(flops, "client_backward"), speed),
+            server_forward_s=ahead_s + head_ahead_s * at_server,
+            server_backward_s=back_s + head_back_s * at_server,
+        )
+        broadcast = np.full(len(plans), float(broadcast_bits))
+        return split_timeline(
+            transfer_delay(broadcast, np.full(len(plans), rates.broadcast_bps)),
+            steps,
+            transfer_delay(np.array(adapter_bits, dtype=np.float64), rates.federated_bps),
+        )
+
+    @staticmethod
+    def _work(flops: Sequence[Sequence[SplitFlops]], *names: str) -> FloatArray:
+        """Operations [step, client]."""
+        return np.array(
+            [[sum(getattr(step, name) for name in names) for step in steps] for steps in flops]
+        ).T
+
+    def _served(self, flops: Sequence[Sequence[SplitFlops]], *names: str) -> tuple[FloatArray, ...]:
+        """Seconds of the main server on all clients' batches [step], one array a name."""
+        speed = self.system.server_flop_rate
+        return tuple(self._work(flops, name).sum(axis=1) / speed for name in names)
+
+
+def _airtime(rate_bps: FloatArray, messages: Sequence[Sequence[StepBits]], kind: str) -> FloatArray:
+    """Seconds of one kind of message [step, client]."""
+    bits = np.array([[float(getattr(step, kind)) for step in steps] for steps in messages]).T
+    return transfer_delay(bits, rate_bps)
+
+
+def shares_to_link(
+    shares: Sequence[SubchannelShare], subchannels: int
+) -> tuple[Owners, FloatArray]:
+    """Owners and densities [subchannel] from each client's share."""
+    owner, psd = np.full(subchannels, NOBODY, dtype=np.intp), np.zeros(subchannels)
+    for client, share in enumerate(shares):
+        index = list(share.subchannels)
+        owner[index], psd[index] = client, share.psd_w_per_hz
+    return owner, psd
+
+
+def link_to_shares(owner: Owners, psd_w_per_hz: FloatArray, clients: int) -> list[SubchannelShare]:
+    """The inverse of `shares_to_link`."""
+    chosen = [np.flatnonzero(owner == client) for client in range(clients)]
+    return [
+        SubchannelShare(tuple(map(int, own)), tuple(map(float, psd_w_per_hz[own])))
+        for own in chosen
+    ]

@@ -1,0 +1,1 @@
+"""Checks of a round: parts that fit together, feasible plans, finite answers."""

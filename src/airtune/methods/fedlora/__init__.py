@@ -1,0 +1,1 @@
+"""fedlora: federated averaging of LoRA factors, the band split equally or optimally."""

@@ -1,0 +1,41 @@
+"""FedsLLM from a model and a cell: one local iteration, and the whole adapter's upload.
+
+A local iteration is `training.local_steps` steps (default 1) of the whole model on the client: the
+problem has one payload per round, so it cannot express the activations of a split. The broadcast
+is not charged, as in the published problem.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from airtune.planning.reading import Reader
+from airtune.planning.scene import CellProblem, given, per_client
+from airtune.planning.sections import read_scene
+from airtune.workload.payload import update_bits
+
+_OWN = ("a", "v")
+
+
+def explicit(mapping: Mapping[str, Any]) -> CellProblem:
+    """The explicit problem. Raises InputError, also for a device that cannot hold the training."""
+    scene = read_scene(mapping, _OWN, local_steps=1)
+    for key in _OWN:
+        Reader(mapping).number(key)
+    delays = (scene.local_steps * scene.whole_step().flops / scene.flop_rate).tolist()
+    bits = update_bits(scene.architecture, scene.adapter, scene.uplink_dtype)
+    numbers = {
+        "method": scene.method,
+        "bandwidth_hz": scene.cell.bandwidth_hz,
+        **scene.noise(),
+        **given(mapping, _OWN),
+        "clients": per_client(
+            scene,
+            scene.links(),
+            [{"compute_delay_s": delay, "payload_bits": bits} for delay in delays],
+        ),
+    }
+    origin = (
+        scene.origin(f"rank {scene.adapter.rank}"),
+        "compute_delay_s is one local iteration on the whole model; no broadcast is charged.",
+    )
+    return CellProblem(numbers, origin)

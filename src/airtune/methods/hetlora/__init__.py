@@ -1,0 +1,1 @@
+"""hetlora: a LoRA rank per client by device speed (Cho et al., arXiv 2401.06432)."""

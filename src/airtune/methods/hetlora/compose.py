@@ -1,0 +1,44 @@
+"""hetlora: a LoRA rank per client, by what its device can do (Cho et al., arXiv 2401.06432).
+
+The weakest device trains `rank_min` ranks, the strongest all of `adapter.rank`, the others in
+between on a logarithmic scale of their training speed. The server pads with zeros and averages,
+weighted by the norms of the updates. The broadcast is the whole adapter.
+"""
+
+import math
+from collections.abc import Sequence
+
+from airtune.errors import InputError
+from airtune.federated.method import Method
+from airtune.methods.fedlora.compose import BandwidthPlanner
+from airtune.tuning.first_ranks import FirstRanksTuner
+from airtune.update.codec import DenseCodec
+from airtune.update.parts import FirstRanksCodec
+from airtune.update.zero_padded import ZeroPaddedMean
+
+
+def hetlora(planner: BandwidthPlanner, uplink_dtype: str, downlink_dtype: str) -> Method:
+    """The composition; the planner knows the ranks."""
+    return Method(
+        "hetlora",
+        planner,
+        FirstRanksTuner(),
+        FirstRanksCodec(uplink_dtype),
+        ZeroPaddedMean(),
+        DenseCodec(downlink_dtype),
+    )
+
+
+def ranks_by_speed(speeds: Sequence[float], rank_min: int, rank_max: int) -> tuple[int, ...]:
+    """`r_n = rank_min (rank_max / rank_min)^x_n`, rounded; x_n in [0, 1] is the log of the speed.
+
+    Devices that are all alike get the largest rank.
+
+    Args:
+        speeds: sustained training rate of each client [FLOP/s].
+    """
+    if not 1 <= rank_min <= rank_max:
+        raise InputError("hetlora.rank_min", rank_min, f"from 1 to adapter.rank, {rank_max}")
+    low, high = math.log(min(speeds)), math.log(max(speeds))
+    places = [(math.log(speed) - low) / (high - low) if high > low else 1.0 for speed in speeds]
+    return tuple(round(rank_min * (rank_max / rank_min) ** place) for place in places)

@@ -1,0 +1,200 @@
+"""Planning problems: numbers in, plan out, no weights and no torch.
+
+The numbers stand in the problem, or follow from a model and a cell (`from_cell`).
+
+One module per method, imported when a problem names it. Such a module has
+
+    read(mapping) -> problem            refuses bad input with one sentence (InputError)
+    SOLVERS: {name: problem -> Solution}  the first is the default
+    answer(problem, solution) -> dict   what `airtune plan --json` prints
+    simulate(problem, rounds, trace, solver) -> dict   optional: many rounds, for `--rounds`
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from airtune.allocation.solve import Solution
+from airtune.errors import InputError
+from airtune.files import file_value, read_yaml_mapping
+
+if TYPE_CHECKING:
+    from airtune.planning.scene import CellProblem
+
+METHODS = {
+    "jcpba": "airtune.methods.jcpba.problem",
+    "tsfa": "airtune.methods.soft_tsfa.problem",
+    "sflllm": "airtune.methods.sflllm.problem",
+    "fedsllm": "airtune.methods.fedsllm.problem",
+}
+"""Method name -> module; a method's own file is the only one that knows its mathematics."""
+FROM_CELL = {
+    "jcpba": "airtune.methods.jcpba.from_cell",
+    "tsfa": "airtune.methods.soft_tsfa.from_cell",
+    "sflllm": "airtune.methods.sflllm.from_cell",
+    "fedsllm": "airtune.methods.fedsllm.from_cell",
+}
+CHANNEL_COLUMNS = ("gain", "gain_db", "spectral_efficiency_bps_hz")
+"""Columns of clients that may have a leading axis of channel draws, [draw, client]."""
+
+
+class Method(Protocol):
+    """What the module of a method offers."""
+
+    SOLVERS: Mapping[str, Callable[[Any], Solution[Any]]]
+
+    def read(self, mapping: Mapping[str, Any]) -> Any:
+        """The problem in SI units, validated."""
+        ...
+
+    def answer(self, problem: Any, solution: Solution[Any]) -> dict[str, Any]:
+        """The JSON answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A problem with its solution."""
+
+    method: str
+    problem: Any
+    solution: Solution[Any]
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The answer as plain data, what `airtune plan --json` prints."""
+        return find_method(self.method).answer(self.problem, self.solution)
+
+
+def plan(
+    problem: Mapping[str, Any] | str | Path,
+    solver: str | None = None,
+) -> Planned | list[Planned]:
+    """Solve a planning problem.
+
+    Args:
+        problem: the content of a problem file, or the path of one. In explicit numbers `clients`
+            is a list of mappings or a mapping of columns: arrays [client], or [draw, client] for
+            many channel draws. It may name a model and a cell instead.
+        solver: a name from the method's SOLVERS; its first one by default.
+
+    Returns:
+        The problem with its solution; a list with one per draw if any column has draws.
+
+    Raises:
+        InputError: bad input, in one sentence. An infeasible problem is no error: its status says
+            so.
+    """
+    mapping = load_problem(problem)
+    if names_a_model(mapping):
+        mapping = from_cell(mapping).numbers
+    name, method = method_of(mapping)
+    solve = solver_of(method, name, solver)
+    if _drawn_columns(mapping):
+        return [_solved(name, method, solve, draw) for draw in _draws(mapping)]
+    return _solved(name, method, solve, mapping)
+
+
+def from_cell(mapping: Mapping[str, Any]) -> "CellProblem":
+    """The explicit numbers of a problem that names a model, a cell and devices.
+
+    The sections `model`, `adapter`, `cell`, `clients` and `training` are those of an experiment for
+    `airtune run`; the method's own keys stand beside them, at the top. Nothing is loaded or
+    trained: the workload of any model follows from its config. docs/planning-from-a-model.md lists
+    the keys.
+
+    Raises InputError for unknown keys (with a suggestion), values out of range, a model that no
+    device of the cell can hold, and channels that explicit numbers cannot express.
+    """
+    name, _ = method_of(mapping)
+    module = import_module(FROM_CELL[name])
+    return cast(Callable[[Mapping[str, Any]], "CellProblem"], module.explicit)(mapping)
+
+
+def load_problem(problem: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
+    """The mapping itself, or that of the file."""
+    if isinstance(problem, Mapping):
+        # Columns of clients stay arrays: they may be a million long.
+        return {
+            key: value if key == "clients" else file_value(value) for key, value in problem.items()
+        }
+    return read_yaml_mapping(Path(problem), "problem")
+
+
+def names_a_model(mapping: Mapping[str, Any]) -> bool:
+    """Whether the numbers are still to be derived from a model and a cell."""
+    return any(key in mapping for key in ("model", "adapter", "cell", "training"))
+
+
+def method_of(mapping: Mapping[str, Any]) -> tuple[str, Method]:
+    """The method that a problem names, and its module."""
+    name = mapping.get("method")
+    known = ", ".join(METHODS)
+    if name is None:
+        raise InputError(
+            "method", "missing", f"one of {known}",
+            "name the planner; an experiment is for `airtune run`, a comparison for "
+            "`airtune compare`",
+        )  # fmt: skip
+    if not isinstance(name, str):
+        raise InputError("method", name, f"one of {known}")
+    if name not in METHODS:
+        near = difflib.get_close_matches(str(name), METHODS, n=1)
+        raise InputError(
+            "method", name, f"one of {known}", f"did you mean {near[0]}" if near else ""
+        )
+    return name, find_method(name)
+
+
+def find_method(name: str) -> Method:
+    """The module of a method, imported now."""
+    return cast(Method, import_module(METHODS[name]))
+
+
+def solver_of(method: Method, name: str, solver: str | None) -> Callable[[Any], Solution[Any]]:
+    """A solver by name, the method's first one by default."""
+    if solver is None:
+        return next(iter(method.SOLVERS.values()))
+    if solver not in method.SOLVERS:
+        near = difflib.get_close_matches(solver, method.SOLVERS, n=1)
+        remedy = f"did you mean {near[0]}" if near else ""
+        raise InputError(
+            f"solver for {name}", solver, f"one of {', '.join(method.SOLVERS)}", remedy
+        )
+    return method.SOLVERS[solver]
+
+
+def _solved(
+    name: str,
+    method: Method,
+    solve: Callable[[Any], Solution[Any]],
+    mapping: Mapping[str, Any],
+) -> Planned:
+    problem = method.read(mapping)
+    return Planned(name, problem, solve(problem))
+
+
+def _draws(mapping: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The problem of each draw: rows of the [draw, client] columns, the rest unchanged."""
+    clients = mapping["clients"]
+    drawn = _drawn_columns(mapping)
+    counts = {len(clients[key]) for key in drawn}
+    if len(counts) > 1:
+        shown = " and ".join(map(str, sorted(counts)))
+        raise InputError("draws", f"{shown} in different columns", "as many in every column")
+    return [
+        {**mapping, "clients": {**clients, **{key: clients[key][draw] for key in drawn}}}
+        for draw in range(counts.pop())
+    ]
+
+
+def _drawn_columns(mapping: Mapping[str, Any]) -> list[str]:
+    clients = mapping.get("clients")
+    if not isinstance(clients, Mapping):
+        return []
+    return [key for key in CHANNEL_COLUMNS if np.ndim(clients.get(key, 0)) == 2]

@@ -1,0 +1,92 @@
+"""Split points that differ between clients: a fast device takes more blocks than a slow one.
+
+With one cut for all, the slowest device decides how little the fast ones may do. Here every client
+takes the most blocks whose work it finishes within a common time, for every such time that makes a
+difference; then single clients move their cut by a block, as long as the round gets shorter. Both
+uplinks are solved anew each time. The start is the best common cut, so the result is no worse.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from airtune.allocation.split.problem import LinkPlan
+from airtune.allocation.subchannels.link import LinkSolver
+from airtune.allocation.subchannels.power import Demand, control_power
+from airtune.methods.sflllm.round_problem import SplitProblem
+
+
+@dataclass(frozen=True)
+class OwnPoints:
+    """Each client's split point, both links, and the mean round's latency [s]."""
+
+    points: tuple[int, ...]
+    main: LinkPlan
+    federated: LinkPlan
+    latency_s: float
+
+
+class OwnPointSearch:
+    """Finds split points client by client for one round."""
+
+    def __init__(self, problem: SplitProblem) -> None:
+        self._problem = problem
+        main, federated = problem.links
+        self._main, self._federated = LinkSolver(main), LinkSolver(federated)
+        self._known: dict[tuple[int, ...], OwnPoints] = {}
+
+    def search(self, common: int) -> OwnPoints:
+        """The best of all that is tried, from one cut for all."""
+        problem = self._problem
+        best = self.solve([common] * len(problem.kept))
+        work = [
+            {point: self._work_s(k, point) for point in points}
+            for k, points in enumerate(problem.points)
+        ]
+        for limit in sorted({seconds for known in work for seconds in known.values()}):
+            points = [max((p for p, s in known.items() if s <= limit), default=min(known))
+                      for known in work]  # fmt: skip
+            best = min(best, self.solve(points), key=lambda found: found.latency_s)
+        return self._polish(best)
+
+    def _polish(self, best: OwnPoints) -> OwnPoints:
+        improved = True
+        while improved:
+            improved = False
+            for k, allowed in enumerate(self._problem.points):
+                for point in (best.points[k] - 1, best.points[k] + 1):
+                    if point in allowed:
+                        moved = self.solve([*best.points[:k], point, *best.points[k + 1 :]])
+                        if moved.latency_s < best.latency_s * (1 - 1e-9):
+                            best, improved = moved, True
+        return best
+
+    def _work_s(self, position: int, point: int) -> float:
+        ahead_s, behind_s, _ = self._problem.work_s(position, point)
+        return ahead_s + behind_s
+
+    def solve(self, points: Sequence[int]) -> OwnPoints:
+        """Both links for these split points, and the latency of the mean round."""
+        key = tuple(points)
+        if key not in self._known:
+            self._known[key] = self._solved(key)
+        return self._known[key]
+
+    def _solved(self, points: tuple[int, ...]) -> OwnPoints:
+        problem = self._problem
+        mean, (up, _, _) = problem.mean_step(points), problem.bits
+        adapters = np.array([float(problem.adapter_bits(point)) for point in points])
+        links = []
+        for link, solver, demand in (
+            (problem.links[0], self._main, Demand(up, mean.ahead_s)),
+            (problem.links[1], self._federated, Demand(adapters, np.zeros(len(points)))),
+        ):
+            answer = solver.solve(demand)
+            assert answer is not None, "without a cutoff a reachable link is always solved"
+            control = control_power(link, answer.owner, demand)
+            links.append((LinkPlan(answer.owner, control.psd_w_per_hz), control.deadline_s))
+        (main, main_s), (federated, upload_s) = links
+        step_s = main_s + mean.server_s + mean.after_s
+        broadcast_s = problem.broadcast_bits(max(points)) / problem.multicast_bps
+        return OwnPoints(points, main, federated, problem.steps * step_s + upload_s + broadcast_s)

@@ -1,0 +1,217 @@
+"""SflLLM as a planning problem: subchannels, power, split point and rank, least total delay.
+
+method: sflllm
+local_steps, batch_size, noise_psd_dbm_hz, seed (of the random baselines, 0)
+main_server:      {flop_rate, subchannel_bandwidth_hz: [...], total_power_dbm}
+federated_server: {subchannel_bandwidth_hz: [...], total_power_dbm}
+clients: [{name, flop_rate, power_max_dbm, main_gain_db, federated_gain_db (each one number, or one
+           per subchannel), downlink_rate_bps}]
+candidates: [{split_point, rank, rounds, client_forward_flops, client_backward_flops,
+              server_forward_flops, server_backward_flops, activation_bits, gradient_bits (0),
+              adapter_bits}]
+blocks: {subchannels, power, split_point, rank}   # for solver "blocks" only
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from airtune.allocation.solve import Solution
+from airtune.allocation.split.baselines import BASELINES, WAYS, Blocks, solve_blocks
+from airtune.allocation.split.iteration import solve_greedy
+from airtune.allocation.split.joint import solve_joint
+from airtune.allocation.split.problem import SplitCandidate, SplitPlan, SplitTraining
+from airtune.allocation.subchannels.power import Uplink, measure
+from airtune.errors import InputError
+from airtune.planning.answer import closing, finite, heading
+from airtune.planning.columns import ClientColumns
+from airtune.planning.fields import LEVEL, NOT_NEGATIVE, POSITIVE
+from airtune.planning.reading import Reader
+from airtune.quantities import FloatArray, db_to_linear
+
+
+@dataclass(frozen=True)
+class SflllmProblem:
+    """The numbers of split training, and what the baselines need besides."""
+
+    training: SplitTraining
+    seed: int = 0
+    blocks: Blocks | None = None
+
+
+def _joint(problem: SflllmProblem) -> Solution[SplitPlan]:
+    _refuse_blocks(problem, "joint")
+    return solve_joint(problem.training)
+
+
+def _greedy(problem: SflllmProblem) -> Solution[SplitPlan]:
+    _refuse_blocks(problem, "greedy")
+    return solve_greedy(problem.training)
+
+
+def _baseline(name: str, problem: SflllmProblem) -> Solution[SplitPlan]:
+    _refuse_blocks(problem, name)
+    return solve_blocks(problem.training, BASELINES[name], problem.seed, name)
+
+
+def _chosen_blocks(problem: SflllmProblem) -> Solution[SplitPlan]:
+    if problem.blocks is None:
+        allowed = f"a mapping with any of {', '.join(WAYS)} for solver blocks"
+        raise InputError("blocks", "missing", allowed)
+    return solve_blocks(problem.training, problem.blocks, problem.seed, "blocks")
+
+
+SOLVERS: dict[str, Callable[[SflllmProblem], Solution[SplitPlan]]] = {
+    "joint": _joint,
+    "greedy": _greedy,
+    **{name: partial(_baseline, name) for name in BASELINES},
+    "blocks": _chosen_blocks,
+}
+
+
+def _refuse_blocks(problem: SflllmProblem, solver: str) -> None:
+    """Blocks beside a solver that decides them itself would be ignored in silence."""
+    if problem.blocks is not None:
+        allowed = f"left out: solver {solver} decides every block itself"
+        raise InputError("blocks", "given", allowed, "choose solver blocks")
+
+
+def read(mapping: Mapping[str, Any]) -> SflllmProblem:
+    """The problem in SI units. Raises InputError, in one sentence, for anything it cannot mean."""
+    top = Reader(mapping)
+    top.text("method")
+    noise = top.level("noise_psd_w_hz", POSITIVE)
+    clients = top.clients()
+    server = top.section("main_server")
+    federated_server = top.section("federated_server")
+    candidates = tuple(_candidate(row) for row in top.rows("candidates"))
+    _refuse_duplicates(candidates)
+    power = clients.level("power_max_w")
+    training = SplitTraining(
+        local_steps=top.count("local_steps"),
+        batch_size=top.count("batch_size"),
+        server_flop_rate=server.number("flop_rate", POSITIVE),
+        client_flop_rate=clients.number("flop_rate", POSITIVE),
+        main=_uplink(server, clients, "main_gain", power, noise),
+        federated=_uplink(federated_server, clients, "federated_gain", power, noise),
+        candidates=candidates,
+        downlink_rate_bps=_downlink(clients, candidates),
+        names=clients.names,
+    )
+    problem = SflllmProblem(training, top.count("seed", default=0, least=0), _blocks(top))
+    for reader in (server, federated_server, clients, top):
+        reader.close()
+    return problem
+
+
+def _candidate(row: Reader) -> SplitCandidate:
+    candidate = SplitCandidate(
+        split_point=row.count("split_point"),
+        rank=row.count("rank"),
+        rounds=row.number("rounds", POSITIVE),
+        client_forward_flops=row.number("client_forward_flops", NOT_NEGATIVE),
+        client_backward_flops=row.number("client_backward_flops", NOT_NEGATIVE),
+        server_forward_flops=row.number("server_forward_flops", NOT_NEGATIVE),
+        server_backward_flops=row.number("server_backward_flops", NOT_NEGATIVE),
+        activation_bits=row.number("activation_bits", NOT_NEGATIVE),
+        gradient_bits=row.number("gradient_bits", NOT_NEGATIVE, 0.0),
+        adapter_bits=row.number("adapter_bits", NOT_NEGATIVE),
+    )
+    row.close()
+    return candidate
+
+
+def _refuse_duplicates(candidates: tuple[SplitCandidate, ...]) -> None:
+    """The answer names a candidate by split point and rank, so these must tell it apart."""
+    seen: set[tuple[int, int]] = set()
+    for candidate in candidates:
+        pair = (candidate.split_point, candidate.rank)
+        if pair in seen:
+            shown = f"split_point {pair[0]} with rank {pair[1]} twice"
+            raise InputError("candidates", shown, "a list with one row per split point and rank")
+        seen.add(pair)
+
+
+def _uplink(
+    server: Reader, clients: ClientColumns, gain_key: str, power_w: FloatArray, noise_w_hz: float
+) -> Uplink:
+    width = server.vector("subchannel_bandwidth_hz", POSITIVE)
+    gain = _gains(clients, gain_key, len(width))
+    with np.errstate(divide="ignore", over="ignore"):
+        noise_to_gain = noise_w_hz / gain
+    return Uplink(width, noise_to_gain, power_w, server.level("total_power_w"))
+
+
+def _gains(clients: ClientColumns, key: str, subchannels: int) -> FloatArray:
+    """Linear power gains [client, subchannel], given as `key` or as `key_db`."""
+    in_decibels = clients.has(f"{key}_db")
+    if in_decibels and clients.has(key):
+        raise InputError(f"{key}_db", "given", f"left out beside {key}")
+    name = f"{key}_db" if in_decibels or not clients.has(key) else key
+    allowed = LEVEL if name != key else NOT_NEGATIVE
+    values = np.stack(clients.vectors(name, allowed, subchannels))
+    return db_to_linear(values) if name != key else values
+
+
+def _downlink(clients: ClientColumns, candidates: tuple[SplitCandidate, ...]) -> FloatArray | None:
+    """Downlink rates [client], or None where no client gives one and no candidate needs one."""
+    rate = clients.number("downlink_rate_bps", POSITIVE, np.nan)
+    missing = np.flatnonzero(np.isnan(rate))
+    needed = any(candidate.gradient_bits > 0 for candidate in candidates)
+    if len(missing) and (needed or len(missing) < len(rate)):
+        where = f"downlink_rate_bps of client {clients.names[missing[0]]}"
+        remedy = "gradient_bits > 0 needs it" if needed else "give it for all clients or for none"
+        raise InputError(where, "missing", "a number > 0", remedy)
+    return None if len(missing) else rate
+
+
+def _blocks(top: Reader) -> Blocks | None:
+    if not top.has("blocks"):
+        return None
+    section = top.section("blocks")
+    ways = {block: section.text(block, getattr(Blocks, block)) for block in WAYS}
+    section.close()
+    return Blocks(**ways)
+
+
+def answer(problem: SflllmProblem, solution: Solution[SplitPlan]) -> dict[str, Any]:
+    """What `airtune plan --json` prints; plan entries are null where there is no plan."""
+    plan = solution.plan
+    chosen = None if plan is None else problem.training.candidates[plan.candidate]
+    return {
+        **heading(solution),
+        "total_delay_s": finite(solution.objective),
+        "split_point": None if chosen is None else chosen.split_point,
+        "rank": None if chosen is None else chosen.rank,
+        "lower_bound_s": finite(solution.lower_bound),
+        "gap": finite(solution.gap),
+        **closing(solution),
+        "clients": None if plan is None else _clients(problem.training, plan),
+    }
+
+
+def _clients(training: SplitTraining, plan: SplitPlan) -> list[dict[str, Any]]:
+    """One row per client: its subchannels, densities and stage delays (of one local step; the
+    adapter's of one round)."""
+    main_bps, _ = measure(training.main, plan.main.owner, plan.main.psd_w_per_hz)
+    other_bps, _ = measure(training.federated, plan.federated.owner, plan.federated.psd_w_per_hz)
+    stages = training.delays(training.candidates[plan.candidate], main_bps, other_bps)
+    rows = []
+    for client in range(training.clients):
+        row: dict[str, Any] = {
+            "name": training.names[client] if len(training.names) else str(client)
+        }
+        for link in ("main", "federated"):
+            chosen = getattr(plan, link)
+            owned = np.flatnonzero(chosen.owner == client)
+            row[f"{link}_subchannels"] = owned.tolist()
+            row[f"{link}_psd_w_per_hz"] = chosen.psd_w_per_hz[owned].tolist()
+        row |= {
+            stage: float(np.broadcast_to(delay, (training.clients,))[client])
+            for stage, delay in vars(stages).items()
+        }
+        rows.append(row)
+    return rows

@@ -1,0 +1,246 @@
+"""One round of split training as the planning problem of `airtune plan`, and a plan of its answer.
+
+Local steps differ, because batches do. The solvers see every client's mean step: since a sum of
+maxima is at least the maximum of the sums, their bound also holds for the round as it is charged,
+and the latency promised is that of the real steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.allocation.bandwidth import minmax_bandwidth
+from airtune.allocation.split.problem import LinkPlan, SplitCandidate, SplitTraining
+from airtune.allocation.subchannels.power import Uplink, measure
+from airtune.cost.timeline import Timeline
+from airtune.federated.charging.split_costs import RoundRates, SplitRoundCosts, link_to_shares
+from airtune.federated.method import PlanningView
+from airtune.quantities import FloatArray
+from airtune.round_plan import MAIN_SERVER, ClientPlan
+from airtune.wireless.rate import FixedEfficiencyLinks
+
+
+@dataclass(frozen=True)
+class MeanStep:
+    """The mean local step at given split points: delays before the upload [client], the main
+    server's, and what follows it; `shares` [client] of the downlink, None where it is free."""
+
+    ahead_s: FloatArray
+    server_s: float
+    after_s: float
+    shares: FloatArray | None
+
+
+@dataclass(frozen=True)
+class SplitProblem:
+    """A round as its planner sees it; `kept` are positions in the cohort."""
+
+    view: PlanningView
+    kept: Sequence[int]
+
+    @cached_property
+    def costs(self) -> SplitRoundCosts:
+        assert self.view.costs.split is not None, "the sflllm planner belongs to a split method"
+        return self.view.costs.split
+
+    @cached_property
+    def clients(self) -> list[int]:
+        return [int(self.view.cohort[i]) for i in self.kept]
+
+    @cached_property
+    def points(self) -> list[list[int]]:
+        """The split points that fit each client's memory [client][...], ascending."""
+        return [self.costs.split_points(client) for client in self.clients]
+
+    @cached_property
+    def links(self) -> tuple[Uplink, Uplink]:
+        """The uplinks to the main and to the federated server."""
+        kept, view, system = np.array(self.kept, dtype=np.intp), self.view, self.costs.system
+        links, power_w = view.uplink.select(kept), view.tx_power_w[kept]
+        return (
+            system.main.uplink(links, power_w, view.bandwidth_hz),
+            system.federated.uplink(links, power_w, view.bandwidth_hz),
+        )
+
+    def mean_step(self, points: Sequence[int]) -> MeanStep:
+        """With one split point per client of `kept`; labels at the clients bring the head there."""
+        ahead_s, behind_s, server_s = np.array(
+            [self.work_s(k, point) for k, point in enumerate(points)]
+        ).T
+        _, hidden, gradient = self.bits
+        downlink = self.costs.system.downlink
+        if downlink == "free":
+            return MeanStep(ahead_s, float(server_s.sum()), float(behind_s.max()), None)
+        rate = self.view.downlink_bps[list(self.kept)]
+        shares = np.full(len(points), 1.0 / len(points))
+        if downlink == "planned":
+            band = minmax_bandwidth(
+                FixedEfficiencyLinks(rate), hidden + gradient, behind_s, 1.0, self.names
+            ).plan
+            assert band is not None, "clients without signal are left out before"
+            shares = band.bandwidth_hz
+        after_s = float(np.max(gradient / (rate * shares) + behind_s))
+        ahead_s = ahead_s + hidden / (rate * shares)
+        return MeanStep(ahead_s, float(server_s.sum()), after_s, shares)
+
+    def work_s(self, position: int, point: int) -> tuple[float, float, float]:
+        """Seconds of one client's mean step: its own before and after the upload, the server's."""
+        return self._work[position][point]
+
+    @cached_property
+    def _work(self) -> list[dict[int, tuple[float, float, float]]]:
+        return [
+            {point: self._worked(client, point) for point in points}
+            for client, points in zip(self.clients, self.points, strict=True)
+        ]
+
+    def _worked(self, client: int, point: int) -> tuple[float, float, float]:
+        costs = self.costs
+        speed = costs.model.devices[client].training_flop_rate
+        served = costs.system.server_flop_rate
+        steps = costs.flops(client, point)
+        head = sum(step.head_forward + step.head_backward for step in steps)
+        ahead = sum(step.client_forward for step in steps)
+        server = sum(step.server_forward + step.server_backward for step in steps)
+        if costs.keeps_labels:
+            ahead += head
+        else:
+            server += head
+        behind = sum(step.client_backward for step in steps)
+        count = len(steps)
+        return ahead / count / speed, behind / count / speed, server / count / served
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a solver's bound holds for the round: not where hidden states come down on
+        shares that were planned for the gradients as well."""
+        return not (self.costs.keeps_labels and self.costs.system.downlink == "planned")
+
+    @cached_property
+    def bits(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Mean bits of a step [client]: up, hidden states down, gradient down."""
+        messages = [self.costs.messages(client) for client in self.clients]
+        up, hidden, gradient = (
+            np.array(
+                [np.mean([float(getattr(step, name)) for step in steps]) for steps in messages]
+            )
+            for name in ("uplink", "hidden", "gradient")
+        )
+        return up, hidden, gradient
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What messages call the clients."""
+        return [self.view.names[i].removeprefix("client ") for i in self.kept]
+
+    def training(self, points: Sequence[int]) -> SplitTraining:
+        """The problem with one split point for all clients, to be chosen among `points`.
+
+        Work is given in seconds at unit speed, because clients differ in device and in batch. What
+        follows the upload does not depend on the uplinks, so it counts with the main server.
+        """
+        main, federated = self.links
+        return SplitTraining(
+            local_steps=self.steps,
+            batch_size=1,
+            server_flop_rate=1.0,
+            client_flop_rate=np.ones(len(self.kept)),
+            main=main,
+            federated=federated,
+            candidates=tuple(self._candidate(point) for point in points),
+            names=self.names,
+            multicast_bps=self.multicast_bps,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Local steps of the round."""
+        return len(self.costs.shapes(self.clients[0]))
+
+    @property
+    def multicast_bps(self) -> float:
+        """Of the broadcast, at the worst rate; it takes no time where the downlink is free."""
+        rates = self.view.downlink_bps[list(self.kept)]
+        return np.inf if self.costs.system.downlink == "free" else float(rates.min())
+
+    def _candidate(self, point: int) -> SplitCandidate:
+        count = len(self.kept)
+        mean = self.mean_step([point] * count)
+        return SplitCandidate(
+            split_point=point,
+            rank=self.view.rank,
+            rounds=1.0,
+            client_forward_flops=mean.ahead_s,
+            client_backward_flops=0.0,
+            server_forward_flops=(mean.server_s + mean.after_s) / count,
+            server_backward_flops=0.0,
+            activation_bits=self.bits[0],
+            gradient_bits=0.0,
+            adapter_bits=self.adapter_bits(point),
+            broadcast_bits=self.broadcast_bits(point),
+        )
+
+    def adapter_bits(self, point: int) -> int:
+        """Length of a client half's update [bit]."""
+        return self.view.costs.payload_bits(self._bare(self.clients[0], point))
+
+    def broadcast_bits(self, point: int) -> int:
+        """Length of the broadcast where this is the deepest cut [bit]."""
+        return self.view.costs.downlink_bits(self._bare(self.clients[0], point))
+
+    def _bare(self, client: int, point: int) -> ClientPlan:
+        return ClientPlan(client, 0.0, 0.0, self.view.rank, split_point=point)
+
+    def plans(self, points: Sequence[int], main: LinkPlan, federated: LinkPlan) -> list[ClientPlan]:
+        """The clients' plans from split points and both links' owners and densities."""
+        link, _ = self.links
+        _, power_w = measure(link, main.owner, main.psd_w_per_hz)
+        count = len(self.kept)
+        shares = self.mean_step(points).shares
+        mains = link_to_shares(main.owner, main.psd_w_per_hz, count)
+        others = link_to_shares(federated.owner, federated.psd_w_per_hz, count)
+        return [
+            ClientPlan(
+                client=client,
+                bandwidth_hz=float(link.bandwidth_hz[list(mains[k].subchannels)].sum()),
+                tx_power_w=float(power_w[k]),
+                rank=self.view.rank,
+                split_point=points[k],
+                main=mains[k],
+                federated=others[k],
+                downlink_share=None if shares is None else float(shares[k]),
+            )
+            for k, client in enumerate(self.clients)
+        ]
+
+    def main_server(self, plans: Sequence[ClientPlan]) -> ClientPlan:
+        """The main server holds the model from the earliest cut on."""
+        earliest = min(plan.split_point or 0 for plan in plans)
+        return ClientPlan(MAIN_SERVER, 0.0, 0.0, self.view.rank, split_point=earliest)
+
+    def timeline(self, plans: Sequence[ClientPlan]) -> Timeline:
+        """The round as planned, on the estimated channel, from the real batches of every step."""
+        kept, costs = np.array(self.kept, dtype=np.intp), self.view.costs
+        rates: RoundRates = self.costs.rates(
+            plans,
+            self.view.uplink.select(kept),
+            self.view.tx_power_w[kept],
+            self.view.bandwidth_hz,
+            self.view.downlink_bps[kept],
+        )
+        deepest = max(plans, key=lambda plan: plan.split_point or 0)
+        return self.costs.timeline(
+            plans,
+            rates,
+            [self.costs.messages(plan.client) for plan in plans],
+            [costs.payload_bits(plan) for plan in plans],
+            costs.downlink_bits(deepest),
+        )
+
+
+def silent(view: PlanningView) -> NDArray[np.bool_]:
+    """Which clients of the cohort have no signal in either direction."""
+    return (view.uplink.limit_bps() <= 0) | (view.downlink_bps <= 0)

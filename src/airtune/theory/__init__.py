@@ -1,1 +1,0 @@
-"""The error terms of the papers' convergence bounds, of measured quantities."""

@@ -1,0 +1,1 @@
+"""Split training: client halves, the main server's half, and the link across the cut."""

@@ -1,0 +1,1 @@
+"""Many clients' adapters trained as one stack on one frozen base."""
