@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from airtune.data.builtin.corpus import MIX
 from airtune.data.builtin.draw import Draw
 from airtune.seeds import generator
+from pretraining_text.mix import MIX
 
 T = TypeVar("T")
 MODEL = Path(__file__).parents[1] / "src" / "airtune" / "builtin_model"

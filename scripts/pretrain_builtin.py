@@ -26,11 +26,11 @@ from transformers import (
 )
 
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
-from airtune.data.builtin.corpus import MIX, documents
 from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
 from airtune.data.encoding import Encoded, encode
 from airtune.seeds import generator, integer_seed
+from pretraining_text.mix import MIX, documents
 
 VOCABULARY = 2048
 SEQUENCE = 256

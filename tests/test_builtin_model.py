@@ -1,13 +1,11 @@
 """The shipped model is what its recipe says, loads like any other, and is a base worth tuning."""
 
-import importlib.util
 import json
 import math
 from collections.abc import Iterator
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import airtune
+import builtin_entropy
+import pretrain_builtin as script
 from airtune.data.batches import make_batch, rows_alike
 from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.generate import builtin_examples
@@ -25,7 +24,6 @@ from airtune.seeds import generator
 
 FOLDER = Path(str(files("airtune") / "builtin_model"))
 RECIPE = json.loads((FOLDER / "recipe.json").read_text())
-SCRIPTS = Path(airtune.__file__).parents[2] / "scripts"
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +34,6 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="module")
 def model() -> Any:
     return AutoModelForCausalLM.from_pretrained(FOLDER).eval()
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return _script("pretrain_builtin")
-
-
-def _script(name: str) -> ModuleType:
-    path = SCRIPTS / f"{name}.py"
-    if not path.is_file():
-        pytest.skip("the scripts are part of a checkout, not of an installation")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_size_shape_and_precision(model: Any, tokenizer: Any) -> None:
@@ -107,9 +88,7 @@ def test_the_task_form_is_unknown_to_the_base(model: Any, tokenizer: Any, task: 
     assert loss > 1.5 * RECIPE["tuned_loss"][task]
 
 
-def test_the_hold_out_loss_is_the_recorded_one(
-    model: Any, tokenizer: Any, script: ModuleType
-) -> None:
+def test_the_hold_out_loss_is_the_recorded_one(model: Any, tokenizer: Any) -> None:
     """On the hold-out, generated anew: text, tokenizer and weights belong together."""
     batches = script.packed(tokenizer, script.corpus(RECIPE["seed"], "hold-out"))
     loss = script.hold_out_loss(model, list(islice(batches, script.HOLD_OUT_BATCHES)))
@@ -122,12 +101,12 @@ def test_the_recorded_loss_is_the_end_of_the_curve() -> None:
 
 
 @pytest.mark.slow
-def test_the_tokenizer_comes_from_the_script(tokenizer: Any, script: ModuleType) -> None:
+def test_the_tokenizer_comes_from_the_script(tokenizer: Any) -> None:
     assert script.train_tokenizer(RECIPE["seed"]).get_vocab() == tokenizer.get_vocab()
 
 
 @pytest.mark.slow
-def test_pretraining_is_repeatable(script: ModuleType, tokenizer: Any) -> None:
+def test_pretraining_is_repeatable(tokenizer: Any) -> None:
     weights = []
     for _ in range(2):
         data = script.packed(tokenizer, script.corpus(0, "train"))
@@ -139,7 +118,7 @@ def test_pretraining_is_repeatable(script: ModuleType, tokenizer: Any) -> None:
 
 @pytest.mark.slow
 def test_a_run_goes_on_from_its_checkpoint(
-    script: ModuleType, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(script, "CHECKPOINT_STEPS", 2)
 
@@ -155,7 +134,7 @@ def test_a_run_goes_on_from_its_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_an_earlier_one(script: ModuleType, tokenizer: Any) -> None:
+def test_a_run_goes_on_from_an_earlier_one(tokenizer: Any) -> None:
     """Its steps and curve go on, and the batches that the earlier run saw are passed over."""
     seen: list[torch.Tensor] = []
 
@@ -181,17 +160,16 @@ class TestEntropy:
         return word + (draw.pick("cd") if draw.chance(0.25) else "")
 
     def test_each_text_has_its_probability(self) -> None:
-        script = _script("builtin_entropy")
         expected = {"a": 2 / 3 * 3 / 4, "b": 1 / 3 * 3 / 4}
         expected |= {w + c: p / 2 for w, p in (("a", 1 / 6), ("b", 1 / 12)) for c in "cd"}
         stream, found = generator(0, "entropy of a toy"), {}
         for _ in range(60):
-            recorded = script.RecordedDraw([], stream)
+            recorded = builtin_entropy.RecordedDraw([], stream)
             text = self._text(recorded)
-            found[text] = math.exp(-script.document_nats(self._text, recorded, text))
+            found[text] = math.exp(-builtin_entropy.document_nats(self._text, recorded, text))
         assert found == pytest.approx(expected)
 
     def test_the_model_is_near_the_entropy_of_its_text(self) -> None:
         """Within a tenth of what no model could go below."""
-        result = _script("builtin_entropy").measure(FOLDER, 150)
+        result = builtin_entropy.measure(FOLDER, 150)
         assert 0.95 < result["ratio"] < 1.10

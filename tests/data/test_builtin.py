@@ -7,12 +7,12 @@ from itertools import islice, pairwise
 import pytest
 
 from airtune.data.builtin.arithmetic import LARGEST
-from airtune.data.builtin.corpus import MIX, documents
 from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
 from airtune.data.sources import SourceOptions, load_task_data
 from airtune.data.tasks import FINAL_NUMBER, SLOTS_REALISED, final_number
 from airtune.seeds import generator
+from pretraining_text.mix import MIX, documents
 
 COUNT = 400
 # Not the end of a longer sum: a shopping list adds up three or four numbers.

@@ -1,9 +1,161 @@
 """Built-in task (a): slots to a sentence, in the manner of E2E, on our own words and templates."""
 
-from airtune.data.builtin import slot_templates as wording
+from dataclasses import dataclass
+
 from airtune.data.builtin.draw import Draw
-from airtune.data.builtin.words import AREAS, LANDMARKS, NAME_ADJECTIVES, NAME_NOUNS
+from airtune.data.builtin.words import (
+    AREAS,
+    EXHIBITS,
+    FOODS,
+    GOODS,
+    LANDMARKS,
+    NAME_ADJECTIVES,
+    NAME_NOUNS,
+    PLAYS,
+    SIGHTS,
+    VIEWS,
+)
 from airtune.data.tasks import Example, Slot
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of venue. `openings` take {name} and {where}, `offer_phrases` take {offer}."""
+
+    name: str
+    offer_slot: str
+    offers: tuple[str, ...]
+    openings: tuple[str, ...]
+    offer_phrases: tuple[str, ...]
+
+
+KINDS = (
+    Kind(
+        "cafe",
+        "food",
+        tuple(FOODS),
+        (
+            "{name} is a cafe {where}",
+            "{name} is a friendly cafe {where}",
+            "if you are hungry, try the cafe {name} {where}",
+        ),
+        (
+            "it serves {offer}",
+            "the kitchen is known for {offer}",
+            "people come for the {offer}",
+            "{offer} is on the menu",
+        ),
+    ),
+    Kind(
+        "hotel",
+        "view",
+        tuple(VIEWS),
+        (
+            "{name} is a hotel {where}",
+            "guests sleep well at the hotel {name} {where}",
+            "the hotel {name} stands {where}",
+        ),
+        (
+            "its rooms look out on {offer}",
+            "every window has a view of {offer}",
+            "you wake up with {offer} before you",
+        ),
+    ),
+    Kind(
+        "museum",
+        "shows",
+        tuple(EXHIBITS),
+        (
+            "{name} is a museum {where}",
+            "the museum {name} can be visited {where}",
+            "{name} is the museum to see {where}",
+        ),
+        (
+            "it shows {offer}",
+            "its rooms are full of {offer}",
+            "visitors can look at {offer}",
+            "the collection holds {offer}",
+        ),
+    ),
+    Kind(
+        "shop",
+        "sells",
+        tuple(GOODS),
+        (
+            "{name} is a shop {where}",
+            "{where} there is a shop called {name}",
+            "the shop {name} has its door {where}",
+        ),
+        (
+            "it sells {offer}",
+            "you can buy {offer} there",
+            "it has {offer} of every kind",
+        ),
+    ),
+    Kind(
+        "park",
+        "sight",
+        tuple(SIGHTS),
+        (
+            "{name} is a park {where}",
+            "for a walk, go to the park {name} {where}",
+            "{where} lies the park {name}",
+        ),
+        (
+            "it has {offer}",
+            "walkers like to stop at {offer}",
+            "in the middle you will find {offer}",
+        ),
+    ),
+    Kind(
+        "theatre",
+        "plays",
+        tuple(PLAYS),
+        (
+            "{name} is a theatre {where}",
+            "the theatre {name} opens its curtain {where}",
+            "for an evening out, choose the theatre {name} {where}",
+        ),
+        (
+            "it puts on {offer}",
+            "the stage is used for {offer}",
+            "you can see {offer} there",
+        ),
+    ),
+)
+
+WHERE_AREA = ("in the {area}", "in the part of town called the {area}")
+WHERE_NEAR = ("near {near}", "close to {near}", "next to {near}")
+WHERE_BOTH = ("in the {area} near {near}", "close to {near} in the {area}")
+WHERE_NOWHERE = ("in town", "in this town")
+
+PRICES = {
+    "low": ("it is cheap", "it has low prices", "a visit costs little"),
+    "medium": ("it has fair prices", "prices are moderate", "it asks average prices"),
+    "high": ("it is expensive", "it has high prices", "a visit costs a lot"),
+}
+"""`price` values and their wordings; scoring accepts the words that tell the three apart."""
+
+PRICE_WORDS = {
+    "low": ("cheap", "low price", "costs little"),
+    "medium": ("fair price", "moderate", "average price"),
+    "high": ("expensive", "high price", "costs a lot"),
+}
+
+RATINGS = (
+    "visitors rate it {rating} out of 5",
+    "it is rated {rating} out of 5",
+    "it has a rating of {rating} out of 5",
+)
+
+CHILDREN = {
+    "yes": ("children are welcome", "the place welcomes children", "it is good for families"),
+    "no": ("it is not for children", "it is for adults only", "it is no place for children"),
+}
+CHILDREN_WORDS = {
+    "yes": ("children are welcome", "welcomes children", "good for families"),
+    "no": ("not for children", "adults only", "no place for children"),
+}
 
 
 def slots_example(draw: Draw) -> Example:
@@ -12,14 +164,14 @@ def slots_example(draw: Draw) -> Example:
     The label is the kind of venue. Each kind has openings and wordings of its own, so clients that
     hold different kinds really see different text.
     """
-    kind = draw.pick(wording.KINDS)
+    kind = draw.pick(KINDS)
     slots = _draw_slots(draw, kind)
     prompt = ", ".join(f"{slot.name}[{slot.value}]" for slot in slots)
     values = {slot.name: slot.value for slot in slots}
     return Example(prompt, _describe(draw, kind, values), kind.name, tuple(slots))
 
 
-def _draw_slots(draw: Draw, kind: wording.Kind) -> list[Slot]:
+def _draw_slots(draw: Draw, kind: Kind) -> list[Slot]:
     name = f"The {draw.pick(NAME_ADJECTIVES)} {draw.pick(NAME_NOUNS)}"
     slots = [_verbatim("name", name), _verbatim("kind", kind.name)]
     slots.append(_verbatim(kind.offer_slot, draw.pick(kind.offers)))
@@ -28,14 +180,14 @@ def _draw_slots(draw: Draw, kind: wording.Kind) -> list[Slot]:
     if draw.chance(0.6):
         slots.append(_verbatim("near", draw.pick(LANDMARKS)))
     if draw.chance(0.7):
-        price = draw.pick(tuple(wording.PRICE_WORDS))
-        slots.append(Slot("price", price, wording.PRICE_WORDS[price]))
+        price = draw.pick(tuple(PRICE_WORDS))
+        slots.append(Slot("price", price, PRICE_WORDS[price]))
     if draw.chance(0.7):
         stars = str(draw.integer(1, 5))
         slots.append(Slot("rating", stars, (f"{stars} out of 5",)))
     if draw.chance(0.5):
         answer, other = draw.sample(("yes", "no"), 2)
-        words = wording.CHILDREN_WORDS
+        words = CHILDREN_WORDS
         slots.append(Slot("children", answer, words[answer], words[other]))
     return slots
 
@@ -44,16 +196,16 @@ def _verbatim(name: str, value: str) -> Slot:
     return Slot(name, value, (value,))
 
 
-def _describe(draw: Draw, kind: wording.Kind, values: dict[str, str]) -> str:
+def _describe(draw: Draw, kind: Kind, values: dict[str, str]) -> str:
     opening = draw.pick(kind.openings).format(name=values["name"], where=_where(draw, values))
     offer = draw.pick(kind.offer_phrases).format(offer=values[kind.offer_slot])
     sentences = [opening, offer]
     if "price" in values:
-        _append(draw, sentences, draw.pick(wording.PRICES[values["price"]]))
+        _append(draw, sentences, draw.pick(PRICES[values["price"]]))
     if "rating" in values:
-        sentences.append(draw.pick(wording.RATINGS).format(rating=values["rating"]))
+        sentences.append(draw.pick(RATINGS).format(rating=values["rating"]))
     if "children" in values:
-        _append(draw, sentences, draw.pick(wording.CHILDREN[values["children"]]))
+        _append(draw, sentences, draw.pick(CHILDREN[values["children"]]))
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
 
 
@@ -67,11 +219,11 @@ def _append(draw: Draw, sentences: list[str], clause: str) -> None:
 
 def _where(draw: Draw, values: dict[str, str]) -> str:
     if "area" in values and "near" in values:
-        options: tuple[str, ...] = wording.WHERE_BOTH
+        options: tuple[str, ...] = WHERE_BOTH
     elif "area" in values:
-        options = wording.WHERE_AREA
+        options = WHERE_AREA
     elif "near" in values:
-        options = wording.WHERE_NEAR
+        options = WHERE_NEAR
     else:
-        options = wording.WHERE_NOWHERE
+        options = WHERE_NOWHERE
     return draw.pick(options).format(**{slot: values.get(slot, "") for slot in ("area", "near")})

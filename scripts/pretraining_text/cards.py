@@ -1,7 +1,6 @@
 """Pretraining text made of fields: cards in many forms, questions about them, cards told."""
 
 from airtune.data.builtin.draw import Draw
-from airtune.data.builtin.venues import tell_venue, venue_fields
 from airtune.data.builtin.words import (
     ANIMALS,
     AREAS,
@@ -16,6 +15,7 @@ from airtune.data.builtin.words import (
     THINGS,
     Person,
 )
+from pretraining_text.venues import tell_venue, venue_fields
 
 Fields = dict[str, str]
 

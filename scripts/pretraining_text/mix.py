@@ -8,18 +8,18 @@ that asks a question and is answered by lines of sums and `####`.
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 
-from airtune.data.builtin.cards import (
+from airtune.data.builtin.draw import Draw
+from pretraining_text.cards import (
     card_of_a_person_told,
     card_of_a_venue_told,
     card_rewritten,
     card_with_questions,
 )
-from airtune.data.builtin.draw import Draw
-from airtune.data.builtin.narratives import counting_story, dialogue, story
-from airtune.data.builtin.records import copied_line, facts, shopping_list
-from airtune.data.builtin.sentences import counted_things, sentences
-from airtune.data.builtin.sums import chained_sums, counting, running_total, sums
-from airtune.data.builtin.venues import town_note
+from pretraining_text.narratives import counting_story, dialogue, story
+from pretraining_text.records import copied_line, facts, shopping_list
+from pretraining_text.sentences import counted_things, sentences
+from pretraining_text.sums import chained_sums, counting, running_total, sums
+from pretraining_text.venues import town_note
 
 MIX: dict[Callable[[Draw], str], float] = {
     sentences: 0.11,

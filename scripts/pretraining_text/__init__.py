@@ -1,0 +1,1 @@
+"""The makers of the text on which the built-in model is pretrained."""
