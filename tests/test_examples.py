@@ -1,6 +1,7 @@
 """Every file that ships under examples/ is read and solved."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 import airtune
+from airtune.config.experiment import read_config
 from airtune.methods.plan import load_problem, names_a_model
+from tests.cli.conftest import quick
 
 ROOT = Path(airtune.__file__).parents[2] / "examples"
 FILES = sorted(ROOT.glob("*.yaml"))
@@ -30,14 +33,19 @@ def test_examples_solve(path: Path) -> None:
     assert planned.solution.check.passed
 
 
-@pytest.fixture(scope="module")
-def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("draw_latency", ROOT / "draw_latency.py")
+def script(name: str) -> ModuleType:
+    """A script of examples/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    return script("draw_latency")
 
 
 @pytest.mark.skipif(not ROOT.is_dir(), reason="airtune is installed without its examples")
@@ -66,3 +74,33 @@ class TestDrawing:
             assert list(axes.lines[0].get_xdata()) == [4, 8]
             few, many = axes.lines[0].get_ydata()
             assert few < many
+
+
+@pytest.mark.skipif(not ROOT.is_dir(), reason="airtune is installed without its examples")
+class TestOneRound:
+    """`one_round.py` against `airtune run`: the same operations in the same order."""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            ("training.schedule=cosine", "training.local_steps=2"),
+            (
+                "cell.csi_error_db=3",  # a plan for another channel than the one that is charged
+                "fedlora.uplink_dtype=bf16",
+                "fedlora.downlink_dtype=fp16",
+                "training.keep_optimizer=false",
+            ),
+        ],
+        ids=["as built in", "rounded, with channel errors"],
+    )
+    def test_its_numbers_are_those_of_a_run(self, changes: tuple[str, ...], tmp_path: Path) -> None:
+        settings = quick(*changes)[1::2]
+        run = airtune.Experiment.load(None, settings).run(tmp_path / "run")
+        twin = list(script("one_round").rounds(read_config(None, settings)))
+        assert len(twin) == len(run.records) == 2
+        for record, plain in zip(run.records, twin, strict=True):
+            # To the last bit: FLOPs are whole numbers, and everything else is computed alike.
+            assert {name: record[name] for name in plain} == plain
+
+    def test_it_uses_public_names_alone(self) -> None:
+        assert not re.search(r"\b_[a-z]|\._", (ROOT / "one_round.py").read_text())
