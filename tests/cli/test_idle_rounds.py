@@ -10,7 +10,7 @@ from airtune import Experiment
 from airtune.config.experiment import read_config
 from airtune.experiment.world import build_world
 from airtune.federated.records.checkpoint import ServerState
-from airtune.federated.records.record import RunFolder
+from airtune.federated.records.run_folder import RunFolder
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 

@@ -10,7 +10,7 @@ import pytest
 from airtune.errors import AirtuneError, DivergedError
 from airtune.experiment import closing
 from airtune.experiment.closing import close_run
-from airtune.federated.records.record import RunFolder
+from airtune.federated.records.run_folder import RunFolder
 from tests.cli.conftest import airtune, quick  # noqa: F401 (a fixture)
 from tests.cli.test_run import fingerprint
 

@@ -168,7 +168,7 @@ def test_accepted_and_killed_before_the_next_checkpoint(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("airtune.federated.records.record.write_checkpoint", die)
+        patch.setattr("airtune.federated.records.run_folder.write_checkpoint", die)
         with pytest.raises(KeyboardInterrupt):
             Experiment.resume(place / "run", accept_changes=True)
     assert len(Experiment.resume(place / "run", rounds=2).records) == 2

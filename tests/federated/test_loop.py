@@ -11,7 +11,7 @@ from airtune.errors import AirtuneError
 from airtune.federated.backends.backend import ClientReport, ClientTask
 from airtune.federated.loop import StopRule, run_rounds
 from airtune.federated.records.checkpoint import ServerState, newest_checkpoint
-from airtune.federated.records.record import RunFolder, record_line
+from airtune.federated.records.run_folder import RunFolder, record_line
 from tests.federated.fakes import add_client_number, make_context
 
 
@@ -106,7 +106,7 @@ def test_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: Any) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("airtune.federated.records.record.os.fsync", full)
+    monkeypatch.setattr("airtune.federated.records.run_folder.os.fsync", full)
     with pytest.raises(AirtuneError, match="No space left on device"):
         folder.append_record({"round": 2})
     assert folder.records.read_bytes() == record_line({"format": 2, "round": 1})

@@ -9,7 +9,7 @@ import torch
 
 from airtune.federated.checks.plain import plain_plan, plain_state
 from airtune.federated.records.checkpoint import ServerState
-from airtune.federated.records.record import record_line
+from airtune.federated.records.run_folder import record_line
 from airtune.federated.round import run_round
 from airtune.round_plan import ClientPlan, Plan, SubchannelShare
 from tests.federated.fakes import EqualPlanner, make_context

@@ -11,7 +11,7 @@ from airtune.experiment.answers import samples, score
 from airtune.experiment.trained import FULL, write_result
 from airtune.experiment.world import World
 from airtune.federated.records.checkpoint import ServerState
-from airtune.federated.records.record import RunFolder
+from airtune.federated.records.run_folder import RunFolder
 from airtune.files import write_json_atomic, write_text_atomic
 from airtune.foreign import foreign_code
 from airtune.redaction import redacted

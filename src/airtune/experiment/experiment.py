@@ -24,7 +24,7 @@ from airtune.federated.loop import StopRule, run_rounds
 from airtune.federated.outlook import first_start, notice_of_wait
 from airtune.federated.records.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.records.fingerprint import Difference
-from airtune.federated.records.record import RunFolder
+from airtune.federated.records.run_folder import RunFolder
 from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
 from airtune.redaction import redacted
 

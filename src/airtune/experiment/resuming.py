@@ -35,7 +35,7 @@ from airtune.federated.records.fingerprint import (
     differing_keys,
 )
 from airtune.federated.records.mark import RecordsMark
-from airtune.federated.records.record import RunFolder
+from airtune.federated.records.run_folder import RunFolder
 from airtune.tuning.adapter import load_state
 
 FIXED = ("method", "planner", "adapter.kind")

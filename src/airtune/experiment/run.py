@@ -21,7 +21,7 @@ from airtune.federated.records.checkpoint import (
     newest_checkpoint,
     read_mark,
 )
-from airtune.federated.records.record import RunFolder
+from airtune.federated.records.run_folder import RunFolder
 from airtune.files import filled_whole, read_text, refuse_half_characters
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from airtune.config.experiment import AdapterSection, ExperimentConfig
 from airtune.errors import InputError
-from airtune.federated.records.record import RunFolder
+from airtune.federated.records.run_folder import RunFolder
 from airtune.files import filled_whole
 from airtune.tuning.adapter import AdapterSettings, attach, load_state, save_adapter
 from airtune.tuning.base_model import BaseModel, write_model

@@ -10,7 +10,7 @@ from typing import Any
 from airtune.errors import AirtuneError
 from airtune.federated.context import RoundContext
 from airtune.federated.records.checkpoint import ServerState
-from airtune.federated.records.record import RunFolder
+from airtune.federated.records.run_folder import RunFolder
 from airtune.federated.records.stopwatch import Stopwatch
 from airtune.federated.round import run_round
 
