@@ -20,8 +20,8 @@ from airtune.tuning.base_model import load_base
 from airtune.tuning.local import TrainingSettings
 from airtune.tuning.shared_weights import map_weights, share_weights
 from airtune.tuning.tuner import FullTuner
-from airtune.update.aggregate import FactorMean
 from airtune.update.codec import DenseCodec, shapes_of
+from airtune.update.means import FactorMean
 
 
 def whole_batch(token_ids: Any) -> Batch:

@@ -13,7 +13,7 @@ from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine
 from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.feedback_tuner import FeedbackTuner
-from airtune.update.overlap import OverlapMean
+from airtune.update.means import OverlapMean
 from airtune.update.svd_gauge import SvdGauge
 from tests.cli.conftest import quick
 

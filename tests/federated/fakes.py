@@ -15,8 +15,8 @@ from airtune.federated.method import Method, Planner, PlanningView
 from airtune.round_plan import Plan
 from airtune.tuning.evaluate import Evaluation
 from airtune.tuning.tuner import FullTuner
-from airtune.update.aggregate import FactorMean
 from airtune.update.codec import DenseCodec
+from airtune.update.means import FactorMean
 from airtune.wireless.rate import FixedEfficiencyLinks
 from airtune.workload.step import Step
 

@@ -19,8 +19,8 @@ from airtune.tuning.factors import factor_pairs
 from airtune.tuning.first_ranks import first_ranks_mask
 from airtune.update.aggregate import Update
 from airtune.update.codec import shapes_of
+from airtune.update.means import ZeroPaddedMean, product_norm
 from airtune.update.parts import FactorCodec, FirstRanksCodec
-from airtune.update.zero_padded import ZeroPaddedMean, product_norm
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 from tests.update.adapters import MATRICES, product, random_factors

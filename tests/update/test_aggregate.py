@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.update.aggregate import FactorMean, Update
+from airtune.update.aggregate import Update
+from airtune.update.means import FactorMean
 
 
 def _update(client: int, weight: float, seed: int) -> Update:

@@ -9,7 +9,7 @@ from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.update.aggregate import Update
 from airtune.update.codec import DenseCodec, shapes_of
 from airtune.update.half_codec import BroadcastHalf, Depth, HalfCodec, block_of
-from airtune.update.halves import HalvesMean
+from airtune.update.means import HalvesMean
 
 NAMES = [
     f"base_model.model.model.layers.{block}.mlp.up_proj.lora_{factor}.weight"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from airtune.update.aggregate import FactorMean, Update
-from airtune.update.overlap import OverlapMean
+from airtune.update.aggregate import Update
+from airtune.update.means import FactorMean, OverlapMean
 
 SHAPES = {"a": (2, 5), "b": (7, 2)}
 

@@ -14,7 +14,7 @@ from airtune.tuning.pruning.slice import kept_coordinates
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.update.aggregate import Update
 from airtune.update.codec import DenseCodec, Shapes, TensorMap, shapes_of
-from airtune.update.overlap import OverlapMean
+from airtune.update.means import OverlapMean
 from airtune.update.sliced import SlicedCodec
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
 from airtune.workload.affine import distinct_rates

@@ -1,11 +1,12 @@
-"""How the server merges what the clients sent."""
+"""What the server merges: a client's decoded update, and the interface of what merges them.
+
+The shipped aggregators are in `airtune.update.means` and `airtune.update.svd_truncation`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
 
-import torch
 from torch import Tensor
 
 from airtune.round_plan import Decision
@@ -55,27 +56,3 @@ class Aggregator(ABC):
         An aggregator that wraps another one answers itself around `aggregator`.
         """
         return aggregator
-
-
-@final
-class FactorMean(Aggregator):
-    """Weighted mean of each factor's change: `A += sum_n w_n dA_n`, likewise B; weights sum to 1.
-
-    FedAvg (McMahan et al., arXiv 1602.05629, algorithm 1) on LoRA factors. The mean of products
-    differs from the product of means; that covariance is the method's known bias, left in.
-    """
-
-    keeps_unchanged = True
-
-    def aggregate(
-        self, state: Mapping[str, Tensor], updates: Sequence[Update]
-    ) -> dict[str, Tensor]:
-        total = sum(update.weight for update in updates)
-        merged: dict[str, Tensor] = {}
-        for name, value in state.items():
-            # fp64 in client order: the sum does not depend on how many workers made the parts.
-            change = torch.zeros(value.shape, dtype=torch.float64)
-            for update in updates:
-                change += (update.weight / total) * update.change[name].to(torch.float64)
-            merged[name] = (value.to(torch.float64) + change).to(torch.float32)
-        return merged

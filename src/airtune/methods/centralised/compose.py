@@ -9,8 +9,8 @@ a data centre, and the bytes of collecting the data are left out.
 from airtune.federated.method import Method
 from airtune.methods.fedlora.compose import BandwidthPlanner
 from airtune.tuning.tuner import FullTuner
-from airtune.update.aggregate import FactorMean
 from airtune.update.codec import DenseCodec
+from airtune.update.means import FactorMean
 
 
 def centralised() -> Method:

@@ -17,8 +17,8 @@ from airtune.federated.reach import Reach
 from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.seeds import generator
 from airtune.tuning.tuner import FullTuner
-from airtune.update.aggregate import FactorMean
 from airtune.update.codec import DenseCodec
+from airtune.update.means import FactorMean
 
 SOLVERS = {"equal": equal_bandwidth, "minmax": minmax_bandwidth}
 RANDOM = "random"

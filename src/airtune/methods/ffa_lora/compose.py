@@ -11,8 +11,8 @@ from torch import Tensor
 from airtune.federated.method import Method
 from airtune.methods.fedlora.compose import BandwidthPlanner
 from airtune.tuning.frozen_a import FrozenATuner
-from airtune.update.aggregate import FactorMean
 from airtune.update.codec import Codec, DenseCodec
+from airtune.update.means import FactorMean
 from airtune.update.parts import FactorCodec
 
 _B = ".lora_B."

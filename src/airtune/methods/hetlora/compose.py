@@ -13,8 +13,8 @@ from airtune.federated.method import Method
 from airtune.methods.fedlora.compose import BandwidthPlanner
 from airtune.tuning.first_ranks import FirstRanksTuner
 from airtune.update.codec import DenseCodec
+from airtune.update.means import ZeroPaddedMean
 from airtune.update.parts import FirstRanksCodec
-from airtune.update.zero_padded import ZeroPaddedMean
 
 
 def hetlora(planner: BandwidthPlanner, uplink_dtype: str, downlink_dtype: str) -> Method:

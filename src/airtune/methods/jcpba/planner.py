@@ -30,7 +30,7 @@ from airtune.tuning.pruning.slice import removed_share
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.update.aggregate import Update
 from airtune.update.codec import DenseCodec, TensorMap
-from airtune.update.overlap import OverlapMean
+from airtune.update.means import OverlapMean
 from airtune.update.sliced import SlicedCodec
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import ConcaveLinks, Links

@@ -26,7 +26,7 @@ from airtune.seeds import integer_seed
 from airtune.tuning.split.split_round import SplitSettings
 from airtune.tuning.split.tuner import SplitTuner
 from airtune.update.half_codec import BroadcastHalf, Depth, HalfCodec
-from airtune.update.halves import HalvesMean
+from airtune.update.means import HalvesMean
 
 RUN_SOLVERS = tuple(name for name in SOLVERS if name != "blocks")
 SPLIT_POINTS = ("common", "own")

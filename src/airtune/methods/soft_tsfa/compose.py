@@ -24,12 +24,12 @@ from airtune.tuning.adapter import read_state
 from airtune.tuning.factors import factor_pairs
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonormal_state
 from airtune.tuning.tuner import FullTuner, Tuner
-from airtune.update.aggregate import Aggregator, FactorMean
+from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec, DenseCodec, shapes_of
 from airtune.update.feedback_tuner import FeedbackTuner
+from airtune.update.means import FactorMean, SentMean
 from airtune.update.quantise import INT8, Int8Codec
 from airtune.update.rank_sparse import RankSparseCodec, matrix_ranks, rank_payload
-from airtune.update.sent import SentMean
 from airtune.update.svd_gauge import SvdGauge
 from airtune.update.svd_truncation import SvdCodec
 from airtune.update.top_k import TopKCodec
@@ -41,7 +41,7 @@ SPARSIFIERS = ("importance", "random", "top-k", "svd", "dense")
 class SoftOptions:
     """How clients train and what they send; the planner's own options are `TsfaPlanner`'s.
 
-    `merge`: see `update.sent`; whole updates have the plain mean. `orthogonalise`: see
+    `merge`: see `SentMean`; whole updates have the plain mean. `orthogonalise`: see
     `update.svd_gauge`. `truncated_share` is what a rank search measured, for the rank term.
 
     `sparsifier`: `importance` is SOFT's; the others are what it is compared with: ranks at

@@ -3,7 +3,7 @@
 In the manner of SflLLM (Zhao et al., arXiv 2504.14667) on SplitFed (Thapa et al., arXiv
 2004.12088, algorithms 1 and 2): in every local step each client sends activations up, the main
 server runs the rest and sends the gradient down, and both sides take a step. Afterwards the
-federated server averages the client halves (`airtune.update.halves`). Nothing here knows a radio
+federated server averages the client halves (`airtune.update.means`). Nothing here knows a radio
 or a clock; what crosses the cut is encoded, and its bits are counted.
 """
 

@@ -1,0 +1,214 @@
+"""The five means with which the server merges updates into its adapter.
+
+All of them sum in fp64 and in client order, so that the result does not depend on how many workers
+made the parts, and return fp32.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from airtune.round_plan import MAIN_SERVER, Decision
+from airtune.tuning.factors import factor_pairs
+from airtune.update.aggregate import Aggregator, Update
+
+
+@final
+class FactorMean(Aggregator):
+    """Weighted mean of each factor's change: `A += sum_n w_n dA_n`, likewise B; weights sum to 1.
+
+    FedAvg (McMahan et al., arXiv 1602.05629, algorithm 1) on LoRA factors. The mean of products
+    differs from the product of means; that covariance is the method's known bias, left in.
+    """
+
+    keeps_unchanged = True
+
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        total = sum(update.weight for update in updates)
+        shares = [update.weight / total for update in updates]
+        return {
+            name: _moved(value, shares, [update.change[name] for update in updates])
+            for name, value in state.items()
+        }
+
+
+@final
+class OverlapMean(Aggregator):
+    """Each coordinate's weighted mean over the clients that kept it; kept by none, it stays.
+
+    `x_i += sum_{n keeps i} w_n dx_{n,i} / sum_{n keeps i} w_n`, in the manner of HeteroFL (Diao et
+    al., arXiv 2010.01264, section 3). An update without `kept` counts as whole; if all
+    are whole this is `FactorMean`. In a coordinate that few kept, those few count in full.
+    """
+
+    honours = frozenset({Decision.PRUNING, Decision.RANK})
+    keeps_unchanged = True
+
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        merged: dict[str, Tensor] = {}
+        for name, value in state.items():
+            kept = [_kept(name, update) for update in updates]
+            total = _weighted_sum(_zeros(value), [update.weight for update in updates], kept)
+            # Where no client kept a coordinate the share is 0 / 0.
+            shares = [
+                (update.weight / total * mask).nan_to_num(nan=0.0)
+                for update, mask in zip(updates, kept, strict=True)
+            ]
+            merged[name] = _moved(value, shares, [update.change[name] for update in updates])
+        return merged
+
+
+@final
+class SentMean(Aggregator):
+    """Each coordinate's weighted mean over the clients that sent it; sent by none, it stays.
+
+    `x_i += sum_{n sent i} w_n dx_{n,i} / sum_{n sent i} w_n`. The plain mean counts what was not
+    sent as "no change", which shortens every step by the share of clients that kept something
+    else; this mean does not, and lets the few who sent a coordinate speak for all. What was sent
+    is what the payload's mask says (`Codec.sent`): a change that was rounded to 0 counts. Beside
+    error feedback it would count twice what was left out.
+    """
+
+    keeps_unchanged = True
+    fills_unsent = True
+
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        sent = [
+            update if update.sent is None else replace(update, kept=update.sent)
+            for update in updates
+        ]
+        return OverlapMean().aggregate(state, sent)
+
+
+@final
+class ZeroPaddedMean(Aggregator):
+    """`A = sum_n p_n pad(A_n)`, likewise B, with `p_n` in proportion to `||B_n A_n||_F`.
+
+    HetLoRA's merge (Cho et al., arXiv 2401.06432, sections 3.2 and 3.3, "sparsity-weighted"
+    aggregation): adapters of different rank are padded with zeros to the largest, and a client
+    without a rank pulls it towards zero. The norm is that over all adapted matrices. Left out: the
+    clients' own pruning of ranks. While all products are still zero, all clients count alike.
+    """
+
+    honours = frozenset({Decision.RANK})
+    on_factors = True
+
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        adapters = [_padded(state, update) for update in updates]
+        norms = [product_norm(adapter) for adapter in adapters]
+        total = sum(norms)
+        shares = [norm / total if total > 0 else 1.0 / len(norms) for norm in norms]
+        merged: dict[str, Tensor] = {}
+        for name, value in state.items():
+            padded = [adapter[name] for adapter in adapters]
+            merged[name] = _weighted_sum(_zeros(value), shares, padded).to(torch.float32)
+        return merged
+
+
+@final
+@dataclass(frozen=True)
+class HalvesMean(Aggregator):
+    """`merge_halves` of what the clients sent; the main server's update is its half's change."""
+
+    honours = frozenset({Decision.SPLIT})
+    requires = frozenset({Decision.SPLIT})
+    on_factors = True
+
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        server = {
+            name: state[name] + change
+            for update in updates
+            if update.client == MAIN_SERVER
+            for name, change in update.change.items()
+        }
+        return merge_halves(state, [u for u in updates if u.client != MAIN_SERVER], server)
+
+
+def merge_halves(
+    start: Mapping[str, Tensor], updates: Sequence[Update], server: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The whole adapter after a split round: client halves averaged, the server's half adopted.
+
+    An update holds the change of its client's half only. Each tensor is the mean over the clients
+    that trained it themselves and, with the summed weight of all others, the main server's copy,
+    which stands for them:
+
+        X = sum_{n holds X} w_n (X_start + dX_n) + (1 - sum_{n holds X} w_n) X_server
+
+    with weights that sum to 1. With one split point for all this is FedAvg of the client halves
+    beside the server's half as it is. Without updates (no client half arrived) client halves stay
+    as they were.
+    """
+    total = sum(update.weight for update in updates)
+    merged: dict[str, Tensor] = {}
+    for name, value in start.items():
+        holders = [update for update in updates if name in update.change]
+        held = sum(update.weight for update in holders) / (total or 1.0)
+        begin = value.to(torch.float64)
+        others = server[name].to(torch.float64) if name in server else begin
+        # Where every client holds the tensor, no rounding of the weights may bring the server in.
+        alone = len(holders) == len(updates) and total > 0
+        result = begin * held if alone else begin * held + others * (1.0 - held)
+        shares = [update.weight / total for update in holders]
+        changes = [update.change[name] for update in holders]
+        merged[name] = _weighted_sum(result, shares, changes).to(torch.float32)
+    return merged
+
+
+def product_norm(adapter: Mapping[str, Tensor]) -> float:
+    """Frobenius norm of all products `B A`, from Gram matrices of the size of the rank."""
+    squared = 0.0
+    for pair in factor_pairs(adapter):
+        a, b = adapter[pair.lora_a], adapter[pair.lora_b]
+        squared += float(((b.T @ b) * (a @ a.T)).sum())
+    return math.sqrt(max(squared, 0.0))
+
+
+def _moved(value: Tensor, shares: Iterable[float | Tensor], changes: Iterable[Tensor]) -> Tensor:
+    """`value + sum_n share_n change_n`, the sum taken first, as fp32."""
+    change = _weighted_sum(_zeros(value), shares, changes)
+    return (value.to(torch.float64) + change).to(torch.float32)
+
+
+def _weighted_sum(
+    start: Tensor, shares: Iterable[float | Tensor], values: Iterable[Tensor]
+) -> Tensor:
+    """`start + sum_n share_n value_n` in fp64, in client order; `start` is overwritten."""
+    for share, value in zip(shares, values, strict=True):
+        start += share * value.to(torch.float64)
+    return start
+
+
+def _zeros(like: Tensor) -> Tensor:
+    return torch.zeros(like.shape, dtype=torch.float64)
+
+
+def _kept(name: str, update: Update) -> Tensor:
+    if update.kept is None:
+        return torch.ones((), dtype=torch.float64)
+    return update.kept[name].to(torch.float64)
+
+
+def _padded(state: Mapping[str, Tensor], update: Update) -> dict[str, Tensor]:
+    """The client's trained adapter, zero in what it did not train."""
+    trained = {
+        name: value.to(torch.float64) + update.change[name].to(torch.float64)
+        for name, value in state.items()
+    }
+    if update.kept is None:
+        return trained
+    return {name: value * update.kept[name] for name, value in trained.items()}
