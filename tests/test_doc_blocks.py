@@ -28,7 +28,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 OUTPUT = {"README.md": "round  virtual time"}
 """Blocks that show what a command prints, by their first words."""
 ELSEWHERE = {
-    "running.md": "tests/test_docs.py runs the planner of one's own with its experiment",
+    "own-parts.md": "tests/test_docs.py runs the planner of one's own with its experiment",
     "README.md": "tests/test_docs.py runs it",
 }
 """Python and YAML blocks that another test runs."""

@@ -23,8 +23,8 @@ def _blocks(path: Path, language: str) -> list[str]:
 def test_a_planner_of_ones_own_runs_as_documented(tmp_path: Path) -> None:
     from tests.cli.conftest import quick
 
-    (code,) = _blocks(ROOT / "docs" / "running.md", "python")
-    (text,) = _blocks(ROOT / "docs" / "running.md", "yaml")
+    (code,) = _blocks(ROOT / "docs" / "own-parts.md", "python")
+    (text,) = _blocks(ROOT / "docs" / "own-parts.md", "yaml")
     (tmp_path / "my_parts.py").write_text(code)
     (tmp_path / "experiment.yaml").write_text(text)
     settings = quick("rounds=1")[1::2]
