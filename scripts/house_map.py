@@ -201,12 +201,17 @@ def sentence(path: Path) -> str:
 
 
 def table(graph: Graph) -> str:
-    """Packages from the top down with their sentences, each with the packages inside it."""
+    """Packages from the top down with their sentences, each with the packages inside it.
+
+    Methods are left out: each has a document of its own.
+    """
     height = levels(graph)
     lines = ["| part | what it is |", "|---|---|"]
     for name in sorted(graph, key=lambda name: (-height[name], name)):
         for init in sorted((PACKAGE / name).rglob("__init__.py")):
             path = init.parent.relative_to(PACKAGE).as_posix()
+            if path.startswith("methods/"):
+                continue
             lines.append(f"| `{path}/` | {sentence(init)} |")
     lines += [f"| `{name}.py` | {sentence(PACKAGE / f'{name}.py')} |" for name in foundations()]
     return "\n".join(lines) + "\n"
