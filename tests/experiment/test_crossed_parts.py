@@ -127,10 +127,10 @@ def with_method(world: World, method: Method) -> tuple[RoundContext, Counted]:
     """The world's context with another method, counted."""
     side = replace(world.side, method=method)
     backend = Counted(side)
-    charges = replace(
-        world.context.charges, tuner=method.tuner, codec=method.codec, downlink=method.downlink
+    costs = replace(
+        world.context.costs, tuner=method.tuner, codec=method.codec, downlink=method.downlink
     )
-    context = replace(world.context, method=method, backend=backend, charges=charges)
+    context = replace(world.context, method=method, backend=backend, costs=costs)
     settled = method.planner.settled(partial(planning_view, context))
     return replace(context, method=replace(method, planner=settled.planner)), backend
 

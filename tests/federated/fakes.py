@@ -8,14 +8,16 @@ import numpy as np
 import torch
 
 from airtune.federated.backends.backend import ClientReport, ClientTask, Scripted
-from airtune.federated.charging.costs import Charges
+from airtune.federated.charging.costs import CostModel
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.context import RoundContext
-from airtune.federated.method import Method, Planner, PlanningView
+from airtune.federated.method import Method, Planner
+from airtune.federated.view import PlanningView
 from airtune.round_plan import Plan
 from airtune.tuning.evaluate import Evaluation
 from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec
+from airtune.update.cut import CutShape
 from airtune.update.means import FactorMean
 from airtune.wireless.rate import FixedEfficiencyLinks
 from airtune.workload.step import Step
@@ -88,14 +90,27 @@ class FakeWork:
     def forward_bytes(self, rows: int, tokens: int) -> int:
         return rows * tokens
 
-    def longest_step(self, client: int) -> Step:
-        return Step(1, 6)
-
     def realisable_rates(self) -> list[float]:
         return [0.0, 0.25, 0.5, 0.75]
 
-    def least_rate(self, client: int) -> float:
+    def least_rate(self, step: Step, usable_bytes: float) -> float:
         return 0.0
+
+
+class FakeFacts:
+    """Two local steps of one row each."""
+
+    def rows(self, client: int) -> int:
+        return 2
+
+    def longest_step(self, client: int) -> Step:
+        return Step(1, 6)
+
+    def step_shapes(self, client: int, round_index: int) -> list[Step]:
+        return [Step(1, 4), Step(1, 6)]
+
+    def cut_shapes(self, client: int, round_index: int) -> list[CutShape]:
+        raise NotImplementedError("this model is not split")
 
 
 @dataclass(frozen=True)
@@ -147,10 +162,10 @@ def make_context(
         ),
         "backend": Scripted(script),
         "channel": FakeChannel(actual, estimate),
-        "charges": Charges(
+        "costs": CostModel(
             devices=devices,
-            step_shapes=lambda client, round_index: [Step(1, 4), Step(1, 6)],
-            work=FakeWork(),
+            facts=FakeFacts(),
+            work=FakeWork(),  # type: ignore[arg-type]
             tuner=FullTuner(),
             codec=codec,
             downlink=codec,

@@ -8,8 +8,9 @@ import pytest
 
 from airtune.errors import InputError
 from airtune.federated.checks.feasibility import BrokenRoundPlanError
-from airtune.federated.method import Planner, PlanningView
+from airtune.federated.method import Planner
 from airtune.federated.round import run_round, start_round
+from airtune.federated.view import PlanningView
 from airtune.round_plan import ClientPlan, Plan
 from tests.federated.fakes import EqualPlanner, make_context
 from tests.federated.test_round import begin

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from airtune.federated.method import PlanningView
+from airtune.federated.view import PlanningView
 from airtune.methods.fedlora.compose import BandwidthPlanner
 from airtune.round_plan import ClientPlan, Plan
 from airtune.wireless.rate import ShannonLinks

@@ -248,8 +248,8 @@ def test_what_a_client_carries_comes_back_next_round() -> None:
 
 def test_charging_as_another_model_replaces_the_bits() -> None:
     context = make_context()
-    other = replace(context.charges, shapes={"x": (1000,)}, as_other_model=True)
-    record = run_round(replace(context, charges=other), begin()).record
+    other = replace(context.costs, shapes={"x": (1000,)}, as_other_model=True)
+    record = run_round(replace(context, costs=other), begin()).record
     assert record["clients"][0]["uplink_bits"] > 32 * 1000
     assert record["downlink_bits"] > 32 * 1000
 
@@ -374,6 +374,10 @@ class Broken:
         def decode(self, payload: bytes, template: Any, plan: Any) -> Any:
             return {"y": torch.ones(2)}
 
+    class Predicting(Wrapped):
+        def payload_bits(self, shapes: Any, plan: Any) -> int:
+            raise RuntimeError("no idea")
+
     class Adder(Aggregator):
         def aggregate(self, state: Any, updates: Any) -> Any:
             return 1 / 0
@@ -402,6 +406,15 @@ def test_a_part_that_raises_is_named_with_round_and_client(parts: Any, sentence:
         run_round(context, begin())
     assert "mend it, then run the command again, or `airtune resume` a " in str(caught.value)
     assert "Traceback" in caught.value.details
+
+
+@pytest.mark.parametrize("name", ["codec", "downlink"])
+def test_a_codec_that_cannot_predict_its_payload_is_named(name: str) -> None:
+    context = make_context()
+    costs = replace(context.costs, **{name: Broken.Predicting()})
+    client = " for client 0" if name == "codec" else ""
+    with pytest.raises(AirtuneError, match=rf"codec .*Predicting in round 1{client} failed: Runt"):
+        run_round(replace(context, costs=costs), begin())
 
 
 def test_a_planner_that_waits_for_no_time_is_refused() -> None:

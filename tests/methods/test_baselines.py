@@ -78,9 +78,9 @@ def test_hetlora_ranks_follow_the_devices() -> None:
     assert sorted(ranks) == [ranks[i] for i in np.argsort(speeds)]
     assert min(ranks) == 1
     assert max(ranks) == 4
-    bits = [start.charges.payload_bits(plan) for plan in start.plan.clients]
+    bits = [start.costs.payload_bits(plan) for plan in start.plan.clients]
     assert [bit > min(bits) for bit in bits] == [rank > 1 for rank in ranks]
-    flops = start.charges.compute_flops
+    flops = start.costs.compute_flops
     weak = start.plan.clients[int(np.argmin(ranks))]
     whole = ClientPlan(weak.client, 0.0, 0.1, 4)
     assert flops(weak) < flops(whole)

@@ -15,6 +15,7 @@ from airtune.experiment.world import build_world
 from airtune.federated.charging.charge import expected_charges
 from airtune.federated.round import start_round
 from airtune.methods.jcpba.planner import JcpbaPlanner
+from airtune.round_plan import ClientPlan
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 
@@ -63,7 +64,7 @@ def test_another_models_slices_are_charged(name: str) -> None:
     for plan in start.plan.clients:
         count = adapter_parameters(pruned(architecture, plan.pruning_rate), adapter)
         # The frame's header is what is more.
-        assert 32 * count < start.charges.payload_bits(plan) < 32 * count + 8 * 100
+        assert 32 * count < start.costs.payload_bits(plan) < 32 * count + 8 * 100
 
 
 def test_resumed_and_rerun_to_the_same_bytes(run: Any, tmp_path: Path) -> None:
@@ -97,7 +98,8 @@ def test_a_small_device_is_pruned_to_fit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="memory of client 0"):
         build_world(read_config(None, quick(*changes)[1::2]))
     world = build_world(read_config(None, settings(*changes)))
-    least = world.work.least_rate(0)
+    costs = world.context.costs.in_round(0)
+    least = costs.least_rate(ClientPlan(0, 0.0, 0.0, 8))
     assert 0 < least < 0.9
     preview = Experiment.load(None, settings(*changes)).preview()
     assert preview["clients"][0]["client"] == 0

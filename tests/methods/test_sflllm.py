@@ -13,6 +13,7 @@ from airtune import Experiment
 from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.world import World, build_world
+from airtune.federated.charging.split_costs import SplitRoundCosts
 from airtune.federated.round import start_round
 from airtune.methods.sflllm.own_points import OwnPointSearch
 from airtune.methods.sflllm.planner import RUN_SOLVERS, SflllmPlanner
@@ -38,6 +39,12 @@ def settings(*changes: str) -> list[str]:
 
 def world_of(*changes: str) -> World:
     return build_world(read_config(None, settings(*changes)))
+
+
+def split_costs(world: World) -> SplitRoundCosts:
+    costs = world.context.costs.in_round(0).split
+    assert costs is not None
+    return costs
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +87,13 @@ def test_predicted_bits_are_encoded_bits(run: Any) -> None:
     world = world_of("training.local_steps=2", "training.keep_optimizer=true")
     state = world.unmeasured_start()
     start = start_round(world.context, state)
-    split = start.charges.split
+    split = start.costs.split
     assert split is not None
     for plan, entry in zip(start.plan.clients, run.records[0]["clients"], strict=True):
         steps = split.messages(plan.client)
         assert sum(step.uplink for step in steps) == entry["cut_uplink_bits"]
         assert sum(step.downlink for step in steps) == entry["cut_downlink_bits"]
-        assert start.charges.payload_bits(plan) == entry["adapter_bits"]
+        assert start.costs.payload_bits(plan) == entry["adapter_bits"]
         # By hand: 128 fp32 numbers a real token; the rest of a step is masks, labels and headers.
         shapes = split.shapes(plan.client)
         numbers = 128 * 32 * sum(shape.real_tokens for shape in shapes)
@@ -99,11 +106,11 @@ def test_the_clock_is_the_formula(run: Any) -> None:
     """Latency and energy of round 1 by plain loops, from the record's own rates and the batches."""
     world = world_of("training.local_steps=2", "training.keep_optimizer=true")
     start = start_round(world.context, world.unmeasured_start())
-    record, split = run.records[0], start.charges.split
+    record, split = run.records[0], start.costs.split
     assert split is not None
     rows = {entry["client"]: entry for entry in record["clients"]}
     down = start.truth.downlink().rate(np.full(3, 3e6))
-    total = start.charges.downlink_bits(start.plan.broadcast) / down.min()
+    total = start.costs.downlink_bits(start.plan.broadcast) / down.min()
     served = 0.0
     for step in range(2):
         first = last = 0.0
@@ -324,8 +331,8 @@ def test_a_wrong_estimate_is_charged_with_the_truth(tmp_path: Path) -> None:
 
 def test_a_small_device_rules_out_deep_cuts(tmp_path: Path) -> None:
     sources = "{training_flop_rate: x, memory_bytes: x, computing_power_w: x, tx_power_dbm: x}"
-    work = world_of().work
-    three, four = (work.split_memory_bytes(0, point, keeps_labels=False) for point in (3, 4))
+    roomy = split_costs(world_of())
+    three, four = (roomy.memory_bytes(0, point) for point in (3, 4))
     (tmp_path / "devices.yaml").write_text(
         f"tiny: {{training_flop_rate: 1e9, memory_bytes: {int((three + four) / 2 / 0.65)}, "
         "computing_power_w: 1, "
@@ -335,9 +342,11 @@ def test_a_small_device_rules_out_deep_cuts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="memory of client 0"):
         build_world(read_config(None, quick(*device)[1::2]))
     world = world_of(*device)
-    assert world.work.split_points(0, keeps_labels=False) == [1, 2, 3]
+    costs = split_costs(world)
+    assert costs.split_points(0) == [1, 2, 3]
     # With the LM head and the logits at the client, less fits.
-    assert len(world.work.split_points(0, keeps_labels=True)) < 3
+    at_client = replace(costs, system=replace(costs.system, labels_at="client"))
+    assert len(at_client.split_points(0)) < 3
     with pytest.raises(InputError, match=r"sflllm\.split_point is 5, but it must be one of 1, 2, "):
         deep = world_of(*device, "sflllm.split_point=5")
         start_round(deep.context, deep.unmeasured_start())
@@ -389,7 +398,7 @@ def test_planned_shares_of_the_downlink_end_together() -> None:
         shares = np.array([plan.downlink_share for plan in start.plan.clients])
         assert shares.sum() == pytest.approx(1.0)
         rate = start.truth.downlink().rate(np.full(3, 3e6))
-        split = start.charges.split
+        split = start.costs.split
         assert split is not None
         ends = []
         for plan, bps in zip(start.plan.clients, rate * shares, strict=True):

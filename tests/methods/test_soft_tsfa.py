@@ -85,7 +85,7 @@ def test_planned_bits_are_encoded_bits(changes: tuple[str, ...]) -> None:
     start = start_round(world.context, state)
     outcome = run_round(world.context, state)
     for plan, entry in zip(start.plan.clients, outcome.record["clients"], strict=True):
-        assert entry["uplink_bits"] == start.charges.payload_bits(plan)
+        assert entry["uplink_bits"] == start.costs.payload_bits(plan)
     assert outcome.record["latency_s"] == pytest.approx(start.plan.predicted_latency_s, rel=1e-9)
 
 
@@ -259,7 +259,7 @@ def test_charging_another_model_scales_the_plan_not_its_meaning() -> None:
     changes = settings("charge_as=gpt2", "clients.devices=[macbook-pro-m3-pro]")
     world = build_world(read_config(None, changes))
     start = start_round(world.context, world.unmeasured_start())
-    assert start.charges.payload_bits(start.plan.clients[0]) > 3e6
+    assert start.costs.payload_bits(start.plan.clients[0]) > 3e6
     with pytest.raises(InputError, match="charge_as"):
         build_world(read_config(None, [*changes, "soft_tsfa.selection=global"]))
 

@@ -15,7 +15,7 @@ from airtune.cost.latency import StageDelays, round_latency
 from airtune.experiment.closing import report_view, summarise
 from airtune.experiment.world import World, build_world
 from airtune.federated.backends.backend import Backend, ClientReport, ClientTask
-from airtune.federated.charging.costs import RoundCharges
+from airtune.federated.charging.costs import RoundCosts
 from airtune.federated.round import run_round
 from airtune.report.page import run_panels
 from airtune.report.sentences import run_sentences
@@ -147,13 +147,13 @@ def _scaled(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """FLOPs and bits times 1 + e, e a draw from [-1e-9, 1e-9] for each round and client."""
 
     def wrap(name: str) -> None:
-        true: Callable[..., float] = getattr(RoundCharges, name)
+        true: Callable[..., float] = getattr(RoundCosts, name)
 
-        def scaled(charges: RoundCharges, plan: Any, *others: Any) -> float:
+        def scaled(charges: RoundCosts, plan: Any, *others: Any) -> float:
             draw = np.random.default_rng((seed, charges.round_index, abs(plan.client)))
             return true(charges, plan, *others) * (1.0 + draw.uniform(-1e-9, 1e-9))
 
-        monkeypatch.setattr(RoundCharges, name, scaled)
+        monkeypatch.setattr(RoundCosts, name, scaled)
 
     for name in ("compute_flops", "payload_bits", "charged_bits", "downlink_bits"):
         wrap(name)

@@ -36,7 +36,7 @@ def preview(world: World) -> dict[str, Any]:
                 "device": world.devices[plan.client].name,
                 "distance_m": None if np.isnan(places[plan.client]) else float(places[plan.client]),
                 "rows": int(world.shards.parts.sizes[plan.client]),
-                "memory_bytes": world.memory_bytes(plan),
+                "memory_bytes": start.costs.memory_bytes(plan),
                 "device_memory_bytes": world.devices[plan.client].memory_bytes,
                 "bandwidth_hz": plan.bandwidth_hz,
                 "rate_bps": charge.rate_bps,
@@ -74,7 +74,7 @@ def _real_seconds(world: World, start: RoundStart) -> float:
     cohort = len(start.plan.clients)
     # Also where all of them will fall silent in this round.
     start = replace(start, silent=frozenset())
-    tasks = tasks_of(context, replace(state, rounds_done=start.charges.round_index), start)
+    tasks = tasks_of(context, replace(state, rounds_done=start.costs.round_index), start)
     # One client, and the main server where there is one.
     sample = [task for task in tasks if task.client in (tasks[0].client, MAIN_SERVER)]
     steps = min(world.config.training.local_steps, MOST_TIMED_STEPS)

@@ -22,8 +22,9 @@ from airtune.errors import InputError
 from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
 from airtune.experiment.world import World, build_world
 from airtune.federated.idle import first_views
-from airtune.federated.method import Exchange, PlanningView
+from airtune.federated.method import Exchange
 from airtune.federated.round import planning_view
+from airtune.federated.view import PlanningView
 from airtune.methods.soft_tsfa.planner import TsfaPlanner
 from airtune.methods.soft_tsfa.start import ROUNDS
 from airtune.quantities import FloatArray

@@ -22,7 +22,7 @@ from airtune.workload.step import Step
 
 @dataclass(frozen=True)
 class Shards:
-    """The data of an experiment as its clients hold it.
+    """The data of an experiment as its clients hold it; `ClientFacts` from local rows.
 
     `inputs` are those of the chat template; `shows_date` says that it writes their day; `stops` are
     tokens, beside the end of text, that end an answer.
@@ -40,7 +40,11 @@ class Shards:
     shows_date: bool = False
     stops: tuple[int, ...] = ()
 
-    def rows(self, client: int, round_index: int) -> Any:
+    def rows(self, client: int) -> int:
+        """Number of training rows of a client."""
+        return len(self.parts[client])
+
+    def row_numbers(self, client: int, round_index: int) -> Any:
         """Row numbers of each local step [step, row of batch]."""
         return local_batches(
             self.parts[client], self.batch_size, self.local_steps, self.seed, round_index, client
@@ -48,18 +52,23 @@ class Shards:
 
     def batches(self, client: int, round_index: int, most: int | None = None) -> list[Batch]:
         """What a client trains on in a round, or in its first steps."""
-        steps = self.rows(client, round_index)[:most]
+        steps = self.row_numbers(client, round_index)[:most]
         return [make_batch(self.train, rows, self.pad_token) for rows in steps]
 
     def step_shapes(self, client: int, round_index: int) -> list[Step]:
         """Sizes of those batches, without making them."""
-        rows = self.rows(client, round_index)
+        rows = self.row_numbers(client, round_index)
         longest = self.train.length[rows].max(axis=1)
         labels = self.train.label_tokens[rows].sum(axis=1)
         return [
             Step(self.batch_size, int(tokens), label_tokens=int(count))
             for tokens, count in zip(longest, labels, strict=True)
         ]
+
+    def longest_step(self, client: int) -> Step:
+        """A batch of the longest row that a client holds."""
+        longest = int(self.train.length[self.parts[client]].max())
+        return Step(self.batch_size, longest)
 
     @property
     def step_tokens(self) -> float:

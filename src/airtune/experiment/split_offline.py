@@ -18,8 +18,7 @@ from airtune.allocation.local_accuracy import LocalTraining, solve_local_accurac
 from airtune.allocation.split.problem import SplitTraining
 from airtune.config.experiment import ExperimentConfig
 from airtune.errors import AirtuneError, InputError
-from airtune.experiment.work import TrainingWork
-from airtune.experiment.world import World, build_world, split_costs
+from airtune.experiment.world import World, build_world
 from airtune.federated.idle import first_views
 from airtune.federated.round import planning_view
 from airtune.methods.sflllm.planner import SflllmPlanner
@@ -162,16 +161,11 @@ def _problem(world: World, rank: int) -> SplitProblem:
     context = world.context
     adapter = replace(world.work.adapter, rank=rank)
     adapter.adaptation(world.architecture)
-    known = world.work
-    work = TrainingWork(known.architecture, adapter, known.precision, known.shards, known.devices)
+    work = replace(world.work, adapter=adapter)
     assert context.method.split is not None, "offline stages of sflllm belong to a split"
-    charges = replace(
-        context.charges,
-        work=work,
-        shapes=adapter_tensors(work.architecture, adapter),
-        split=split_costs(context.method.split, work),
-    )
+    shapes = adapter_tensors(work.architecture, adapter)
+    costs = replace(context.costs, work=work, shapes=shapes)
     channel = _unfaded(context.channel, len(context.names))
-    seen = replace(context, charges=charges, rank=rank, channel=channel)
+    seen = replace(context, costs=costs, rank=rank, channel=channel)
     (view,) = first_views(partial(planning_view, seen), 1)
     return SplitProblem(view, np.flatnonzero(~silent(view)).tolist())

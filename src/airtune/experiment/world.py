@@ -28,28 +28,25 @@ from airtune.experiment.pooled import pooled
 from airtune.experiment.shards import Shards, load_shards, with_template
 from airtune.experiment.trained import trainable, trained_shape
 from airtune.experiment.warm_start import refuse_uneven_charge, with_start
-from airtune.experiment.work import TrainingWork
 from airtune.federated.backends.backend import Backend, ClientSide
 from airtune.federated.backends.worker_host import WorkerHost
 from airtune.federated.backends.workers import Workers
-from airtune.federated.charging.costs import Charges
-from airtune.federated.charging.split_costs import SplitCosts, SplitSystem
+from airtune.federated.charging.costs import CostModel
+from airtune.federated.checks.feasibility import refuse_small_devices
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.context import RoundContext
-from airtune.federated.method import Method
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view
 from airtune.foreign import foreign_code
 from airtune.quantities import FloatArray, dbm_to_watts
-from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
-from airtune.update.codec import Shapes
 from airtune.wireless.channel import Channel, open_channel
 from airtune.workload.adapter_shape import adapter_tensors
 from airtune.workload.architecture import Architecture
 from airtune.workload.config_source import read_config
+from airtune.workload.model_work import ModelWork
 from airtune.workload.transformer import Precision
 
 TRUST_VARIABLE = "AIRTUNE_TRUST_REMOTE_CODE"
@@ -69,7 +66,7 @@ class World:
     base: BaseModel
     model: Any
     architecture: Architecture
-    work: TrainingWork
+    work: ModelWork
     shards: Shards
     devices: tuple[DeviceProfile, ...]
     side: ClientSide
@@ -120,14 +117,6 @@ class World:
         with foreign_code(f"The planner {type(planner).__qualname__} before round 1"):
             return ServerState(adapter, planner=planner.initial_state())
 
-    def memory_bytes(self, plan: ClientPlan) -> int:
-        """Peak memory of a client's training, at the longest row that it holds."""
-        split = self.context.method.split
-        if split is None or plan.split_point is None:
-            return self.context.charges.in_round(0).memory_bytes(plan)
-        keeps_labels = split.labels_at == "client"
-        return self.work.split_memory_bytes(plan.client, plan.split_point, keeps_labels)
-
 
 def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: bool = False) -> World:
     """Load and check everything. The cheap checks come first: a typo should not cost a minute.
@@ -158,11 +147,10 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
     shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
     model = trainable(base, config)
     method = compose_method(config, model)
-    precision = Precision(config.dtype, config.training.optimizer)
-    work = TrainingWork(charged, adapter, precision, shards, devices)
-    work.refuse_small_memory(method)
+    work = ModelWork(charged, adapter, Precision(config.dtype, config.training.optimizer))
     side = client_side(config, method, model, shards)
-    charges = _charges(method, work, side.shapes, other)
+    costs = _cost_model(side, work, shards, devices, other)
+    refuse_small_devices(method, costs.in_round(0), adapter.highest_rank)
     job = JobShape.of(config, architecture, adapter, shards.step_tokens, side.shapes)
     engine = choose_engine(config, side, job, device)
     if engine.workers:
@@ -170,7 +158,7 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
         threads = use_threads(config.threads or 1)
     backend = make_backend(config, engine, side, host)
     channel = measured or open_channel(config.cell, config.clients.count, config.seed)
-    context = _context(config, side, backend, channel, devices, shards, charges, cohort)
+    context = _context(config, side, backend, channel, devices, shards, costs, cohort)
     chosen = {
         "threads": threads, "engine": engine.name, "workers": engine.workers,
         "device": engine.device,
@@ -205,33 +193,25 @@ def refuse_unasked_code(config: ExperimentConfig, resolved: bool) -> None:
         )  # fmt: skip
 
 
-def _charges(
-    method: Method, work: TrainingWork, shapes: Shapes, other: Architecture | None
-) -> Charges:
-    """The cost model of the parts that run, for the trained model or the `other` one charged."""
-    return Charges(
-        devices=work.devices,
-        step_shapes=work.shards.step_shapes,
+def _cost_model(
+    side: ClientSide,
+    work: ModelWork,
+    shards: Shards,
+    devices: tuple[DeviceProfile, ...],
+    other: Architecture | None,
+) -> CostModel:
+    """The costs of the parts that run, for the trained model or the `other` one charged."""
+    method = side.method
+    return CostModel(
+        devices=devices,
+        facts=shards,
         work=work,
         tuner=method.tuner,
         codec=method.codec if other is None else method.codec.charged_as(other),
         downlink=method.downlink,
-        shapes=shapes if other is None else adapter_tensors(other, work.adapter),
+        shapes=side.shapes if other is None else adapter_tensors(other, work.adapter),
         as_other_model=other is not None,
-        split=None if method.split is None else split_costs(method.split, work),
-    )
-
-
-def split_costs(system: SplitSystem, work: TrainingWork) -> SplitCosts:
-    """The cost model of a split, with the width and vocabulary of the charged model."""
-    charged = work.architecture
-    return SplitCosts(
-        system=system,
-        cut=replace(system.cut, vocabulary=charged.vocab_size),
-        hidden_size=charged.hidden_size,
-        work=work,
-        devices=work.devices,
-        cut_shapes=work.shards.cut_shapes,
+        split=method.split,
     )
 
 
@@ -267,14 +247,14 @@ def _context(
     channel: Channel,
     devices: tuple[DeviceProfile, ...],
     shards: Shards,
-    charges: Charges,
+    costs: CostModel,
     cohort: CohortSettings,
 ) -> RoundContext:
     return RoundContext(
         method=side.method,
         backend=backend,
         channel=channel,
-        charges=charges,
+        costs=costs,
         devices=devices,
         names=client_names(devices),
         weights=shards.parts.sizes.astype(np.float64),

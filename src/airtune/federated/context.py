@@ -9,7 +9,7 @@ from torch import Tensor
 
 from airtune.cost.device import DeviceProfile
 from airtune.federated.backends.backend import Backend
-from airtune.federated.charging.costs import Charges, RoundCharges
+from airtune.federated.charging.costs import CostModel, RoundCosts
 from airtune.federated.cohort import CohortSettings
 from airtune.federated.method import Method
 from airtune.federated.records.stopwatch import Stopwatch
@@ -31,7 +31,7 @@ class RoundContext:
     method: Method
     backend: Backend
     channel: Channel
-    charges: Charges
+    costs: CostModel
     devices: Sequence[DeviceProfile]
     names: tuple[str, ...]
     weights: FloatArray
@@ -54,6 +54,6 @@ class RoundStart:
     cohort: NDArray[np.int64]
     silent: frozenset[int]
     truth: ChannelState
-    charges: RoundCharges
+    costs: RoundCosts
     plan: Plan
     idle_s: float = 0.0

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from airtune.allocation.solve import Status
 from airtune.cost.latency import RoundLatency
 from airtune.errors import InputError
-from airtune.federated.charging.costs import ChargedRound, RoundCharges
+from airtune.federated.charging.costs import ChargedRound, RoundCosts
 from airtune.federated.charging.split_charge import split_rates
 from airtune.federated.checks.guard import asked
 from airtune.federated.context import RoundContext, RoundStart
-from airtune.federated.method import PlanningView
+from airtune.federated.view import PlanningView
 from airtune.quantities import FloatArray
 from airtune.round_plan import Plan
 from airtune.wireless.channel import ChannelState
@@ -74,14 +74,14 @@ def idle_plan(view: PlanningView, reason: str, message: str) -> Plan:
 
 
 def without_unreachable(
-    context: RoundContext, charges: RoundCharges, truth: ChannelState, plan: Plan
+    context: RoundContext, costs: RoundCosts, truth: ChannelState, plan: Plan
 ) -> Plan:
     """The plan without clients that would never finish, on the true channel and with no deadline.
 
     Such a client gets no broadcast or cannot send its update, so it is not waited for, and nothing
     is charged for it. Its share of the band stays unused.
     """
-    skipped = _unreachable(context, charges, truth, plan)
+    skipped = _unreachable(context, costs, truth, plan)
     if not skipped:
         return plan
     clients = tuple(entry for entry in plan.clients if entry.client not in skipped)
@@ -94,14 +94,14 @@ def without_unreachable(
 
 
 def _unreachable(
-    context: RoundContext, charges: RoundCharges, truth: ChannelState, plan: Plan
+    context: RoundContext, costs: RoundCosts, truth: ChannelState, plan: Plan
 ) -> Mapping[int, str]:
     """Client -> reason."""
     plans = plan.clients
     clients = np.array([entry.client for entry in plans], dtype=np.int64)
     down_bps = truth.downlink().select(clients).rate(np.full(len(plans), context.bandwidth_hz))
-    if plan.main_server is not None and charges.split is not None:
-        rates = split_rates(context, charges.split, truth, plans)
+    if plan.main_server is not None and costs.split is not None:
+        rates = split_rates(context, costs.split, truth, plans)
         up_bps = np.minimum(rates.main_bps, rates.federated_bps)
         down_bps = np.minimum(down_bps, rates.gradient_bps)
     else:
@@ -129,7 +129,7 @@ def idle_seconds(context: RoundContext, view: PlanningView) -> float:
 def charge_idle_round(start: RoundStart) -> ChargedRound:
     """Waiting time, and nothing else."""
     latency = RoundLatency(start.idle_s, 0, "", np.zeros(0, dtype=np.bool_))
-    extra = {} if start.charges.split is None else dict.fromkeys(
+    extra = {} if start.costs.split is None else dict.fromkeys(
         ("server_s", "server_flops", "server_energy_j"), 0.0
     )  # fmt: skip
     return ChargedRound((), latency, 0, extra)

@@ -8,7 +8,7 @@ import numpy as np
 from airtune.allocation.solve import Status
 from airtune.cost.latency import transfer_delay
 from airtune.federated.idle import NO_SIGNAL, mute
-from airtune.federated.method import PlanningView
+from airtune.federated.view import PlanningView
 from airtune.round_plan import ClientPlan, Plan
 from airtune.wireless.rate import Links
 

@@ -14,7 +14,7 @@ from airtune.errors import InfeasibleError
 from airtune.federated.backends.backend import ClientReport, ClientTask
 from airtune.federated.backends.replies import carried_over, reported
 from airtune.federated.charging.charge import broadcast_delays, charge_round, downlink_rates
-from airtune.federated.charging.costs import ChargedRound, RoundCharges
+from airtune.federated.charging.costs import ChargedRound
 from airtune.federated.checks.capabilities import check_decisions
 from airtune.federated.checks.feasibility import check_plan
 from airtune.federated.checks.guard import (
@@ -40,9 +40,10 @@ from airtune.federated.idle import (
     nobody_can_send,
     without_unreachable,
 )
-from airtune.federated.method import Exchange, Method, PlanningView
+from airtune.federated.method import Exchange, Method
 from airtune.federated.records.carried import with_fresh
 from airtune.federated.records.checkpoint import ServerState
+from airtune.federated.view import PlanningView
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.aggregate import Update
@@ -58,14 +59,12 @@ class RoundOutcome:
     evaluation: Evaluation
 
 
-def planning_view(
-    context: RoundContext, index: int, charges: RoundCharges | None = None
-) -> PlanningView:
+def planning_view(context: RoundContext, index: int) -> PlanningView:
     """What a planner sees of a round: its cohort and costs, and the channel as estimated."""
     cohort = draw_cohort(context.cohort, len(context.names), context.seed, index)
     observation = context.channel.observe(index, cohort)
-    charges = context.charges.in_round(index) if charges is None else charges
-    bits = charges.downlink_bits(_whole_plan(context, int(cohort[0])))
+    costs = context.costs.in_round(index)
+    bits = costs.downlink_bits(_whole_plan(context, int(cohort[0])))
     arrival_s = broadcast_delays(observation.estimate, cohort, bits, context.bandwidth_hz)
     return PlanningView(
         round_index=index,
@@ -79,7 +78,7 @@ def planning_view(
         broadcast_s=float(arrival_s.min()),
         downlink_bps=downlink_rates(observation.estimate, cohort, context.bandwidth_hz),
         deadline_s=context.deadline_s,
-        costs=charges,
+        costs=costs,
     )
 
 
@@ -88,16 +87,15 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
 
     The plan has no clients where none can send. Raises InfeasibleError as the planner does.
     """
-    charges = context.charges.in_round(state.rounds_done)
-    view = planning_view(context, state.rounds_done, charges)
+    view = planning_view(context, state.rounds_done)
     if nobody_can_send(view):
-        return _settled(context, view, charges, idle_plan(view, NO_SIGNAL, SILENT_CELL))
+        return _settled(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
     planner = context.method.planner
     with asked("planner", planner, view.round_index):
         plan = plain_plan(planner.plan(view, state.planner))
         check_decisions(context.method, plan, context.rank, view.round_index + 1)
         check_plan(view, plan, context.method.split)
-    return _settled(context, view, charges, plan)
+    return _settled(context, view, plan)
 
 
 def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
@@ -108,26 +106,23 @@ def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
     try:
         return start_round(context, state)
     except InfeasibleError as error:
-        charges = context.charges.in_round(state.rounds_done)
-        view = planning_view(context, state.rounds_done, charges)
-        return _settled(context, view, charges, idle_plan(view, str(error).rstrip("."), str(error)))
+        view = planning_view(context, state.rounds_done)
+        return _settled(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
 
 
-def _settled(
-    context: RoundContext, view: PlanningView, charges: RoundCharges, plan: Plan
-) -> RoundStart:
+def _settled(context: RoundContext, view: PlanningView, plan: Plan) -> RoundStart:
     """The plan on the true channel, without whom nothing would reach and nobody could wait for."""
     index = view.round_index
     truth = context.channel.observe(index, view.cohort).truth
     if context.deadline_s is None and plan.clients:
-        plan = without_unreachable(context, charges, truth, plan)
+        plan = without_unreachable(context, view.costs, truth, plan)
     idle_s = 0.0
     if not plan.clients:
         idle_s = idle_seconds(context, view)
         reasons = {int(c): plan.skipped.get(int(c), plan.message) for c in view.cohort}
         plan = replace(plan, skipped=reasons, predicted_latency_s=idle_s)
     silent = draw_dropouts(context.cohort, view.cohort, context.seed, index)
-    return RoundStart(view.cohort, silent, truth, charges, plan, idle_s)
+    return RoundStart(view.cohort, silent, truth, view.costs, plan, idle_s)
 
 
 def _whole_plan(context: RoundContext, client: int) -> ClientPlan:

@@ -14,7 +14,8 @@ from airtune.tuning.local import LocalResult
 from airtune.tuning.pruning.slice import Cut, Cuts
 from airtune.tuning.pruning.sliced_model import low_rank_model
 from airtune.tuning.pruning.tuner import train_part
-from airtune.tuning.tuner import FullTuner, ModelWork, Tuner, TuningContext, TuningJob
+from airtune.tuning.tuner import FullTuner, Tuner, TuningContext, TuningJob
+from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
 
 

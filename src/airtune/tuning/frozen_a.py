@@ -7,7 +7,8 @@ from typing import Any, final
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState, load_state
 from airtune.tuning.local import LocalResult, train_locally
-from airtune.tuning.tuner import FROZEN_A, ModelWork, Tuner, TuningContext
+from airtune.tuning.tuner import FROZEN_A, Tuner, TuningContext
+from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
 
 

@@ -20,7 +20,8 @@ from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, read_state
 from airtune.tuning.factors import factor_pairs
 from airtune.tuning.local import LocalResult, train_locally
-from airtune.tuning.tuner import ModelWork, Tuner, TuningContext, TuningJob, tune_as_stack
+from airtune.tuning.tuner import Tuner, TuningContext, TuningJob, tune_as_stack
+from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
 
 _SMALLEST_NORM = 1e-12

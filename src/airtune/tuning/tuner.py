@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult, Penalty, TokenBatch, TrainingSettings, train_locally
 from airtune.tuning.stack.batched import train_stacked
+from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
 
 FROZEN_A = ".lora_A."
@@ -36,46 +37,6 @@ class TuningJob:
     start: AdapterState
     plan: ClientPlan
     context: TuningContext
-
-
-class ModelWork(Protocol):
-    """The work of the model that is charged for, as tuners ask for it."""
-
-    def step_flops(
-        self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
-    ) -> float:
-        """Forward and backward of one optimiser step, at the adapter's rank or another [FLOP]."""
-        ...
-
-    def step_bytes(
-        self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
-    ) -> int:
-        """Peak memory of one optimiser step."""
-        ...
-
-    def affine_flops(self, step: Step) -> tuple[float, float]:
-        """`fixed` and `prunable` of one step: fixed + (1 - pruning_rate) prunable [FLOP]."""
-        ...
-
-    def gram_flops(self) -> float:
-        """Products of a factor's rank vectors with each other, `sum 2 r^2 (in + out)` [FLOP]."""
-        ...
-
-    def adapter_bytes(self) -> int:
-        """One fp32 copy of what is trained."""
-        ...
-
-    def product_flops(self) -> float:
-        """All products `B A` of the blocks, `sum 2 r in out` [FLOP]."""
-        ...
-
-    def scoring_flops(self, batches: Sequence[tuple[int, int, int]]) -> float:
-        """Activation-weighted scores from batches of (rows, tokens, real tokens) [FLOP]."""
-        ...
-
-    def forward_bytes(self, rows: int, tokens: int) -> int:
-        """Peak memory of a forward pass without gradients."""
-        ...
 
 
 class Tuner(ABC):

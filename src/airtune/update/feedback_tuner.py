@@ -7,9 +7,10 @@ from typing import final
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult
-from airtune.tuning.tuner import ModelWork, Tuner, TuningContext, TuningJob
+from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
 from airtune.update.codec import Codec, shapes_of
 from airtune.update.error_feedback import add_residual, residual, without_residual
+from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
 
 

@@ -64,13 +64,13 @@ def expected_charges(context: RoundContext, start: RoundStart) -> Sequence[Clien
 
     Clients that would then never finish are left out.
     """
-    plan = without_unreachable(context, start.charges, start.truth, start.plan)
+    plan = without_unreachable(context, start.costs, start.truth, start.plan)
     start = replace(start, plan=plan)
-    split = start.charges.split
+    split = start.costs.split
     reports = {
         plan.client: ClientReport(
             plan.client,
-            bytes(start.charges.payload_bits(plan) // 8),
+            bytes(start.costs.payload_bits(plan) // 8),
             train_loss=0.0,
             label_tokens=0,
             cut=() if split is None else tuple(split.messages(plan.client)),
@@ -85,17 +85,17 @@ def _charge_clients(
 ) -> ChargedRound:
     """Every client on its own: broadcast, computing, upload."""
     plans = start.plan.clients
-    downlink_bits = start.charges.downlink_bits(start.plan.broadcast)
+    downlink_bits = start.costs.downlink_bits(start.plan.broadcast)
     clients = np.array([plan.client for plan in plans], dtype=np.int64)
     answers = [reports.get(plan.client) for plan in plans]
     bands = np.array([plan.bandwidth_hz for plan in plans])
     rate_bps = start.truth.uplink(context.tx_power_w).select(clients).rate(bands)
     flops = np.array(
-        [start.charges.compute_flops(p) if r else 0.0 for p, r in zip(plans, answers, strict=True)]
+        [start.costs.compute_flops(p) if r else 0.0 for p, r in zip(plans, answers, strict=True)]
     )
     bits = np.array(
         [
-            start.charges.charged_bits(p, r.payload) if r else 0
+            start.costs.charged_bits(p, r.payload) if r else 0
             for p, r in zip(plans, answers, strict=True)
         ]
     )

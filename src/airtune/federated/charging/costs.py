@@ -4,78 +4,67 @@ Everything that can be known before training is known here: the batches of a rou
 (seed, round, client), so their shapes, FLOPs and payloads are exact before the first step.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, final
+from functools import cached_property
+from typing import Any, final
 
 from airtune.cost.device import DeviceProfile
 from airtune.cost.latency import RoundLatency
-from airtune.federated.charging.split_costs import SplitCosts, SplitRoundCosts
+from airtune.errors import InputError
+from airtune.federated.charging.split_costs import SplitRoundCosts, SplitSystem
 from airtune.federated.checks.guard import asked
+from airtune.federated.facts import ClientFacts
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.tuning.cohort_tuner import CohortTuner
-from airtune.tuning.tuner import ModelWork, Tuner
+from airtune.tuning.tuner import Tuner
 from airtune.update.codec import Codec, Shapes
+from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
 
 IN_TIME, LATE, SILENT = "in_time", "late", "silent"
 
 
-class Work(ModelWork, Protocol):
-    """The charged model's work; `experiment.work.TrainingWork` counts it from a config."""
-
-    def longest_step(self, client: int) -> Step:
-        """The largest batch that the client may draw."""
-        ...
-
-    def realisable_rates(self) -> list[float]:
-        """Pruning rates at which one more unit goes."""
-        ...
-
-    def least_rate(self, client: int) -> float:
-        """The pruning rate at which the client's training fits its memory."""
-        ...
-
-
 @final
 @dataclass(frozen=True)
-class Charges:
-    """The cost model of an experiment; what `charge_as` changes, it changes here and only here.
+class CostModel:
+    """What the costs of an experiment's rounds follow from.
 
-    It asks the parts that run: FLOPs and memory are the tuner's answer for a plan, bits the
-    codec's. `work` counts optimiser steps of the charged model for the tuner. `shapes` are the
-    adapter's shapes of the charged model. `as_other_model` says that payloads, too, are charged
-    as predicted for that model, not as encoded. `split` is there where the model is split.
+    FLOPs and memory are the tuner's answer for a plan, from the `work` of the charged model and the
+    batch shapes in `facts`; bits are the codec's answer, from the `shapes` of the charged model's
+    adapter. What `charge_as` changes, it changes here: with `as_other_model` payloads are charged
+    as predicted for that model, not as encoded. `devices` has one entry per registered client;
+    `split` describes the servers of a split model.
     """
 
     devices: Sequence[DeviceProfile]
-    step_shapes: Callable[[int, int], Sequence[Step]]
-    work: Work
+    facts: ClientFacts
+    work: ModelWork
     tuner: Tuner | CohortTuner
     codec: Codec
     downlink: Codec
     shapes: Shapes
     as_other_model: bool = False
-    split: SplitCosts | None = None
+    split: SplitSystem | None = None
 
-    def in_round(self, round_index: int) -> "RoundCharges":
+    def in_round(self, round_index: int) -> "RoundCosts":
         """The costs of one round's decisions."""
-        return RoundCharges(self, round_index)
+        return RoundCosts(self, round_index)
 
 
 @final
 @dataclass(frozen=True)
-class RoundCharges:
-    """`CohortCosts` of one round.
+class RoundCosts:
+    """Costs of one round: what each decision of a plan takes in time, bits and memory.
 
-    Planning, checking and charging ask for the same work and payloads; they are counted once.
+    Planning, checking and charging need the same work and payloads; they are counted once.
     """
 
-    model: Charges
+    model: CostModel
     round_index: int
-    _steps_of: dict[int, Sequence[Step]] = field(default_factory=dict, repr=False)
-    _flops_of: dict[Hashable, float] = field(default_factory=dict, repr=False)
-    _bits_of: dict[Hashable, int] = field(default_factory=dict, repr=False)
+    _steps_of: dict[int, Sequence[Step]] = field(default_factory=dict, init=False, repr=False)
+    _flops_of: dict[Hashable, float] = field(default_factory=dict, init=False, repr=False)
+    _bits_of: dict[Hashable, int] = field(default_factory=dict, init=False, repr=False)
 
     def compute_flops(self, plan: ClientPlan) -> float:
         """All that the client computes in the round [FLOP]."""
@@ -85,7 +74,7 @@ class RoundCharges:
         return self._flops_of[key]
 
     def compute_s(self, plan: ClientPlan) -> float:
-        """FLOPs over the device's sustained training rate [s]."""
+        """Computing delay of the whole round: FLOPs / the device's sustained training rate [s]."""
         return self.compute_flops(plan) / self.model.devices[plan.client].training_flop_rate
 
     def affine_compute_s(self, plan: ClientPlan) -> tuple[float, float]:
@@ -94,18 +83,66 @@ class RoundCharges:
         fixed, prunable = self._tuner.affine_flops(plan, self._steps(plan), self.model.work)
         return fixed / speed, prunable / speed
 
+    def payload_bits(self, plan: ClientPlan) -> int:
+        """Predicted length of the update [bit]."""
+        key = plan.work_key
+        if key not in self._bits_of:
+            with asked("codec", self.model.codec, self.round_index, plan.client):
+                self._bits_of[key] = self.model.codec.payload_bits(self.model.shapes, plan)
+        return self._bits_of[key]
+
     def affine_payload_bits(self, plan: ClientPlan) -> tuple[float, float]:
         """`fixed` and `prunable` of the update: fixed + (1 - rate) prunable [bit]."""
         return self.model.codec.affine_bits(self.model.shapes, plan)
 
+    def charged_bits(self, plan: ClientPlan, payload: bytes) -> int:
+        """Uplink bits to charge: those really encoded, unless another model is charged."""
+        return self.payload_bits(plan) if self.model.as_other_model else 8 * len(payload)
+
+    def downlink_bits(self, plan: ClientPlan) -> int:
+        """Predicted length of the broadcast [bit]."""
+        with asked("downlink codec", self.model.downlink, self.round_index):
+            return self.model.downlink.payload_bits(self.model.shapes, plan)
+
     def memory_bytes(self, plan: ClientPlan) -> int:
         """Peak memory of the client's training, at the longest batch that it may draw."""
-        step = self.model.work.longest_step(plan.client)
+        if self.split is not None and plan.split_point is not None:
+            return self.split.memory_bytes(plan.client, plan.split_point)
+        step = self.model.facts.longest_step(plan.client)
         return self._tuner.memory_bytes(plan, step, self.model.work)
 
     def usable_memory_bytes(self, client: int) -> float:
         """What the client's device has for training."""
         return self.model.devices[client].usable_memory_bytes
+
+    def realisable_rates(self) -> list[float]:
+        """Pruning rates at which one more unit goes, ascending from 0."""
+        return self.model.work.realisable_rates()
+
+    def least_rate(self, plan: ClientPlan) -> float:
+        """The pruning rate that the client needs to fit its memory.
+
+        Raises InputError, naming the client, where not even the highest rate fits.
+        """
+        usable = self.usable_memory_bytes(plan.client)
+        step = self.model.facts.longest_step(plan.client)
+        try:
+            return self.model.work.least_rate(step, usable)
+        except InputError as error:
+            raise InputError(
+                f"memory of client {plan.client}", f"{usable:.3g} bytes usable", error.allowed,
+                error.remedy,
+            ) from None  # fmt: skip
+
+    @cached_property
+    def split(self) -> SplitRoundCosts | None:
+        """What a split costs in this round; None for a method that does not split."""
+        model = self.model
+        if model.split is None:
+            return None
+        return SplitRoundCosts(
+            model.split, model.devices, model.work, model.facts, self.round_index
+        )
 
     @property
     def _tuner(self) -> Tuner:
@@ -114,39 +151,9 @@ class RoundCharges:
 
     def _steps(self, plan: ClientPlan) -> Sequence[Step]:
         if plan.client not in self._steps_of:
-            steps = self.model.step_shapes(plan.client, self.round_index)
+            steps = self.model.facts.step_shapes(plan.client, self.round_index)
             self._steps_of[plan.client] = steps
         return self._steps_of[plan.client]
-
-    def realisable_rates(self) -> list[float]:
-        """Pruning rates at which one more unit goes, ascending from 0."""
-        return self.model.work.realisable_rates()
-
-    def least_rate(self, plan: ClientPlan) -> float:
-        """The pruning rate that the client needs to fit its memory."""
-        return self.model.work.least_rate(plan.client)
-
-    @property
-    def split(self) -> SplitRoundCosts | None:
-        """What a split costs in this round; None for a method that does not split."""
-        return None if self.model.split is None else self.model.split.in_round(self.round_index)
-
-    def payload_bits(self, plan: ClientPlan) -> int:
-        """Predicted uplink payload [bit]."""
-        with asked("codec", self.model.codec, self.round_index, plan.client):
-            key = plan.work_key
-        if key not in self._bits_of:
-            self._bits_of[key] = self.model.codec.payload_bits(self.model.shapes, plan)
-        return self._bits_of[key]
-
-    def downlink_bits(self, plan: ClientPlan) -> int:
-        """Predicted broadcast [bit]."""
-        with asked("downlink codec", self.model.downlink, self.round_index):
-            return self.model.downlink.payload_bits(self.model.shapes, plan)
-
-    def charged_bits(self, plan: ClientPlan, payload: bytes) -> int:
-        """Uplink bits to charge: those really encoded, unless another model is charged."""
-        return self.payload_bits(plan) if self.model.as_other_model else 8 * len(payload)
 
 
 @dataclass(frozen=True)

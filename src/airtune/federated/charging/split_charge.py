@@ -55,7 +55,7 @@ def charge_split_round(
     Whoever fell silent received the broadcast and did nothing more; the others trained without it,
     on the subchannels that they were planned with. At a deadline everybody stops.
     """
-    costs = start.charges.split
+    costs = start.costs.split
     assert costs is not None, "a plan with a main server belongs to a method that splits"
     plans = start.plan.clients
     silent = np.array([plan.client not in reports for plan in plans])
@@ -66,7 +66,7 @@ def charge_split_round(
         outcome = SILENT if silent[k] else LATE if latency.late[k] else IN_TIME
         charges.append(_charge(context, costs, plan, k, done, outcome))
     down = sum(int(charge.extra["cut_downlink_bits"]) for charge in charges)
-    down += start.charges.downlink_bits(start.plan.broadcast)
+    down += start.costs.downlink_bits(start.plan.broadcast)
     busy_s = float(done.spent.of(SERVER).max())
     extra = {
         "server_s": busy_s,
@@ -97,15 +97,15 @@ def _as_it_was(
     reports: Mapping[int, ClientReport],
     silent: NDArray[np.bool_],
 ) -> _Round:
-    plans, charges = start.plan.clients, start.charges
+    plans, parts = start.plan.clients, start.costs
     rates = split_rates(context, costs, start.truth, plans)
     active = [plan for plan in plans if plan.client in reports]
-    predicted = charges.model.as_other_model
+    predicted = parts.model.as_other_model
     messages = {
         p.client: costs.messages(p.client) if predicted else reports[p.client].cut for p in active
     }
-    bits = {p.client: charges.charged_bits(p, reports[p.client].payload) for p in active}
-    broadcast_bits = charges.downlink_bits(start.plan.broadcast)
+    bits = {p.client: parts.charged_bits(p, reports[p.client].payload) for p in active}
+    broadcast_bits = parts.downlink_bits(start.plan.broadcast)
     whole = _with_silent(costs, active, rates, messages, bits, broadcast_bits, silent)
     spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
     return _Round(whole, spent, messages, bits, rates)

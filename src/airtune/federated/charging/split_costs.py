@@ -6,24 +6,27 @@ the downlink a client has a share of band and power for its gradients; the adapt
 over the whole band.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Protocol, final
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airtune.allocation.subchannels.power import NOBODY, Owners, Uplink, measure
-from airtune.cost.device import DeviceProfile
+from airtune.cost.device import DeviceProfile, refuse_small_memory
 from airtune.cost.latency import compute_delay, transfer_delay
 from airtune.cost.timeline import StepDelays, Timeline, split_timeline
 from airtune.errors import InputError
+from airtune.federated.facts import ClientFacts
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan, SubchannelShare
 from airtune.tuning.split.cut_link import StepBits
 from airtune.update.cut import CutCodec, CutShape
 from airtune.wireless.rate import Links, ShannonLinks
+from airtune.workload.model_work import ModelWork
 from airtune.workload.split import SplitFlops
 from airtune.workload.step import Step
 
@@ -83,13 +86,6 @@ class SplitSystem:
             raise InputError("sflllm.downlink", self.downlink, f"one of {', '.join(DOWNLINKS)}")
 
 
-class SplitWork(Protocol):
-    """The charged model's work on both sides of the cut."""
-
-    def split_flops(self, step: Step, split_point: int) -> SplitFlops: ...
-    def split_points(self, client: int, keeps_labels: bool) -> list[int]: ...
-
-
 @dataclass(frozen=True)
 class RoundRates:
     """Bit rates of a round's clients [client]: both uplinks, gradients down; the multicast's."""
@@ -111,34 +107,24 @@ class RoundRates:
 
 @final
 @dataclass(frozen=True)
-class SplitCosts:
-    """The cost model of split rounds. `cut` and `hidden_size` are those of the charged model;
-    `cut_shapes(client, round)` the shapes of the batches that are really trained on."""
+class SplitRoundCosts:
+    """Work, messages, memory and stage delays of one round of a split model.
+
+    `work` is that of the charged model, whose width and vocabulary the messages have.
+    """
 
     system: SplitSystem
-    cut: CutCodec
-    hidden_size: int
-    work: SplitWork
     devices: Sequence[DeviceProfile]
-    cut_shapes: Callable[[int, int], Sequence[CutShape]]
+    work: ModelWork
+    facts: ClientFacts
+    round_index: int
+    _shapes_of: dict[int, Sequence[CutShape]] = field(default_factory=dict, init=False, repr=False)
 
-    def in_round(self, round_index: int) -> "SplitRoundCosts":
-        """The costs of one round, whose batches are known before training."""
-        return SplitRoundCosts(self, cache(lambda client: self.cut_shapes(client, round_index)))
-
-
-@final
-@dataclass(frozen=True)
-class SplitRoundCosts:
-    """Work, messages and stage delays of one round."""
-
-    model: SplitCosts
-    shapes: Callable[[int], Sequence[CutShape]]
-
-    @property
-    def system(self) -> SplitSystem:
-        """The servers and what crosses the cut."""
-        return self.model.system
+    def shapes(self, client: int) -> Sequence[CutShape]:
+        """Shapes of the client's batches, one per local step."""
+        if client not in self._shapes_of:
+            self._shapes_of[client] = self.facts.cut_shapes(client, self.round_index)
+        return self._shapes_of[client]
 
     @property
     def keeps_labels(self) -> bool:
@@ -146,23 +132,39 @@ class SplitRoundCosts:
         return self.system.labels_at == "client"
 
     def split_points(self, client: int) -> list[int]:
-        """The split points whose client half fits the client's memory, ascending."""
-        return self.model.work.split_points(client, self.keeps_labels)
+        """The split points whose client half fits the client's memory, ascending.
+
+        Raises InputError, naming the client, where not even one block fits.
+        """
+        points = range(1, self.work.architecture.block_count)
+        if not points:
+            raise InputError("model", "a single block", "a model of at least 2 blocks to split")
+        device = self.devices[client]
+        refuse_small_memory(f"client {client}", device, self.memory_bytes(client, points[0]))
+        needed = partial(self.memory_bytes, client)
+        return list(points[: bisect_right(points, device.usable_memory_bytes, key=needed)])
+
+    def memory_bytes(self, client: int, split_point: int) -> int:
+        """Peak memory of the client half, at the longest batch that the client may draw."""
+        step = self.facts.longest_step(client)
+        return self.work.split_memory_bytes(step, split_point, self.keeps_labels)
 
     def flops(self, client: int, split_point: int) -> list[SplitFlops]:
         """The operations of each local step."""
-        work = self.model.work
         steps = [
             Step(shape.rows, shape.width, label_tokens=shape.label_tokens)
             for shape in self.shapes(client)
         ]
-        return [work.split_flops(step, split_point) for step in steps]
+        return [self.work.split_flops(step, split_point) for step in steps]
 
     def messages(self, client: int) -> list[StepBits]:
         """Each local step's messages, predicted from real tokens and labels."""
-        cut, hidden = self.model.cut, self.model.hidden_size
-        labels = not self.keeps_labels
-        return [cut.step_bits(shape, hidden, labels=labels) for shape in self.shapes(client)]
+        charged = self.work.architecture
+        cut = replace(self.system.cut, vocabulary=charged.vocab_size)
+        return [
+            cut.step_bits(shape, charged.hidden_size, labels=not self.keeps_labels)
+            for shape in self.shapes(client)
+        ]
 
     def rates(
         self,
@@ -195,7 +197,7 @@ class SplitRoundCosts:
         broadcast_bits: int,
     ) -> Timeline:
         """Every stage of these clients' round, `messages` [client][step]."""
-        speed = np.array([self.model.devices[plan.client].training_flop_rate for plan in plans])
+        speed = np.array([self.devices[plan.client].training_flop_rate for plan in plans])
         flops = [self.flops(plan.client, plan.split_point or 0) for plan in plans]
         up = rates.main_bps, messages
         down = rates.gradient_bps, messages

@@ -4,14 +4,19 @@ Nothing here trusts a planner: shares are added up, powers compared with the dev
 latency is computed anew from the channel that the planner saw and the costs of the parts that run.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from airtune.allocation.solve import Status
+from airtune.cost.device import refuse_small_memory
 from airtune.errors import AirtuneError
+from airtune.federated.charging.costs import RoundCosts
 from airtune.federated.charging.split_charge import power_of
 from airtune.federated.charging.split_costs import LinkSettings, SplitSystem
-from airtune.federated.method import PlanningView
-from airtune.round_plan import ClientPlan, Plan
+from airtune.federated.method import Method
+from airtune.federated.view import PlanningView
+from airtune.round_plan import ClientPlan, Decision, Plan
 
 SLACK = 1e-9
 """Relative: shares that fill the band add up to it but for rounding."""
@@ -34,6 +39,24 @@ def check_plan(view: PlanningView, plan: Plan, split: SplitSystem | None) -> Non
     else:
         check.subchannels(split)
     check.promise()
+
+
+def refuse_small_devices(method: Method, costs: RoundCosts, rank: int) -> None:
+    """Refuse devices that cannot hold the least that the planner may ask of them.
+
+    `rank` is the adapter's. What the planner does ask is checked with every plan. Raises
+    InputError for the first such client.
+    """
+    decides = method.planner.decides
+    least = min(1, rank) if Decision.RANK in decides else rank
+    for client, device in enumerate(costs.model.devices):
+        if costs.split is not None:
+            costs.split.split_points(client)
+            continue
+        plan = ClientPlan(client, 0.0, 0.0, least)
+        if Decision.PRUNING in decides:
+            plan = replace(plan, pruning_rate=costs.least_rate(plan))
+        refuse_small_memory(f"client {client}", device, costs.memory_bytes(plan))
 
 
 class _Check:

@@ -16,7 +16,8 @@ from airtune.cost.latency import straggler_of
 from airtune.errors import InfeasibleError, InputError
 from airtune.federated.charging.split_costs import SplitSystem
 from airtune.federated.idle import NO_SIGNAL
-from airtune.federated.method import Method, Planner, PlannerState, PlanningView
+from airtune.federated.method import Method, Planner, PlannerState
+from airtune.federated.view import PlanningView
 from airtune.methods.sflllm.own_points import OwnPointSearch
 from airtune.methods.sflllm.problem import SOLVERS, SflllmProblem
 from airtune.methods.sflllm.round_problem import SplitProblem, silent

@@ -17,7 +17,7 @@ from airtune.allocation.split.problem import LinkPlan, SplitCandidate, SplitTrai
 from airtune.allocation.subchannels.power import Uplink, measure
 from airtune.cost.timeline import Timeline
 from airtune.federated.charging.split_costs import RoundRates, SplitRoundCosts, link_to_shares
-from airtune.federated.method import PlanningView
+from airtune.federated.view import PlanningView
 from airtune.quantities import FloatArray
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.wireless.rate import FixedEfficiencyLinks
@@ -99,7 +99,7 @@ class SplitProblem:
 
     def _worked(self, client: int, point: int) -> tuple[float, float, float]:
         costs = self.costs
-        speed = costs.model.devices[client].training_flop_rate
+        speed = costs.devices[client].training_flop_rate
         served = costs.system.server_flop_rate
         steps = costs.flops(client, point)
         head = sum(step.head_forward + step.head_backward for step in steps)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.errors import InputError
-from airtune.federated.method import CohortCosts
+from airtune.federated.charging.costs import RoundCosts
 from airtune.methods.soft_tsfa.from_cell import default_energy
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan
@@ -79,7 +79,7 @@ class RankLayout:
         """Energy of each group before anybody reported: all matrices alike, rank k as k^-1.5."""
         return self.energies(np.tile(default_energy(self.rank), len(self.ranks)).tolist())
 
-    def payload_bits(self, costs: CohortCosts, plan: ClientPlan) -> tuple[FloatArray, float]:
+    def payload_bits(self, costs: RoundCosts, plan: ClientPlan) -> tuple[FloatArray, float]:
         """Bits of each group [group] and of what travels besides, from the codec's own counts.
 
         A straight line through the least and the whole update; frames and scales bend it by less
@@ -95,7 +95,7 @@ class RankLayout:
         each = sizes * (whole - few) / (sizes.sum() - sizes[0])
         return each, max(few - float(each[0]), 0.0)
 
-    def most_below_line_bits(self, costs: CohortCosts, plan: ClientPlan) -> float:
+    def most_below_line_bits(self, costs: RoundCosts, plan: ClientPlan) -> float:
         """How much shorter than the straight line of `payload_bits` an update may be."""
         if self.selection == "global":
             return MOST_BENT_BITS

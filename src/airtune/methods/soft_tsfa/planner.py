@@ -24,7 +24,8 @@ from airtune.allocation.sparsity.problem import (
 )
 from airtune.allocation.sparsity.solvers import PROVEN_GAP, dense, exact, fixed_sparsity
 from airtune.errors import InfeasibleError, InputError
-from airtune.federated.method import Planner, PlannerState, PlanningView, Settled
+from airtune.federated.method import Planner, PlannerState, Settled
+from airtune.federated.view import PlanningView
 from airtune.methods.soft_tsfa.layout import RankLayout, newest
 from airtune.quantities import FloatArray, format_duration
 from airtune.round_plan import ClientPlan, Decision, Plan

@@ -18,7 +18,8 @@ from airtune.allocation.sparsity.problem import SparsityProblem
 from airtune.allocation.sparsity.solvers import exact
 from airtune.errors import InputError
 from airtune.federated.idle import first_views
-from airtune.federated.method import PlanningView, Settled
+from airtune.federated.method import Settled
+from airtune.federated.view import PlanningView
 from airtune.methods.soft_tsfa.planner import TsfaPlanner
 from airtune.quantities import format_duration
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from airtune.tuning.local import TokenBatch
 from airtune.tuning.pruning.slice import BlockScores, UnitLayout
 from airtune.workload.architecture import Architecture
 from airtune.workload.block import Linear, Role, Widths
+from airtune.workload.model_work import ModelWork
 
 
 def fingerprint(state: AdapterState) -> str:
@@ -32,22 +33,14 @@ def fingerprint(state: AdapterState) -> str:
     return digest.hexdigest()
 
 
-class RankedWork(Protocol):
-    """The work of the model that is charged for, as far as scores ask for it."""
-
-    def product_flops(self) -> float: ...
-    def scoring_flops(self, batches: Sequence[tuple[int, int, int]]) -> float: ...
-    def forward_bytes(self, rows: int, tokens: int) -> int: ...
-
-
 class Importance(ABC):
     """A rule that scores every unit of every block; the higher, the later it is removed."""
 
-    def flops(self, work: RankedWork) -> float:
+    def flops(self, work: ModelWork) -> float:
         """What a client computes for the scores of the charged model, once a round [FLOP]."""
         return 0.0
 
-    def memory_bytes(self, work: RankedWork) -> int:
+    def memory_bytes(self, work: ModelWork) -> int:
         """Peak memory of that; 0 where it runs through the model one matrix at a time."""
         return 0
 
@@ -69,7 +62,7 @@ class WeightImportance(Importance):
     where KV heads stay, so do their (equal) shares.
     """
 
-    def flops(self, work: RankedWork) -> float:
+    def flops(self, work: ModelWork) -> float:
         return work.product_flops()
 
     def scores(
@@ -131,12 +124,12 @@ class ActivationImportance(Importance):
 
     batches: Sequence[TokenBatch]
 
-    def flops(self, work: RankedWork) -> float:
+    def flops(self, work: ModelWork) -> float:
         return work.scoring_flops(
             [(*batch.token_ids.shape, int(batch.attention_mask.sum())) for batch in self.batches]
         )
 
-    def memory_bytes(self, work: RankedWork) -> int:
+    def memory_bytes(self, work: ModelWork) -> int:
         return max(
             (work.forward_bytes(*batch.token_ids.shape) for batch in self.batches), default=0
         )

@@ -33,8 +33,9 @@ from airtune.tuning.pruning.slice import (
 )
 from airtune.tuning.pruning.sliced_model import sliced_model
 from airtune.tuning.stack.batched import train_stacked
-from airtune.tuning.tuner import ModelWork, Tuner, TuningContext, TuningJob
+from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
 from airtune.workload.architecture import Architecture
+from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
 
 

@@ -1,16 +1,14 @@
-"""The work of the charged model: FLOPs, bits and memory of each client's training."""
+"""The work of one model: FLOPs and memory of optimiser steps, remembered by their shape.
 
-from bisect import bisect_right
-from collections.abc import Sequence
+It knows the architecture, what is trained and the number format. Which client makes which steps is
+`federated.facts`; what a whole plan takes is the tuner's answer (`tuning.tuner`).
+"""
+
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeAlias, final
 
-from airtune.cost.device import DeviceProfile, refuse_small_memory
-from airtune.errors import InputError
-from airtune.experiment.shards import Shards
-from airtune.federated.method import Method
-from airtune.round_plan import ClientPlan, Decision
-from airtune.tuning.tuner import Tuner
 from airtune.workload.adapter_shape import (
     AdapterShape,
     EveryParameter,
@@ -26,13 +24,14 @@ from airtune.workload.split import SplitFlops
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, Workload, split_workload, workload
 
-Key = tuple[Step, float, int, bool]
+_Key: TypeAlias = tuple[Step, float, int, bool]
 """Batch, pruning rate, rank, whether A is frozen."""
 
 
+@final
 @dataclass(frozen=True)
-class TrainingWork:
-    """The charged model's work in one optimiser step, remembered by its shape.
+class ModelWork:
+    """FLOPs and bytes of one optimiser step of a model, and of what tuners do beside steps.
 
     LoRA needs logits at labels only; where every parameter is trained all are computed
     (`tuning.label_loss`), and the steps are counted so.
@@ -41,12 +40,11 @@ class TrainingWork:
     architecture: Architecture
     adapter: Trained
     precision: Precision
-    shards: Shards
-    devices: tuple[DeviceProfile, ...]
-    _known: dict[Key, Workload] = field(default_factory=dict, repr=False)
-    _flops: dict[tuple[object, ...], tuple[int, float]] = field(default_factory=dict, repr=False)
-    _points: dict[tuple[int, bool], list[int]] = field(default_factory=dict, repr=False)
-    _lines: dict[tuple[int, int], float] = field(default_factory=dict, repr=False)
+    # Caches of this instance alone: `replace` starts empty ones.
+    _known: dict[_Key, Workload] = field(default_factory=dict, init=False, repr=False)
+    _flops: dict[Hashable, tuple[int, float]] = field(default_factory=dict, init=False, repr=False)
+    _prunable: dict[tuple[int, int], float] = field(default_factory=dict, init=False, repr=False)
+    _half_bytes: dict[Hashable, int] = field(default_factory=dict, init=False, repr=False)
 
     def of(self, rows: int, tokens: int) -> Workload:
         """Parameters, FLOPs and memory of a batch with the whole adapter and all its logits."""
@@ -95,11 +93,11 @@ class TrainingWork:
     def affine_flops(self, step: Step) -> tuple[float, float]:
         """`fixed` and `prunable` of a step: fixed + (1 - rate) prunable [FLOP]."""
         key = (step.batch_size, step.tokens)
-        if key not in self._lines:
+        if key not in self._prunable:
             line = affine_flops(self.architecture, self.adapter, Step(*key))
-            self._lines[key] = float(line.prunable)
+            self._prunable[key] = float(line.prunable)
         # The LM head is never pruned, so the logits belong to what is fixed.
-        prunable = self._lines[key]
+        prunable = self._prunable[key]
         return self.step_flops(step) - prunable, prunable
 
     def gram_flops(self) -> float:
@@ -165,11 +163,6 @@ class TrainingWork:
         """Pruning rates at which one more unit goes, ascending from 0."""
         return distinct_rates(self.architecture)
 
-    def longest_step(self, client: int) -> Step:
-        """A batch of the longest row that a client holds."""
-        longest = int(self.shards.train.length[self.shards.parts[client]].max())
-        return Step(self.shards.batch_size, longest)
-
     def split_flops(self, step: Step, split_point: int) -> SplitFlops:
         """Operations on both sides of the cut."""
         whole = SplitFlops.of(self.of(step.batch_size, step.tokens), split_point)
@@ -177,65 +170,23 @@ class TrainingWork:
         one = SplitFlops.of(self._of(single), split_point)
         return whole.with_logits(one, step)
 
-    def split_memory_bytes(self, client: int, split_point: int, keeps_labels: bool) -> int:
+    def split_memory_bytes(self, step: Step, split_point: int, keeps_labels: bool) -> int:
         """Peak memory of the client half, with the LM head and the loss where labels stay."""
-        step = self.longest_step(client)
-        half, rest = split_workload(
-            self.architecture, self.adapter, step, split_point, precision=self.precision
-        )
-        head = rest.parts[-1].memory_bytes + rest.working_bytes if keeps_labels else 0
-        return half.memory_bytes + head
+        key = (step, split_point, keeps_labels)
+        if key not in self._half_bytes:
+            half, rest = split_workload(
+                self.architecture, self.adapter, step, split_point, precision=self.precision
+            )
+            head = rest.parts[-1].memory_bytes + rest.working_bytes if keeps_labels else 0
+            self._half_bytes[key] = half.memory_bytes + head
+        return self._half_bytes[key]
 
-    def split_points(self, client: int, keeps_labels: bool) -> list[int]:
-        """The split points whose client half fits the client's memory, ascending.
+    def least_rate(self, step: Step, usable_bytes: float) -> float:
+        """The least pruning rate at which a step, with all its logits, fits a memory [byte].
 
-        Raises InputError, naming the client, where not even one block fits.
+        Raises InputError where not even the highest rate fits.
         """
-        key = (client, keeps_labels)
-        if key not in self._points:
-            points = list(range(1, self.architecture.block_count))
-            if not points:
-                raise InputError("model", "a single block", "a model of at least 2 blocks to split")
-            device = self.devices[client]
-
-            def needed(point: int) -> int:
-                return self.split_memory_bytes(client, point, keeps_labels)
-
-            refuse_small_memory(f"client {client}", device, needed(points[0]))
-            fitting = bisect_right(points, device.usable_memory_bytes, key=needed)
-            self._points[key] = points[:fitting]
-        return self._points[key]
-
-    def least_rate(self, client: int) -> float:
-        """The pruning rate at which a client fits its memory; 0 where the whole model does.
-
-        Raises InputError, naming the client, where not even the highest rate fits.
-        """
-        usable = self.devices[client].usable_memory_bytes
-        step = self.longest_step(client)
-        if self.step_bytes(step) <= usable:
+        if self.step_bytes(step) <= usable_bytes:
             return 0.0
-        try:
-            return rate_that_fits(self.architecture, self.adapter, step, usable, self.precision)
-        except InputError as error:
-            raise InputError(
-                f"memory of client {client}", f"{usable:.3g} bytes usable", error.allowed,
-                error.remedy,
-            ) from None  # fmt: skip
-
-    def refuse_small_memory(self, method: Method) -> None:
-        """Raise InputError for the first client whose device cannot hold the least that the
-        planner may ask of it; what it does ask is checked with every plan."""
-        decides, tuner = method.planner.decides, method.tuner
-        highest = self.adapter.highest_rank
-        rank = min(1, highest) if Decision.RANK in decides else highest
-        for client, device in enumerate(self.devices):
-            if method.split is not None:
-                self.split_points(client, method.split.labels_at == "client")
-                continue
-            assert isinstance(tuner, Tuner), "only a split model trains its cohort together"
-            plan = ClientPlan(client, 0.0, 0.0, rank)
-            if Decision.PRUNING in decides:
-                plan = replace(plan, pruning_rate=self.least_rate(client))
-            needed = tuner.memory_bytes(plan, self.longest_step(client), self)
-            refuse_small_memory(f"client {client}", device, needed)
+        whole = Step(step.batch_size, step.tokens)
+        return rate_that_fits(self.architecture, self.adapter, whole, usable_bytes, self.precision)

@@ -1,0 +1,88 @@
+"""What a planner sees of a round: the channel as estimated, and what each decision would cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.cost.latency import transfer_delay
+from airtune.federated.charging.costs import RoundCosts
+from airtune.quantities import FloatArray
+from airtune.round_plan import ClientPlan
+from airtune.wireless.rate import Links
+
+
+@dataclass(frozen=True)
+class PlanningView:
+    """All that a planner sees: the estimated channel and the costs, nothing of this training.
+
+    Arrays have one entry per client of the cohort, in the cohort's (ascending) order. `broadcast_s`
+    is the estimated delay of the downlink, which everybody waits for; `downlink_bps` [client] is
+    what each could receive over the whole band. `names` serve messages.
+    """
+
+    round_index: int
+    cohort: NDArray[np.int64]
+    names: tuple[str, ...]
+    uplink: Links
+    bandwidth_hz: float
+    tx_power_w: FloatArray
+    weights: FloatArray
+    rank: int
+    broadcast_s: float
+    deadline_s: float | None
+    costs: RoundCosts
+    downlink_bps: FloatArray
+
+    def broadcast_to(self, positions: Sequence[int]) -> float:
+        """Delay of the broadcast to these positions of the cohort alone, at their worst rate [s].
+
+        A client that is left out of the round does not slow it down; to no client it takes as long
+        as to the whole cohort.
+        """
+        if not len(positions):
+            return self.broadcast_s
+        rates = self.downlink_bps[np.asarray(positions, dtype=np.intp)]
+        bits = float(self.costs.downlink_bits(self.full_plan(int(positions[0]))))
+        slowest = rates[rates > 0].min() if (rates > 0).any() else 0.0
+        return float(transfer_delay(np.array(bits), np.array(slowest)))
+
+    def latency_s(self, clients: Sequence[ClientPlan]) -> float:
+        """The round's latency with these plans, on the channel as estimated [s].
+
+        What a plan has to predict; with a perfect estimate it is what the clock is charged.
+        """
+        places = np.searchsorted(self.cohort, [entry.client for entry in clients])
+        if self.costs.split is not None:
+            return self._split_latency_s(clients, places)
+        bands = np.array([entry.bandwidth_hz for entry in clients])
+        bits = np.array([float(self.costs.payload_bits(entry)) for entry in clients])
+        compute_s = np.array([self.costs.compute_s(entry) for entry in clients])
+        upload_s = transfer_delay(bits, self.uplink.select(places).rate(bands))
+        return float((self.broadcast_to(places.tolist()) + compute_s + upload_s).max())
+
+    def _split_latency_s(self, clients: Sequence[ClientPlan], places: NDArray[np.intp]) -> float:
+        split = self.costs.split
+        assert split is not None
+        rates = split.rates(
+            clients, self.uplink.select(places), self.tx_power_w[places], self.bandwidth_hz,
+            self.downlink_bps[places],
+        )  # fmt: skip
+        timeline = split.timeline(
+            clients,
+            rates,
+            [split.messages(entry.client) for entry in clients],
+            [self.costs.payload_bits(entry) for entry in clients],
+            self.costs.downlink_bits(max(clients, key=lambda entry: entry.split_point or 0)),
+        )
+        return float(timeline.finish_s.max())
+
+    def full_plan(self, position: int, bandwidth_hz: float = 0.0) -> ClientPlan:
+        """The plan of the client at this position of the cohort, with nothing removed."""
+        return ClientPlan(
+            client=int(self.cohort[position]),
+            bandwidth_hz=bandwidth_hz,
+            tx_power_w=float(self.tx_power_w[position]),
+            rank=self.rank,
+        )
