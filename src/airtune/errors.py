@@ -1,4 +1,4 @@
-"""What airtune says when it cannot go on: one clear sentence, never a traceback."""
+"""Exceptions of airtune: one clear sentence for the user, never a traceback."""
 
 from collections.abc import Mapping
 from copy import copy
@@ -67,7 +67,7 @@ class InfeasibleError(AirtuneError):
 def _remade(
     kind: type[AirtuneError], args: tuple[str, ...], state: Mapping[str, object]
 ) -> AirtuneError:
-    """An error as it was, whatever its class asks for to make one."""
+    """An error as it was, whatever arguments its class takes."""
     error = kind.__new__(kind, *map(redacted, args))
     error.__dict__.update(state)
     return error

@@ -34,7 +34,7 @@ def parse_yaml(text: str, name: str) -> Any:
     yaml.max_depth = DEEPEST
     try:
         with warnings.catch_warnings():
-            # An anchor may be given again; YAML says that the newest counts.
+            # An anchor may be given again; in YAML the newest counts.
             warnings.simplefilter("ignore")
             constructor, _ = yaml.get_constructor_parser(text)
             node = constructor.composer.get_single_node()
@@ -135,7 +135,7 @@ def file_value(value: Any) -> Any:
 
 
 def read_text(path: Path | str, field: str) -> str:
-    """The text of a file, or an InputError that names `field` and says why it cannot be read."""
+    """The text of a file. Raises InputError, which names `field` and the reason."""
     try:
         # Some editors and spreadsheets begin a file with a byte order mark.
         return Path(path).read_text(encoding="utf-8-sig")

@@ -62,7 +62,7 @@ def foreign_code(place: str, remedy: str = "") -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The kind of an exception and the first line of what it says."""
+    """The kind of an exception and the first line of its message."""
     lines = str(error).strip().splitlines()
     kind = type(error).__name__
     reason = f"{kind}: {lines[0].strip()}" if lines else kind
@@ -71,7 +71,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """The whole traceback where the environment asks for it, else nothing."""
+    """The whole traceback where the environment requests it, else nothing."""
     if os.environ.get(TRACEBACK_VARIABLE, "") in ("", "0"):
         return ""
     # The cause of an error that crossed a process boundary is text.

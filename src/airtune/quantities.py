@@ -41,7 +41,7 @@ def watts_to_dbm(value_w: ArrayLike) -> FloatArray:
 
 
 def format_quantity(value: float, unit: str, digits: int = 3) -> str:
-    """A number for people, with an SI prefix: `format_quantity(4.7e6, "bit")` is `'4.7 Mbit'`."""
+    """A readable number, with an SI prefix: `format_quantity(4.7e6, "bit")` is `'4.7 Mbit'`."""
     value = float(value)
     if value == 0 or not np.isfinite(value):
         return f"{value:g} {unit}"
@@ -53,7 +53,7 @@ def format_quantity(value: float, unit: str, digits: int = 3) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for people: `'0.31 s'`, `'4 min 10 s'`, `'3 h 07 min'`."""
+    """A readable duration: `'0.31 s'`, `'4 min 10 s'`, `'3 h 07 min'`."""
     if not np.isfinite(seconds) or seconds < 99.5:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Values that came from the environment, and how they are kept out of what is said and written.
+"""Values from the environment, and how they are kept out of messages and files.
 
 Every `${NAME}` of an experiment counts as secret. What is written has the template in place of the
 value; a sentence that would hold the value has the template too.
@@ -11,7 +11,7 @@ from typing import Any
 SECRET = re.compile(r"token|secret|passw|api_?key|credential|(private|access)_?key", re.IGNORECASE)
 """Names of options whose values are secret wherever they come from."""
 SHORTEST = 4
-"""Characters below which a value (`8`, `cpu`) says nothing, and its template would only confuse."""
+"""Characters below which a value (`8`, `cpu`) is too common to be replaced by its template."""
 _templates: dict[str, str] = {}
 
 
@@ -34,7 +34,7 @@ def redacted(text: str) -> str:
 def secret_options(
     values: Mapping[str, Any], parts: Iterable[str]
 ) -> dict[tuple[str | int, ...], tuple[str, str]]:
-    """Options of parts whose names say that they are secret: place -> (`${AIRTUNE_PART_OPTION}`,
+    """Options of parts whose names mark them as secret: place -> (`${AIRTUNE_PART_OPTION}`,
     value)."""
     return {
         (part, key): (_variable(part, str(key)), value)

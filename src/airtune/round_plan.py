@@ -43,8 +43,8 @@ class ClientPlan:
     `bandwidth_hz` and `tx_power_w` are then those of `main`, and gradients come down on
     `downlink_share` of the downlink's band and power (None: not charged).
     `rank` is 0 where every parameter is trained, without an adapter.
-    `kept_ranks` says how many LoRA ranks of each adapted matrix travel where the counts differ by
-    matrix (None: `sparsity` says it for all alike).
+    `kept_ranks` is how many LoRA ranks of each adapted matrix are sent where the counts differ by
+    matrix (None: `sparsity` holds for all alike).
     """
 
     client: int
@@ -102,7 +102,7 @@ class ClientPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """One round's plan: scheduled clients in ascending order, and what the planner promises.
+    """One round's plan: scheduled clients in ascending order, and what the planner predicts.
 
     `skipped` maps a client that the planner leaves out of this round to the reason.
     `predicted_latency_s` and `lower_bound_s` refer to the channel that the planner saw. With a

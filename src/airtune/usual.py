@@ -1,6 +1,6 @@
-"""Usual ranges of quantities: what lies outside is most often a slip of units.
+"""Usual ranges of quantities: a value outside is most often a slip of units.
 
-A value outside its usual range is refused with a sentence that says which unit is meant; a user who
+A value outside its usual range is refused with a sentence that names the unit; a user who
 means it names its key in `unusual_values` beside it.
 """
 
@@ -14,8 +14,8 @@ from airtune.errors import InputError
 class UsualRange:
     """From `low` to `high`, both included, and `or_zero` where 0 switches something off.
 
-    `hint` says in which unit the value is read, with an example. A value that is meant may be a
-    billion times less or more, or 300 dB of a quantity in `decibels`: the arithmetic holds there.
+    `hint` names the unit in which the value is read, with an example. A value that is meant may be
+    a billion times less or more, or 300 dB of a quantity in `decibels`: the arithmetic holds there.
     """
 
     low: float

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airtune.allocation.subchannels.power import (
-    NOBODY,
+    UNUSED,
     Demand,
     Uplink,
     WaterFilling,
@@ -186,10 +186,10 @@ def test_nothing_to_send_needs_no_power() -> None:
 @pytest.mark.parametrize("missing", ["subchannel", "signal", "own power", "total power"])
 def test_impossible_is_an_infinite_deadline(missing: str) -> None:
     link, demand, _ = random_case(2, clients=2, subchannels=4)
-    owner = np.array([0, 0, 1, NOBODY])
+    owner = np.array([0, 0, 1, UNUSED])
     noise, caps, total = link.noise_to_gain.copy(), link.power_max_w.copy(), link.power_total_w
     if missing == "subchannel":
-        owner[2] = NOBODY
+        owner[2] = UNUSED
     elif missing == "signal":
         noise[1] = np.inf
     elif missing == "own power":

@@ -9,7 +9,7 @@ from airtune.allocation.subchannels.assignment import even_owners, greedy_owners
 from airtune.allocation.subchannels.bound import Cut, best_cut, cut_at, energy_cut
 from airtune.allocation.subchannels.count import best_counts, counts_within
 from airtune.allocation.subchannels.exact import best_of_all
-from airtune.allocation.subchannels.power import NOBODY, Demand, Uplink
+from airtune.allocation.subchannels.power import UNUSED, Demand, Uplink
 from airtune.allocation.subchannels.search import improve_owners
 from tests.allocation.subchannel_cases import (
     all_assignments,
@@ -224,8 +224,8 @@ def test_clients_without_payload_get_nothing() -> None:
         bound = best_cut(link, demand, window).window(demand)
         assert 0 < bound <= window
     nobody = Demand(np.zeros(link.clients), np.zeros(link.clients))
-    assert set(greedy_owners(link, nobody).tolist()) == {NOBODY}
-    assert set(even_owners(link, nobody).tolist()) == {NOBODY}
+    assert set(greedy_owners(link, nobody).tolist()) == {UNUSED}
+    assert set(even_owners(link, nobody).tolist()) == {UNUSED}
 
 
 def test_brute_force_counts_surjections() -> None:

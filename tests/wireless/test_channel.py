@@ -10,7 +10,7 @@ from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import Channel, channel_source, open_channel
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import ShannonLinks
-from airtune.wireless.state import NOBODY
+from airtune.wireless.state import NO_CLIENTS
 from airtune.wireless.tr38901 import GROUP, Drop, Scenario
 from tests.wireless.states import MACRO, equal, same
 
@@ -79,7 +79,7 @@ def test_only_the_groups_asked_for_are_drawn(monkeypatch: pytest.MonkeyPatch) ->
     assert np.count_nonzero(~np.isnan(first)) == 2 * GROUP
     # Standing clients keep their rays: only the group that is new is drawn in the next round.
     channel.observe(1, np.array([GROUP, 7 * GROUP]))
-    channel.observe(2, NOBODY)
+    channel.observe(2, NO_CLIENTS)
     assert drawn == [2 * GROUP, GROUP]
 
 

@@ -11,7 +11,7 @@ from airtune.quantities import dbm_to_watts
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel
 from airtune.wireless.mobility import RandomWaypoint
-from airtune.wireless.state import NOBODY
+from airtune.wireless.state import NO_CLIENTS
 from airtune.wireless.tr38901 import Scenario
 
 WINDOWS = (range(1, 11), range(100, 111), range(290, 301))
@@ -78,6 +78,6 @@ def test_default_cell_as_it_is_drawn() -> None:
     for seed in range(seeds):
         channel = open_channel(CELL, 8, seed)
         for window, rounds in enumerate(WINDOWS):
-            states = [channel.observe(index, NOBODY).truth for index in rounds]
+            states = [channel.observe(index, NO_CLIENTS).truth for index in rounds]
             loss[window, seed] = np.mean([s.path_loss_db + s.shadowing_db for s in states])
     _compare(list(loss))

@@ -133,7 +133,7 @@ def minmax_shares(uploads: Uploads, start_s: float | None = None) -> tuple[Float
 
     Every client with a payload must have a signal.
     """
-    # Nobody can have more than the whole band, so nothing is faster than everyone alone in it.
+    # No client can have more than the whole band: each alone in it is a lower bound.
     alone = uploads.finish_s(np.full(len(uploads.links), uploads.bandwidth_hz))
     together = uploads.finish_s(_equal_shares(uploads))
     need = _Need(uploads)
@@ -144,9 +144,10 @@ def minmax_shares(uploads: Uploads, start_s: float | None = None) -> tuple[Float
 
 
 def fill_band(share_hz: FloatArray, bandwidth_hz: float) -> FloatArray:
-    """The whole band in these proportions, for what a deadline needs may leave some of it unused.
+    """The whole band in these proportions, because what a deadline needs may leave some of it
+    unused.
 
-    A little over the band, by rounding, is taken back as well. Nobody's share stays nobody's.
+    A little over the band, by rounding, is taken back as well. A share of 0 stays 0.
     """
     used = float(share_hz.sum())
     return share_hz * (bandwidth_hz / used) if used > 0 else share_hz
@@ -201,8 +202,8 @@ def bandwidth_within(
 ) -> FloatArray:
     """The least bandwidths [client] for rates that the whole band reaches, but for rounding.
 
-    Near its limit a rate hardly grows with the bandwidth: there rounding alone could ask for many
-    times the band, or for an infinite one. So the last 1e-15 of the rate is not insisted on.
+    Near its limit a rate hardly grows with the bandwidth: there rounding alone could require many
+    times the band, or for an infinite one. So the last 1e-15 of the rate is not required.
     """
     rate = np.minimum(rate_bps, whole_band_bps * (1.0 - 1e-15))
     return np.minimum(links.bandwidth_for(rate), bandwidth_hz)

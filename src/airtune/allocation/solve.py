@@ -1,6 +1,6 @@
-"""The small tools under every planner: an answer that can be trusted, and two searches.
+"""The tools of every planner: an answer with a certificate, and two searches.
 
-Every planner asks: at round deadline tau, what is the least loss that lets all clients finish
+Every planner solves: at round deadline tau, what is the least loss that lets all clients finish
 within the resource budget? For a fixed deadline one price on the resource splits the budget
 (`clearing_price`), and the need falls with the deadline, so that the smallest deadline whose need
 fits the budget (`smallest_deadline`) is the global optimum.
@@ -20,14 +20,14 @@ OPTIMALITY = 1e-9
 
 
 class Status(StrEnum):
-    """What a solver claims about its answer."""
+    """What a solver has proven about its answer."""
 
     OPTIMAL = "optimal"
     """A proven lower bound meets the objective within the solver's tolerance."""
     FEASIBLE = "feasible"
-    """Every constraint holds; how far from optimal it is, the gap tells where there is a bound."""
+    """Every constraint holds; where there is a bound, the gap is the distance from it."""
     INFEASIBLE = "infeasible"
-    """No plan exists (for a restricted solver: none of its kind); the message says why."""
+    """No plan exists (for a restricted solver: none of its kind); the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Solution(Generic[PlanT]):
 
     Attributes:
         plan: the decisions; None if infeasible.
-        message: one sentence for people; it names the client or the limit that binds.
+        message: one sentence for the user; it names the client or the limit that binds.
         objective: what was minimised, recomputed from the plan; None if infeasible.
         lower_bound: no plan can do better than this; None where nothing is proven.
         iterations: of the outermost loop.
@@ -145,7 +145,7 @@ PRICE_STEP = 1e-4
 """Newton's last step in ln(price); what is left is its square, and a cost at the clearing price
 errs by the square of that."""
 _MAX_STEPS = 200
-# Bisection alone needs about 50; the bound only stops a defect from looping for ever.
+# Bisection alone needs about 50; the bound only ends the loop in case of a defect.
 
 
 def smallest_deadline(
@@ -223,7 +223,7 @@ def clearing_price(
 
     Args:
         excess: falls with the log price; positive at `low`, not positive at `high`.
-        enough: told Newton's next step after each evaluation; whether to stop where we are.
+        enough: called with Newton's next step after each evaluation; True ends the search.
         last_step: a step below which Newton's iteration is trusted to have arrived; 0: never.
     """
     price = min(max(start, low), high)

@@ -1,4 +1,4 @@
-"""Commands whose help says everything, and that take each single-valued option once."""
+"""Commands with complete help, which take each single-valued option once."""
 
 from collections import Counter
 from typing import Any
@@ -51,8 +51,8 @@ def _write_parameters(command: Command, ctx: Context, formatter: HelpFormatter) 
             continue
         words = record[1].replace("\\[", "[")
         if isinstance(parameter, Argument):
-            told = filter(None, (meanings.get(str(parameter.name)), words))
-            sections["Arguments"].append((record[0], "  ".join(told)))
+            parts = filter(None, (meanings.get(str(parameter.name)), words))
+            sections["Arguments"].append((record[0], "  ".join(parts)))
         else:
             sections["Options"].append((record[0], words))
     for title, rows in sections.items():
@@ -65,8 +65,8 @@ def _meanings(command: Command) -> dict[str, str]:
     """What each argument is; click 8.5 clears it when typer makes an argument."""
     if command.callback is None:
         return {}
-    told = get_params_from_function(command.callback)
-    infos = {name: meta.default for name, meta in told.items()}
+    found = get_params_from_function(command.callback)
+    infos = {name: meta.default for name, meta in found.items()}
     return {
         name: info.help
         for name, info in infos.items()

@@ -52,7 +52,7 @@ def compare(
 ) -> None:
     """Run several methods on the same cell, devices, data and seeds, and compare them.
 
-    The same command again goes on where it was interrupted; finished runs are kept.
+    The same command again continues where it was interrupted; finished runs are kept.
     Exits with 1 if a run failed, and with 2 for bad input.
     """
     from airtune.comparison.definition import parse_methods, read_comparison
@@ -72,7 +72,7 @@ def compare(
 
 
 def _folder_name(experiment: Path | None) -> str:
-    """The same for the same file, so that the same command goes on."""
+    """The same for the same file, so that the same command continues."""
     name = experiment.stem if experiment else "builtin"
     return name if name.startswith("compare") else f"compare-{name}"
 
@@ -96,7 +96,7 @@ def _watched(
     except KeyboardInterrupt:
         if folder.is_dir():
             sys.stderr.write(
-                "\nInterrupted. Every finished round is kept; the same command goes on from "
+                "\nInterrupted. Every finished round is kept; the same command continues from "
                 f"there (runs in {folder}).\n"
             )
         raise

@@ -1,4 +1,4 @@
-"""What a person sees of a comparison: one moving bar an arm, then the table."""
+"""A comparison at a terminal: one progress bar per arm, then the table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,13 +45,13 @@ class ComparisonProgress:
         self._progress.stop()
 
     def notice(self, arm: str, seed: int, sentence: str) -> None:
-        """Once, however many runs say it."""
+        """Once, however many runs report it."""
         if sentence not in self._heard:
             self._heard.add(sentence)
             self._console.print(sentence, highlight=False)
 
     def run_started(self, arm: str, seed: int, rounds_done: int, rounds: int) -> None:
-        """A run begins or goes on."""
+        """A run begins or continues."""
         task = self._tasks[arm]
         self._progress.start_task(task)
         self._progress.update(task, completed=self._done[arm] + rounds_done, now=f"seed {seed}")
@@ -89,10 +89,10 @@ def print_result(console: Console, numbers: Mapping[str, Any], folder: Path) -> 
     console.print("\nTo the target loss; in brackets, the ratio to the first arm", highlight=False)
     _print(console, text_table(HEADINGS, table_rows(numbers), width=page_width()))
     console.print()
-    told = comparison_sentences(numbers)
+    sentences = comparison_sentences(numbers)
     if numbers["charge_as"]:
-        told.append(charged_as(numbers["charge_as"], numbers["model"]))
-    for sentence in told:
+        sentences.append(charged_as(numbers["charge_as"], numbers["model"]))
+    for sentence in sentences:
         _print(console, prose(sentence, page_width()))
     console.print(f"\nEverything is in {folder} (open report.html).", highlight=False)
 

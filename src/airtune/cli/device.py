@@ -39,7 +39,7 @@ def list_devices(
         return
     _print_by_software(list(devices.values()))
     if not sources:
-        typer.echo("--sources says what each device is and where its figures come from.")
+        typer.echo("--sources shows what each device is and the source of its figures.")
         return
     for device in devices.values():
         typer.echo(f"\n{device.name}: {device.title}")

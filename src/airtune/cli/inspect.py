@@ -1,4 +1,4 @@
-"""`airtune eval` and `airtune generate`: look at what a run has learned."""
+"""`airtune eval` and `airtune generate`: what a run has learned."""
 
 from pathlib import Path
 from typing import Annotated

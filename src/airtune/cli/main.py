@@ -40,7 +40,7 @@ def _has_no_reader(stream: TextIO) -> bool:
 
 
 def _end_quietly() -> NoReturn:
-    """The reader (`| head`) has enough; that is not an error of ours."""
+    """The reader (`| head`) has closed the pipe, which is not an error."""
     sys.stderr.close()
     sys.exit(0)
 
@@ -52,7 +52,7 @@ class _Commands(FullGroup):
         try:
             return super().invoke(ctx)
         except SystemExit as stop:
-            # rich ends a program whose console lost its reader, with code 1.
+            # rich ends a program whose output pipe is closed, with code 1.
             if isinstance(stop.__context__, BrokenPipeError):
                 _end_quietly()
             raise
@@ -121,7 +121,7 @@ def _refuse(error: ClickException) -> NoReturn:
 
 
 def _say(error: BaseException, sentence: str, exit_code: int) -> NoReturn:
-    """One sentence, after the traceback where the environment asks for it."""
+    """One sentence, after the traceback where the environment requests it."""
     typer.echo(redacted(f"{traceback_text(error)}airtune: {sentence}"), err=True)
     sys.exit(exit_code)
 

@@ -195,7 +195,7 @@ def _short(figure: float) -> str:
 
 
 def _grouped(parts: "tuple[Part, ...]") -> "list[tuple[str, Part]]":
-    """Equal neighbours as one row, `blocks 1-31, each`: a table of 80 equal rows tells nothing."""
+    """Equal neighbours as one row, `blocks 1-31, each`: 80 equal rows would not be read."""
     rows: list[tuple[str, Part]] = []
     start = 0
     for end in range(1, len(parts) + 1):

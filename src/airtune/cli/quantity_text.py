@@ -1,4 +1,4 @@
-"""Values for people: the unit that a key names, with a prefix that keeps three digits readable."""
+"""Readable values: the unit that a key names, with a prefix that keeps three digits readable."""
 
 from typing import Any
 

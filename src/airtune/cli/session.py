@@ -1,4 +1,4 @@
-"""Runs as a person at a terminal meets them: progress, a summary, a hint when interrupted."""
+"""Runs at a terminal: progress, a summary, a hint when interrupted."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ MOST_ROWS = 40
 
 
 class TerminalListener:
-    """Shows a run as it happens; the experiment tells it what happens."""
+    """Shows a run as it happens: the experiment calls its methods."""
 
     def __init__(self, console: Console, view: RoundsView) -> None:
         self._console, self._view = console, view
@@ -52,8 +52,8 @@ def _watch(action: Any, folder: Path, *, as_json: bool, quiet: bool) -> None:
             sys.stderr.write(f"\nInterrupted. Every finished round is kept: {command}\n")
         raise
     if as_json:
-        told = {**run.summary, "notices": run.notices}
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+        shown = {**run.summary, "notices": run.notices}
+        sys.stdout.write(json.dumps(shown, indent=2) + "\n")
     elif not quiet:
         print_summary(console, run.summary, str(folder))
 

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: live progress of a run, and its closing summary."""
+"""Output in the terminal: live progress of a run, and its closing summary."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,8 +40,8 @@ class RoundsView:
         self._progress.stop()
 
     def start(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None:
-        """The run begins or goes on; a table head for the lines to come."""
-        # The heading says that these are clients.
+        """The run begins or continues: print the table's head."""
+        # The heading names them as clients.
         self._names = [name.removeprefix("client ") for name in names]
         self._progress.update(
             self._task, description="training", total=rounds, completed=rounds_done

@@ -64,7 +64,7 @@ def _drawn(columns: Sequence[Sequence[str]]) -> str:
 
 
 def facts(pairs: Sequence[tuple[str, str]], width: int | None = None) -> str:
-    """Names and values, a pair a line; a long value goes on below its beginning."""
+    """Names and values, a pair a line; a long value continues below its beginning."""
     indent = max((len(name) for name, _ in pairs), default=0) + len(GAP)
     lines = []
     for name, value in pairs:

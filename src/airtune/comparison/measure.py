@@ -16,7 +16,7 @@ MEASURES = (ROUNDS, *(cost.key for cost in _COSTS))
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run: `summary` and `records` of a finished one, else the sentence that says why not."""
+    """One run: `summary` and `records` of a finished one, else the reason why there are none."""
 
     arm: str
     seed: int

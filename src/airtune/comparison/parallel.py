@@ -23,7 +23,7 @@ Task = tuple[Arm, int, Path]
 
 
 class _Post:
-    """A watcher in a child: everything it hears goes to the parent."""
+    """A listener in a child process: forwards every event to the parent."""
 
     def __init__(self, events: Any) -> None:
         self._events = events
@@ -102,8 +102,8 @@ def _hear(
     results: dict[tuple[str, int], RunResult],
     watcher: Watcher,
 ) -> None:
-    """Pass on one event; while there is none, look for processes that died without a word."""
-    # Asked before the queue is read: what a process said before it ended is in the queue then.
+    """Pass on one event; while there is none, check for processes that died without reporting."""
+    # Checked before the queue is read: what a process sent before it ended is then in the queue.
     dead = [key for key, (process, _) in running.items() if not process.is_alive()]
     try:
         name, arguments = events.get(timeout=POLL_S)

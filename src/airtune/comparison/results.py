@@ -19,7 +19,7 @@ from airtune.report.comparison_page import ArmView, ComparisonView, render_compa
 from airtune.report.costs import COSTS, spent
 from airtune.report.sentences import charged_as
 from airtune.wireless.channel import open_channel
-from airtune.wireless.state import NOBODY
+from airtune.wireless.state import NO_CLIENTS
 
 
 def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, Any]:
@@ -53,14 +53,14 @@ def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, 
 
 def notices(results: Sequence[RunResult]) -> list[str]:
     """What a reader of the runs should know (rows dropped, a part held out), each once."""
-    told = [
+    found = [
         sentence for result in results for sentence in (result.summary or {}).get("notices", ())
     ]
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(found))
 
 
 def _bare(name: str | None) -> str | None:
-    """The last two parts of a path: results travel, machines' folders do not."""
+    """The last two parts of a path: results are copied between machines, whose folders differ."""
     name = name and redacted(name)
     if name is None or not Path(name).is_absolute():
         return name
@@ -127,7 +127,7 @@ def comparison_view(
     arm, seed = comparison.runs[0]
     config = arm.configs[seed]
     channel = open_channel(config.cell, config.clients.count, seed)
-    position_m = channel.observe(0, NOBODY).truth.position_m
+    position_m = channel.observe(0, NO_CLIENTS).truth.position_m
     arms = [
         ArmView(
             arm.name,

@@ -182,7 +182,7 @@ def _profile(name: str, value: object, file: str) -> DeviceProfile:
             f"sources of {where}",
             f"without {', '.join(missing)}",
             "a source for every figure",
-            "say where the figure comes from, if only 'assumed'",
+            "name the source of the figure, if only 'assumed'",
         )
     return profile
 

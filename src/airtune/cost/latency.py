@@ -1,4 +1,4 @@
-"""Stage delays of a round: who is slow, and which stage makes them slow.
+"""Stage delays of a round: the straggler, and the stage that makes it slow.
 
 A client receives the broadcast, computes, and uploads, one after another; a round lasts until its
 last client is done. Left out: propagation, scheduling and retransmission delays, the server's own
@@ -42,7 +42,7 @@ class StageDelays:
         """What was spent in each stage by the deadline, at which a late client stops working."""
         ends = np.minimum(np.cumsum(self.by_stage(), axis=0), deadline_s)
         cut = np.diff(ends, axis=0, prepend=0.0)
-        # Who is in time spent exactly its delays, free of the rounding of sums and differences.
+        # A client in time spent exactly its delays, free of the rounding of sums and differences.
         return StageDelays(*np.where(self.finish_s <= deadline_s, self.by_stage(), cut))
 
 
@@ -62,7 +62,7 @@ class RoundLatency:
 
 
 def transfer_delay(bits: FloatArray, rate_bps: FloatArray) -> FloatArray:
-    """bits / rate [s], elementwise: nothing to send takes no time, a rate of 0 takes for ever."""
+    """bits / rate [s], elementwise: 0 where there are no bits, infinite at a rate of 0."""
     bits, rate_bps = np.broadcast_arrays(_checked(bits, "bits"), _checked(rate_bps, "rate_bps"))
     delay = np.full(bits.shape, np.inf)
     with np.errstate(over="ignore"):
@@ -83,7 +83,7 @@ def compute_delay(flops: FloatArray, flop_rate: FloatArray) -> FloatArray:
 
 
 def round_latency(delays: StageDelays, deadline_s: float | None = None) -> RoundLatency:
-    """The end of the round: its last client, or the deadline where somebody misses it.
+    """The end of the round: its last client, or the deadline where a client misses it.
 
     A late client's update is discarded and the time still charged. Raises InfeasibleError where a
     client would never finish and there is no deadline, InputError for a round without clients.
@@ -104,10 +104,10 @@ def round_latency(delays: StageDelays, deadline_s: float | None = None) -> Round
 
 
 def straggler_of(by_stage: FloatArray) -> int:
-    """Who finishes last [stage, client]; among those who tie, who is furthest behind in some stage.
+    """The client that finishes last [stage, client]; of a tie, the one furthest behind in a stage.
 
-    An optimal split of the band lets everybody finish together, up to rounding. The round is then
-    as long as it is because of the client that needs the others to wait for its slow stage.
+    Under an optimal division of the band all clients finish together, up to rounding. The round is
+    then as long as it is because of the client that needs the others to wait for its slow stage.
     """
     finish_s = by_stage.sum(axis=0)
     last = finish_s >= finish_s.max() * (1.0 - TIE)
@@ -126,7 +126,7 @@ def _behind(by_stage: FloatArray) -> FloatArray:
     """Delays beyond those of the median client [stage, client]; alone, the delays themselves."""
     if by_stage.shape[1] == 1:
         return by_stage
-    # Infinite medians cancel an infinite delay; such a stage delays everybody alike.
+    # Infinite medians cancel an infinite delay; such a stage delays all clients alike.
     usual = np.median(by_stage, axis=1, keepdims=True)
     return by_stage - np.where(np.isfinite(usual), usual, 0.0)
 

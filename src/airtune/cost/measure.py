@@ -90,7 +90,7 @@ def _training_step(config: dict[str, Any], dtype: str) -> Callable[[], None]:
     settings = AutoConfig.for_model(config["model_type"], **shape)
     # Only speed counts, so the weights' values do not; the global generator stays as it was.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 for an attribute that it deprecates.
+        # peft 0.21 reads an attribute that transformers 5 deprecates.
         warnings.simplefilter("ignore", FutureWarning)
         base = AutoModelForCausalLM.from_config(
             settings, dtype=getattr(torch, _TORCH_DTYPES[dtype])

@@ -1,4 +1,5 @@
-"""A round of a split model on a clock: every client's stages in order, and who waits for whom.
+"""A round of a split model on a clock: every client's stages in order, and the waiting between
+them.
 
     T = broadcast + sum over steps of ( max_k (forward_k + activations up_k) + server forward
                                         + max_k (hidden down_k + head_k + its gradient up_k)
@@ -58,10 +59,10 @@ class Timeline:
         return total
 
     def until(self, deadline_s: float) -> "Timeline":
-        """What was spent in each segment by the deadline, at which everybody stops."""
+        """What was spent in each segment by the deadline, at which all clients stop."""
         ends = np.minimum(np.cumsum(self.seconds, axis=0), deadline_s)
         cut = np.diff(ends, axis=0, prepend=0.0)
-        # Who is in time spent exactly its delays, free of the rounding of sums and differences.
+        # A client in time spent exactly its delays, free of the rounding of sums and differences.
         seconds = np.where(self.finish_s <= deadline_s, self.seconds, cut)
         return Timeline(self.stages, self.step, seconds)
 
@@ -77,7 +78,7 @@ class Timeline:
 
 
 def split_timeline(broadcast_s: FloatArray, steps: StepDelays, adapter_s: FloatArray) -> Timeline:
-    """The module's formula as segments; everybody begins a step when the last one is ready."""
+    """The module's formula as segments; all clients begin a step when the last one is ready."""
     count = len(broadcast_s)
     stages, step, seconds = ["broadcast"], [-1], [broadcast_s]
 

@@ -1,4 +1,4 @@
-"""Batches of tokenised rows: padding, label masks, and the order in which clients see rows."""
+"""Batches of tokenised rows: padding, label masks, and the order of a client's rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,8 +55,8 @@ def local_batches(
     """Which rows a client trains on in each of its local steps of one round [step, row of batch].
 
     Passes over all its rows in a fresh random order each, cut into batches of exactly
-    `batch_size`, so that every step costs the same; a client with fewer rows sees some twice in
-    one batch. A function of (seed, round, client) alone, so that a resumed run sees the same.
+    `batch_size`, so that every step costs the same; a client with fewer rows has some twice in
+    one batch. A function of (seed, round, client) alone, so that a resumed run draws the same.
     """
     stream = generator(seed, "local batches", round_index, client)
     passes = -(-batch_size * steps // len(rows))

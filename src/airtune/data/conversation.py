@@ -1,6 +1,6 @@
 """Conversations as a chat template renders them, and which characters the model must write.
 
-The template's rendering of the finished conversation is the truth: a row's tokens are those of the
+The template's rendering of the finished conversation decides: a row's tokens are those of the
 whole text, and its labels are spans of it. A template that leaves it open which spans are the
 assistant's is refused.
 """
@@ -147,7 +147,7 @@ class ChatForm:
 
 
 def chat_form(template: ChatTemplate) -> ChatForm:
-    """The form of a template, or InputError that says why it is refused."""
+    """The form of a template, or InputError with the reason of the refusal."""
     turns = _with_system(template, [Turn("user", _PROMPT), Turn("assistant", _ANSWER)])
     parts = _wants_parts(template, turns)
     with foreign_input(FIELD, template.name, _ALLOWED, _REMEDY):
@@ -216,11 +216,11 @@ def _check_marks(template: ChatTemplate, finished: Rendered) -> None:
 
 
 def _unlike(where: str, text: str, asked: str) -> InputError:
-    """The refusal of a template that asks for an answer in another way than it ends one."""
+    """The refusal of a template whose prompt for an answer differs from its finished turn."""
     at = _alike(text, asked)
     return InputError(
         FIELD,
-        f"{where}, which asks for an answer by {asked[at:][:20]!r} where the finished turn "
+        f"{where}, which begins an answer with {asked[at:][:20]!r} where the finished turn "
         f"has {text[at:][:20]!r}",
         _MARKS, _MARK_THEM,
     )  # fmt: skip

@@ -87,7 +87,7 @@ _E2E_WORDS = {
     "5 out of 5": ("5 out of 5", "five out of five", "5 star", "five star", "5-star", "5/5"),
 }
 """Common wordings of E2E's closed values. A keyword list, so the share it gives is a lower bound
-on what a person would accept."""
+on what human raters would accept."""
 
 
 def e2e_example(row: Row) -> Example:
@@ -104,7 +104,7 @@ def _e2e_slots(text: str) -> list[Slot]:
     slots, at = [], 0
     while at < len(text):
         found = _E2E_SLOT.match(text, at)
-        # An empty value would be said by every text.
+        # An empty value is in every text.
         if found is None or not found[1].strip() or not found[2].strip():
             return []
         slots.append(_e2e_slot(found[1].strip(), found[2]))
@@ -216,7 +216,7 @@ def choose_format(
     prompt_column: str | None = None,
     completion_column: str | None = None,
 ) -> Format:
-    """The format asked for, or the one that the columns show.
+    """The named format, or the one that the columns fit.
 
     Raises InputError for an unknown name, for half a pair of columns and for missing columns.
     """

@@ -1,4 +1,4 @@
-"""Which client holds which examples: IID, Dirichlet by label, by a column, by size."""
+"""Partition of examples over clients: IID, Dirichlet by label, by a column, by size."""
 
 import heapq
 from collections import Counter
@@ -96,7 +96,7 @@ def partition(
 
 
 def iid(count: int, clients: int, seed: int) -> Partition:
-    """Rows 0..count-1 dealt out at random, shard sizes differing by one at most."""
+    """Rows 0..count-1 in random shards whose sizes differ by one at most."""
     order = generator(seed, "partition").permutation(count)
     owner = np.empty(count, dtype=np.int64)
     owner[order] = np.arange(count) % clients
@@ -267,7 +267,7 @@ def _enough(made: Partition, min_rows: int) -> Partition:
         raise InputError(
             "data.partition.min_rows", min_rows,
             f"at most {int(made.sizes.min())}, the rows of client {int(made.sizes.argmin())}",
-            "kind column deals out whole groups: lower min_rows, or use fewer clients",
+            "kind column assigns whole groups: lower min_rows, or use fewer clients",
         )  # fmt: skip
     return made
 

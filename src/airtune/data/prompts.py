@@ -1,4 +1,4 @@
-"""Texts and tokens: the plain form of a row, spans of tokens, a row as people see it."""
+"""Texts and tokens: the plain form of a row, spans of tokens, a row in readable form."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -90,10 +90,10 @@ def _end_of_sequence(tokenizer: Any) -> tuple[int, ...]:
 
 
 def show_prompt(tokenizer: Any, ids: Sequence[int], label: Sequence[bool]) -> str:
-    """One row for people: what the model is shown, and after each `⟹` what it must write.
+    """One row in readable form: the prompt, and after each `⟹` what the model must write.
 
-    `⟸` stands where it is shown something again. Special tokens are visible, since they are part
-    of what the model sees.
+    `⟸` marks the return to given text. Special tokens are visible, since they are part
+    of the model's input.
     """
     shown, at = "", 0
     for wanted, run in groupby(label):

@@ -176,7 +176,7 @@ def _open(path: Path, field: str) -> TextIO:
 
 
 def _lines(stream: TextIO, path: Path, field: str) -> Iterator[str]:
-    """The lines of a file; bytes that are not UTF-8 are the user's mistake, not a crash."""
+    """The lines of a file; bytes that are not UTF-8 are an InputError, not a crash."""
     try:
         yield from stream
     except UnicodeDecodeError:
@@ -216,7 +216,7 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
 
 
 def _object(place: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a key that stands twice has no value that could be meant for sure."""
+    """A JSON object; a key that occurs twice is ambiguous, and refused."""
     values = dict(pairs)
     if len(values) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)

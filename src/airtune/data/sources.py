@@ -34,7 +34,7 @@ class TaskData:
 
     `separator` stands between prompt and completion where the tokenizer has no chat template;
     `score` judges answers beside their loss (None: the loss alone); `notice` is a sentence for the
-    user where a part was chosen for them, else empty.
+    user where a part was held out, else empty.
     """
 
     format_name: str

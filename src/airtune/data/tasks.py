@@ -10,10 +10,10 @@ from airtune.data.template import Turn
 
 @dataclass(frozen=True)
 class Slot:
-    """One thing that a description must say.
+    """One slot that a description must realise.
 
-    Any of the `accepted` wordings realises it, unless one of the `refused` wordings, which say the
-    opposite, is there too ("not family friendly" holds "family friendly").
+    Any of the `accepted` wordings realises it, unless one of the `refused` wordings, which state
+    the opposite, is there too ("not family friendly" holds "family friendly").
     """
 
     name: str
@@ -86,7 +86,7 @@ def label_matches(example: Example, generated: str) -> float:
 
 
 def slots_realised(example: Example, generated: str) -> float:
-    """The share of the example's slots that the text says; 1 where there are none to say."""
+    """The share of the example's slots that the text realises; 1 where there are none."""
     text = _plain(generated)
     said = [
         any(_plain(words) in text for words in slot.accepted)
@@ -107,7 +107,7 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class Score:
-    """How answers of a task are judged beside their loss: a name for people, and the judge."""
+    """How answers of a task are scored beside their loss: a readable name and the function."""
 
     name: str
     of: Callable[[Example, str], float]

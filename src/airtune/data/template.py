@@ -21,7 +21,7 @@ _OWN_NAMES = ("messages", "tools", "add_generation_prompt", "strftime_now")
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a conversation: who speaks (system, user, assistant, tool) and the text."""
+    """One message of a conversation: the role (system, user, assistant, tool) and the text."""
 
     role: str
     content: str
@@ -132,7 +132,7 @@ class ChatTemplate:
         """The text of a conversation; with `asks`, of a prompt for the next answer.
 
         `parts` hands contents over as lists of typed parts, as templates of multimodal models
-        want them. Whatever the template raises passes on.
+        require them. Exceptions of the template pass through.
         """
         messages = [
             {

@@ -19,7 +19,7 @@ from airtune.report.costs import SERVER_COSTS
 from airtune.report.page import render
 from airtune.report.view import RunView
 from airtune.report.waiting import ending
-from airtune.wireless.state import NOBODY
+from airtune.wireless.state import NO_CLIENTS
 
 SAMPLE_TOKENS = 96
 LIMITS = ("deadline_s", "radius_m", "pruning_budget", "latency_target_s")
@@ -86,7 +86,7 @@ def report_view(
     world: World, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
 ) -> RunView:
     """The run as its page shows it."""
-    position_m = world.context.channel.observe(0, NOBODY).truth.position_m
+    position_m = world.context.channel.observe(0, NO_CLIENTS).truth.position_m
     return RunView(
         summary=summary,
         records=records,

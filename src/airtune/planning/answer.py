@@ -13,7 +13,7 @@ def heading(solution: Solution[Any]) -> dict[str, Any]:
 
 
 def closing(solution: Solution[Any]) -> dict[str, Any]:
-    """Who found it, and the independent check: the constraint nearest to being exceeded."""
+    """The solver, and the independent check: the constraint nearest to being exceeded."""
     check = None
     if solution.check is not None:
         name, excess = solution.check.worst

@@ -95,7 +95,7 @@ class ClientColumns:
         return ClientColumns(column, key, self.names)
 
     def close(self) -> None:
-        """Refuse the keys that nobody asked for."""
+        """Refuse the keys that were not read."""
         refuse_unknown(self._columns, self._known, self._where)
 
     def _names(self) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def refuse_unknown(mapping: Iterable[str], known: Sequence[str], where: str) -> 
 
 
 def misspelt(key: str, present: Collection[str]) -> str:
-    """What to do about a missing key where a present one looks like it, for an InputError.
+    """The remedy for a missing key where a present one is similar, for an InputError.
 
     A key that is there without a value (null) is as good as missing.
     """

@@ -1,8 +1,8 @@
 """Reading a planning problem: known keys, units, ranges; every refusal names the field.
 
 Keys carry their unit. A linear key may be given in decibels instead: `tx_power_w` as
-`tx_power_dbm`, `noise_psd_w_hz` as `noise_psd_dbm_hz`, `gain` as `gain_db`. A reader remembers the
-keys it was asked for, and `close` refuses every other one.
+`tx_power_dbm`, `noise_psd_w_hz` as `noise_psd_dbm_hz`, `gain` as `gain_db`. A reader records the
+keys that were read, and `close` refuses every other one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from airtune.planning.fields import (
 from airtune.quantities import FloatArray
 
 MOST_COUNTED = 10**15
-"""Beyond it a float no longer tells one whole number from the next for certain."""
+"""Beyond it a float does not distinguish all whole numbers."""
 
 
 class Reader:
@@ -116,7 +116,7 @@ class Reader:
         return ClientColumns(self._get(key, "a list of clients", REQUIRED))
 
     def close(self) -> None:
-        """Refuse the keys that nobody asked for."""
+        """Refuse the keys that were not read."""
         refuse_unknown(self._mapping, self._known, self._where)
 
     def _get(self, key: str, allowed: str, default: Any) -> Any:

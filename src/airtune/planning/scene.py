@@ -35,7 +35,7 @@ class CellProblem:
 
     Attributes:
         numbers: what the method's reader takes, and `airtune plan --write-problem` writes.
-        origin: sentences that say where the numbers come from.
+        origin: sentences about the source of the numbers.
         notices: sentences that a user should read before trusting them.
     """
 
@@ -75,7 +75,7 @@ class Scene:
 
     @property
     def names(self) -> list[str]:
-        """A number for the records and a device for people, such as `3 (pixel-9)`."""
+        """A number, as in the records, and a device, such as `3 (pixel-9)`."""
         return [f"{client} ({device.name})" for client, device in enumerate(self.devices)]
 
     @property
@@ -91,7 +91,7 @@ class Scene:
 
     @cached_property
     def state(self) -> ChannelState:
-        """The channel as the planner sees it; the first use may import Sionna."""
+        """The channel as estimated; the first use may import Sionna."""
         channel = open_channel(self.cell, len(self.devices), self.seed)
         if self.round_index is None:
             state = channel.observe(0).estimate.without_fading()
@@ -136,7 +136,7 @@ class Scene:
     def broadcast_s(self, bits: float) -> float:
         """One multicast over the whole downlink band, at the worst rate among those it reaches.
 
-        A client without signal does not hold up the others: the solver will name it.
+        A client without signal does not delay the others: the solver names it.
         """
         rates = self.downlink_rate_bps()
         reached = rates[rates > 0]

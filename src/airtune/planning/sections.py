@@ -29,7 +29,7 @@ MOST_CLIENTS = 10_000
 MOST_DRAWS = 50_000
 """Channels of single clients that may be drawn to reach a round: some seconds, with 3GPP fading."""
 MEAN = "mean"
-"""`round: mean` asks for the gains without small-scale fading."""
+"""`round: mean`: the gains without small-scale fading."""
 
 _TOP = ("method", "model", "dtype", "adapter", "cell", "clients", "training", "tokens", "round",
         "seed", "uplink_dtype")  # fmt: skip
@@ -153,7 +153,7 @@ def _targets(adapter: Mapping[str, Any]) -> str | tuple[str, ...]:
 
 
 def _devices(clients: Mapping[str, Any], count: int) -> tuple[DeviceProfile, ...]:
-    """Profiles dealt out to the clients in turn."""
+    """Profiles assigned to the clients round-robin."""
     value = clients.get("devices")
     value = DEVICES if value is None else [value] if isinstance(value, str) else value
     names = _words(value, "clients.devices", "device")

@@ -53,7 +53,7 @@ def _text(about: str, *, several: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class CellSettings:
-    """A cell: band, geometry, propagation, transmitters, receivers, and what the planner knows.
+    """A cell: band, geometry, propagation, transmitters, receivers, and the planner's estimate.
 
     The field names are the keys of `cell:` in an experiment file; each field's meaning, with its
     unit, is in `dataclasses.fields(CellSettings)[i].metadata["help"]`. With `trace` the link rates
@@ -84,9 +84,9 @@ class CellSettings:
         usual=UsualRange(0.0, 140.0, "it is read in m/s: 140 m/s are 500 km/h"),
     )  # fmt: skip
     walk_start: str = _choice(
-        "stationary", "where walking clients are in round 0: stationary (by the law of every later "
-        "round) | uniform (in area, at the start of a leg: they then drift inward for some 20 "
-        "rounds)", WALK_STARTS,
+        "stationary", "where walking clients are in round 0: stationary (distributed as in every "
+        "later round) | uniform (in area, at the start of a leg: they then drift inward for some "
+        "20 rounds)", WALK_STARTS,
     )  # fmt: skip
     round_interval_s: float = _number(
         10.0, "nominal time between the channels of two rounds, s", above=0,
@@ -267,7 +267,7 @@ class CellSettings:
                 f"at most {most:g}, in which a client walks {_MOST_RADII} radii",
                 "places are independent from round to round long before",
             )  # fmt: skip
-        # log_distance knows no carrier.
+        # log_distance does not depend on the carrier.
         if self.path_loss != "log_distance" and self.bandwidth_hz > 2 * self.carrier_hz:
             allowed = f"at most twice carrier_hz, {2 * self.carrier_hz:g}: a band is above 0 Hz"
             raise InputError("cell.bandwidth_hz", self.bandwidth_hz, allowed)

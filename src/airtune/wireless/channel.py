@@ -1,4 +1,4 @@
-"""The channel of a run: every round's truth, and what the planner is told about it."""
+"""The channel of a run: every round's truth, and the planner's estimate of it."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -27,8 +27,8 @@ Truth = Callable[[int, Clients], ChannelState]
 class Channel:
     """The links of one cell, round by round.
 
-    `observe(t)` depends on the settings, the seed and t alone, whatever was asked before, so a
-    resumed run meets the channel that it would have met.
+    `observe(t)` depends on the settings, the seed and t alone, not on earlier calls, so a
+    resumed run has the same channel.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Channel:
         recording: Recording | None = None,
         samples: int | None = None,
     ) -> None:
-        """Made by `open_channel`; `observe` maps a round, and the clients that are asked for, to
-        what is true and what is known. `recording` is where both come from, if from a file;
-        `samples` rounds show all that a recording or trace holds (None: drawn)."""
+        """Made by `open_channel`; `observe` maps a round, and the clients whose channel is needed,
+        to the truth and the estimate. `recording` is the source of both, if it is a file; `samples`
+        rounds show all that a recording or trace holds (None: drawn)."""
         self.clients, self.samples = clients, samples
         self._observe = observe
         self._recording = recording
@@ -48,9 +48,10 @@ class Channel:
     def observe(self, round_index: int, clients: Clients = None) -> Observation:
         """The truth of a round, and the planner's estimate.
 
-        Where small-scale fading is dear to draw (TR 38.901), it is drawn for `clients` [number]
-        alone, and the gain of the others is NaN; None draws everybody's. What is drawn does not
-        depend on who else is. Raises InputError where a recording or trace does not hold the round.
+        Where sampling small-scale fading is expensive (TR 38.901), it is drawn for `clients`
+        [number] alone, and the gain of the others is NaN; None draws all. The draw of a client does
+        not depend on which others are drawn. Raises InputError where a recording or trace does not
+        hold the round.
         """
         if round_index < 0:
             raise InputError("round", round_index, "a whole number >= 0")
@@ -168,7 +169,7 @@ class DrawnCell:
 
 
 class _PlannerView:
-    """What the planner is told: the truth of some rounds ago, with a log-normal error.
+    """The planner's estimate: the truth of some rounds ago, with a log-normal error.
 
     `gain_known(t) = gain(t - delay) 10^(e / 10)`, e normal with standard deviation `csi_error_db`,
     independent for each client and round. In the first rounds the oldest truth there is, round 0.

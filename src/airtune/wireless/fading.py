@@ -49,7 +49,7 @@ class BlockFading:
         self._scattered = self._innovation(0)
 
     def power_gain(self, round_index: int, clients: Clients = None) -> FloatArray:
-        """|h|^2 [client], mean 1: everybody's, since one draw makes them all."""
+        """|h|^2 [client], mean 1: of all clients, which are drawn together."""
         gain = self._direct + self._scattered_share * self._scattered_at(round_index)
         power: FloatArray = gain.real**2 + gain.imag**2
         return power

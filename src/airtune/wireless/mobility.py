@@ -24,7 +24,7 @@ class RandomWaypoint:
     That law is denser in the middle of the cell than the uniform one. Clients that stand
     (`step_m` 0) are uniform in area.
 
-    The place in round t depends on (seed, t) alone, whatever was asked before, and adding clients
+    The place in round t depends on (seed, t) alone, not on earlier calls, and adding clients
     at the end changes none of those before.
     """
 

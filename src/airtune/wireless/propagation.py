@@ -93,7 +93,7 @@ class ScenarioAttenuation:
 
     def at(self, position_m: FloatArray) -> Attenuation:
         """Attenuation at the positions [client, 2]."""
-        # Path loss and fading ask for the same places, and standing clients do so every round.
+        # Path loss and fading use the same places, and so does every round while clients stand.
         if self._kept is None or not np.array_equal(self._kept[0], position_m):
             self._kept = (position_m.copy(), self._compute(position_m))
         return self._kept[1]
@@ -118,7 +118,7 @@ class RayFading:
 
     A stretch is the renewal distance of the scenario; along it a client keeps the place, for the
     rays' angles, and the velocity, for their Doppler shifts, that it had at the start. Clients that
-    stand keep their rays for ever; a correlation of 0 draws new rays every round, 1 keeps those of
+    stand keep their rays; a correlation of 0 draws new rays every round, 1 keeps those of
     round 0.
     """
 
@@ -194,7 +194,7 @@ def stretch_start(round_index: int, way_m: float, stretch_m: float) -> int:
         return 0
     stretch = np.floor(way_m * round_index / stretch_m)
     start = max(int(stretch * stretch_m / way_m) - 1, 0)
-    # Rounding may put the quotient a hair beside a whole number: search by the same expression.
+    # The quotient may be off by rounding: search by the same expression.
     while np.floor(way_m * start / stretch_m) < stretch:
         start += 1
     return start

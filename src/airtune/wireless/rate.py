@@ -120,8 +120,8 @@ class ShannonLinks:
         """`b log2(1 + cn0/b)`; the limit `cn0 / ln 2` once cn0/b underflows."""
         b = np.asarray(bandwidth_hz, dtype=np.float64)
         snr = self._snr(b)
-        # Where c/b underflows, b ln(1 + c/b) is c itself (also for b = inf, which must not meet
-        # a logarithm of 0).
+        # Where c/b underflows, b ln(1 + c/b) is c itself (also for b = inf, where the product is
+        # inf 0).
         flat = snr == 0
         finite = np.where(flat, 0.0, b) * np.log1p(snr)
         nats = np.where(flat & (b > 0), self._effective_hz, finite) if flat.any() else finite
@@ -134,7 +134,7 @@ class ShannonLinks:
             theta = nats / self._effective_hz
             inside = (theta > 0) & (theta < 1)
             bandwidth = nats / exponent_for(np.where(inside, theta, 0.5))
-        # A positive rate whose theta underflows to 0 needs less than any float could tell from 0.
+        # A positive rate whose theta underflows to 0 needs less than the smallest float.
         return np.where(inside, bandwidth, np.where((nats > 0) & ~(theta == 0), np.inf, 0.0))
 
     def slope(self, bandwidth_hz: FloatArray) -> FloatArray:

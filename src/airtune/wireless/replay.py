@@ -68,7 +68,7 @@ class Recording:
 
 
 def check_recording_name(path: Path, field: str = "path") -> None:
-    """Refuse a file name that says no format, before anything is drawn for it."""
+    """Refuse a file name without a known format, before anything is drawn for it."""
     if path.suffix not in (".csv", ".npz"):
         raise InputError(field, str(path), "a file name that ends in .csv or .npz")
 

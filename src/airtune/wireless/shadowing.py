@@ -15,7 +15,7 @@ class SpatialField:
     The exponential correlation is M. Gudmundson's ("Correlation model for shadow fading in mobile
     radio systems", Electronics Letters 1991), also 3GPP TR 38.901 equation 7.4-5, here in two
     dimensions: clients that are close to each other share obstacles, and a client that comes back
-    meets the shadow it left. A state is a function of the place only, so no round has to be drawn
+    finds the same shadowing. A state is a function of the place only, so no round has to be drawn
     before another.
 
     The field is a sum of cosines, `S(x) = sqrt(2/M) sum_m cos(k_m x + phi_m)`, M = 512. Directions

@@ -12,8 +12,8 @@ from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks
 
 Clients: TypeAlias = NDArray[np.int64] | None
-"""Numbers of the clients that somebody asks about; None: all."""
-NOBODY = np.array([], dtype=np.int64)
+"""Numbers of the clients whose channel is needed; None: all."""
+NO_CLIENTS = np.array([], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class ChannelState:
     """Every client's link in one round; all arrays have the axis [client].
 
     A drawn channel has a gain, and its links follow from the link budget. A measured trace has a
-    spectral efficiency instead: then position, path loss and gain are NaN, since nobody knows them.
+    spectral efficiency instead: then position, path loss and gain are unknown (NaN).
     Gains are reciprocal: uplink and downlink see the same one.
 
     Attributes:
         round_index: the round in which this channel held; a stale estimate names an earlier one.
         position_m: place of each client, [client, 2] m, the base station at the origin.
         speed_m_s: speed of each client, m/s.
-        line_of_sight: True where TR 38.901 sees the base station; None if the model cannot tell.
+        line_of_sight: True where TR 38.901 has line of sight; None for a model without that state.
         path_loss_db: mean attenuation, dB.
         shadowing_db: log-normal deviation, dB; positive attenuates more.
         fading_gain: power gain of small-scale fading, mean about 1; NaN, as the gain then is, where
-            nobody asked for a client's.
+            a client's fading was not drawn.
         gain: power gain of the whole link, antennas included.
         spectral_efficiency: measured efficiency, bit/s/Hz; NaN where the gain decides.
         budget: powers, noise, margin and rate model.
@@ -117,7 +117,7 @@ class ChannelState:
 
 @dataclass(frozen=True)
 class Observation:
-    """One round as it is, and as the planner sees it: the clock is charged with the truth."""
+    """One round's true channel, which the clock is charged with, and the planner's estimate."""
 
     truth: ChannelState
     estimate: ChannelState

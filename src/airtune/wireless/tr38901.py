@@ -19,7 +19,7 @@ from airtune.errors import AirtuneError
 from airtune.quantities import FloatArray
 
 RENEWAL_DISTANCE_M = {"umi": 12.0, "uma": 40.0, "rma": 50.0}
-"""Way after which rays are drawn anew: TR 38.901 Table 7.6.3.1-2, cluster and ray specific
+"""Distance after which rays are redrawn: TR 38.901 Table 7.6.3.1-2, cluster and ray specific
 random variables, line of sight (the shorter)."""
 SIGHT_DISTANCE_M = {"umi": 50.0, "uma": 50.0, "rma": 60.0}
 """Decorrelation distance of the line-of-sight state, the same table."""
@@ -29,7 +29,7 @@ SPECIFICATION = "19.2"
 """Version of TR 38.901 whose tables are used; Sionna has others, and its default may move."""
 GROUP = 16
 """Clients that share one stream of draws. The last group is filled up, so that clients added later
-find their draws waiting and change nobody else's."""
+have draws of their own and change no other client's."""
 
 
 @dataclass(frozen=True)

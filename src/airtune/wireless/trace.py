@@ -56,7 +56,7 @@ def read_trace(
         path: csv file with a header line.
         column: column name; None takes the only column with such a unit.
         where: use only rows that have these values, for example `{"protocol": "TCP"}`.
-        unit: one of `TRACE_UNITS`, instead of what the name says.
+        unit: one of `TRACE_UNITS`, instead of the one in the name.
 
     Raises:
         InputError: file or column missing, a unit that is neither bits nor bytes (MBPS), a sample
@@ -105,7 +105,7 @@ def _bits_of(column: str, file: str) -> float:
     letters = found[0].lstrip("_")
     if letters[-3:] not in ("bps", "Bps"):
         raise InputError(
-            "cell.trace_column", column, f"a column of {file} whose unit tells bits from bytes",
+            "cell.trace_column", column, f"a column of {file} whose unit is clearly bits or bytes",
             f"{letters} may mean either: set cell.trace_unit to one of {_UNIT_NAMES}",
         )  # fmt: skip
     return TRACE_UNITS[letters[-3:]] * _PREFIX[found[1].lower()]
@@ -137,9 +137,9 @@ def _bad_sample(table: CsvTable, line: int, column: str, text: str, allowed: str
 class TracedCell:
     """Truth by measured throughput: round t uses the t-th sample, and starts over at the end.
 
-    Clients take the traces in turn. The first client of each trace begins at its first row; further
-    ones begin at a drawn row, so that they do not move in step. Both directions use the efficiency.
-    Raises InputError where no trace that is used ever carries anything.
+    Traces are assigned to clients round-robin. The first client of each trace begins at its first
+    row; further ones begin at a drawn row, so that they do not move in step. Both directions use
+    the efficiency. Raises InputError where no trace that is used ever carries anything.
     """
 
     def __init__(self, settings: CellSettings, clients: int, seed: int) -> None:
@@ -159,7 +159,7 @@ class TracedCell:
             raise InputError(
                 "cell.trace", ", ".join(map(str, _several(settings.trace))),
                 "a trace with a throughput above 0 in some row",
-                "nobody can ever send on it; choose other rows with cell.trace_where",
+                "no client can ever send on it; choose other rows with cell.trace_where",
             )  # fmt: skip
 
     @property
@@ -168,7 +168,7 @@ class TracedCell:
         return int(self._length.max())
 
     def state(self, round_index: int, _: object = None) -> ChannelState:
-        """The channel of everybody in a round; a sample of 0 leaves the client out of reach."""
+        """The channel of all clients in a round; a sample of 0 leaves the client out of reach."""
         row = (self._offset + round_index) % self._length
         rate = [
             self._traces[source].rate_bps[index]

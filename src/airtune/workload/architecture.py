@@ -25,7 +25,7 @@ class Architecture:
     """Everything that fixes parameters, FLOPs, activations and memory of a decoder.
 
     `position_rows` counts the rows of a learned position table (0 with rotary positions);
-    `max_tokens` is the longest sequence; `tied` says that the LM head is the token table.
+    `max_tokens` is the longest sequence; `tied`: the LM head is the token table.
     """
 
     family: str

@@ -106,7 +106,7 @@ class Structure:
     head's queries and keys are normalised over `head_dim` (Qwen3, some Phi). `norm_after`: norms
     follow the residual sums instead of preceding attention and MLP (OPT-350m). `partial_rotary`:
     heads are cut and joined around the rotation, and so copied (Phi). `block_path` is where the
-    blocks live in the Hugging Face model, `around_path` where the projections beside them live.
+    blocks are in the Hugging Face model, `around_path` of the projections beside them.
     """
 
     linears: tuple[Linear, ...]

@@ -64,7 +64,7 @@ def _parse(text: str, name: str) -> dict[str, Any]:
 
 
 def is_cached(name: str, file: str = "config.json") -> bool:
-    """Whether the local hub cache holds this file of a repository; asks nobody."""
+    """Whether the local hub cache holds this file of a repository; no connection is made."""
     return _cached(name, file) is not None
 
 
@@ -82,7 +82,7 @@ def _cached(name: str, file: str) -> Path | None:
 def require_hub(name: str, field: str, *, weights: bool = False) -> None:
     """Refuse a name that no hub can have, without asking one, or a hub that cannot be reached.
 
-    Only `owner/name` is asked for: a mistyped word costs no connection. Fails within seconds where
+    Only `owner/name` is looked up: a mistyped word costs no connection. Fails within seconds where
     there is no network, since a download would retry for half a minute. `weights`: a bundled
     config would not do.
     """
@@ -91,7 +91,7 @@ def require_hub(name: str, field: str, *, weights: bool = False) -> None:
     try:
         _connect()
     except ConnectionError as error:
-        raise _unknown(field, name, f"the hub says: {error}", weights) from None
+        raise _unknown(field, name, f"the hub answers: {error}", weights) from None
 
 
 def _hub_config(name: str, field: str) -> Path:
@@ -106,11 +106,11 @@ def _hub_config(name: str, field: str) -> Path:
         return Path(hf_hub_download(name, "config.json"))
     except Exception as error:
         # Kinds of its own, and of its network library.
-        raise _unknown(field, name, f"the hub says: {first_line(error)}") from error
+        raise _unknown(field, name, f"the hub answers: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, on one line."""
+    """The message of an exception, on one line."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__
 

@@ -151,4 +151,4 @@ FAMILIES: dict[str, StructureReader] = {
 """`model_type` of a config -> the reader of its block structure."""
 
 TIED_BY_DEFAULT = frozenset({"gpt2", "opt", "gemma"})
-"""Families whose config class ties the LM head to the token table unless told otherwise."""
+"""Families whose config class ties the LM head to the token table by default."""

@@ -17,7 +17,7 @@ from airtune.workload.step import Step
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of one part; `output_needs_gradient` tells the part above what lies below it."""
+    """Operations of one part; `output_needs_gradient`: something trainable lies at or below it."""
 
     forward: int
     backward: int

@@ -98,7 +98,7 @@ def head_stored_bytes(
 def loss_bytes(architecture: Architecture, step: Step) -> int:
     """Peak bytes around the loss: fp32 log-probabilities and two fp32 gradients of their size.
 
-    The logits themselves are let go before the backward pass, as a loss function that returns only
+    The logits themselves are freed before the backward pass, as a loss function that returns only
     the loss does; who holds on to them needs one more array in the base's dtype.
     """
     return 3 * 4 * step.logit_rows * architecture.vocab_size

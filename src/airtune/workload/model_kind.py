@@ -44,7 +44,7 @@ def refuse_other_kinds(config: Mapping[str, Any]) -> None:
 
 
 def refuse_own_code(config: Mapping[str, Any]) -> None:
-    """Refuse a model that brings Python code of its own, which nobody has asked to run."""
+    """Refuse a model that comes with Python code, unless the user allows it."""
     if config.get("auto_map"):
         raise InputError(
             "config.auto_map", config["auto_map"], "absent",

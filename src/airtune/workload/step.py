@@ -21,7 +21,7 @@ class Step:
     """`batch_size` sequences of `tokens` tokens each, padding included.
 
     `logit_positions` is how many positions of a sequence reach the LM head (None: all).
-    `label_tokens` says it for the whole batch, where sequences differ.
+    `label_tokens` is that number for the whole batch, where sequences differ.
     """
 
     batch_size: int

@@ -1,7 +1,7 @@
 """Simpler solvers of joint pruning and bandwidth, to compare with the global optimum.
 
 Each is named by what it does; their lower bound is the exact solver's. The steps of the published
-block coordinate descent are not known to us: `bcd` is an alternation of our own making.
+block coordinate descent are not known to us: `bcd` is our own alternation.
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ _MAX_ROUNDS = 1_000
 def alternating_pruning(problem: PruningProblem) -> Solution[PruningPlan]:
     """`bcd`: from equal shares, pruning for fixed bandwidth and bandwidth for fixed pruning.
 
-    Ends when a round lowers the latency by less than 1e-9 of it. The trace holds the latency
-    after every half round; it never rises. The limit depends on the start and is no optimum.
+    Ends when a round lowers the latency by less than 1e-9 of it. The trace holds the latency after
+    every half round; it never rises. The limit depends on the start and need not be an optimum.
     """
     watch = Stopwatch()
     refusal = refuse_impossible(problem, "bcd")

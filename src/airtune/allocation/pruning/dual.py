@@ -63,7 +63,7 @@ class PricedDeadlines:
 
     @property
     def price_hz(self) -> float:
-        """lambda; inf if no deadline so far left the budget a chance."""
+        """lambda; inf if the budget was out of reach at every deadline so far."""
         return math.inf if math.isnan(self.log_price) else math.exp(self.log_price)
 
     def expect(self, deadline_s: float, log_price: float) -> None:
@@ -71,7 +71,7 @@ class PricedDeadlines:
         self._seen = [(deadline_s, log_price)]
 
     def __call__(self, deadline_s: float) -> Evaluation:
-        """A lower bound on D, as exact as its distance to the band asks for, and its slope."""
+        """A lower bound on D, as exact as its distance to the band requires, and its slope."""
         clients = self._at(deadline_s)
         problem = self.problem
         if not problem.keeps_budget(clients.kept_most):
@@ -132,7 +132,7 @@ class PricedDeadlines:
             return clients.typical_log_price()
         (before, old), (now, new) = known[0], known[-1]
         ahead = (deadline_s - now) / (now - before) if now != before else 0.0
-        # Far from a line it would mislead.
+        # Away from a straight line the extrapolation fails.
         return new + (new - old) * ahead if abs(ahead) < 1.0 else new
 
     def _bound(self, clients: AtDeadline, log_price: float) -> Bound:
@@ -179,7 +179,7 @@ class PricedDeadlines:
 def _shares_beyond(clients: AtDeadline, log_price: float, sign: float) -> FloatArray:
     """Bandwidths [client] that exceed the band (sign 1) or fit it (-1), from the nearest price on.
 
-    The caller knows that the ends of the price range lie on either side of the band.
+    The caller ensures that the ends of the price range lie on either side of the band.
     """
     band, step = clients.problem.bandwidth_hz, PRICE_STEP**2
     while True:

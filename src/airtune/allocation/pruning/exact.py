@@ -24,7 +24,7 @@ from airtune.quantities import FloatArray
 _WIDTH = 1e-12
 _ATTEMPTS = 40
 _SURE = 1e-11
-# A bracket that misses the deadline by more than this is searched again, with care.
+# A bracket that misses the deadline by more than this is searched again, with `careful`.
 _SAMPLE = 1_000
 _SAMPLED_FROM = 20_000
 
@@ -84,7 +84,7 @@ def _decide(
 ) -> tuple[float, FloatArray, FloatArray]:
     """A deadline, pruning rates and bandwidths [client] that hold it, the budget and the band.
 
-    Where rounding asks so, the deadline is a little longer.
+    Where rounding requires it, the deadline is a little longer.
     """
     margin = 1e-12
     kept, bandwidth = need.keep_most(deadline_s)

@@ -1,4 +1,4 @@
-"""What every client answers, at a fixed deadline, to a price on pruning.
+"""Every client's best response, at a fixed deadline, to a price on pruning.
 
 At deadline tau client n has `T_n = tau - f_n - a0_n` for what pruning shortens. With rate r it
 can keep
@@ -195,9 +195,9 @@ def _stationary(
 ) -> tuple[FloatArray, FloatArray]:
     """Solve `gain r'(b) = (s1 + a1 r(b))^2` for b between the ends, and db / d ln(gain).
 
-    Both sides meet once, since r' falls and r grows. Newton's iteration on the logarithm of their
-    ratio as a function of ln b, kept in a bracket of its own for each client; where the slope has
-    a jump (a piecewise linear rate), bisection finds it.
+    Both sides are equal once, since r' falls and r grows. Newton's iteration on the logarithm of
+    their ratio as a function of ln b, kept in a bracket of its own for each client; where the slope
+    has a jump (a piecewise linear rate), bisection finds it.
     """
     low, high = np.log(ends_hz[0]), np.log(ends_hz[1])
     point = np.clip(np.log(guess_hz), low, high)

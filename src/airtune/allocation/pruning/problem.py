@@ -38,8 +38,8 @@ class PruningPlan:
         bandwidth_hz: [client].
         latency_s: when the last upload ends.
         price_hz: at the optimum, how much bandwidth one unit of weighted pruning is worth; 0
-            where the budget is not short, inf where no bandwidth helps, NaN from heuristics. With
-            it anyone can recompute the certificate of the lower bound.
+            where the budget is not short, inf where no bandwidth helps, NaN from heuristics. From
+            it the certificate of the lower bound can be recomputed.
     """
 
     pruning_rate: FloatArray
@@ -298,7 +298,7 @@ def best_pruning(problem: PruningProblem, rate_bps: FloatArray) -> tuple[float, 
     At rate r client n that keeps the share k finishes at `F_n + k G_n` with `F = f + a0 + s0/r`
     and `G = a1 + s1/r`, so `sum w k(tau)` is a concave rising polygon: Newton's iteration from
     its left end reaches the budget in finitely many steps. A client without a rate must be pruned
-    to nothing; `refuse_impossible` has been asked before.
+    to nothing; call `refuse_impossible` first.
 
     Args:
         rate_bps: [client], bit/s.

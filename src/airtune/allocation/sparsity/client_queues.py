@@ -3,11 +3,12 @@
     min  v sum_n w_n (energy that n drops) + sum_n Q_n tau_n,    tau_n = delay_n + bits_n / r_n(b_n)
     sum_n b_n <= B,   b_n >= floor;       Q_n(t+1) = max(Q_n + tau_n - target, 0)
 
-A client with an empty queue is in no hurry and would get no bandwidth at all: hence the floor.
-For a price p on bandwidth the clients part: each takes the option and the bandwidth of
+A client with an empty queue has no cost of latency and would get no bandwidth: hence the floor. For
+a price p on bandwidth the problem separates by client: each takes the option and the bandwidth of
 `min_k,b [v w dropped_k + Q (delay + bits_k / r(b)) + p b]`, convex in b for each option. The sum of
 these minima less `p B` is a lower bound for every p >= 0. The plans on either side of the best
-price are completed to the whole band, and each client's ranks fitted to its bandwidth in turn.
+price are completed to the whole band, and each client's ranks fitted to its bandwidth, one client
+after another.
 """
 
 from collections.abc import Callable
@@ -184,7 +185,7 @@ class _Market:
             return np.asarray(np.log(used / self.bandwidth_hz))
 
         share = self.demand(bits, float(_root(excess, low, high, -0.5)))
-        # Bandwidth that nobody is in a hurry for is shared out evenly.
+        # Bandwidth that no client with a queue needs is shared evenly.
         spare = self.bandwidth_hz - float(share.sum())
         if spare > 0:
             return share + spare / len(share)
@@ -192,8 +193,8 @@ class _Market:
         return shrunk
 
     def log_prices(self) -> tuple[FloatArray, FloatArray]:
-        """Logarithms of a price at which every client in a hurry wants the whole band, and of one
-        at which all stay at the floor."""
+        """Logarithms of a price at which every client with a queue demands the whole band, and of
+        one at which all stay at the floor."""
         ends = []
         for bandwidth, pick in ((self.bandwidth_hz, np.min), (self.floor_hz, np.max)):
             b = np.full(len(self.gain), bandwidth)
@@ -225,7 +226,8 @@ def _best_plan(market: _Market) -> tuple[IntArray, FloatArray, float, list[float
 
 
 def _improved(market: _Market, option: IntArray) -> list[tuple[float, IntArray, FloatArray]]:
-    """Bandwidths for the ranks, then ranks for the bandwidths, until the objective rests."""
+    """Bandwidths for the ranks, then ranks for the bandwidths, until the objective no longer
+    falls."""
     plans: list[tuple[float, IntArray, FloatArray]] = []
     for _ in range(_STEPS):
         bandwidth = market.split(option)

@@ -67,7 +67,7 @@ def common_headroom(
         bits: payloads [..., client]; leading axes are candidate plans.
         slack_s: [client], >= 0, at least one of them 0.
         bandwidth_hz: the whole band, > 0.
-        guess_s: where to look first.
+        guess_s: where the search starts.
     """
     bits = np.asarray(bits, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -75,7 +75,7 @@ def common_headroom(
         alone = np.where(bits > 0, bits / fastest, 0.0)
     low = np.maximum(alone - slack_s, 0.0).max(axis=-1)
     high: FloatArray = np.full_like(low, np.inf)
-    # One client alone fills its lower bound exactly; a guess would only be in the way.
+    # One client alone fills its lower bound exactly; a guess does not help.
     headroom: FloatArray = np.maximum(low, guess_s) if len(links) > 1 else low
     for _ in range(_MAX_STEPS):
         use, fall = needed_bandwidth(links, bits, headroom[..., None] + slack_s)
@@ -88,7 +88,7 @@ def common_headroom(
         inside = (proposal > low) & (proposal < high)
         proposal = np.where(inside, proposal, _between(low, high))
         # The first point is already the answer where it leaves band unused: then one client
-        # fills the time alone, or nobody has anything to send.
+        # fills the time alone, or no client has anything to send.
         settled = (high <= low) | (np.abs(used / bandwidth_hz - 1.0) <= _TOLERANCE)
         settled |= proposal == headroom
         if settled.all():
@@ -98,7 +98,7 @@ def common_headroom(
 
 
 def _between(low: FloatArray, high: FloatArray) -> FloatArray:
-    """Where to look next in a bracket: its geometric middle, or twice as far if it is open."""
+    """The next deadline to try in a bracket: its geometric middle, or double if it is open."""
     with np.errstate(invalid="ignore"):
         middle = np.where(low > 0, np.sqrt(low) * np.sqrt(high), 0.5 * high)
     return np.where(np.isinf(high), np.maximum(2.0 * low, np.finfo(np.float64).tiny), middle)

@@ -58,7 +58,7 @@ class _Search:
     trace: list[float] = field(default_factory=list)
 
     def offer(self, plans: IntArray, guess_s: float = 0.0) -> FloatArray:
-        """Take the best of these plans [plan, client] if it beats the one at hand.
+        """Take the best of these plans [plan, client] if it beats the current one.
 
         Returns their headrooms [plan]; `guess_s` is what these are expected to be.
         """
@@ -85,7 +85,7 @@ class _Search:
 
     @property
     def enough(self) -> float:
-        """A bound that leaves nothing to look for in an interval."""
+        """The bound from which on an interval need not be searched."""
         return self.objective * (1.0 - self.gap)
 
     def shortfall(self, cell: Cell) -> float:

@@ -2,10 +2,10 @@
 
     Q(t+1) = max(Q(t) + tau(t) - target, 0),     each round minimises  v (energy dropped) + Q(t) tau
 
-A round in which every client is in outage lasts the outage limit, for which the server waits in
-vain. Summing the recursion gives `mean latency <= target + Q(T) / T` for every sequence of rounds,
-so the mean meets the target as soon as the queue stays bounded, and a larger v needs more rounds
-for it (M. Neely, "Stochastic Network Optimization", 2010, 4.4).
+A round in which every client is in outage lasts the outage limit. Summing the recursion gives `mean
+latency <= target + Q(T) / T` for every sequence of rounds, so the mean meets the target as soon as
+the queue stays bounded, and a larger v needs more rounds for it (M. Neely, "Stochastic Network
+Optimization", 2010, 4.4).
 """
 
 from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ class Rounds:
 def run_rounds(
     problem: SparsityProblem, rounds: int, channel: ChannelSource, solve: RoundSolver
 ) -> Rounds:
-    """Solve one round after another, with the queue that the last one left.
+    """Solve one round after another, with the queue after the last one.
 
     Args:
         problem: everything but the links; its `virtual_queue` is that of round 0.
@@ -140,7 +140,7 @@ def _plan_of(problem: SparsityProblem, index: int, solve: RoundSolver) -> Sparsi
 
 
 def without_clients(problem: SparsityProblem) -> SparsityPlan:
-    """The plan of a round in which every client is in outage: the outage limit passes in vain."""
+    """The plan of a round in which every client is in outage: it lasts the outage limit."""
     nothing = np.zeros(problem.rank_energy.shape, dtype=bool)
     wait_s = problem.outage_limit_s
     queue = next_queue(problem.virtual_queue, wait_s, problem.latency_target_s)

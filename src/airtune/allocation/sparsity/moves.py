@@ -78,5 +78,5 @@ def neighbours(trade: RankTrade, option: IntArray, headroom_s: float) -> IntArra
 def _price_at(trade: RankTrade, option: IntArray, headroom_s: float) -> tuple[float, CostTable]:
     table = CostTable(trade, headroom_s, option, {})
     fall = float(table.fall[option - table.first, trade.columns].sum())
-    # Where nobody sends, or somebody could not send any faster, the price decides nothing.
+    # Without a client that sends, or with one that cannot send faster, the price decides nothing.
     return (trade.queue / fall if 0 < fall < np.inf else np.finfo(np.float64).tiny), table

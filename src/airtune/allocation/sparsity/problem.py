@@ -123,13 +123,13 @@ class SparsityProblem:
 
     @property
     def outage_limit_s(self) -> float:
-        """The latency beyond which one rank is not waited for."""
+        """The latency above which a client with one rank is in outage."""
         if np.isnan(self.outage_latency_s):
             return OUTAGE_FACTOR * self.latency_target_s
         return self.outage_latency_s
 
     def in_outage(self) -> NDArray[np.bool_]:
-        """Whom one rank over the whole band would keep beyond `outage_limit_s` [client]."""
+        """Clients that one rank over the whole band would keep beyond `outage_limit_s` [client]."""
         time_s = self.outage_limit_s - self.compute_delay_s
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = np.where(self.least_bits > 0, self.least_bits / time_s, 0.0)
@@ -186,7 +186,7 @@ def finish_s(problem: SparsityProblem, plan: SparsityPlan) -> FloatArray:
 
 
 def check_plan(problem: SparsityProblem, plan: SparsityPlan, objective: float) -> Check:
-    """Recompute everything that a plan promises from its ranks and bandwidths alone."""
+    """Recompute everything that a plan states from its ranks and bandwidths alone."""
     lost = problem.v * float(problem.weight @ dropped_energy(problem, plan.kept))
     latency = float(finish_s(problem, plan).max())
     actual = lost + problem.virtual_queue * latency
@@ -208,11 +208,11 @@ def constraint_excess(problem: SparsityProblem, plan: SparsityPlan) -> dict[str,
     }
 
 
-def relative_excess(actual: float, promised: float) -> float:
-    """actual / promised - 1; 0 where both are 0."""
-    if actual == promised:
+def relative_excess(actual: float, stated: float) -> float:
+    """actual / stated - 1; 0 where both are 0."""
+    if actual == stated:
         return 0.0
-    return actual / promised - 1.0 if promised > 0 else np.inf
+    return actual / stated - 1.0 if stated > 0 else np.inf
 
 
 def _floats(values: ArrayLike) -> FloatArray:

@@ -39,7 +39,7 @@ def exact(problem: SparsityProblem, gap: float | None = None) -> Solution[Sparsi
 
     A search over intervals of the deadline, see `deadline_search`. Payloads that differ by rank
     are taken by energy per bit once there are too many subsets to list; then, and for rates from a
-    table (whose bound refers to their concave envelope), the gap tells what the bound leaves open.
+    table (whose bound refers to their concave envelope), the gap is what the bound leaves open.
 
     Args:
         gap: stop at this relative gap; by default `GAP`, and `GAP_OF_MANY` from 8,000 clients on.
@@ -93,7 +93,7 @@ def dense(problem: SparsityProblem, prove: bool = True) -> Solution[SparsityPlan
 
 
 def why_no_plan(problem: SparsityProblem, active: IntArray) -> str:
-    """The sentence that says why a round cannot be held; empty if it can."""
+    """The reason why a round cannot be held; empty if it can."""
     if not len(active):
         limit = format_duration(problem.outage_limit_s)
         if len(problem.links) == 1:
@@ -110,7 +110,7 @@ def why_no_plan(problem: SparsityProblem, active: IntArray) -> str:
         client = problem.name(int(active[np.argmax(silent)]))
         return (
             f"{client} has ranks to send but no signal, and without a finite outage_latency_s "
-            "nobody may be skipped."
+            "no client may be skipped."
         )
     return ""
 

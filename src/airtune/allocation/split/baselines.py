@@ -1,8 +1,8 @@
 """Baselines for split training: every decision at random, or one, and any mixture of blocks.
 
 In the manner of SflLLM (arXiv 2504.14667), which compares with random subchannels, powers, split
-points and ranks. Every baseline uses the clients' whole power: a random silence would make it
-weaker than anyone would plan.
+points and ranks. Every baseline uses the clients' whole power: unused power would make it
+weaker than any plan.
 """
 
 from dataclasses import dataclass, replace

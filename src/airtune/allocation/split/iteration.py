@@ -2,7 +2,7 @@
 
 In the manner of SflLLM (arXiv 2504.14667, its iterative algorithm): subchannels by a greedy
 heuristic, powers by a convex program, split point and rank by exhaustive search. The paper's code
-and parameter tables are not public, so this is its manner, not its figures.
+and parameter tables are not public, so no figure reproduces theirs.
 """
 
 from dataclasses import replace
@@ -31,10 +31,10 @@ def solve_greedy(
 ) -> Solution[SplitPlan]:
     """The published iteration; a block is accepted only if the total does not rise.
 
-    Blocks, in turn: greedy subchannels (with exact powers) of the main link and of the federated
-    link, powers, split point, rank. The start is the first candidate, subchannels dealt in turn,
-    powers spread evenly. The trace holds the total after every block. The bound is that of the
-    joint search, which is run for it unless its answer is given.
+    Blocks, in this order: greedy subchannels (with exact powers) of the main link and of the
+    federated link, powers, split point, rank. The start is the first candidate, subchannels
+    assigned round-robin, powers spread evenly. The trace holds the total after every block. The
+    bound is that of the joint search, which is run for it unless its answer is given.
     """
     watch = Stopwatch()
     try:
@@ -53,7 +53,7 @@ def solve_greedy(
 
 
 class _Descent:
-    """The state of the iteration: a plan that only ever gets better."""
+    """The state of the iteration: a plan whose total never rises."""
 
     def __init__(self, training: SplitTraining) -> None:
         self._training = training
@@ -78,9 +78,9 @@ class _Descent:
         self._search(fixed="split_point")
 
     def _demands(self, candidate: SplitCandidate) -> dict[str, tuple[Uplink, Demand]]:
-        """What a candidate asks of each link, or the one that asks most where it asks nothing.
+        """A candidate's demand on each link, or the largest of all candidates where it has none.
 
-        A link that is given no power for nothing would make every other candidate endless.
+        A link left without power would make the delay of every other candidate infinite.
         """
         training = self._training
         loudest = max(training.candidates, key=lambda one: float(np.max(one.activation_bits)))

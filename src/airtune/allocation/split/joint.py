@@ -29,7 +29,7 @@ class NoPlanError(Exception):
 
 
 def require_reachable(training: SplitTraining) -> None:
-    """Raise NoPlanError where a client can never send what any candidate asks of it."""
+    """Raise NoPlanError where a client can never send what the candidates need."""
     activations = max(training.candidates, key=lambda c: float(np.max(c.activation_bits)))
     adapter = max(training.candidates, key=lambda candidate: candidate.adapter_bits)
     blocked = obstacle(
@@ -86,7 +86,7 @@ def solve_joint(training: SplitTraining) -> Solution[SplitPlan]:
 
 
 class _Search:
-    """Candidates in the order of promise; bounds drop most of them."""
+    """Candidates in ascending order of their bounds, which exclude most of them."""
 
     def __init__(self, training: SplitTraining) -> None:
         require_reachable(training)

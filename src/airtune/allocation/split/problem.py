@@ -21,7 +21,7 @@ import numpy as np
 
 from airtune.allocation.bandwidth import airtime_s, client_name
 from airtune.allocation.solve import Check
-from airtune.allocation.subchannels.power import NOBODY, Demand, Owners, Uplink, measure
+from airtune.allocation.subchannels.power import UNUSED, Demand, Owners, Uplink, measure
 from airtune.quantities import FloatArray
 
 PerClient: TypeAlias = float | FloatArray
@@ -75,7 +75,7 @@ class StageDelays:
 
 @dataclass(frozen=True)
 class LinkPlan:
-    """Who owns each subchannel of one link, and at which power spectral density [subchannel]."""
+    """Owner and power spectral density of each subchannel of one link [subchannel]."""
 
     owner: Owners
     psd_w_per_hz: FloatArray
@@ -120,12 +120,12 @@ class SplitTraining:
         return client_name(self.names, client)
 
     def main_demand(self, candidate: SplitCandidate) -> Demand:
-        """What one local step asks of the main server's link."""
+        """The demand of one local step on the main server's link."""
         bits = self._bits(candidate.activation_bits)
         return Demand(bits, self._compute_s(candidate.client_forward_flops))
 
     def federated_demand(self, candidate: SplitCandidate) -> Demand:
-        """What one round asks of the federated server's link."""
+        """The demand of one round on the federated server's link."""
         return Demand(np.full(self.clients, candidate.adapter_bits), np.zeros(self.clients))
 
     def delays(
@@ -224,13 +224,13 @@ def _above(value: float, limit: float) -> float:
 
 
 def _plain_link(link: Uplink, chosen: LinkPlan) -> tuple[list[float], list[float], bool]:
-    """Rates, powers, and whether a density is negative, not finite or nobody's."""
+    """Rates, powers, and whether a density is negative, not finite or on an unused subchannel."""
     rate, power = [0.0] * link.clients, [0.0] * link.clients
     misplaced = False
     for i, (owner, psd) in enumerate(zip(chosen.owner, chosen.psd_w_per_hz, strict=True)):
-        if not 0 <= psd < float("inf") or (owner == NOBODY and psd > 0):
+        if not 0 <= psd < float("inf") or (owner == UNUSED and psd > 0):
             misplaced = True
-        elif owner != NOBODY:
+        elif owner != UNUSED:
             width = float(link.bandwidth_hz[i])
             rate[owner] += width * math.log1p(psd / link.noise_to_gain[owner, i]) / math.log(2)
             power[owner] += width * float(psd)

@@ -1,13 +1,13 @@
-"""Who gets which subchannel: a matching, an even deal and the published greedy.
+"""Assignment of subchannels: a matching, round-robin and the published greedy.
 
-An assignment is an array of owners [subchannel]; NOBODY marks a subchannel that is not used.
+An assignment is an array of owners [subchannel]; UNUSED marks a subchannel that is not used.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airtune.allocation.bandwidth import airtime_s
-from airtune.allocation.subchannels.power import NOBODY, Demand, Owners, Uplink
+from airtune.allocation.subchannels.power import UNUSED, Demand, Owners, Uplink
 from airtune.quantities import FloatArray
 
 
@@ -15,10 +15,10 @@ def unreachable_client(link: Uplink, demand: Demand) -> int | None:
     """A client that no assignment can serve, or None.
 
     Every client that sends needs a subchannel of its own with a signal: a bipartite matching. With
-    fewer subchannels than clients, or several clients that hear only the same few subchannels, the
-    first client that the matching leaves out is returned.
+    fewer subchannels than clients, or several clients with a gain on only the same few subchannels,
+    the first client that the matching leaves out is returned.
     """
-    owner = np.full(link.subchannels, NOBODY, dtype=np.intp)
+    owner = np.full(link.subchannels, UNUSED, dtype=np.intp)
     for client in np.flatnonzero(demand.sends):
         preference = np.argsort(link.noise_to_gain[client], kind="stable")
         if not _match(link, owner, int(client), preference, set()):
@@ -34,7 +34,7 @@ def _match(
     for free in (True, False):
         for index in usable:
             holder = int(owner[index])
-            if index in seen or (holder == NOBODY) != free:
+            if index in seen or (holder == UNUSED) != free:
                 continue
             seen.add(index)
             other = np.argsort(link.noise_to_gain[holder], kind="stable")
@@ -45,10 +45,10 @@ def _match(
 
 
 def even_owners(link: Uplink, demand: Demand) -> Owners:
-    """Subchannels dealt in turn to the clients that send; the plainest start."""
+    """Subchannels assigned round-robin to the clients that send; the simplest start."""
     senders = np.flatnonzero(demand.sends)
     if not len(senders):
-        return np.full(link.subchannels, NOBODY, dtype=np.intp)
+        return np.full(link.subchannels, UNUSED, dtype=np.intp)
     return senders[np.arange(link.subchannels) % len(senders)]
 
 
@@ -59,9 +59,9 @@ def greedy_owners(link: Uplink, demand: Demand) -> Owners:
     first pass each client, the slowest first, takes its best free subchannel; then the client with
     the largest delay takes its best free one, again and again. Delays are those at a constant
     density: a client spreads its power cap, scaled so that all caps together keep the total, evenly
-    over what it owns. A client that another subchannel would not help leaves the queue.
+    over what it owns. A client that gains nothing from another subchannel leaves the queue.
     """
-    owner = np.full(link.subchannels, NOBODY, dtype=np.intp)
+    owner = np.full(link.subchannels, UNUSED, dtype=np.intp)
     budget = fair_power(link)
     with np.errstate(divide="ignore"):
         mean_gain = np.mean(1.0 / link.noise_to_gain, axis=1)
@@ -78,15 +78,15 @@ def greedy_owners(link: Uplink, demand: Demand) -> Owners:
 
 
 def random_owners(link: Uplink, demand: Demand, draw: np.random.Generator) -> Owners:
-    """Subchannels to random clients that hear them, at least one to each client that sends."""
-    owner = np.full(link.subchannels, NOBODY, dtype=np.intp)
+    """Subchannels to random clients with a gain on them, at least one to each client that sends."""
+    owner = np.full(link.subchannels, UNUSED, dtype=np.intp)
     for client in draw.permutation(np.flatnonzero(demand.sends)):
         if not _match(link, owner, int(client), draw.permutation(link.subchannels), set()):
             break
-    for index in np.flatnonzero(owner == NOBODY):
-        hears = np.flatnonzero(np.isfinite(link.noise_to_gain[:, index]) & demand.sends)
-        if len(hears):
-            owner[index] = draw.choice(hears)
+    for index in np.flatnonzero(owner == UNUSED):
+        usable = np.flatnonzero(np.isfinite(link.noise_to_gain[:, index]) & demand.sends)
+        if len(usable):
+            owner[index] = draw.choice(usable)
     return owner
 
 
@@ -103,7 +103,7 @@ def even_density(link: Uplink, owner: Owners) -> FloatArray:
 
 def spread_power(link: Uplink, owner: Owners, share: FloatArray) -> FloatArray:
     """Densities that give each client its fair power in these shares [subchannel], W/Hz."""
-    used = owner != NOBODY
+    used = owner != UNUSED
     who = np.where(used, owner, 0)
     whole = np.bincount(owner[used], share[used], minlength=link.clients)
     power = fair_power(link)[who] * share / np.where(used, whole[who], 1.0)
@@ -113,7 +113,7 @@ def spread_power(link: Uplink, owner: Owners, share: FloatArray) -> FloatArray:
 def _serve_slowest(link: Uplink, demand: Demand, owner: Owners, budget: FloatArray) -> None:
     """The second phase of the greedy; changes `owner`."""
     waiting = demand.sends.copy()
-    free = owner == NOBODY
+    free = owner == UNUSED
     rate = np.array([_even_rate(link, owner == k, k, budget) for k in range(link.clients)])
     while free.any() and waiting.any():
         delay = demand.fixed_delay_s + airtime_s(demand.payload_bits, rate)

@@ -58,7 +58,7 @@ class Cut:
         return x * (1 - 1e-11)
 
     def slack(self, demand: Demand, window_s: float) -> float:
-        """How much worth an assignment may waste and still meet the window."""
+        """How far below the bound's value an assignment may be and still meet the window."""
         rate = demand.rates_within(np.asarray(window_s))
         return self.value * (1 + 1e-9) - float(np.sum(self.rate_price * rate))
 
@@ -160,7 +160,7 @@ class _SmoothDual:
     """The dual function in units in which its prices and its value are of order one.
 
     Prices are stacked as `[rate price of each client, cap price of each client, total price]`,
-    scaled by the rates, caps and window of a plan at hand. A temperature smooths the maximum over
+    scaled by the rates, caps and window of a known plan. A temperature smooths the maximum over
     clients (an entropy on time shares) and keeps prices positive (a logarithmic barrier).
     """
 

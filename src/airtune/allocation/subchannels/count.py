@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from airtune.allocation.subchannels.assignment import even_owners
 from airtune.allocation.subchannels.power import (
     LN2,
-    NOBODY,
+    UNUSED,
     Demand,
     Owners,
     Uplink,
@@ -76,10 +76,10 @@ def _least_power(rate: FloatArray, width: FloatArray, noise_to_gain: FloatArray)
 
 
 def owners_of_counts(link: Uplink, counts: NDArray[np.intp]) -> Owners:
-    """Neighbouring subchannels to each client in order; what is left over belongs to NOBODY."""
-    owner = np.full(link.subchannels, NOBODY, dtype=np.intp)
-    dealt = np.repeat(np.arange(link.clients), counts)
-    owner[: len(dealt)] = dealt
+    """Neighbouring subchannels to each client in order; what is left over stays UNUSED."""
+    owner = np.full(link.subchannels, UNUSED, dtype=np.intp)
+    owners = np.repeat(np.arange(link.clients), counts)
+    owner[: len(owners)] = owners
     return owner
 
 
@@ -88,8 +88,8 @@ def best_counts(link: Uplink, demand: Demand, cutoff_s: float = np.inf) -> Count
 
     Windows are bisected. Whenever counts are found, exact power control turns them into the
     shortest window that these very counts reach, and the window `PRECISION` below it is tried: the
-    first failure there is the proof. `cutoff_s` is a window above which the caller has no use for
-    an answer; one trial decides.
+    first failure there is the proof. Above the window `cutoff_s` no
+    answer is needed; one trial decides.
     """
     if not demand.sends.any():
         return CountAnswer(even_owners(link, demand), 0.0, 0.0)

@@ -21,7 +21,7 @@ def best_of_all(
 ) -> tuple[Owners | None, float] | None:
     """The best assignment whose window is below `window_s`, and its window, proven.
 
-    Returns None where too many assignments are left to look at, and `(None, window_s)` where
+    Returns None where too many assignments are left to enumerate, and `(None, window_s)` where
     nothing beats the window.
     """
     slack = cut.slack(demand, window_s)
@@ -41,7 +41,7 @@ def best_of_all(
 
 def _within(regret: FloatArray, slack: float, most: int) -> Owners | None:
     """All assignments [assignment, subchannel] with at most this much regret; None if too many."""
-    # The subchannels that tell clients apart best go first: the list then stays short.
+    # Subchannels whose gains differ most between clients go first: the list then stays short.
     order = np.argsort(-np.sort(regret, axis=0)[min(1, len(regret) - 1)], kind="stable")
     owners = np.empty((1, 0), dtype=np.intp)
     used = np.zeros(1)

@@ -26,7 +26,7 @@ class LinkAnswer:
 
 
 def obstacle(link: Uplink, demand: Demand, name: Callable[[int], str], server: str) -> str | None:
-    """Why nobody can meet any deadline on this link, in one sentence; None if a plan exists."""
+    """Why no deadline can be met on this link, in one sentence; None if a plan exists."""
     senders = np.flatnonzero(demand.sends)
     if not len(senders):
         return None
@@ -46,13 +46,13 @@ def obstacle(link: Uplink, demand: Demand, name: Callable[[int], str], server: s
     if left_out is None:
         return None
     return (
-        f"{name(left_out)} gets no subchannel of the {server} link: it hears only subchannels "
-        "that other clients need as well."
+        f"{name(left_out)} gets no subchannel of the {server} link: it has a gain only on "
+        "subchannels that other clients need as well."
     )
 
 
 class LinkSolver:
-    """Solves one link for several demands; what it learns from one helps with the next.
+    """Solves one link for several demands; cuts and assignments of one are reused for the next.
 
     Where subchannels are alike, counts are optimal with proof. Otherwise a greedy assignment, or
     the best one known so far, is improved by moves and swaps, and dual cuts give the bound; a cut

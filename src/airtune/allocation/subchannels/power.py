@@ -14,15 +14,15 @@ from airtune.errors import InputError
 from airtune.quantities import FloatArray
 
 LN2 = float(np.log(2.0))
-NOBODY = -1
-"""The owner of a subchannel that nobody uses."""
+UNUSED = -1
+"""The owner of a subchannel without a client."""
 _TOLERANCE = 1e-12
 # Relative width of the final bracket of a deadline's window.
 _PASSES = 200
-# Newton needs about eight passes; the bound only stops a defect from looping for ever.
+# Newton needs about eight passes; the bound only ends the loop in case of a defect.
 
 Owners = NDArray[np.intp]
-"""Which client owns each subchannel [subchannel], or NOBODY."""
+"""Which client owns each subchannel [subchannel], or UNUSED."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class WaterFilling:
     @classmethod
     def of_owners(cls, link: Uplink, owner: Owners) -> "WaterFilling":
         """From an assignment of the link's subchannels."""
-        used = np.flatnonzero(owner != NOBODY)
+        used = np.flatnonzero(owner != UNUSED)
         used = used[np.argsort(owner[used], kind="stable")]
         counts = np.bincount(owner[used], minlength=link.clients)
         slot = np.arange(len(used)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -289,7 +289,7 @@ def control_power(link: Uplink, owner: Owners, demand: Demand) -> PowerControl:
         return PowerControl(np.inf, np.zeros(link.subchannels), nothing, nothing)
     level = filling.level(demand.rates_within(np.asarray(window)))
     psd = np.zeros(link.subchannels)
-    used = np.flatnonzero(owner != NOBODY)
+    used = np.flatnonzero(owner != UNUSED)
     noise = link.noise_to_gain[owner[used], used]
     with np.errstate(invalid="ignore"):
         above = level[owner[used]] - np.log(noise / filling.floor_w_hz[owner[used]])
@@ -303,7 +303,7 @@ def measure(link: Uplink, owner: Owners, psd_w_per_hz: FloatArray) -> tuple[Floa
 
     `rate_k = sum over its subchannels of b_i log2(1 + p_i / n_ki)`, `power_k = sum b_i p_i`.
     """
-    used = owner != NOBODY
+    used = owner != UNUSED
     who = owner[used]
     width, psd = link.bandwidth_hz[used], psd_w_per_hz[used]
     carried = width * np.log1p(psd / link.noise_to_gain[who, np.flatnonzero(used)]) / LN2

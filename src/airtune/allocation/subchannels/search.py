@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.allocation.subchannels.power import (
-    NOBODY,
+    UNUSED,
     Demand,
     Owners,
     Uplink,
@@ -23,7 +23,7 @@ PROPOSALS = 256
 _PARTS = 6
 _TINY, _HUGE = 1e-300, 1e200
 # By how much a descent tries to shorten the window, and the steepness of its pressure. The search
-# goes on to the next pair when a descent fails, and ends after the last.
+# continues with the next pair when a descent fails, and ends after the last.
 _TARGETS = (
     (0.3, 3.0),
     (0.1, 3.0),
@@ -38,7 +38,7 @@ _TARGETS = (
 
 @dataclass(frozen=True)
 class _Target:
-    """A deadline as a rate of each client, and how hard it presses against the caps.
+    """A deadline as a rate of each client, and its pressure against the caps.
 
     The pressure is `mean_k (P_k / p_max_k)^beta + (sum_k P_k / p_total)^beta`. A steep power
     stands for "the worst cap"; a flatter one also rewards relief of clients that have some room,
@@ -54,8 +54,8 @@ class _Target:
         return WaterFilling.of_owners(self.link, owner).power_for(self.rate_bps)[0]
 
     def own_pressure(self, client: Pairs, power: FloatArray) -> FloatArray:
-        """`(P_k / p_max_k)^beta / K` of some clients; nobody has none."""
-        cap = np.where(client == NOBODY, np.inf, self.link.power_max_w[client])
+        """`(P_k / p_max_k)^beta / K` of some clients; 0 for UNUSED."""
+        cap = np.where(client == UNUSED, np.inf, self.link.power_max_w[client])
         return self._steep(power, cap) / self.link.clients
 
     def total_pressure(self, total_w: FloatArray) -> FloatArray:
@@ -136,12 +136,12 @@ def _proposals(target: _Target, owner: Owners, power: FloatArray) -> tuple[Pairs
 
     Owning subchannel i at water level L saves `L b (ln(L/n) - 1 + n/L)` watts to first order. The
     saving is weighted by how much each watt of a client counts against the caps. A move is an
-    exchange whose second subchannel is NOBODY.
+    exchange whose second subchannel is UNUSED.
     """
     link = target.link
     value = _values(target, owner, power)
     subchannel = np.arange(link.subchannels)
-    used = owner != NOBODY
+    used = owner != UNUSED
     lost = np.where(used, value[np.where(used, owner, 0), subchannel], 0.0)
     gain = value - lost  # [client, subchannel]: subchannel goes to client
     gain[owner[used], subchannel[used]] = -np.inf
@@ -151,7 +151,7 @@ def _proposals(target: _Target, owner: Owners, power: FloatArray) -> tuple[Pairs
     swap = np.triu(swap + swap.T, 1) + np.where(np.tri(link.subchannels, dtype=bool), -np.inf, 0.0)
     first, second = _largest(swap)
     given = np.concatenate(
-        [np.stack([moved, np.full_like(moved, NOBODY)], 1), np.stack([first, second], 1)]
+        [np.stack([moved, np.full_like(moved, UNUSED)], 1), np.stack([first, second], 1)]
     )
     taken = np.concatenate(
         [np.stack([client, owner[moved]], 1), np.stack([owner[second], owner[first]], 1)]
@@ -193,7 +193,7 @@ def _best_disjoint(
     """Make the exchanges that help, best first, no client and no subchannel twice."""
     # [exchange, side]: the two clients that an exchange touches, and their new least power.
     after = _powers_after(target, owner, given, taken)
-    before = np.where(taken == NOBODY, 0.0, power[taken])
+    before = np.where(taken == UNUSED, 0.0, power[taken])
     total = np.asarray(np.sum(power))
     with np.errstate(invalid="ignore"):
         gain = np.sum(target.own_pressure(taken, before) - target.own_pressure(taken, after), 1)
@@ -202,16 +202,16 @@ def _best_disjoint(
     gain = np.where(np.isfinite(gain), gain, -np.inf)
     scale = target.pressure(power)
     owner, power = owner.copy(), power.copy()
-    busy_client = np.zeros(target.link.clients + 1, dtype=bool)  # the last entry is NOBODY's
+    busy_client = np.zeros(target.link.clients + 1, dtype=bool)  # the last entry is that of UNUSED
     busy_subchannel = np.zeros(target.link.subchannels + 1, dtype=bool)
     for exchange in np.argsort(-gain, kind="stable")[: np.count_nonzero(gain > 1e-12 * scale)]:
         who, what = taken[exchange], given[exchange]
         if busy_client[who].any() or busy_subchannel[what].any():
             continue
         busy_client[who], busy_subchannel[what] = True, True
-        busy_client[NOBODY] = busy_subchannel[NOBODY] = False
-        owner[what[what != NOBODY]] = who[what != NOBODY]
-        power[who[who != NOBODY]] = after[exchange, who != NOBODY]
+        busy_client[UNUSED] = busy_subchannel[UNUSED] = False
+        owner[what[what != UNUSED]] = who[what != UNUSED]
+        power[who[who != UNUSED]] = after[exchange, who != UNUSED]
     return owner, power
 
 
@@ -220,13 +220,13 @@ def _powers_after(target: _Target, owner: Owners, given: Pairs, taken: Pairs) ->
     slots = _slots(owner, target.link.clients)
     client, gained, lost = taken.ravel(), given.ravel(), given[:, ::-1].ravel()
     power = np.zeros(len(client))
-    somebody = np.flatnonzero(client != NOBODY)
-    count = np.sum(slots != NOBODY, axis=1)[client]
+    present = np.flatnonzero(client != UNUSED)
+    count = np.sum(slots != UNUSED, axis=1)[client]
     # Clients of similar size together: one that owns much would pad all others.
-    for part in np.array_split(somebody[np.argsort(count[somebody], kind="stable")], _PARTS):
+    for part in np.array_split(present[np.argsort(count[present], kind="stable")], _PARTS):
         if len(part):
             mine = slots[client[part], : count[part[-1]]]
-            mine = np.where(mine == lost[part, None], NOBODY, mine)
+            mine = np.where(mine == lost[part, None], UNUSED, mine)
             mine = np.column_stack([mine, gained[part]])
             power[part] = _least_powers(target, client[part], mine)
     return power.reshape(taken.shape)
@@ -235,20 +235,20 @@ def _powers_after(target: _Target, owner: Owners, given: Pairs, taken: Pairs) ->
 def _least_powers(
     target: _Target, client: NDArray[np.intp], subchannels: NDArray[np.intp]
 ) -> FloatArray:
-    """Least power of some clients with these subchannels [client, slot], NOBODY: none."""
+    """Least power of some clients with these subchannels [client, slot], UNUSED: none."""
     link = target.link
-    present = subchannels != NOBODY
+    present = subchannels != UNUSED
     noise = np.where(present, link.noise_to_gain[client[:, None], subchannels], np.inf)
     width = np.where(present, link.bandwidth_hz[subchannels], 0.0)
     return WaterFilling.of_slots(width, noise).power_for(target.rate_bps[client])[0]
 
 
 def _slots(owner: Owners, clients: int) -> NDArray[np.intp]:
-    """Subchannels of each client, padded with NOBODY [client, slot]."""
-    used = np.flatnonzero(owner != NOBODY)
+    """Subchannels of each client, padded with UNUSED [client, slot]."""
+    used = np.flatnonzero(owner != UNUSED)
     used = used[np.argsort(owner[used], kind="stable")]
     counts = np.bincount(owner[used], minlength=clients)
     slot = np.arange(len(used)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table = np.full((clients, max(int(counts.max(initial=0)), 1)), NOBODY, dtype=np.intp)
+    table = np.full((clients, max(int(counts.max(initial=0)), 1)), UNUSED, dtype=np.intp)
     table[owner[used], slot] = used
     return table

@@ -13,7 +13,7 @@ LARGEST = 99
 
 @dataclass
 class _Story:
-    """A problem being told: who has how many of what, told and worked so far."""
+    """A problem under construction: person, things, count, and its sentences and steps so far."""
 
     draw: Draw
     person: Person

@@ -1,4 +1,4 @@
-"""Cheap random choices for text generators."""
+"""Fast random choices for text generators."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -20,7 +20,7 @@ _TEST_ONE_IN = 8
 def builtin_examples(task: str, part: str, count: int, seed: int) -> list[Example]:
     """`count` examples with different prompts, for `part` "train" or "test".
 
-    A checksum of the prompt says to which part it belongs, so that parts of any size and of any
+    A checksum of the prompt decides to which part it belongs, so that parts of any size and of any
     two seeds share no prompt. More examples with the same seed begin with the same ones.
     """
     make, wanted = BUILTIN_TASKS[task], {"train": False, "test": True}[part]

@@ -134,7 +134,7 @@ PRICES = {
     "medium": ("it has fair prices", "prices are moderate", "it asks average prices"),
     "high": ("it is expensive", "it has high prices", "a visit costs a lot"),
 }
-"""`price` values and their wordings; scoring accepts the words that tell the three apart."""
+"""`price` values and their wordings; scoring accepts the words that distinguish the three."""
 
 PRICE_WORDS = {
     "low": ("cheap", "low price", "costs little"),
@@ -159,7 +159,7 @@ CHILDREN_WORDS = {
 
 
 def slots_example(draw: Draw) -> Example:
-    """One venue: `name[...], kind[...], ...` and the two to four sentences that say it all.
+    """One venue: `name[...], kind[...], ...` and the two to four sentences that realise all slots.
 
     The label is the kind of venue. Each kind has openings and wordings of its own, so clients that
     hold different kinds really see different text.

@@ -15,7 +15,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from airtune.allocation.subchannels.power import NOBODY, Owners, Uplink, measure
+from airtune.allocation.subchannels.power import UNUSED, Owners, Uplink, measure
 from airtune.cost.device import DeviceProfile, refuse_small_memory
 from airtune.cost.latency import compute_delay, transfer_delay
 from airtune.cost.timeline import StepDelays, Timeline, split_timeline
@@ -247,7 +247,7 @@ def shares_to_link(
     shares: Sequence[SubchannelShare], subchannels: int
 ) -> tuple[Owners, FloatArray]:
     """Owners and densities [subchannel] from each client's share."""
-    owner, psd = np.full(subchannels, NOBODY, dtype=np.intp), np.zeros(subchannels)
+    owner, psd = np.full(subchannels, UNUSED, dtype=np.intp), np.zeros(subchannels)
     for client, share in enumerate(shares):
         index = list(share.subchannels)
         owner[index], psd[index] = client, share.psd_w_per_hz
