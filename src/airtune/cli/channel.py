@@ -1,4 +1,4 @@
-"""`airtune channel`: write the channels of an experiment's cell, for other people's solvers."""
+"""`airtune channel`: write the channels of an experiment's cell, for other programs."""
 
 from pathlib import Path
 from shlex import quote

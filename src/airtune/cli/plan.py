@@ -42,7 +42,7 @@ def plan(
         typer.Option(metavar="FILE", help="Write the problem with all its numbers, and stop."),
     ] = None,
 ) -> None:
-    """Plan pruning, sparsity, split or rank together with radio resources, and prove how good.
+    """Plan pruning, sparsity, split or rank together with radio resources, with a proven bound.
 
     Exits with 3 if no plan exists, and with 2 for bad input.
     """
@@ -175,7 +175,7 @@ def _client_table(rows: list[dict[str, str]], width: int | None) -> str:
 
     more = len(rows) - _MOST_ROWS
     rest = f"\nand {more} more clients (--json has all)" if more > 0 else ""
-    # The name, where there is one, says which client a row is in every block.
+    # The name, where there is one, identifies the client of a row in every block.
     order = sorted(rows[0], key=lambda key: key != "name")
     cells = [[row[key] for key in order] for row in rows[:_MOST_ROWS]]
     return text_table([_title(key) for key in order], cells, width=width) + rest

@@ -109,7 +109,7 @@ def resume(
         str | None,
         typer.Option(
             metavar="N|+N",
-            help="N: until N rounds are done in all. +N: N rounds more than it was asked for.",
+            help="N: until N rounds are done in all. +N: N rounds more than were planned.",
         ),
     ] = None,
     settings: Settings = None,

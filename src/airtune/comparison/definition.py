@@ -38,7 +38,7 @@ FIELD = "EXPERIMENT.yaml"
 
 @dataclass(frozen=True)
 class Arm:
-    """One contender: its name and the checked experiment of each of its seeds."""
+    """One arm: its name and the checked experiment of each of its seeds."""
 
     name: str
     configs: Mapping[int, ExperimentConfig]
@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def runs(self) -> list[tuple[Arm, int]]:
-        """Every run, seed by seed, so that an interrupted comparison already compares."""
+        """Every run, seed by seed, so that an interrupted comparison has all arms."""
         seeds = dict.fromkeys(seed for arm in self.arms for seed in arm.configs)
         return [(arm, seed) for seed in seeds for arm in self.arms if seed in arm.configs]
 

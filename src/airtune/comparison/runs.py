@@ -21,7 +21,7 @@ FREE = ("engine", "threads", "workers", "backend", "ray_address", "rounds")
 
 
 class Watcher(Protocol):
-    """What a comparison tells as it happens."""
+    """Events of a comparison."""
 
     def run_started(self, arm: str, seed: int, rounds_done: int, rounds: int) -> None: ...
     def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None: ...
@@ -30,7 +30,7 @@ class Watcher(Protocol):
 
 
 class Unwatched:
-    """Hears and says nothing."""
+    """No-op listener."""
 
     def run_started(self, arm: str, seed: int, rounds_done: int, rounds: int) -> None: ...
     def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None: ...
@@ -73,7 +73,7 @@ def check_comparison(comparison: Comparison, out: Path) -> None:
 
 
 def asked_file(folder: Path) -> Path:
-    """`OUT/ARM/seed-0.yaml`: what was asked. The run's own file also holds what was settled."""
+    """`OUT/ARM/seed-0.yaml`: its settings as given. The run's own file has the resolved ones."""
     return folder.with_suffix(".yaml")
 
 

@@ -53,8 +53,8 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
     """The result in words: who was fastest, who sent least, who did not get there, what failed."""
     arms = comparison["arms"]
     there = [arm for arm in arms if arm["to_target"] is not None]
-    told = [_target(comparison)]
-    told += [
+    sentences = [_target(comparison)]
+    sentences += [
         sentence
         for key, verb in (
             ("virtual_time_s", "is the fastest to the target"),
@@ -74,20 +74,20 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
         if arm["reached"] < arm["finished"]
     ]
     if missed:
-        told.append(f"The target was not reached by {', '.join(missed)}.")
+        sentences.append(f"The target was not reached by {', '.join(missed)}.")
     if partly:
-        told.append(
+        sentences.append(
             f"It was reached only in part by {', '.join(partly)}; their figures are those of the "
             "seeds that got there."
         )
-    return [*told, *caveats(there), *_unequal(arms), *failures(comparison)]
+    return [*sentences, *caveats(there), *_unequal(arms), *failures(comparison)]
 
 
 def caveats(arms: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the figures of these arms leave out, for those that reached the target."""
     there = [arm for arm in arms if arm["to_target"] is not None]
-    told = [_main_server(arm) for arm in there if _served(arm)]
-    return told + [
+    servers = [_main_server(arm) for arm in there if _served(arm)]
+    return servers + [
         f"{arm['arm']} is left out of who is fastest, sends least and takes least energy: its "
         "figures are those of one device that holds all data already, and collecting the data is "
         "not counted."
@@ -112,7 +112,7 @@ def _unequal(arms: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _served(arm: Mapping[str, Any]) -> bool:
-    """Whether a main server computed; comparisons of earlier versions do not say."""
+    """Whether a main server computed; comparisons of earlier versions do not record it."""
     costs = arm["to_target"]
     return "server_flops" in costs and costs["server_flops"]["mean"] > 0
 

@@ -99,7 +99,7 @@ def encode(
     A row that is too long loses its oldest exchanges, then prompt tokens from the left, never a
     token of the last answer. A row is dropped, and counted, if its completion is empty, or so long
     that no prompt token would be left. Raises InputError if no row is left, and for a template
-    that does not say which tokens are the assistant's.
+    that leaves open which tokens are the assistant's.
     """
     text = template_text(tokenizer, inputs)
     if text is None:
@@ -286,7 +286,7 @@ def encode_cached(
         try:
             return _load(path)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            pass  # a damaged cache file is made anew, with the same result
+            pass  # a damaged cache file is rewritten, with the same content
     encoded = encode(tokenizer, examples, max_tokens, separator, inputs)
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -327,5 +327,5 @@ def _fingerprint(
 
 
 def show_row(tokenizer: Any, encoded: Encoded, index: int) -> str:
-    """One row for people, as the model sees it: special tokens, cuts and separator included."""
+    """One row in readable form, with special tokens, cuts and separator."""
     return show_prompt(tokenizer, encoded.row(index).tolist(), encoded.row_label(index).tolist())
