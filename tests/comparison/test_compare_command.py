@@ -163,7 +163,7 @@ def test_interruption_is_explained(
     monkeypatch.setattr(runs, "run_one", interrupted)
     code, _, err = airtune("compare", "--methods", ARMS, "--out", "out", *settings())
     assert code == 130
-    assert "the same command goes on from there" in err
+    assert "the same command continues from there" in err
 
 
 def test_dry_run_writes_nothing(airtune: Call, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_trace_beyond_any_efficiency_is_refused_unless_it_is_meant(
         traced(str(path))
     assert len(traced(str(path), unusual_values="trace").observe(1).truth) == 1
     path.write_text("x_bps\n0\n")
-    with pytest.raises(InputError, match="nobody can ever send on it"):
+    with pytest.raises(InputError, match="no client can ever send on it"):
         traced(str(path))
 
 
