@@ -25,7 +25,7 @@ from airtune import Experiment
 from airtune.experiment.run import Run
 from airtune.tuning.factors import factor_pairs
 from airtune.tuning.orthogonality import mean_cosine
-from airtune.update.sparsify import norm_importance
+from airtune.update.rank_sparse import norm_importance
 
 PENALTIES = (
     ("none", 0.0, "raw"), ("raw", 10.0, "raw"), ("raw", 100.0, "raw"),

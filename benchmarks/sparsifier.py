@@ -8,13 +8,13 @@ the change was computed). Milliseconds for the whole adapter:
                     as LoRA holds it, B transposed); the choice is then two norms and a top-k
     norms, B        the same with B (out x rank) as LoRA holds it
     transpose       what it costs to transpose B first
-    norms, codec    the same through `update.sparsify`, from one tensor a factor
-    change, codec   importance of the change, through `update.sparsify`
+    norms, codec    the same through `update.rank_sparse`, from one tensor a factor
+    change, codec   importance of the change, through `update.rank_sparse`
     svd values      thin QR without Q, singular values of the rank x rank product, stacked: enough
                     to choose how many, but what to send must then still be made
     svd             thin QR, SVD of the rank x rank product, truncated factors, stacked, B
                     transposed as for norms (which is also the layout that QR likes best)
-    svd, codec      the same through `update.svd_truncation`, matrix by matrix
+    svd, codec      the same through `update.svd`, matrix by matrix
 
     python benchmarks/sparsifier.py [--repeats 20]
 """
@@ -27,8 +27,8 @@ from reporting import report, seconds
 from torch import Tensor
 
 from airtune.tuning.factors import factor_pairs
-from airtune.update.sparsify import change_importance, largest_ranks, norm_importance
-from airtune.update.svd_truncation import truncated_product
+from airtune.update.rank_sparse import change_importance, largest_ranks, norm_importance
+from airtune.update.svd import truncated_product
 
 LAYERS = {"c_attn": (768, 2304), "attn.c_proj": (768, 768), "c_fc": (768, 3072),
           "mlp.c_proj": (3072, 768)}  # fmt: skip

@@ -12,9 +12,9 @@ from airtune.federated.round import run_round
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine
 from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec
-from airtune.update.feedback_tuner import FeedbackTuner
+from airtune.update.error_feedback import FeedbackTuner
 from airtune.update.means import OverlapMean
-from airtune.update.svd_gauge import SvdGauge
+from airtune.update.svd import SvdGauge
 from tests.cli.conftest import quick
 
 FEEDBACK = (

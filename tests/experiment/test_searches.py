@@ -20,7 +20,7 @@ from airtune.experiment.split_offline import choose_rank
 from airtune.experiment.world import build_world
 from airtune.files import read_yaml_mapping
 from airtune.methods.sflllm.rounds_table import read_rounds
-from airtune.update.spectrum import change_spectrum
+from airtune.update.svd import change_spectrum
 from tests.cli.conftest import airtune, quick  # noqa: F401 (a fixture)
 from tests.update.adapters import random_factors
 

@@ -21,7 +21,7 @@ from airtune.tuning.stack.batched import passes, train_stacked
 from airtune.tuning.stack.stacked_linear import StackedLinear, refuses_stacking, stacked_layers
 from airtune.tuning.tuner import FullTuner, Tuner, TuningContext, TuningJob
 from airtune.update.codec import DenseCodec
-from airtune.update.feedback_tuner import FeedbackTuner
+from airtune.update.error_feedback import FeedbackTuner
 from tests.models import CONFIGS, small_model
 from tests.rounding import (
     assert_adam_step,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from airtune.update.aggregate import Update
-from airtune.update.covariance import factor_covariance
+from airtune.update.means import factor_covariance
 from tests.update.adapters import MATRICES, product, random_factors
 
 

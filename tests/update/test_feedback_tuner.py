@@ -10,8 +10,7 @@ from airtune.round_plan import ClientPlan
 from airtune.tuning.local import LocalResult, TrainingSettings
 from airtune.tuning.tuner import Tuner, TuningContext
 from airtune.update.codec import shapes_of
-from airtune.update.error_feedback import holds_residual
-from airtune.update.feedback_tuner import FeedbackTuner
+from airtune.update.error_feedback import FeedbackTuner, holds_residual
 from airtune.update.rank_sparse import RankSparseCodec
 from airtune.update.top_k import TopKCodec
 from tests.update.adapters import random_factors

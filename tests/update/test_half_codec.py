@@ -8,8 +8,8 @@ from airtune.errors import InputError
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.update.aggregate import Update
 from airtune.update.codec import DenseCodec, shapes_of
-from airtune.update.half_codec import BroadcastHalf, Depth, HalfCodec, block_of
 from airtune.update.means import HalvesMean
+from airtune.update.parts import BroadcastHalf, Depth, HalfCodec, block_of
 
 NAMES = [
     f"base_model.model.model.layers.{block}.mlp.up_proj.lora_{factor}.weight"

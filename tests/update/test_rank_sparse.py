@@ -13,8 +13,15 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
 from airtune.update.codec import pack, shapes_of, unpack
-from airtune.update.rank_sparse import KeptCounts, RankSparseCodec, matrix_ranks, rank_payload
-from airtune.update.sparsify import change_importance, largest_ranks, norm_importance
+from airtune.update.rank_sparse import (
+    KeptCounts,
+    RankSparseCodec,
+    change_importance,
+    largest_ranks,
+    matrix_ranks,
+    norm_importance,
+    rank_payload,
+)
 from tests.update.adapters import MATRICES, random_factors
 from tests.update.codec_checks import check_codec
 

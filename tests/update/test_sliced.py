@@ -15,7 +15,7 @@ from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.update.aggregate import Update
 from airtune.update.codec import DenseCodec, Shapes, TensorMap, shapes_of
 from airtune.update.means import OverlapMean
-from airtune.update.sliced import SlicedCodec
+from airtune.update.parts import SlicedCodec
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
 from airtune.workload.affine import distinct_rates
 from airtune.workload.architecture import Architecture, load_architecture

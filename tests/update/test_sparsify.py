@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.update.sparsify import (
+from airtune.update.rank_sparse import (
     change_importance,
     changed_ranks,
     counts_global,
@@ -17,7 +17,7 @@ from airtune.update.sparsify import (
     largest_ranks,
     norm_importance,
 )
-from airtune.update.svd_truncation import truncated_product
+from airtune.update.svd import truncated_product
 from tests.update.adapters import MATRICES, orthogonal_factors, product, random_factors
 
 

@@ -9,7 +9,7 @@ import torch
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
 from airtune.update.codec import pack, shapes_of, unpack
-from airtune.update.svd_truncation import SvdCodec
+from airtune.update.svd import SvdCodec
 from tests.update.adapters import random_factors
 from tests.update.codec_checks import check_codec
 

@@ -28,9 +28,9 @@ from airtune.federated.view import PlanningView
 from airtune.methods.soft_tsfa.planner import TsfaPlanner
 from airtune.methods.soft_tsfa.start import ROUNDS
 from airtune.quantities import FloatArray
-from airtune.update.covariance import factor_covariance
-from airtune.update.sparsify import change_importance, energies
-from airtune.update.spectrum import change_spectrum
+from airtune.update.means import factor_covariance
+from airtune.update.rank_sparse import change_importance, energies
+from airtune.update.svd import change_spectrum
 from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 from airtune.workload.architecture import load_architecture
 

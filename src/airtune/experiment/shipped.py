@@ -41,14 +41,11 @@ from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.tuning.tuner import FullTuner
 from airtune.update.aggregate import Aggregator
 from airtune.update.codec import DenseCodec
-from airtune.update.half_codec import HalfCodec
 from airtune.update.means import FactorMean, HalvesMean, OverlapMean, SentMean, ZeroPaddedMean
-from airtune.update.parts import FactorCodec, FirstRanksCodec
+from airtune.update.parts import FactorCodec, FirstRanksCodec, HalfCodec, SlicedCodec
 from airtune.update.quantise import BLOCK, Int8Codec
 from airtune.update.rank_sparse import RankSparseCodec
-from airtune.update.sliced import SlicedCodec
-from airtune.update.svd_gauge import SvdGauge
-from airtune.update.svd_truncation import SvdCodec
+from airtune.update.svd import SvdCodec, SvdGauge
 from airtune.update.top_k import TopKCodec
 
 

@@ -9,7 +9,7 @@ from airtune.federated.method import Method
 from airtune.methods.sflllm.planner import SflllmPlanner, sflllm
 from airtune.quantities import dbm_to_watts
 from airtune.update.cut import CutCodec
-from airtune.update.half_codec import Depth
+from airtune.update.parts import Depth
 from airtune.workload.architecture import load_architecture
 
 

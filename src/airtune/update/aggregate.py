@@ -1,6 +1,6 @@
 """What the server merges: a client's decoded update, and the interface of what merges them.
 
-The shipped aggregators are in `airtune.update.means` and `airtune.update.svd_truncation`.
+The shipped aggregators are in `airtune.update.means` and `airtune.update.svd`.
 """
 
 from abc import ABC, abstractmethod

@@ -1,14 +1,24 @@
-"""Codecs that send a fixed part of the adapter: one factor, or the first ranks."""
+"""Codecs that send a part of the adapter which both ends know, so that no mask travels.
 
+The part is one factor, the first ranks, the coordinates that a pruned client kept, or the half of
+a split model that a party holds. What a pruned client kept follows from the pruning rate and the
+broadcast adapter, which client and server both know; so its codec is bound to a round:
+`codec.in_round(broadcast)`. The client half of a split model holds the adapter of the blocks below
+its split point, the main server the rest. A plan counts split points in the blocks of the model
+that is charged; where another one is trained, its cut lies at the same share of the depth.
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import final
+from functools import partial
+from typing import Protocol, final
 
 import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.round_plan import ClientPlan, Decision
+from airtune.round_plan import MAIN_SERVER, ClientPlan, Decision
 from airtune.tuning.first_ranks import first_ranks_mask
 from airtune.update.codec import (
     WIRE_DTYPES,
@@ -16,11 +26,23 @@ from airtune.update.codec import (
     DenseCodec,
     Shapes,
     TensorMap,
+    coordinates,
+    flatten,
     pack,
     shapes_of,
+    unflatten,
     unpack,
 )
-from airtune.workload.payload import flat_update_bits
+from airtune.update.quantise import (
+    check_format,
+    content_draws,
+    from_wire,
+    number_bits,
+    to_wire,
+    wire_frame,
+)
+from airtune.workload.architecture import Architecture
+from airtune.workload.payload import data_bytes, flat_update_bits, frame_bytes
 
 FACTORS = (".lora_A.", ".lora_B.")
 """What the names of LoRA's factors contain."""
@@ -119,3 +141,193 @@ class FirstRanksCodec(Codec):
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         masks = first_ranks_mask(dict(shapes), plan.rank)
         return flat_update_bits(sum(int(mask.sum()) for mask in masks.values()), self.dtype)
+
+
+class Slices(Protocol):
+    """Who knows the slice (`tuning.prune.Slicer` does)."""
+
+    def kept(self, broadcast: TensorMap, pruning_rate: float) -> Mapping[str, Tensor]:
+        """True where a coordinate is kept, in whole shapes."""
+        ...
+
+    def kept_coordinates(self, shapes: Shapes, pruning_rate: float) -> int:
+        """How many coordinates are kept, whatever the broadcast."""
+        ...
+
+    def fixed_coordinates(self, shapes: Shapes) -> int:
+        """How many are kept at any rate: the limit of nothing kept in the blocks."""
+        ...
+
+    def of_model(self, architecture: Architecture) -> "Slices":
+        """The slices of another model, as far as they can be counted."""
+        ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SlicedCodec(Codec):
+    """Kept coordinates, tensors in the order of their names, as fp32, fp16, bf16 or int8.
+
+    At rate 0 fp32, fp16 and bf16 are `DenseCodec`'s bytes. The broadcast must be the adapter AS
+    DECODED by the clients: a lossy downlink would otherwise give the two ends different masks. Both
+    ends must also rank alike, which weight norms in fp64 do on any machine and forward passes
+    (activation-weighted importance) only on like machines; a payload of the wrong length is
+    refused, a mask of the right length and the wrong places cannot be noticed.
+    """
+
+    honours = frozenset({Decision.PRUNING})
+    on_factors = True
+    slices: Slices
+    dtype: str = "fp32"
+    seed: int = 0
+    broadcast: TensorMap | None = None
+
+    def __post_init__(self) -> None:
+        check_format(self.dtype)
+
+    def in_round(self, broadcast: TensorMap) -> "SlicedCodec":
+        """This codec for the round that began with this adapter, as the client decoded it."""
+        return replace(self, broadcast=broadcast)
+
+    def charged_as(self, architecture: Architecture) -> "SlicedCodec":
+        """This codec for counting the payloads of another model."""
+        return replace(self, slices=self.slices.of_model(architecture))
+
+    def trained(self, plan: ClientPlan) -> Mapping[str, Tensor]:
+        """True where a client with this plan trains and sends a coordinate; for `Update.kept`."""
+        if self.broadcast is None:
+            raise ValueError("a sliced codec must be bound first: codec.in_round(broadcast)")
+        return self.slices.kept(self.broadcast, plan.pruning_rate)
+
+    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
+        kept = self.trained(plan)
+        vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
+        draws = partial(content_draws, self.seed, plan.client, vector)
+        return pack(to_wire("update", vector, self.dtype, draws))
+
+    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
+        vector = from_wire(unpack(payload), "update", self.dtype)
+        expected = self.slices.kept_coordinates(template, plan.pruning_rate)
+        if vector.numel() != expected:
+            raise InputError(
+                "payload", f"{vector.numel()} numbers", f"{expected} numbers for this slice"
+            )
+        kept, start = self.trained(plan), 0
+        change = {name: torch.zeros(shape) for name, shape in template.items()}
+        for name in sorted(template):
+            count = int(kept[name].sum())
+            change[name][kept[name]] = vector[start : start + count]
+            start += count
+        return change
+
+    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        count = self.slices.kept_coordinates(shapes, plan.pruning_rate)
+        return 8 * frame_bytes(wire_frame("update", count, self.dtype))
+
+    def affine_bits(self, shapes: Shapes, plan: ClientPlan) -> tuple[float, float]:
+        # Units are removed rounded down, and neither a header nor the scales of int8 get shorter
+        # than those of the fixed numbers, so the line lies on or below every real payload.
+        fixed = self.slices.fixed_coordinates(shapes)
+        prunable = self.slices.kept_coordinates(shapes, 0.0) - fixed
+        frame, each = wire_frame("update", fixed, self.dtype), number_bits(self.dtype)
+        header = 8 * (frame_bytes(frame) - data_bytes(frame))
+        return header + each * fixed, each * prunable
+
+
+_BLOCK = re.compile(r"\.(\d+)\.")
+
+
+def block_of(name: str) -> int:
+    """The block of an adapter tensor, from PEFT's name; what stands before the blocks is 0."""
+    found = _BLOCK.search(name)
+    return int(found.group(1)) if found else 0
+
+
+@final
+@dataclass(frozen=True)
+class Depth:
+    """Blocks of the model that plans are made for, and of the model that is trained."""
+
+    planned: int
+    trained: int
+
+    def trained_point(self, split_point: int) -> int:
+        """The trained model's cut at (nearly) the same share of its depth, within 1..L-1."""
+        nearest = round(split_point * self.trained / self.planned)
+        return min(max(nearest, 1), self.trained - 1)
+
+
+def held(names: TensorMap | Shapes, plan: ClientPlan, split_point: int) -> list[str]:
+    """The names that the plan's party holds at this cut: the server from the cut on."""
+    serves = plan.client == MAIN_SERVER
+    return [name for name in names if (block_of(name) >= split_point) == serves]
+
+
+@final
+@dataclass(frozen=True)
+class HalfCodec(Codec):
+    """Dense updates of a half in fp32, fp16 or bf16; the main server's own never travel: fp32."""
+
+    honours = frozenset({Decision.SPLIT})
+    requires = frozenset({Decision.SPLIT})
+    on_factors = True
+    depth: Depth
+    dtype: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in WIRE_DTYPES:
+            raise InputError("codec.dtype", self.dtype, f"one of {', '.join(WIRE_DTYPES)}")
+
+    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
+        names = held(change, plan, self._point(plan))
+        half = {name: change[name] for name in names}
+        return pack({"update": flatten(half).to(WIRE_DTYPES[self._dtype(plan)])})
+
+    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
+        names = held(template, plan, self._point(plan))
+        half = {name: template[name] for name in names}
+        return unflatten(unpack(payload)["update"].to(torch.float32), half)
+
+    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        names = held(shapes, plan, plan.split_point or self.depth.planned)
+        half = {name: shapes[name] for name in names}
+        return flat_update_bits(coordinates(half), self._dtype(plan))
+
+    def _point(self, plan: ClientPlan) -> int:
+        assert plan.split_point is not None, "every party of a split round has a split point"
+        return self.depth.trained_point(plan.split_point)
+
+    def _dtype(self, plan: ClientPlan) -> str:
+        return "fp32" if plan.client == MAIN_SERVER else self.dtype
+
+
+@final
+@dataclass(frozen=True)
+class BroadcastHalf(Codec):
+    """The adapter of the deepest client half, for all; each client reads the blocks that it holds.
+
+    How deep the broadcast reaches follows from its length, so no client must know the others' cuts.
+    """
+
+    honours = frozenset({Decision.SPLIT})
+    requires = frozenset({Decision.SPLIT})
+    on_factors = True
+    half: HalfCodec
+
+    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
+        return self.half.encode(change, plan)
+
+    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
+        if plan.client == MAIN_SERVER:
+            return self.half.decode(payload, template, plan)
+        vector = unpack(payload)["update"].to(torch.float32)
+        for depth in range(1, self.half.depth.trained + 1):
+            below = {name: shape for name, shape in template.items() if block_of(name) < depth}
+            if coordinates(below) == vector.numel():
+                whole = unflatten(vector, below)
+                own = held(whole, plan, self.half.depth.trained_point(plan.split_point or 0))
+                return {name: whole[name] for name in own}
+        raise InputError("payload", f"{vector.numel()} numbers", "the adapter of some first blocks")
+
+    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        return self.half.payload_bits(shapes, plan)

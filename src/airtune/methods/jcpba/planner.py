@@ -32,7 +32,7 @@ from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.update.aggregate import Update
 from airtune.update.codec import DenseCodec, TensorMap
 from airtune.update.means import OverlapMean
-from airtune.update.sliced import SlicedCodec
+from airtune.update.parts import SlicedCodec
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import ConcaveLinks, Links
 

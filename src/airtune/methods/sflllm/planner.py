@@ -26,8 +26,8 @@ from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.seeds import integer_seed
 from airtune.tuning.split.split_round import SplitSettings
 from airtune.tuning.split.tuner import SplitTuner
-from airtune.update.half_codec import BroadcastHalf, Depth, HalfCodec
 from airtune.update.means import HalvesMean
+from airtune.update.parts import BroadcastHalf, Depth, HalfCodec
 
 RUN_SOLVERS = tuple(name for name in SOLVERS if name != "blocks")
 SPLIT_POINTS = ("common", "own")

@@ -26,12 +26,11 @@ from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonorm
 from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec, DenseCodec, shapes_of
-from airtune.update.feedback_tuner import FeedbackTuner
+from airtune.update.error_feedback import FeedbackTuner
 from airtune.update.means import FactorMean, SentMean
 from airtune.update.quantise import INT8, Int8Codec
 from airtune.update.rank_sparse import RankSparseCodec, matrix_ranks, rank_payload
-from airtune.update.svd_gauge import SvdGauge
-from airtune.update.svd_truncation import SvdCodec
+from airtune.update.svd import SvdCodec, SvdGauge
 from airtune.update.top_k import TopKCodec
 
 SPARSIFIERS = ("importance", "random", "top-k", "svd", "dense")
@@ -42,7 +41,7 @@ class SoftOptions:
     """How clients train and what they send; the planner's own options are `TsfaPlanner`'s.
 
     `merge`: see `SentMean`; whole updates have the plain mean. `orthogonalise`: see
-    `update.svd_gauge`. `truncated_share` is what a rank search measured, for the rank term.
+    `update.svd`. `truncated_share` is what a rank search measured, for the rank term.
 
     `sparsifier`: `importance` is SOFT's; the others are what it is compared with: ranks at
     `random`, the largest coordinates in as many bits (`top-k`), a truncated SVD of each factor's

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from airtune.update.aggregate import Update
-from airtune.update.covariance import factor_covariance
-from airtune.update.sparsify import change_importance, energies
+from airtune.update.means import factor_covariance
+from airtune.update.rank_sparse import change_importance, energies
 
 
 @dataclass(frozen=True)
