@@ -22,7 +22,7 @@ from step_speed import random_batch
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state, trained_parameters
 from airtune.tuning.base_model import CUDA, BaseModel
 from airtune.tuning.local import TrainingSettings, make_optimizer
-from airtune.tuning.stack.batched import train_stacked
+from airtune.tuning.stack import train_stacked
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Architecture
 from airtune.workload.step import Step

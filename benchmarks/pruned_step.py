@@ -78,8 +78,7 @@ def measure_times(repeats: int) -> dict[str, Any]:
     """Fastest and median step at every rate [s], and what slicing itself takes."""
     from airtune.tuning.adapter import read_state
     from airtune.tuning.pruning.importance import WeightImportance
-    from airtune.tuning.pruning.sliced_model import sliced_model
-    from airtune.tuning.pruning.tuner import Slicer
+    from airtune.tuning.pruning.tuner import Slicer, sliced_model
 
     model, batch = make_model(), make_batch()
     slicer, state = Slicer(model, WeightImportance()), read_state(model)
@@ -112,8 +111,7 @@ def measure_memory(rate: float) -> dict[str, Any]:
     """Highest resident memory over two steps of a sliced model, less what Python and torch take."""
     from airtune.tuning.adapter import read_state
     from airtune.tuning.pruning.importance import WeightImportance
-    from airtune.tuning.pruning.sliced_model import sliced_model
-    from airtune.tuning.pruning.tuner import Slicer
+    from airtune.tuning.pruning.tuner import Slicer, sliced_model
 
     import torch  # isort: skip
     import transformers  # noqa: F401  isort: skip

@@ -23,7 +23,7 @@ from reporting import report
 
 from airtune import Experiment
 from airtune.experiment.run import Run
-from airtune.tuning.factors import factor_pairs
+from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.orthogonality import mean_cosine
 from airtune.update.rank_sparse import norm_importance
 

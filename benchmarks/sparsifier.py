@@ -26,7 +26,7 @@ import torch
 from reporting import report, seconds
 from torch import Tensor
 
-from airtune.tuning.factors import factor_pairs
+from airtune.tuning.adapter import factor_pairs
 from airtune.update.rank_sparse import change_importance, largest_ranks, norm_importance
 from airtune.update.svd import truncated_product
 

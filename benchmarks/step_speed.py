@@ -22,12 +22,11 @@ from torch.nn.functional import cross_entropy
 
 from airtune.data.batches import Batch
 from airtune.experiment.free_memory import clients_at_once
+from airtune.tuning import label_loss, stack
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
-from airtune.tuning.base_model import BaseModel, load_base
-from airtune.tuning.fused_gelu import fuse_gelu
+from airtune.tuning.base_model import BaseModel, fuse_gelu, load_base
 from airtune.tuning.local import TrainingSettings, train_locally
-from airtune.tuning.stack import batched, label_loss
-from airtune.tuning.stack.batched import train_stacked
+from airtune.tuning.stack import train_stacked
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Architecture
 from airtune.workload.step import Step
@@ -102,7 +101,7 @@ def gemm_share(dtype: torch.dtype) -> dict[str, Any]:
         train_stacked(model, [start], [[batch]], TrainingSettings(), [{}])
 
     def all_logits_step(batch: Batch) -> None:
-        with patch.object(batched, "label_losses", all_logits_losses):
+        with patch.object(stack, "label_losses", all_logits_losses):
             step(batch)
 
     step(mostly_prompt)

@@ -33,8 +33,7 @@ from airtune.tuning.adapter import AdapterSettings, attach, initial_state, load_
 from airtune.tuning.base_model import load_base
 from airtune.tuning.evaluate import evaluate
 from airtune.tuning.label_loss import TOKENS_AT_ONCE
-from airtune.tuning.local import TrainingSettings, train_locally
-from airtune.tuning.schedule import Schedule
+from airtune.tuning.local import Schedule, TrainingSettings, train_locally
 from airtune.update.codec import DenseCodec, shapes_of
 from airtune.wireless.channel import Channel, ChannelState, open_channel
 from airtune.workload.adapter_shape import AdapterShape

@@ -16,9 +16,8 @@ from airtune.federated.backends.workers import Workers
 from airtune.federated.method import Method
 from airtune.methods.fedlora.compose import BandwidthPlanner
 from airtune.tuning.adapter import AdapterSettings, attach, trained_parameters
-from airtune.tuning.base_model import load_base
+from airtune.tuning.base_model import load_base, map_weights, share_weights
 from airtune.tuning.local import TrainingSettings
-from airtune.tuning.shared_weights import map_weights, share_weights
 from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec, shapes_of
 from airtune.update.means import FactorMean

@@ -25,8 +25,8 @@ from airtune.federated.method import Method
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view, run_round
 from airtune.tuning.base_model import model_location
-from airtune.tuning.cohort_tuner import CohortTuner
 from airtune.tuning.pruning.tuner import PrunedTuner
+from airtune.tuning.tuner import CohortTuner
 from tests.models import small_model
 
 PARTS = shipped_parts()

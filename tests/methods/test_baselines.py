@@ -15,8 +15,8 @@ from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import start_round
 from airtune.methods.hetlora.compose import ranks_by_speed
 from airtune.round_plan import ClientPlan
-from airtune.tuning.factors import factor_pairs
-from airtune.tuning.first_ranks import first_ranks_mask
+from airtune.tuning.adapter import factor_pairs
+from airtune.tuning.partial import first_ranks_mask
 from airtune.update.aggregate import Update
 from airtune.update.codec import shapes_of
 from airtune.update.means import ZeroPaddedMean, product_norm

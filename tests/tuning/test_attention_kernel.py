@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from airtune.tuning import attention_kernel
-from airtune.tuning.attention_kernel import training_attention
+from airtune.tuning import label_loss
+from airtune.tuning.label_loss import training_attention
 from airtune.tuning.local import completion_loss
 from tests.rounding import assert_same_gradients
 from tests.tuning.test_label_loss import adapted, gradients, padded_batch
@@ -47,7 +47,7 @@ def test_both_kernels_give_the_same_loss_and_gradients(
     model, batch = adapted(family), padded_batch(4, left)
     model.get_base_model().set_attn_implementation("sdpa")
     plain, _ = completion_loss(model, batch)
-    monkeypatch.setattr(attention_kernel, "PLAIN_UP_TO_TOKENS", {})
+    monkeypatch.setattr(label_loss, "PLAIN_UP_TO_TOKENS", {})
     flash, _ = completion_loss(model, batch)
     torch.testing.assert_close(plain, flash, rtol=1e-5, atol=0)
     assert_same_gradients(gradients(model, plain), gradients(model, flash))

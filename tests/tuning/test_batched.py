@@ -11,14 +11,13 @@ from airtune.data.batches import Batch
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
 from airtune.tuning import label_loss
-from airtune.tuning.adapter import AdapterSettings, AdapterState, attach, read_state
+from airtune.tuning.adapter import AdapterSettings, AdapterState, attach, factor_pairs, read_state
 from airtune.tuning.base_model import BaseModel
-from airtune.tuning.factors import factor_pairs
-from airtune.tuning.first_ranks import FirstRanksTuner
 from airtune.tuning.local import LocalResult, TrainingSettings, train_locally
 from airtune.tuning.orthogonality import OrthogonalityPenalty, OrthogonalTuner
-from airtune.tuning.stack.batched import passes, train_stacked
-from airtune.tuning.stack.stacked_linear import StackedLinear, refuses_stacking, stacked_layers
+from airtune.tuning.partial import FirstRanksTuner
+from airtune.tuning.stack import passes, train_stacked
+from airtune.tuning.stacked_linear import StackedLinear, refuses_stacking, stacked_layers
 from airtune.tuning.tuner import FullTuner, Tuner, TuningContext, TuningJob
 from airtune.update.codec import DenseCodec
 from airtune.update.error_feedback import FeedbackTuner

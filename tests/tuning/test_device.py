@@ -9,16 +9,16 @@ import torch
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
 from airtune.tuning import base_model
+from airtune.tuning.adapter import HostDropout
 from airtune.tuning.base_model import resolve_device
 from airtune.tuning.evaluate import evaluate
-from airtune.tuning.host_dropout import HostDropout
 from airtune.tuning.local import TrainingSettings, train_locally
 from airtune.tuning.orthogonality import OrthogonalityPenalty
 from airtune.tuning.pruning.importance import ActivationImportance, WeightImportance
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.tuning.split.model import SplitModel
-from airtune.tuning.split.split_round import SplitClient, SplitSettings, split_round
-from airtune.tuning.stack.batched import train_stacked
+from airtune.tuning.split.tuner import SplitClient, SplitSettings, split_round
+from airtune.tuning.stack import train_stacked
 from airtune.tuning.tuner import TuningContext, TuningJob
 from airtune.update.cut import CutCodec
 from airtune.workload.architecture import Architecture

@@ -8,14 +8,19 @@ import pytest
 import torch
 
 from airtune.errors import AirtuneError
-from airtune.tuning.adapter import initial_state, load_state, read_state, trained_parameters
-from airtune.tuning.base_model import BaseModel, load_base
+from airtune.tuning.adapter import (
+    initial_state,
+    load_state,
+    read_state,
+    save_model,
+    train_every_parameter,
+    trained_parameters,
+)
+from airtune.tuning.base_model import BaseModel, load_base, share_weights
 from airtune.tuning.evaluate import evaluate
-from airtune.tuning.every_parameter import save_model, train_every_parameter
 from airtune.tuning.label_loss import find_body
 from airtune.tuning.local import TrainingSettings, completion_loss, train_locally
-from airtune.tuning.shared_weights import share_weights
-from airtune.tuning.stack.stacked_linear import refuses_stacking
+from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.update.codec import shapes_of
 from tests.models import CONFIGS, small_model
 from tests.rounding import assert_adam_step, assert_same_moments, by_name

@@ -2,7 +2,7 @@
 
 import torch
 
-from airtune.tuning.fused_gelu import fuse_gelu
+from airtune.tuning.base_model import fuse_gelu
 from tests.models import small_model
 from tests.rounding import assert_same_gradients
 

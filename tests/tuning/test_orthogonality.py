@@ -10,9 +10,8 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
-from airtune.tuning.adapter import AdapterSettings, attach
+from airtune.tuning.adapter import AdapterSettings, attach, factor_pairs
 from airtune.tuning.base_model import BaseModel
-from airtune.tuning.factors import factor_pairs
 from airtune.tuning.local import TrainingSettings, train_locally
 from airtune.tuning.orthogonality import (
     MeanCosine,

@@ -16,14 +16,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from airtune.data.batches import Batch
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
-from airtune.tuning.adapter import AdapterSettings, AdapterState, attach, load_state, read_state
+from airtune.tuning.adapter import (
+    AdapterSettings,
+    AdapterState,
+    attach,
+    base_layer,
+    block_matrix,
+    load_state,
+    read_state,
+)
 from airtune.tuning.base_model import BaseModel
-from airtune.tuning.block_matrix import base_layer, block_matrix
 from airtune.tuning.local import TrainingSettings, completion_loss, train_locally
 from airtune.tuning.pruning.importance import WeightImportance
 from airtune.tuning.pruning.slice import Slice, adapter_cuts, gather, scatter, whole_slice
-from airtune.tuning.pruning.sliced_model import sliced_model
-from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
+from airtune.tuning.pruning.tuner import PrunedTuner, Slicer, sliced_model
 from airtune.tuning.tuner import TuningJob
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.pruning import pruned_widths

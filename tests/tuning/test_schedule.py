@@ -5,8 +5,7 @@ import math
 import pytest
 
 from airtune.errors import InputError
-from airtune.tuning.local import TrainingSettings
-from airtune.tuning.schedule import DECAYS, Schedule
+from airtune.tuning.local import DECAYS, Schedule, TrainingSettings
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from airtune.tuning.adapter import AdapterSettings, attach, read_state
-from airtune.tuning.base_model import BaseModel
-from airtune.tuning.shared_weights import map_weights, share_weights
+from airtune.tuning.base_model import BaseModel, map_weights, share_weights
 from tests.models import small_model
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux only")

@@ -15,7 +15,7 @@ from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.local import TrainingSettings, train_locally
 from airtune.tuning.split.model import SplitModel
-from airtune.tuning.split.split_round import SplitClient, SplitRound, SplitSettings, split_round
+from airtune.tuning.split.tuner import SplitClient, SplitRound, SplitSettings, split_round
 from airtune.update.aggregate import Update
 from airtune.update.cut import CutCodec, CutShape
 from airtune.update.means import FactorMean, merge_halves

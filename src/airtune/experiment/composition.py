@@ -20,8 +20,7 @@ from airtune.methods.hetlora.compose import hetlora
 from airtune.methods.jcpba.planner import jcpba
 from airtune.methods.soft_tsfa.compose import SoftOptions, soft_tsfa
 from airtune.tuning.adapter import initial_state
-from airtune.tuning.cohort_tuner import CohortTuner
-from airtune.tuning.tuner import Tuner
+from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec
 from airtune.update.server_step import ServerAdam, ServerMomentum, ServerOptimizer, TakeMerged

@@ -21,11 +21,9 @@ from airtune.federated.backends.worker_host import WorkerHost
 from airtune.federated.backends.workers import Workers
 from airtune.federated.method import Method
 from airtune.tuning.adapter import trained_parameters
-from airtune.tuning.base_model import load_base, use_threads
+from airtune.tuning.base_model import load_base, map_weights, share_weights, use_threads
 from airtune.tuning.label_loss import TOKENS_AT_ONCE
-from airtune.tuning.local import TrainingSettings
-from airtune.tuning.schedule import Schedule
-from airtune.tuning.shared_weights import map_weights, share_weights
+from airtune.tuning.local import Schedule, TrainingSettings
 from airtune.update.codec import shapes_of
 from airtune.workload.architecture import Architecture
 

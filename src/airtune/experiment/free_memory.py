@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from airtune.tuning.stack.adapter_stack import COPIES
+from airtune.tuning.stack import COPIES
 from airtune.update.codec import Shapes
 
 STACK_BYTES = 2**29

@@ -28,9 +28,8 @@ from airtune.methods.jcpba.planner import JcpbaPlanner
 from airtune.methods.sflllm.planner import SflllmPlanner
 from airtune.methods.soft_tsfa.compose import soft_layout
 from airtune.methods.soft_tsfa.planner import TsfaPlanner
-from airtune.tuning.first_ranks import FirstRanksTuner
-from airtune.tuning.frozen_a import FrozenATuner
 from airtune.tuning.orthogonality import OrthogonalTuner
+from airtune.tuning.partial import FirstRanksTuner, FrozenATuner
 from airtune.tuning.pruning.importance import (
     ActivationImportance,
     Importance,

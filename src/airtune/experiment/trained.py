@@ -13,9 +13,15 @@ from airtune.config.experiment import AdapterSection, ExperimentConfig
 from airtune.errors import InputError
 from airtune.federated.records.run_folder import RunFolder
 from airtune.files import filled_whole
-from airtune.tuning.adapter import AdapterSettings, attach, load_state, save_adapter
+from airtune.tuning.adapter import (
+    AdapterSettings,
+    attach,
+    load_state,
+    save_adapter,
+    save_model,
+    train_every_parameter,
+)
 from airtune.tuning.base_model import BaseModel, write_model
-from airtune.tuning.every_parameter import save_model, train_every_parameter
 from airtune.workload.adapter_shape import AdapterShape, EveryParameter, Trained
 
 FULL = "full"

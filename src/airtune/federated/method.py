@@ -18,8 +18,7 @@ from airtune.federated.charging.split_costs import SplitSystem
 from airtune.federated.view import PlanningView
 from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.tuning.adapter import AdapterState, initial_state
-from airtune.tuning.cohort_tuner import CohortTuner
-from airtune.tuning.tuner import Tuner
+from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.aggregate import Aggregator, Update
 from airtune.update.codec import Codec, TensorMap
 from airtune.update.server_step import ServerOptimizer, TakeMerged

@@ -1,26 +1,97 @@
-"""LoRA adapters on a frozen base, in and out as standard PEFT folders.
+"""LoRA adapters on a frozen base, in and out as standard PEFT folders; or every parameter trained.
 
 An adapter's state maps PEFT's tensor names to fp32 tensors: `lora_A` is (rank, in), `lora_B` is
 (out, rank), and the adapted layer computes `W x + (alpha / rank) B A x` (Hu et al., LoRA,
-arXiv 2106.09685, section 4.1).
+arXiv 2106.09685, section 4.1). Dropout masks come from the processor's generator, so that a GPU
+drops the same entries.
+
+With full tuning the state maps the names that transformers gives the parameters to fp32 tensors,
+tied ones once (`torch.nn.Module.named_parameters` lists a tensor under its first name only), in the
+place of an adapter's tensors. Nothing is frozen, so nothing is shared between the copies of a
+model. Dropout is off, as in all training here.
 """
 
 import json
 import math
 import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from airtune.errors import InputError
 from airtune.files import write_bytes_atomic, write_text_atomic
 from airtune.foreign import foreign_input
 from airtune.seeds import generator
-from airtune.tuning.base_model import BaseModel
-from airtune.tuning.host_dropout import draw_dropout_on_host
+from airtune.tuning.base_model import BaseModel, write_model
+from airtune.workload.architecture import Architecture
+from airtune.workload.block import Linear
+
+_A, _B = ".lora_A.", ".lora_B."
+
+
+@dataclass(frozen=True)
+class FactorPair:
+    """An adapted matrix and the names of its factors: `dW = B A`, A (rank, in), B (out, rank)."""
+
+    matrix: str
+    lora_a: str
+    lora_b: str
+
+
+def factor_pairs(names: Iterable[str]) -> tuple[FactorPair, ...]:
+    """The adapted matrices in the order of their names, from state or parameter names.
+
+    Client and server must agree on the order, and a mapping's own order changes on its way through
+    a file. Raises InputError for a tensor whose partner is missing, or that is no LoRA factor.
+    """
+    return _pairs(tuple(names))
+
+
+@lru_cache(maxsize=64)
+def _pairs(names: tuple[str, ...]) -> tuple[FactorPair, ...]:
+    # Kept, since pairing a hundred names takes as long as the norms of their tensors.
+    known = set(names)
+    for name in names:
+        partner = name.replace(_A, _B) if _A in name else name.replace(_B, _A)
+        if partner == name or partner not in known:
+            raise InputError("adapter", name, "one of a pair of LoRA factors, lora_A and lora_B")
+    return tuple(
+        FactorPair(name.partition(_A)[0], name, name.replace(_A, _B))
+        for name in sorted(names)
+        if _A in name
+    )
+
+
+@final
+class HostDropout(nn.Dropout):
+    """Entries are zeroed with probability p, the others divided by 1 - p, while training.
+
+    The mask comes from torch's generator of the processor, which whoever trains has seeded; on the
+    processor these are the bits of `nn.Dropout`.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input with entries dropped, in any shape."""
+        if not self.training or self.p == 0.0:
+            return input
+        kept = torch.empty(input.shape, dtype=input.dtype).bernoulli_(1.0 - self.p)
+        return input * kept.div_(1.0 - self.p).to(input.device)
+
+
+def draw_dropout_on_host(model: Any) -> None:
+    """Put it in the place of every LoRA dropout of a PEFT model."""
+    for name, module in model.named_modules():
+        if name.endswith(".lora_dropout"):
+            for adapter, dropout in module.items():
+                if isinstance(dropout, nn.Dropout):
+                    module[adapter] = HostDropout(dropout.p)
+
 
 AdapterState: TypeAlias = dict[str, Tensor]
 
@@ -193,3 +264,58 @@ def read_adapter(folder: Path) -> AdapterState:
     with foreign_input("adapter.start", str(path), "a whole safetensors file"):
         tensors = load_file(path)
     return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
+
+
+def block_matrix(model: Any, architecture: Architecture, block: int, linear: Linear) -> Any:
+    """The module of one block matrix: PEFT's LoRA layer where it is adapted, else the plain one."""
+    path = f"{architecture.structure.block_path}.{block}.{linear.name}"
+    return model.get_base_model().get_submodule(path)
+
+
+def base_layer(matrix: Any) -> Any:
+    """The frozen layer itself, without LoRA around it."""
+    return getattr(matrix, "base_layer", matrix)
+
+
+def stores_transposed(layer: Any) -> bool:
+    """Whether the layer keeps its weight as (in, out), as GPT-2's Conv1D does."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(layer, Conv1D)
+
+
+def effective_weight(matrix: Any) -> Tensor:
+    """`W + sum over active adapters of (alpha / rank) B A` as (out, in), fp64, on the processor,
+    so that whoever ranks its rows ranks them alike."""
+    layer = base_layer(matrix)
+    weight: Tensor = layer.weight.detach().cpu()
+    weight = (weight.T if stores_transposed(layer) else weight).to(torch.float64)
+    for name in getattr(matrix, "active_adapters", ()):
+        if name in matrix.lora_A:
+            a = matrix.lora_A[name].weight.detach().to("cpu", torch.float64)
+            b = matrix.lora_B[name].weight.detach().to("cpu", torch.float64)
+            weight = weight + matrix.scaling[name] * (b @ a)
+    return weight
+
+
+@contextmanager
+def adapter_loaded(model: Any, state: AdapterState) -> Iterator[None]:
+    """The model with this adapter for a while, and then with its own again."""
+    before = read_state(model)
+    load_state(model, state)
+    try:
+        yield
+    finally:
+        load_state(model, before)
+
+
+def train_every_parameter(base: BaseModel) -> Any:
+    """The base's own model, nothing of it frozen; it starts as it was loaded."""
+    base.model.requires_grad_(True)
+    return base.model
+
+
+def save_model(base: BaseModel, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Put the state into the model, and write the folder that `from_pretrained` loads."""
+    load_state(base.model, dict(state))
+    write_model(base.model, base.tokenizer, folder)

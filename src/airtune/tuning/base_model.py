@@ -1,18 +1,24 @@
-"""The frozen language model: the built-in one, a local folder, or a hub name."""
+"""The frozen language model: the built-in one, a local folder, or a hub name.
+
+Its weights can lie in memory that several processes map, one copy for all of them: on Linux only
+(an anonymous file in memory, reached through /proc, gone with its process). Elsewhere each process
+keeps a copy of its own.
+"""
 
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
+from torch import Tensor, nn
 
 from airtune.errors import InputError
 from airtune.foreign import foreign_input
-from airtune.tuning.fused_gelu import fuse_gelu
 from airtune.workload.architecture import Architecture
 from airtune.workload.config_source import bundled_names, is_cached, read_config, require_hub
 from airtune.workload.model_kind import refuse_own_code
@@ -205,3 +211,77 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def fuse_gelu(model: Any) -> None:
+    """Put torch's own tanh approximation in the place of transformers' `NewGELUActivation`.
+
+    Both are `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` (Hendrycks and Gimpel, arXiv
+    1606.08415, section 2); in fp32 they agree to rounding, in bf16 this one rounds once.
+    """
+    from transformers.activations import NewGELUActivation
+
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is NewGELUActivation:
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+_ALIGNMENT = 64
+"""As torch aligns what it allocates, so that products round alike wherever the weights lie."""
+
+
+@final
+class SharedWeights:
+    """Owns the memory; other processes of this user find it at `path` while this one lives."""
+
+    def __init__(self, model: Any) -> None:
+        descriptor = os.memfd_create("airtune-weights")
+        self.path = f"/proc/{os.getpid()}/fd/{descriptor}"
+        weakref.finalize(self, os.close, descriptor)
+        os.ftruncate(descriptor, _length(model))
+        for parameter, place in _places(model, self.path, shared=True):
+            place.copy_(parameter)
+            # From here on the process's own copy of this tensor is free.
+            parameter.data = place
+
+
+def share_weights(model: Any) -> SharedWeights | None:
+    """Move a model's frozen parameters into shared memory; None where the system, or the model,
+    has none: what is trained is each process's own."""
+    if not _frozen(model):
+        return None
+    if not hasattr(os, "memfd_create") or not os.path.isdir("/proc/self/fd"):
+        return None
+    return SharedWeights(model)
+
+
+def map_weights(model: Any, path: str) -> None:
+    """Use shared weights in place of this model's own, which must be the same."""
+    for parameter, place in _places(model, path, shared=False):
+        if not torch.equal(parameter, place):
+            raise ValueError("the shared weights are those of another model")
+        parameter.data = place
+
+
+def _frozen(model: Any) -> list[Tensor]:
+    return [parameter for parameter in model.parameters() if not parameter.requires_grad]
+
+
+def _length(model: Any) -> int:
+    return sum(_padded(parameter) for parameter in _frozen(model))
+
+
+def _padded(parameter: Tensor) -> int:
+    return -(-parameter.numel() * parameter.element_size() // _ALIGNMENT) * _ALIGNMENT
+
+
+def _places(model: Any, path: str, *, shared: bool) -> list[tuple[Tensor, Tensor]]:
+    """Each frozen parameter with its place, in the model's order."""
+    memory = torch.from_file(path, shared=shared, size=_length(model), dtype=torch.uint8)
+    places, start = [], 0
+    for parameter in _frozen(model):
+        end = start + parameter.numel() * parameter.element_size()
+        places.append((parameter, memory[start:end].view(parameter.dtype).view(parameter.shape)))
+        start += _padded(parameter)
+    return places

@@ -5,13 +5,13 @@ it. It is run a few rows at a time and its gradient taken on the spot, so that t
 vocabulary of 150,000 words never exist at once.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-from airtune.tuning.attention_kernel import training_attention
 
 BODIES = {
     "GPT2LMHeadModel": "transformer",
@@ -129,3 +129,26 @@ def _to_errors(logits: Tensor, labels: Tensor) -> Tensor:
         if errors.dtype != part.dtype:
             part.copy_(errors)
     return torch.cat(losses)
+
+
+PLAIN_UP_TO_TOKENS = {torch.float32: 32, torch.bfloat16: 128, torch.float16: 128}
+"""Up to these lengths products and a softmax over all scores (in fp32) beat the tiled kernel,
+whose backward pays for its tiles, in bf16 most: 1.2 to 4 times forward and backward together
+(`benchmarks/attention_kernels.py`). Scores of so few tokens need no memory to speak of."""
+
+
+@contextmanager
+def training_attention(device: torch.device, dtype: torch.dtype, tokens: int) -> Iterator[None]:
+    """Attention of rows of so many tokens as it trains fastest; the same numbers up to rounding.
+
+    Softmax(Q K^T / sqrt(d)) V by either kernel (Dao et al., arXiv 2205.14135, algorithm 1, has the
+    tiled one). Without gradients, and on a GPU, torch chooses.
+    """
+    short = tokens <= PLAIN_UP_TO_TOKENS.get(dtype, 0)
+    if not (short and device.type == "cpu" and torch.is_grad_enabled()):
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):
+        yield

@@ -17,8 +17,7 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
 from airtune.seeds import integer_seed
-from airtune.tuning.adapter import AdapterState, read_state
-from airtune.tuning.factors import factor_pairs
+from airtune.tuning.adapter import AdapterState, factor_pairs, read_state
 from airtune.tuning.local import LocalResult, train_locally
 from airtune.tuning.tuner import Tuner, TuningContext, TuningJob, tune_as_stack
 from airtune.workload.model_work import ModelWork

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from airtune.round_plan import MAIN_SERVER, Decision
-from airtune.tuning.factors import factor_pairs
+from airtune.tuning.adapter import factor_pairs
 from airtune.update.aggregate import Aggregator, Update
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Decision
-from airtune.tuning.first_ranks import first_ranks_mask
+from airtune.tuning.partial import first_ranks_mask
 from airtune.update.codec import (
     WIRE_DTYPES,
     Codec,

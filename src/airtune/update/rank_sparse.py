@@ -24,7 +24,7 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan, Decision
-from airtune.tuning.factors import FactorPair, factor_pairs
+from airtune.tuning.adapter import FactorPair, factor_pairs
 from airtune.update.codec import Codec, Shapes, TensorMap, flatten, pack, unpack
 from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
 from airtune.workload.payload import frame_bytes

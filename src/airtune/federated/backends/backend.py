@@ -25,11 +25,10 @@ from airtune.federated.method import Method
 from airtune.federated.records.stopwatch import Stopwatch
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.tuning.adapter import AdapterState, load_state
-from airtune.tuning.cohort_tuner import CohortTuner, Party
 from airtune.tuning.evaluate import batch_losses
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
 from airtune.tuning.split.cut_link import StepBits
-from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
+from airtune.tuning.tuner import CohortTuner, Party, Tuner, TuningContext, TuningJob
 from airtune.update.codec import Shapes
 
 

@@ -16,8 +16,7 @@ from airtune.federated.charging.split_costs import SplitRoundCosts, SplitSystem
 from airtune.federated.checks.guard import asked
 from airtune.federated.facts import ClientFacts
 from airtune.round_plan import MAIN_SERVER, ClientPlan
-from airtune.tuning.cohort_tuner import CohortTuner
-from airtune.tuning.tuner import Tuner
+from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.codec import Codec, Shapes
 from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from airtune.errors import InputError
 from airtune.federated.method import Method
 from airtune.round_plan import Decision, Plan
-from airtune.tuning.cohort_tuner import CohortTuner
+from airtune.tuning.tuner import CohortTuner
 
 HONOURED_BY: Mapping[Decision, tuple[str, ...]] = {
     Decision.PRUNING: ("tuner", "codec", "aggregator"),

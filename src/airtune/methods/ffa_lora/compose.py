@@ -10,7 +10,7 @@ from torch import Tensor
 
 from airtune.federated.method import Method
 from airtune.methods.fedlora.compose import BandwidthPlanner
-from airtune.tuning.frozen_a import FrozenATuner
+from airtune.tuning.partial import FrozenATuner
 from airtune.update.codec import Codec, DenseCodec
 from airtune.update.means import FactorMean
 from airtune.update.parts import FactorCodec

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from airtune.errors import InputError
 from airtune.federated.method import Method
 from airtune.methods.fedlora.compose import BandwidthPlanner
-from airtune.tuning.first_ranks import FirstRanksTuner
+from airtune.tuning.partial import FirstRanksTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.means import ZeroPaddedMean
 from airtune.update.parts import FirstRanksCodec

@@ -24,8 +24,7 @@ from airtune.methods.sflllm.round_problem import SplitProblem, silent
 from airtune.quantities import format_duration
 from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.seeds import integer_seed
-from airtune.tuning.split.split_round import SplitSettings
-from airtune.tuning.split.tuner import SplitTuner
+from airtune.tuning.split.tuner import SplitSettings, SplitTuner
 from airtune.update.means import HalvesMean
 from airtune.update.parts import BroadcastHalf, Depth, HalfCodec
 

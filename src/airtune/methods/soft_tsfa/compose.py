@@ -20,8 +20,7 @@ from airtune.federated.method import Exchange, Method
 from airtune.methods.soft_tsfa.layout import RankLayout
 from airtune.methods.soft_tsfa.measure import soft_terms
 from airtune.methods.soft_tsfa.planner import TsfaPlanner
-from airtune.tuning.adapter import read_state
-from airtune.tuning.factors import factor_pairs
+from airtune.tuning.adapter import factor_pairs, read_state
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonormal_state
 from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.aggregate import Aggregator

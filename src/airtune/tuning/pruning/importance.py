@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from airtune.seeds import generator
-from airtune.tuning.adapter import AdapterState
-from airtune.tuning.block_matrix import adapter_loaded, block_matrix, effective_weight
+from airtune.tuning.adapter import AdapterState, adapter_loaded, block_matrix, effective_weight
 from airtune.tuning.local import TokenBatch
 from airtune.tuning.pruning.slice import BlockScores, UnitLayout
 from airtune.workload.architecture import Architecture

@@ -1,16 +1,140 @@
-"""The tuner of a split model: client halves and the main server's half, step by step."""
+"""One round of split training: the cohort's client halves and the main server's half together.
 
-from collections.abc import Callable, Sequence
+In the manner of SflLLM (Zhao et al., arXiv 2504.14667) on SplitFed (Thapa et al., arXiv
+2004.12088, algorithms 1 and 2): in every local step each client sends activations up, the main
+server runs the rest and sends the gradient down, and both sides take a step. Afterwards the
+federated server averages the client halves (`airtune.update.means`). Nothing here depends on a
+radio or a clock; what crosses the cut is encoded, and its bits are counted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
+import torch
+from torch import Tensor
+
+from airtune.errors import InputError
 from airtune.round_plan import MAIN_SERVER, Decision
-from airtune.tuning.cohort_tuner import CohortTuner, Party, PartyResult
-from airtune.tuning.local import LocalResult
-from airtune.tuning.split.client import SplitClient
+from airtune.tuning.adapter import AdapterState
+from airtune.tuning.local import LocalResult, TrainingSettings
 from airtune.tuning.split.cut_link import CutLink
+from airtune.tuning.split.halves import ClientHalf, ServerHalf, SplitClient, SplitReport
 from airtune.tuning.split.model import SplitModel
-from airtune.tuning.split.split_round import SplitSettings, split_round
+from airtune.tuning.tuner import CohortTuner, Party, PartyResult
+
+SERVER_SIDES = ("shared", "copies")
+LABEL_HOLDERS = ("server", "client")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """`shared` is SplitFed v2, one server side that steps once on all clients' batches; `copies`
+    is v1, one server side per client, averaged at the end of the round. With labels at the
+    `client` (U-shaped), LM head and loss are there, too."""
+
+    server_side: str = "shared"
+    labels_at: str = "server"
+
+    def __post_init__(self) -> None:
+        for field, value, allowed in (
+            ("sflllm.server_side", self.server_side, SERVER_SIDES),
+            ("sflllm.labels_at", self.labels_at, LABEL_HOLDERS),
+        ):
+            if value not in allowed:
+                raise InputError(field, value, f"one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class SplitRound:
+    """What a round leaves behind: reports in the order of the clients, and the main server's part
+    of the adapter, from the earliest cut on."""
+
+    reports: tuple[SplitReport, ...]
+    server: AdapterState
+    server_carried: Mapping[str, Tensor]
+
+
+def split_round(
+    model: SplitModel,
+    start: AdapterState,
+    clients: Sequence[SplitClient],
+    training: TrainingSettings,
+    cut: CutLink,
+    settings: SplitSettings,
+    *,
+    seed: int,
+    round_index: int,
+    server_carried: Mapping[str, Tensor] | None = None,
+) -> SplitRound:
+    """Run every client's local steps from the whole adapter `start`, all clients in step.
+
+    A client half trains on the mean loss over its own batch's label tokens, each block of the
+    shared server side on the mean over the label tokens of the clients that it is run for: one SGD
+    step, and client halves averaged by label tokens, are one centralised step on the union of the
+    batches, whatever the cuts. Gradients are clipped half by
+    half, since no side knows the other's norm. A shared server side keeps its optimiser's moments
+    in `server_carried`, if the training settings keep them. Raises InputError for a split point
+    that the model does not have.
+    """
+    if len({len(client.batches) for client in clients}) != 1:
+        raise ValueError("clients of a split round take the same number of steps, and at least one")
+    keeps_labels = settings.labels_at == "client"
+    halves = {
+        client.client: ClientHalf(
+            model, start, client, training, cut,
+            keeps_labels=keeps_labels, seed=seed, round_index=round_index,
+        )
+        for client in clients
+    }  # fmt: skip
+    points = {client.client: client.split_point for client in clients}
+    shared = settings.server_side == "shared"
+    groups = [points] if shared else [{client: point} for client, point in points.items()]
+    make_server = partial(
+        ServerHalf, model, start, training=training, seed=seed, round_index=round_index
+    )
+    servers = [make_server(split_points=group, carried=server_carried or {}) for group in groups]
+    with torch.random.fork_rng(devices=[]), model.dropout():
+        for step in range(len(clients[0].batches)):
+            for server in servers:
+                _step(server, {c: halves[c] for c in server.split_points}, step, keeps_labels)
+    weights = {client.client: client.weight for client in clients}
+    return SplitRound(
+        tuple(half.report() for half in halves.values()),
+        servers[0].half.state() if shared else _mean_of_copies(servers, weights),
+        servers[0].half.moments() if shared else {},
+    )
+
+
+def _step(
+    server: ServerHalf, halves: Mapping[int, ClientHalf], step: int, keeps_labels: bool
+) -> None:
+    """Activations up, the server's forward and backward, gradient down; everybody steps."""
+    messages = {client: half.send_activations(step) for client, half in halves.items()}
+    hidden = server.forward(messages, step)
+    if keeps_labels:
+        returned = {c: halves[c].return_gradient(hidden[c], messages[c].real) for c in halves}
+        gradients = server.step_on_gradients(hidden, returned, messages)
+    else:
+        losses = server.losses(hidden, messages)
+        gradients = server.step_on_losses(losses, messages)
+        for client, loss in losses.items():
+            halves[client].note_loss(float(loss.detach()) / messages[client].label_tokens)
+    for client, half in halves.items():
+        half.receive_gradient(gradients[client], messages[client].real)
+
+
+def _mean_of_copies(servers: Sequence[ServerHalf], weights: Mapping[int, float]) -> AdapterState:
+    """Each tensor's weighted mean over the copies that hold it, in the order of the clients."""
+    totals: dict[str, Tensor] = {}
+    held: dict[str, float] = {}
+    for server in servers:
+        weight = weights[next(iter(server.split_points))]
+        for name, value in server.half.state().items():
+            totals[name] = totals.get(name, torch.zeros(())) + weight * value.to(torch.float64)
+            held[name] = held.get(name, 0.0) + weight
+    return {name: (total / held[name]).to(torch.float32) for name, total in totals.items()}
 
 
 @final

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from airtune.tuning.adapter import trained_parameters
-from airtune.tuning.block_matrix import stores_transposed
+from airtune.tuning.adapter import stores_transposed, trained_parameters
 
 
 class _StackedLora(torch.autograd.Function):

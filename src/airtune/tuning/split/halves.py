@@ -1,0 +1,363 @@
+"""The two sides of a split model in training: a client's half and the main server's.
+
+Each holds its factors and their optimiser. A client has its batches and a link across the cut; the
+main server makes one step at a time, for some or all clients, and has the loss at the end.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+
+from airtune.errors import DivergedError, InputError
+from airtune.seeds import generator, integer_seed
+from airtune.tuning.adapter import AdapterState
+from airtune.tuning.local import TokenBatch, TrainingSettings, make_optimizer, placed
+from airtune.tuning.split.cut_link import NO_LABEL, Activations, CutLink, StepBits, batch_labels
+from airtune.tuning.split.model import SplitModel
+
+
+@final
+class TrainedHalf:
+    """Adapter factors as leaves of their own, so that many halves share one frozen base.
+
+    Optimiser moments are kept by tensor name: where a client's split point moves between rounds,
+    blocks that changed sides start with fresh moments. What goes out is on the processor.
+    """
+
+    def __init__(
+        self,
+        factors: AdapterState,
+        training: TrainingSettings,
+        carried: Mapping[str, Tensor],
+        device: torch.device,
+    ) -> None:
+        if not factors:
+            raise InputError(
+                "adapter.target_modules",
+                "absent from one side of the cut",
+                "present in blocks on both sides",
+            )
+        self.factors = {
+            name: value.detach().to(device, torch.float32, copy=True).requires_grad_()
+            for name, value in factors.items()
+        }
+        self._training = training
+        self._optimizer = make_optimizer(list(self.factors.values()), training)
+        if training.keep_optimizer:
+            for key, value in carried.items():
+                name, _, entry = key.rpartition("/")
+                if name in self.factors:
+                    factor = self.factors[name]
+                    self._optimizer.state[factor][entry] = placed(value, factor)
+
+    def step(self) -> None:
+        """One optimiser step on the gradients since the last one, clipped by their norm."""
+        if self._training.max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.factors.values(), self._training.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> AdapterState:
+        """A copy of the factors."""
+        return {name: factor.detach().to("cpu", copy=True) for name, factor in self.factors.items()}
+
+    def moments(self) -> dict[str, Tensor]:
+        """What the optimiser carries over: `<tensor name>/<entry>`; empty unless it is kept."""
+        if not self._training.keep_optimizer:
+            return {}
+        return {
+            f"{name}/{entry}": value.detach().to("cpu", copy=True)
+            for name, factor in self.factors.items()
+            for entry, value in self._optimizer.state[factor].items()
+            if isinstance(value, Tensor)
+        }
+
+
+def predicting_states(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The final hidden states that a label is predicted from [label, hidden], and the labels.
+
+    Position t predicts token t + 1, so the LM head runs on these alone.
+    """
+    wanted = labels[:, 1:] != NO_LABEL
+    return hidden[:, :-1][wanted], labels[:, 1:][wanted]
+
+
+@dataclass(frozen=True)
+class SplitClient:
+    """One client's part in a round: one batch a local step. `carried` are its optimiser's moments
+    from an earlier round; `weight` counts where server copies are averaged; `start` is its half of
+    the adapter as it was received (None: as the main server has it)."""
+
+    client: int
+    split_point: int
+    batches: Sequence[TokenBatch]
+    weight: float = 1.0
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
+    start: AdapterState | None = None
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One client after the round: its half of the adapter; the mean loss before each local step,
+    and the messages of each."""
+
+    client: int
+    state: AdapterState
+    losses: tuple[float, ...]
+    label_tokens: int
+    cut: tuple[StepBits, ...]
+    carried: Mapping[str, Tensor]
+
+    @property
+    def mean_loss(self) -> float:
+        return sum(self.losses) / len(self.losses)
+
+
+@final
+class ClientHalf:
+    """Runs the client half step by step and encodes, counts and decodes what crosses the cut."""
+
+    def __init__(
+        self,
+        model: SplitModel,
+        start: AdapterState,
+        client: SplitClient,
+        training: TrainingSettings,
+        cut: CutLink,
+        *,
+        keeps_labels: bool,
+        seed: int,
+        round_index: int,
+    ) -> None:
+        self.client = client
+        self._model, self._cut, self._keeps_labels = model, cut, keeps_labels
+        self._seed, self._round = seed, round_index
+        names = model.client_names(client.split_point)
+        begin = start if client.start is None else client.start
+        factors = {name: begin[name] for name in names}
+        self._half = TrainedHalf(factors, training, client.carried, model.device)
+        self._losses: list[float] = []
+        self._label_tokens = 0
+        self._cut_bits: list[StepBits] = []
+
+    def send_activations(self, step: int) -> Activations:
+        """Forward through the half; what the main server receives of it."""
+        batch = self.client.batches[step]
+        self._step, self._labels = step, batch_labels(batch)
+        self._real = torch.as_tensor(batch.attention_mask, dtype=torch.bool)
+        device = self._model.device
+        token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long, device=device)
+        torch.manual_seed(integer_seed(self._seed, f"dropout {step}", self._round, self._id))
+        self._sent = self._model.activations(
+            self._half.factors, self.client.split_point, token_ids, self._real.to(device)
+        )
+        self._check(self._sent, "activations")
+        labels = None if self._keeps_labels else self._labels
+        count = int((self._labels != NO_LABEL).sum())
+        message = Activations(self._sent.detach().cpu(), self._real, labels, count)
+        payload = self._cut.encode_activations(message, self._draws("activations up"))
+        self._cut_bits.append(StepBits(activations=8 * len(payload)))
+        self._label_tokens += count
+        return self._cut.decode_activations(payload)
+
+    def return_gradient(self, hidden: Tensor, real: Tensor) -> Tensor:
+        """U-shaped: LM head and loss on what came down; its gradient goes up."""
+        payload = self._cut.encode_hidden(hidden.detach().cpu(), real, self._draws("hidden down"))
+        self._count(hidden=payload)
+        received = self._cut.decode_hidden(payload, self._real).to(hidden).requires_grad_()
+        states, labels = predicting_states(received, self._labels.to(hidden.device))
+        loss = torch.nn.functional.cross_entropy(self._model.logits(states), labels)
+        (gradient,) = torch.autograd.grad(loss, received)
+        self.note_loss(float(loss.detach()))
+        payload = self._cut.encode_gradient(gradient.cpu(), self._real, self._draws("gradient up"))
+        self._count(hidden_gradient=payload)
+        return self._cut.decode_gradient(payload, real)
+
+    def receive_gradient(self, gradient: Tensor, real: Tensor) -> None:
+        """Backward through the half from the gradient of the mean loss at the cut, and step."""
+        self._check(gradient, "gradients")
+        payload = self._cut.encode_gradient(gradient.cpu(), real, self._draws("gradient down"))
+        self._count(gradient=payload)
+        received = self._cut.decode_gradient(payload, self._real).to(self._sent)
+        torch.autograd.backward(self._sent, received)
+        self._half.step()
+
+    def note_loss(self, loss: float) -> None:
+        """Mean loss of this step's batch, from whoever has the labels."""
+        self._losses.append(loss)
+
+    def report(self) -> SplitReport:
+        """The client at the end of the round."""
+        return SplitReport(
+            self._id,
+            self._half.state(),
+            tuple(self._losses),
+            self._label_tokens,
+            tuple(self._cut_bits),
+            self._half.moments(),
+        )
+
+    def _check(self, values: Tensor, what: str) -> None:
+        """DivergedError for numbers at the cut that are infinite or not a number."""
+        if not bool(values.detach().isfinite().all()):
+            raise DivergedError(
+                f"the {what} of client {self._id} at the cut are not finite in local step "
+                f"{self._step + 1}: lower training.learning_rate."
+            )
+
+    def _count(self, **payload: bytes) -> None:
+        """Add messages to those of the present step."""
+        bits = {message: 8 * len(data) for message, data in payload.items()}
+        self._cut_bits[-1] = replace(self._cut_bits[-1], **bits)
+
+    @property
+    def _id(self) -> int:
+        return self.client.client
+
+    def _draws(self, message: str) -> Callable[[], np.random.Generator]:
+        purpose = f"cut, {message}, step {self._step}"
+        return lambda: generator(self._seed, purpose, self._round, self._id)
+
+
+Messages = Mapping[int, Activations]
+"""Client -> what arrived from it."""
+
+
+@final
+class ServerHalf:
+    """A server side that trains on the clients in `split_points`, in one step on all their batches.
+
+    Clients with the same split point are run as one batch, the shorter ones padded. A block is
+    trained on the mean loss of the clients that the server runs it for: between two cuts those are
+    some of them, and the federated server weighs the block with their share when it merges.
+    """
+
+    def __init__(
+        self,
+        model: SplitModel,
+        start: AdapterState,
+        split_points: Mapping[int, int],
+        training: TrainingSettings,
+        carried: Mapping[str, Tensor],
+        *,
+        seed: int,
+        round_index: int,
+    ) -> None:
+        self.split_points = split_points
+        self._model = model
+        names = model.server_names(min(split_points.values()))
+        factors = {name: start[name] for name in names}
+        self.half = TrainedHalf(factors, training, carried, model.device)
+        self._seed, self._round = seed, round_index
+
+    def forward(self, messages: Messages, step: int) -> dict[int, Tensor]:
+        """Final hidden states of each client [row, token, hidden], in the order of the clients."""
+        torch.manual_seed(
+            integer_seed(self._seed, f"server dropout {step}", self._round, min(messages))
+        )
+        self._received = {
+            client: message.values.to(self._model.device, self._model.dtype).requires_grad_()
+            for client, message in messages.items()
+        }
+        alike: dict[int, list[int]] = defaultdict(list)
+        for client in messages:
+            alike[self.split_points[client]].append(client)
+        hidden: dict[int, Tensor] = {}
+        for split_point, clients in alike.items():
+            hidden |= self._forward_together(split_point, {c: messages[c] for c in clients})
+        return {client: hidden[client] for client in messages}
+
+    def _forward_together(self, split_point: int, messages: Messages) -> dict[int, Tensor]:
+        width = max(message.real.shape[1] for message in messages.values())
+        values, masks = [], []
+        for client, message in messages.items():
+            missing = width - message.real.shape[1]
+            values.append(pad(self._received[client], (0, 0, 0, missing)))
+            masks.append(pad(message.real, (0, missing)))
+        hidden = self._model.hidden(
+            self.half.factors,
+            split_point,
+            torch.cat(values),
+            torch.cat(masks).to(self._model.device),
+        )
+        rows = torch.split(hidden, [len(message.real) for message in messages.values()])
+        return {
+            client: part[:, : message.real.shape[1]]
+            for (client, message), part in zip(messages.items(), rows, strict=True)
+        }
+
+    def losses(self, hidden: Mapping[int, Tensor], messages: Messages) -> dict[int, Tensor]:
+        """Summed loss of each client's labels [nat]; the LM head runs once, on all of them."""
+        wanted = {c: _labels(message).to(self._model.device) for c, message in messages.items()}
+        pairs = [predicting_states(hidden[c], wanted[c]) for c in messages]
+        logits = self._model.logits(torch.cat([states for states, _ in pairs]))
+        labels = torch.cat([labels for _, labels in pairs])
+        terms = cross_entropy(logits, labels, reduction="none")
+        parts = torch.split(terms, [len(labels) for _, labels in pairs])
+        return {client: part.sum() for client, part in zip(messages, parts, strict=True)}
+
+    def step_on_losses(self, losses: Mapping[int, Tensor], messages: Messages) -> dict[int, Tensor]:
+        """Backward from the mean over all label tokens, step, and each client's gradient."""
+        total = torch.stack(list(losses.values())).sum()
+        (total / _label_tokens(messages)).backward()  # type: ignore[no-untyped-call]
+        return self._finish(messages)
+
+    def step_on_gradients(
+        self, hidden: Mapping[int, Tensor], gradients: Mapping[int, Tensor], messages: Messages
+    ) -> dict[int, Tensor]:
+        """The same from gradients of each client's own mean loss (U-shaped)."""
+        everything = _label_tokens(messages)
+        shares = {client: m.label_tokens / everything for client, m in messages.items()}
+        torch.autograd.backward(
+            list(hidden.values()),
+            [gradients[client].to(hidden[client]) * shares[client] for client in hidden],
+        )
+        return self._finish(messages)
+
+    def _finish(self, messages: Messages) -> dict[int, Tensor]:
+        """Step; the gradient at the cut of each client's OWN mean loss [row, token, hidden].
+
+        The server's objective holds a client's mean with its share of the label tokens. Averaging
+        client halves weighs them by that share once more, so it is taken out here.
+        """
+        everything = _label_tokens(messages)
+        gradients: dict[int, Tensor] = {}
+        for client, message in messages.items():
+            gradient = self._received[client].grad
+            assert gradient is not None, "the loss depends on every client's activations"
+            gradients[client] = gradient * (everything / message.label_tokens)
+        self._average_over_served(messages)
+        self.half.step()
+        return gradients
+
+    def _average_over_served(self, messages: Messages) -> None:
+        """Turn each block's gradient into that of the mean over the label tokens it was run for.
+
+        The objective is the mean over all clients' label tokens, so a block that the server runs
+        for some of them only has a gradient short by their share.
+        """
+        everything = _label_tokens(messages)
+        for name, factor in self.half.factors.items():
+            block = self._model.block_of(name)
+            served = sum(
+                message.label_tokens
+                for client, message in messages.items()
+                if self.split_points[client] <= block
+            )
+            if served < everything and factor.grad is not None:
+                factor.grad *= everything / served
+
+
+def _label_tokens(messages: Messages) -> int:
+    return sum(message.label_tokens for message in messages.values())
+
+
+def _labels(message: Activations) -> Tensor:
+    assert message.labels is not None, "labels stay at the client in the U-shaped variant only"
+    return message.labels

@@ -1,1 +1,0 @@
-"""Many clients' adapters trained as one stack on one frozen base."""
