@@ -28,7 +28,7 @@ from airtune.allocation.sparsity.lyapunov import (
 )
 from airtune.allocation.sparsity.problem import SparsityPlan, SparsityProblem
 from airtune.allocation.sparsity.solvers import dense, exact
-from airtune.wireless.fading import BlockFading
+from airtune.wireless.attenuation import BlockFading
 from airtune.wireless.rate import ShannonLinks
 
 CLIENTS, RANKS = 6, 6

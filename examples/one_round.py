@@ -21,8 +21,7 @@ import torch
 
 from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.config.experiment import ExperimentConfig, read_config
-from airtune.cost.device import load_devices
-from airtune.cost.energy import energy_j
+from airtune.cost.device import energy_j, load_devices
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode
 from airtune.data.partition import Partition, partition

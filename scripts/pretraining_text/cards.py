@@ -1,6 +1,5 @@
 """Pretraining text made of fields: cards in many forms, questions about them, cards told."""
 
-from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.words import (
     ANIMALS,
     AREAS,
@@ -13,6 +12,7 @@ from airtune.data.builtin.words import (
     PEOPLE,
     SIZES,
     THINGS,
+    Draw,
     Person,
 )
 from pretraining_text.venues import tell_venue, venue_fields

@@ -1,6 +1,5 @@
 """Pretraining text that tells something: stories, counting stories, dialogues, notes on a town."""
 
-from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.words import (
     COLOURS,
     CONTAINERS,
@@ -13,6 +12,7 @@ from airtune.data.builtin.words import (
     SIZES,
     THINGS,
     WEATHER,
+    Draw,
 )
 
 _PLACES = ("in the garden", "in the kitchen", "at school", "at home", "under the table")

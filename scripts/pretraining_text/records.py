@@ -2,7 +2,6 @@
 
 import string
 
-from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.words import (
     ANIMALS,
     COLOURS,
@@ -15,6 +14,7 @@ from airtune.data.builtin.words import (
     PEOPLE,
     SIZES,
     THINGS,
+    Draw,
 )
 
 _SOUNDS = {

@@ -1,6 +1,5 @@
 """Pretraining text of simple sentences in the present tense: what people have, do and like."""
 
-from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.words import (
     ANIMALS,
     AREAS,
@@ -19,6 +18,7 @@ from airtune.data.builtin.words import (
     SIZES,
     THINGS,
     VIEWS,
+    Draw,
 )
 
 _KINDS = ("cafe", "hotel", "museum", "shop", "park", "theatre")

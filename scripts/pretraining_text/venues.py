@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.words import (
     AREAS,
     DAYS,
@@ -16,6 +15,7 @@ from airtune.data.builtin.words import (
     PLAYS,
     SIGHTS,
     VIEWS,
+    Draw,
 )
 
 

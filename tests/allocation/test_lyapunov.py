@@ -18,7 +18,7 @@ from airtune.allocation.sparsity.lyapunov import (
 from airtune.allocation.sparsity.problem import SparsityPlan, SparsityProblem
 from airtune.allocation.sparsity.solvers import dense, exact
 from airtune.errors import InfeasibleError
-from airtune.wireless.fading import BlockFading
+from airtune.wireless.attenuation import BlockFading
 from airtune.wireless.rate import Links, ShannonLinks
 
 CLIENTS, RANKS = 6, 6

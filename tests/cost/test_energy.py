@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtune.cost.device import load_devices
-from airtune.cost.energy import AMPLIFIER_EFFICIENCY, client_energy, energy_j
+from airtune.cost.device import AMPLIFIER_EFFICIENCY, client_energy, energy_j, load_devices
 from airtune.errors import InputError
 
 positive = st.floats(1e-6, 1e6)

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from airtune.data.overlap import overlap_notice, refuse_training_rows
 from airtune.data.partition import column_values
-from airtune.data.sources import SourceOptions, load_task_data
+from airtune.data.sources import SourceOptions, load_task_data, overlap_notice, refuse_training_rows
 from airtune.data.tasks import FINAL_NUMBER, LABEL_ACCURACY, SLOTS_REALISED
 from airtune.errors import InputError
 

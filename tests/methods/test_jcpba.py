@@ -53,8 +53,7 @@ def test_a_slice_computes_and_sends_less(run: Any, tmp_path: Path) -> None:
 def test_another_models_slices_are_charged(name: str) -> None:
     """Bits and FLOPs of the charged model's own slice, though another model's is trained."""
     from airtune.workload.adapter_shape import AdapterShape, adapter_parameters
-    from airtune.workload.architecture import load_architecture
-    from airtune.workload.pruning import pruned
+    from airtune.workload.architecture import load_architecture, pruned
 
     devices = "clients.devices=[macbook-pro-m3-pro]"
     world = build_world(read_config(None, settings(f"charge_as={name}", devices)))

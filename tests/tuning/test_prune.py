@@ -32,7 +32,7 @@ from airtune.tuning.pruning.slice import Slice, adapter_cuts, gather, scatter, w
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer, sliced_model
 from airtune.tuning.tuner import TuningJob
 from airtune.workload.adapter_shape import AdapterShape
-from airtune.workload.pruning import pruned_widths
+from airtune.workload.architecture import pruned_widths
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 from tests.models import small_model

@@ -23,8 +23,7 @@ from airtune.tuning.pruning.slice import (
     take,
 )
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
-from airtune.workload.architecture import Architecture
-from airtune.workload.pruning import pruned
+from airtune.workload.architecture import Architecture, pruned
 from tests.models import CONFIGS
 
 SHAPES: list[tuple[str, dict[str, Any]]] = [

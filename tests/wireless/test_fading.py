@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from airtune.wireless.fading import BlockFading, NoFading, doppler_hz, jakes_correlation
+from airtune.wireless.attenuation import BlockFading, NoFading, doppler_hz, jakes_correlation
 
 CLIENTS = 4000
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtune.wireless.path_loss import free_space_db, log_distance_db
+from airtune.wireless.attenuation import free_space_db, log_distance_db
 
 
 def test_free_space_is_the_engineers_rule() -> None:

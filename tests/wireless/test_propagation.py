@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from airtune.wireless.attenuation import SpatialField, free_space_db, log_distance_db
 from airtune.wireless.cell import CellSettings
-from airtune.wireless.path_loss import free_space_db, log_distance_db
 from airtune.wireless.propagation import DistanceAttenuation, ScenarioAttenuation
-from airtune.wireless.shadowing import SpatialField
 from airtune.wireless.tr38901 import SHADOWING_DISTANCE_M, LargeScale, Scenario
 
 PLACES = np.array([[30.0, 40.0], [-200.0, 0.0], [0.0, -77.0]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from airtune.wireless.shadowing import SpatialField
+from airtune.wireless.attenuation import SpatialField
 
 DISTANCE_M = 50.0
 

@@ -14,9 +14,8 @@ from airtune.workload.affine import (
     rate_that_fits,
     update_bits_excess,
 )
-from airtune.workload.architecture import load_architecture
+from airtune.workload.architecture import attention_units, load_architecture
 from airtune.workload.payload import update_bits
-from airtune.workload.pruning import attention_units
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from airtune.cost.device import USABLE_MEMORY_SHARE, load_devices
-from airtune.cost.energy import AMPLIFIER_EFFICIENCY
+from airtune.cost.device import AMPLIFIER_EFFICIENCY, USABLE_MEMORY_SHARE, load_devices
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
 from airtune.workload.config_source import bundled_names

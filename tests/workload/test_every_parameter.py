@@ -10,9 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape, EveryParameter, adapter_parameters
 from airtune.workload.architecture import load_architecture
-from airtune.workload.memory import Attention
 from airtune.workload.payload import flat_update_bits, update_bits
-from airtune.workload.step import Step
+from airtune.workload.step import Attention, Step
 from airtune.workload.transformer import Precision, split_workload, workload
 from tests.workload.small_models import CONFIGS, architecture, base_model, batch
 from tests.workload.test_memory import LiveBytes, saved_bytes

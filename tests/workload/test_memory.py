@@ -12,8 +12,7 @@ from torch.utils._pytree import tree_iter
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Architecture
-from airtune.workload.memory import Attention
-from airtune.workload.step import Step
+from airtune.workload.step import Attention, Step
 from airtune.workload.transformer import Precision, workload
 from tests.workload.small_models import CONFIGS, architecture, batch, with_adapter
 

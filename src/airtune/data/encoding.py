@@ -13,9 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.data.conversation import ChatForm, Laid, chat_form
-from airtune.data.prompts import PromptForm, plain_form, show_prompt, token_ids, token_spans
 from airtune.data.tasks import Example
-from airtune.data.template import NO_INPUTS, ChatTemplate, TemplateInputs, Turn, template_text
+from airtune.data.template import (
+    NO_INPUTS,
+    ChatTemplate,
+    PromptForm,
+    TemplateInputs,
+    Turn,
+    plain_form,
+    show_prompt,
+    template_text,
+    token_ids,
+    token_spans,
+)
 from airtune.errors import InputError
 from airtune.files import write_bytes_atomic
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from airtune.csv_table import column_names
-from airtune.data.formats import YAHOO_CLASSES, YAHOO_COLUMNS
-from airtune.data.row import Row
+from airtune.data.formats import YAHOO_CLASSES, YAHOO_COLUMNS, Row
 from airtune.errors import InputError
 from airtune.files import refuse_half_characters
 

@@ -1,5 +1,6 @@
 """From what a user names (`builtin`, a file, a folder, a hub data set) to examples."""
 
+import filecmp
 import hashlib
 import heapq
 import re
@@ -8,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
-from airtune.data.formats import FORMATS, Format, choose_format
-from airtune.data.row import Row, RowError
+from airtune.data.builtin.words import Draw
+from airtune.data.formats import FORMATS, Format, Row, RowError, choose_format
 from airtune.data.rows import Flag, HubRows, Rows, open_rows
 from airtune.data.tasks import Example, Score
 from airtune.errors import InputError
@@ -272,3 +272,35 @@ def _limited(
     # A stream and a heap: the whole source is never in memory at once.
     kept = heapq.nsmallest(limit, keyed, key=lambda entry: entry[:2])
     return tuple(example for _, _, example in sorted(kept, key=lambda entry: entry[1]))
+
+
+_REMEDY = "leave it out, and a tenth of the prompts is held out, or name another file"
+
+
+def refuse_training_rows(train: str, test: str | None, task: TaskData) -> None:
+    """InputError where `data.test` names the training rows.
+
+    By its path, by a link, by a file of the same bytes, or by rows all of which are trained on.
+    """
+    if test is None:
+        return
+    ours, theirs = part_file(train, "train"), part_file(test, "test")
+    if ours is not None and theirs is not None:
+        same = ours.samefile(theirs)
+        if same or filecmp.cmp(ours, theirs, shallow=False):
+            how = "the same file as data.train" if same else "a copy of data.train"
+            raise InputError("data.test", f"{test} ({how})", "other rows", _REMEDY)
+    if _trained_on(task) == len(task.test):
+        problem = f"{test} (all {len(task.test)} rows are training rows)"
+        raise InputError("data.test", problem, "other rows", _REMEDY)
+
+
+def overlap_notice(task: TaskData) -> str:
+    """What share of the test rows is trained on, as a sentence; empty where none is."""
+    count = _trained_on(task)
+    return f"{count} of {len(task.test)} test rows are training rows, too." if count else ""
+
+
+def _trained_on(task: TaskData) -> int:
+    trained = {(example.prompt, example.completion) for example in task.train}
+    return sum((example.prompt, example.completion) in trained for example in task.test)

@@ -9,9 +9,14 @@ from airtune.config.data import DataSection
 from airtune.config.experiment import ExperimentConfig
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode, turn_ends
-from airtune.data.overlap import overlap_notice, refuse_training_rows
 from airtune.data.partition import Partition, partition
-from airtune.data.sources import SourceOptions, TaskData, load_task_data
+from airtune.data.sources import (
+    SourceOptions,
+    TaskData,
+    load_task_data,
+    overlap_notice,
+    refuse_training_rows,
+)
 from airtune.data.template import NO_INPUTS, TemplateInputs, reads_date, template_text
 from airtune.errors import InputError
 from airtune.tuning.base_model import CPU

@@ -27,8 +27,9 @@ from airtune.methods.sflllm.round_problem import SplitProblem, silent
 from airtune.methods.sflllm.rounds_table import read_rounds
 from airtune.quantities import format_duration
 from airtune.seeds import integer_seed
+from airtune.wireless.attenuation import Clients
 from airtune.wireless.channel import Channel
-from airtune.wireless.state import Clients, Observation
+from airtune.wireless.state import Observation
 from airtune.workload.adapter_shape import adapter_tensors
 
 Tell = Callable[[str], None]

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from airtune.errors import InputError
 from airtune.foreign import foreign_input
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Architecture, refuse_own_code
 from airtune.workload.config_source import bundled_names, is_cached, read_config, require_hub
-from airtune.workload.model_kind import refuse_own_code
 
 BUILTIN = "builtin"
 CPU, CUDA = "cpu", "cuda"

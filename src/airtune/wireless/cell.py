@@ -9,7 +9,7 @@ from airtune.errors import InputError
 from airtune.files import file_value
 from airtune.quantities import THERMAL_NOISE_PSD_DBM_HZ, db_to_linear, dbm_to_watts
 from airtune.usual import UsualRange, read_meant, refuse_unusual
-from airtune.wireless.path_loss import CELLULAR_INTERCEPT_DB, CELLULAR_SLOPE_DB
+from airtune.wireless.attenuation import CELLULAR_INTERCEPT_DB, CELLULAR_SLOPE_DB
 
 SCENARIOS = ("umi", "uma", "rma")
 """Scenarios of 3GPP TR 38.901: urban micro, urban macro, rural macro."""

@@ -11,11 +11,17 @@ from airtune.errors import InputError
 from airtune.quantities import db_to_linear
 from airtune.seeds import generator
 from airtune.wireless import propagation, tr38901
+from airtune.wireless.attenuation import (
+    BlockFading,
+    Clients,
+    NoFading,
+    doppler_hz,
+    jakes_correlation,
+)
 from airtune.wireless.cell import SCENARIOS, CellSettings
-from airtune.wireless.fading import BlockFading, NoFading, doppler_hz, jakes_correlation
 from airtune.wireless.mobility import RandomWaypoint
 from airtune.wireless.replay import Recording, read_recording, write_recording
-from airtune.wireless.state import ChannelState, Clients, Observation
+from airtune.wireless.state import ChannelState, Observation
 from airtune.wireless.trace import TracedCell
 
 __all__ = ["Channel", "ChannelState", "Observation", "open_channel"]

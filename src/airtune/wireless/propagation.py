@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from airtune.quantities import FloatArray
 from airtune.seeds import integer_seed
 from airtune.wireless import tr38901
+from airtune.wireless.attenuation import Clients, SpatialField, free_space_db, log_distance_db
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.mobility import RandomWaypoint, distance_2d_m
-from airtune.wireless.path_loss import free_space_db, log_distance_db
-from airtune.wireless.shadowing import SpatialField
-from airtune.wireless.state import Clients
 
 _SHADOWING_DB = {"log_distance": 8.0, "free_space": 0.0}
 _SHADOWING_DISTANCE_M = 50.0

@@ -1,7 +1,6 @@
 """The channel of one round: what each client's link is worth."""
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,6 @@ from airtune.wireless.cell import LinkBudget
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks
 
-Clients: TypeAlias = NDArray[np.int64] | None
-"""Numbers of the clients whose channel is needed; None: all."""
 NO_CLIENTS = np.array([], dtype=np.int64)
 
 

@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 
 from airtune.errors import InputError
 from airtune.workload.architecture import Architecture
-from airtune.workload.block import Linear, Role
-from airtune.workload.gradient_flow import Adaptation
+from airtune.workload.block import Adaptation, Linear, Role
 from airtune.workload.step import require_count
 
 ALL_LINEAR = "all-linear"

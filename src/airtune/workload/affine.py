@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import Trained, adapter_parameters
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Architecture, attention_units, with_units
 from airtune.workload.payload import dtype_bits, update_bits
-from airtune.workload.pruning import attention_units, with_units
 from airtune.workload.step import Step
 from airtune.workload.transformer import DEFAULT_PRECISION, Precision, total_flops, workload
 

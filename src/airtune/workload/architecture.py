@@ -1,16 +1,69 @@
-"""A causal language model's shape, from its Hugging Face config alone: no torch, no weights."""
+"""A causal language model's shape, from its Hugging Face config alone: no torch, no weights.
 
+A pruning rate removes attention units and MLP neurons, the same share in every block. Attention
+units are key/value groups (a KV head with its query heads); with fewer than four KV heads they are
+query heads, the same number from every group. The residual width stays. Of `units` units,
+floor(rate x units) go and at least one stays.
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import floor
 from pathlib import Path
 from typing import Any
 
 from airtune.errors import InputError
 from airtune.workload.block import Structure, Widths
-from airtune.workload.config_fields import ConfigFields
 from airtune.workload.config_source import read_config
-from airtune.workload.families import FAMILIES, TIED_BY_DEFAULT
-from airtune.workload.model_kind import refuse_other_kinds
+from airtune.workload.families import FAMILIES, TIED_BY_DEFAULT, ConfigFields
+
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+_EXPERTS = re.compile(r"(^|_)(experts?|moe)(_|$)")
+_NESTED = ("vision_config", "audio_config", "text_config", "encoder", "decoder")
+
+
+def refuse_other_kinds(config: Mapping[str, Any]) -> None:
+    """Refuse classifiers, quantised weights, mixtures of experts, multimodal models and encoders.
+
+    Each would be counted, or loaded, as the plain decoder of its family, which it is not. Raises
+    InputError that names the key.
+    """
+    heads = config.get("architectures") or []
+    if not isinstance(heads, list) or not all(isinstance(head, str) for head in heads):
+        raise InputError("config.architectures", heads, "a list of class names")
+    if heads and not any(head.endswith(_CAUSAL) for head in heads):
+        raise InputError(
+            "config.architectures", ", ".join(heads), "a causal language model (…ForCausalLM)",
+            "it has another head, or none: choose the model that it was made from",
+        )  # fmt: skip
+    if config.get("quantization_config"):
+        raise InputError(
+            "config.quantization_config", config["quantization_config"], "absent",
+            "LoRA here trains on unquantised weights: name the original model, and set dtype",
+        )  # fmt: skip
+    for key, value in config.items():
+        if _EXPERTS.search(key) and value:
+            raise InputError(
+                f"config.{key}", value, "absent, since blocks are those of a plain decoder",
+                "choose a model without experts",
+            )  # fmt: skip
+        if key in _NESTED and value:
+            raise InputError(f"config.{key}", value, "absent", "choose a model of text alone")
+    for key in ("is_encoder_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise InputError(f"config.{key}", True, "false", "use a decoder without an encoder")
+
+
+def refuse_own_code(config: Mapping[str, Any]) -> None:
+    """Refuse a model that comes with Python code, unless the user allows it."""
+    if config.get("auto_map"):
+        raise InputError(
+            "config.auto_map", config["auto_map"], "absent",
+            "the model brings its own Python code, which may do anything: if you trust it, set "
+            "trust_remote_code=true; if transformers' own class will do, remove auto_map",
+        )  # fmt: skip
+
 
 # Two families whose class defaults are not "as many as heads" and "hidden / heads".
 _KV_HEADS_WHEN_ABSENT = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma": 16}
@@ -146,3 +199,53 @@ def _absent_kv_heads(fields: ConfigFields, family: str) -> int:
     if "num_key_value_heads" in fields.values:
         return heads
     return _KV_HEADS_WHEN_ABSENT.get(family, heads)
+
+
+FEWEST_GROUPS = 4
+"""Below this many KV heads, whole groups would be too coarse a unit."""
+
+# A planner works with rates k / units; without this slack floor((k / units) x units) loses one.
+_ROUNDING_SLACK = 1e-9
+
+
+def removed_units(pruning_rate: float, units: int) -> int:
+    """How many of `units` equal units a pruning rate removes.
+
+    Raises InputError unless 0 <= pruning_rate < 1.
+    """
+    if not 0.0 <= pruning_rate < 1.0:
+        raise InputError("pruning_rate", pruning_rate, "at least 0 and less than 1")
+    return min(floor(pruning_rate * units + _ROUNDING_SLACK), units - 1)
+
+
+def prunes_groups(widths: Widths) -> bool:
+    """Whether attention units are whole KV groups, not query heads inside each group."""
+    return widths.kv_heads >= FEWEST_GROUPS
+
+
+def attention_units(widths: Widths) -> int:
+    """KV groups, or query heads per group where there are fewer than four groups."""
+    return widths.kv_heads if prunes_groups(widths) else widths.heads // widths.kv_heads
+
+
+def with_units(widths: Widths, units: int, neurons: int) -> Widths:
+    """Widths that keep this many attention units (zero allowed, as a limit) and MLP neurons."""
+    per_group = widths.heads // widths.kv_heads
+    if prunes_groups(widths):
+        return replace(widths, heads=units * per_group, kv_heads=units, neurons=neurons)
+    return replace(widths, heads=units * widths.kv_heads, neurons=neurons)
+
+
+def pruned_widths(widths: Widths, pruning_rate: float) -> Widths:
+    """The widths of every block after pruning, which is exactly what the tuner slices out."""
+    units = attention_units(widths)
+    return with_units(
+        widths,
+        units - removed_units(pruning_rate, units),
+        widths.neurons - removed_units(pruning_rate, widths.neurons),
+    )
+
+
+def pruned(architecture: Architecture, pruning_rate: float) -> Architecture:
+    """The architecture with every block pruned at this rate."""
+    return architecture.with_widths(pruned_widths(architecture.widths, pruning_rate))

@@ -16,8 +16,7 @@ from airtune.workload.adapter_shape import (
     adapter_parameters,
     adapter_tensors,
 )
-from airtune.workload.architecture import Architecture
-from airtune.workload.pruning import pruned
+from airtune.workload.architecture import Architecture, pruned
 
 # The library's own order of the data: a lower entry here comes first in the file. The order
 # matters for the length of a frame, because offsets are written in decimal digits.

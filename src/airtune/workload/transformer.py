@@ -8,22 +8,23 @@ from dataclasses import dataclass, replace
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import EveryParameter, Trained
-from airtune.workload.architecture import Architecture
-from airtune.workload.block import Linear
-from airtune.workload.flops import Flops, block_flops, embedding_flops, head_flops
-from airtune.workload.gradient_flow import Adaptation
-from airtune.workload.memory import (
+from airtune.workload.architecture import Architecture, pruned
+from airtune.workload.block import Adaptation, Linear
+from airtune.workload.payload import dtype_bits
+from airtune.workload.step import (
     ADAPTER_BYTES,
     OPTIMIZER_MOMENTS,
     Attention,
+    Flops,
+    Step,
+    block_flops,
     block_stored_bytes,
     chain_stored_bytes,
+    embedding_flops,
+    head_flops,
     head_stored_bytes,
     loss_bytes,
 )
-from airtune.workload.payload import dtype_bits
-from airtune.workload.pruning import pruned
-from airtune.workload.step import Step
 
 
 @dataclass(frozen=True)

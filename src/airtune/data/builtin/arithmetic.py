@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airtune.data.builtin.draw import Draw
-from airtune.data.builtin.words import CONTAINERS, PEOPLE, THINGS, Person
+from airtune.data.builtin.words import CONTAINERS, PEOPLE, THINGS, Draw, Person
 from airtune.data.tasks import Example
 
 LARGEST = 99

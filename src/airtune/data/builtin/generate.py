@@ -5,8 +5,8 @@ from collections.abc import Callable
 from itertools import islice
 
 from airtune.data.builtin.arithmetic import arithmetic_example
-from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.slots import slots_example
+from airtune.data.builtin.words import Draw
 from airtune.data.tasks import Example
 from airtune.seeds import generator
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from airtune.data.builtin.draw import Draw
 from airtune.data.builtin.words import (
     AREAS,
     EXHIBITS,
@@ -14,6 +13,7 @@ from airtune.data.builtin.words import (
     PLAYS,
     SIGHTS,
     VIEWS,
+    Draw,
 )
 from airtune.data.tasks import Example, Slot
 

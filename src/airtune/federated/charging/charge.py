@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from airtune.cost.energy import client_energy
+from airtune.cost.device import client_energy
 from airtune.cost.latency import (
     RoundLatency,
     StageDelays,

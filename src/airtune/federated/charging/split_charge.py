@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from airtune.cost.energy import client_energy
+from airtune.cost.device import client_energy
 from airtune.cost.latency import RoundLatency, furthest_behind, straggler_of, transfer_delay
 from airtune.cost.timeline import SERVER, STAGES, WAIT, Timeline
 from airtune.federated.backends.backend import ClientReport

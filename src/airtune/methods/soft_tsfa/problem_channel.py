@@ -10,7 +10,7 @@ from airtune.csv_table import CsvTable, plain_number, read_csv
 from airtune.errors import InputError
 from airtune.planning.reading import Reader
 from airtune.quantities import FloatArray, db_to_linear
-from airtune.wireless.fading import BlockFading, NoFading
+from airtune.wireless.attenuation import BlockFading, NoFading
 from airtune.wireless.rate import (
     FixedEfficiencyLinks,
     Links,

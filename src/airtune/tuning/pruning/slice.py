@@ -2,7 +2,7 @@
 
 Attention units stand in pools: one pool of key/value groups, or, with fewer than four KV heads, a
 pool of query heads for every group, so that each group loses the same number. The share removed is
-the same in every block; `workload/pruning.py` counts it, and this file cuts exactly that.
+the same in every block; `workload/architecture.py` counts it, and this file cuts exactly that.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +15,14 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.workload.affine import emptied
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import (
+    Architecture,
+    attention_units,
+    pruned,
+    prunes_groups,
+    removed_units,
+)
 from airtune.workload.block import Linear, Role, Widths
-from airtune.workload.pruning import attention_units, pruned, prunes_groups, removed_units
 
 _PEFT_PREFIX = "base_model.model."
 _FACTORS = (".lora_A.weight", ".lora_B.weight")
