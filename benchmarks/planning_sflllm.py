@@ -19,8 +19,7 @@ import numpy as np
 from reporting import report, seconds
 
 from airtune.allocation.solve import Solution, Status
-from airtune.allocation.split.baselines import BASELINES, solve_blocks
-from airtune.allocation.split.iteration import solve_greedy
+from airtune.allocation.split.alternatives import BASELINES, solve_blocks, solve_greedy
 from airtune.allocation.split.joint import solve_joint
 from airtune.allocation.split.problem import SplitCandidate, SplitPlan, SplitTraining
 from airtune.allocation.subchannels.power import (

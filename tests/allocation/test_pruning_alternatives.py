@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airtune.allocation.bandwidth import minmax_bandwidth
-from airtune.allocation.pruning.alternatives import (
+from airtune.allocation.pruning.exact import (
     alternating_pruning,
     equal_shares_pruning,
+    exact_pruning,
     uniform_pruning,
     without_anything,
     without_pruning,
 )
-from airtune.allocation.pruning.exact import exact_pruning
 from airtune.allocation.pruning.problem import PruningPlan, PruningProblem
 from airtune.allocation.solve import Solution, Status
 from airtune.wireless.rate import ShannonLinks

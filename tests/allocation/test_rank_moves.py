@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airtune.allocation.sparsity.deadline_cells import RankTrade
-from airtune.allocation.sparsity.moves import answer_to_price, neighbours, plans_within
+from airtune.allocation.sparsity.deadline_search import answer_to_price, neighbours, plans_within
 from airtune.allocation.sparsity.options import rank_options
 from airtune.wireless.rate import ShannonLinks
 

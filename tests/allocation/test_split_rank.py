@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from airtune.allocation.solve import Status
-from airtune.allocation.split.baselines import BASELINES, Blocks, solve_blocks
-from airtune.allocation.split.iteration import solve_greedy
+from airtune.allocation.split.alternatives import BASELINES, Blocks, solve_blocks, solve_greedy
 from airtune.allocation.split.joint import solve_joint
 from airtune.allocation.split.problem import LinkPlan, SplitTraining, check_split_plan
 from airtune.allocation.subchannels.power import Uplink

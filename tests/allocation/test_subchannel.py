@@ -5,12 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtune.allocation.subchannels.assignment import even_owners, greedy_owners, unreachable_client
+from airtune.allocation.subchannels.assignment import (
+    even_owners,
+    greedy_owners,
+    improve_owners,
+    unreachable_client,
+)
 from airtune.allocation.subchannels.bound import Cut, best_cut, cut_at, energy_cut
-from airtune.allocation.subchannels.count import best_counts, counts_within
-from airtune.allocation.subchannels.exact import best_of_all
+from airtune.allocation.subchannels.exact import best_counts, best_of_all, counts_within
 from airtune.allocation.subchannels.power import UNUSED, Demand, Uplink
-from airtune.allocation.subchannels.search import improve_owners
 from tests.allocation.subchannel_cases import (
     all_assignments,
     random_demand,

@@ -29,7 +29,7 @@ def test_another_broken_pipe_is_an_error(airtune: Call, monkeypatch: pytest.Monk
     def broken(*arguments: object, **options: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("airtune.cli.session.run_experiment", broken)
+    monkeypatch.setattr("airtune.cli.terminal.run_experiment", broken)
     code, _, error = airtune("run", "--out", "run")
     assert code == 2
     assert error == (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import airtune as package
-from airtune.cli.text_table import facts, prose, text_table
+from airtune.cli.text import facts, prose, text_table
 from airtune.quantities import format_quantity
 from tests.cli.conftest import quick
 

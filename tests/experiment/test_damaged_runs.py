@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airtune import Experiment, Run
-from airtune.cli.stages import stage_seconds
+from airtune.cli.terminal import stage_seconds
 from airtune.errors import AirtuneError
 from airtune.experiment.folder_lock import LOCK
 from airtune.experiment.world import World, build_world

@@ -61,7 +61,7 @@ def test_a_planner_of_ones_own() -> None:
         ("dens", "codec is dens, but it must be one of dense, .*did you mean 'dense'"),
         ("no_such_module:X", "importable: No module named 'no_such_module'"),
         ("airtune.update.codec:Nothing", "a class in airtune.update.codec"),
-        ("airtune.federated.clock:Clock", "a subclass of airtune.update.codec.Codec"),
+        ("airtune.federated.records.checkpoint:Clock", "a subclass of airtune.update.codec.Codec"),
         ({"use": "dense", "bits": 3}, r"codec\.bits is .*dtype"),
         (":Mine", "of the form package.module:Class"),
         ("..relative:Mine", "of the form package.module:Class"),

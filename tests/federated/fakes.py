@@ -9,8 +9,7 @@ import torch
 
 from airtune.federated.backends.backend import ClientReport, ClientTask, Scripted
 from airtune.federated.charging.costs import CostModel
-from airtune.federated.cohort import CohortSettings
-from airtune.federated.context import RoundContext
+from airtune.federated.context import CohortSettings, RoundContext
 from airtune.federated.method import Method, Planner
 from airtune.federated.view import PlanningView
 from airtune.round_plan import Plan

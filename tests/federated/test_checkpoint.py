@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from airtune.errors import AirtuneError
-from airtune.federated.clock import Clock
 from airtune.federated.records.checkpoint import (
     Checkpoint,
+    Clock,
     ServerState,
     checkpoint_path,
     list_checkpoints,

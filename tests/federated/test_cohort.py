@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from airtune.errors import InputError
-from airtune.federated.clock import Clock
-from airtune.federated.cohort import CohortSettings, draw_cohort, draw_dropouts
+from airtune.federated.context import CohortSettings, draw_cohort, draw_dropouts
+from airtune.federated.records.checkpoint import Clock
 
 
 def test_everybody_by_default() -> None:

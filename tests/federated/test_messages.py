@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from airtune.federated.backends.messages import receive, send
+from airtune.federated.backends.workers import receive, send
 
 
 def sent(message: Any) -> Any:

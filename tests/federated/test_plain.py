@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.federated.checks.plain import plain_plan, plain_state
+from airtune.federated.checks.guard import plain_plan, plain_state
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.run_folder import record_line
 from airtune.federated.round import run_round

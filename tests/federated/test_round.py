@@ -9,7 +9,7 @@ import torch
 
 from airtune.errors import AirtuneError, DivergedError, InfeasibleError
 from airtune.federated.backends.backend import ClientReport, ClientTask
-from airtune.federated.cohort import CohortSettings
+from airtune.federated.context import CohortSettings
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import run_round, start_round
 from airtune.tuning.evaluate import Evaluation

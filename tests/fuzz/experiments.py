@@ -128,7 +128,7 @@ def main(seeds: range) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
     import airtune.cli.main
-    import airtune.cli.session
+    import airtune.cli.terminal
     import airtune.wireless.tr38901  # noqa: F401
 
     with tempfile.TemporaryDirectory() as name:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from airtune.comparison.measure import RunResult, measure_arms
-from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
+from airtune.comparison.results import HEADINGS, comparison_sentences, table_rows
 from airtune.report.comparison_page import (
     ArmView,
     ComparisonView,

@@ -14,8 +14,7 @@ from airtune.cli.channel import channel
 from airtune.cli.command import FullGroup, OnceCommand
 from airtune.cli.compare import compare
 from airtune.cli.device import app as device_app
-from airtune.cli.export import export, model_app
-from airtune.cli.inspect import evaluate, generate
+from airtune.cli.inspect import evaluate, export, generate, model_app
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run

@@ -131,7 +131,7 @@ def _print_json(value: Any) -> None:
 
 def _print_table(planned: "Planned", answer: dict[str, Any]) -> None:
     """The status sentence, one row per client, and what is proven."""
-    from airtune.cli.text_table import facts, page_width, prose
+    from airtune.cli.text import facts, page_width, prose
 
     solution, width = planned.solution, page_width()
     typer.echo(prose(solution.message, width))
@@ -171,7 +171,7 @@ def _split_columns(rows: list[dict[str, Any]]) -> tuple[list[dict[str, str]], di
 
 
 def _client_table(rows: list[dict[str, str]], width: int | None) -> str:
-    from airtune.cli.text_table import text_table
+    from airtune.cli.text import text_table
 
     more = len(rows) - _MOST_ROWS
     rest = f"\nand {more} more clients (--json has all)" if more > 0 else ""
@@ -183,7 +183,7 @@ def _client_table(rows: list[dict[str, str]], width: int | None) -> str:
 
 def _show_sweep(mapping: Mapping[str, Any], sweep: str, solver: str | None, json: bool) -> None:
     """One row per value of the swept key; exits with 3 if no value has a plan."""
-    from airtune.cli.text_table import page_width, text_table
+    from airtune.cli.text import page_width, text_table
 
     key, values = _parse_sweep(sweep)
     problems = _explicit([_with_value(mapping, key, value) for value in values])
@@ -283,12 +283,12 @@ def _write(path: Path, mapping: Mapping[str, Any], sentences: Sequence[str]) -> 
 
 def _title(key: str) -> str:
     """A key without its unit, which the value shows."""
-    from airtune.cli.quantity_text import split_unit
+    from airtune.cli.text import split_unit
 
     return split_unit(key)[0]
 
 
 def _shown(key: str, value: Any) -> str:
-    from airtune.cli.quantity_text import show_value
+    from airtune.cli.text import show_value
 
     return show_value(key, value)

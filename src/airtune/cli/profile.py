@@ -135,7 +135,7 @@ def _print_json(wanted: _Wanted, answer: _Answer) -> None:
 
 
 def _print_tables(wanted: _Wanted, answer: _Answer) -> None:
-    from airtune.cli.text_table import page_width, prose
+    from airtune.cli.text import page_width, prose
     from airtune.quantities import format_quantity
 
     model, width = answer.architecture, page_width()
@@ -157,7 +157,7 @@ def _print_tables(wanted: _Wanted, answer: _Answer) -> None:
 
 
 def _table(name: str, half: "Workload", update_dtype: str, width: int | None) -> str:
-    from airtune.cli.text_table import text_table
+    from airtune.cli.text import text_table
     from airtune.workload.payload import dtype_bits
 
     # Units stand in the heading, so that the table fits a terminal of 80 columns.

@@ -48,9 +48,8 @@ def run(
     parts: Parts = None,
 ) -> None:
     """Fine-tune a language model over simulated wireless clients."""
-    from airtune.cli.session import dry_run as show_dry_run
-    from airtune.cli.session import run_experiment
-    from airtune.cli.stages import show_profile
+    from airtune.cli.terminal import dry_run as show_dry_run
+    from airtune.cli.terminal import run_experiment, show_profile
     from airtune.experiment import Experiment
     from airtune.experiment.part_folders import name_folders
 
@@ -119,7 +118,7 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Continue an interrupted run, or make a finished one longer."""
-    from airtune.cli.session import resume_run
+    from airtune.cli.terminal import resume_run
     from airtune.experiment.part_folders import name_folders
 
     name_folders(parts or ())

@@ -1,12 +1,63 @@
-"""`airtune rank-search` and `airtune budget-search`: searches before a run."""
+"""`airtune rank-search` and `airtune budget-search`: what to know before the run."""
 
+import csv
+import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from airtune.cli.run import Parts, Settings
-from airtune.cli.text_table import page_width, text_table
+from airtune.cli.text import page_width, text_table
+from airtune.errors import InputError
+from airtune.files import require_place, write_text_atomic
+
+FORMATS = (".json", ".yaml", ".yml", ".csv")
+
+
+def check_name(path: Path | None) -> None:
+    """Refuse a name whose ending says no format, and a place that does not exist, before the work
+    that would fill it."""
+    if path is None:
+        return
+    if path.suffix not in FORMATS:
+        raise InputError("--out", str(path), f"a name that ends in {', '.join(FORMATS)}")
+    require_place("--out", path)
+
+
+def write_table(path: Path, table: Mapping[str, Any], rows: str) -> None:
+    """Write a table by the ending of its name; a csv holds the rows alone, one a line."""
+    check_name(path)
+    if path.suffix == ".csv":
+        text = _csv(table[rows])
+    elif path.suffix == ".json":
+        text = json.dumps(table, indent=2) + "\n"
+    else:
+        text = _yaml(table)
+    write_text_atomic(path, text)
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    stream = io.StringIO()
+    columns = [key for key in rows[0] if not isinstance(rows[0][key], list)]
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _yaml(table: Mapping[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(dict(table), stream)
+    return stream.getvalue()
+
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each short run.")]
 Target = Annotated[
@@ -38,7 +89,6 @@ def rank_search(
     from airtune.config.unused import refuse_unused
     from airtune.experiment.part_folders import beside_experiment, name_folders
     from airtune.experiment.rank_search import search_ranks
-    from airtune.experiment.tables import check_name
 
     check_name(out)
     name_folders(parts or ())
@@ -70,7 +120,6 @@ def budget_search(
     from airtune.config.unused import refuse_unused
     from airtune.experiment.budget_search import search_budget
     from airtune.experiment.part_folders import beside_experiment, name_folders
-    from airtune.experiment.tables import check_name
 
     check_name(out)
     name_folders(parts or ())
@@ -102,8 +151,6 @@ def _show(table: dict[str, Any], rows: str, out: Path | None, json: bool) -> Non
     from json import dumps
 
     if out is not None:
-        from airtune.experiment.tables import write_table
-
         write_table(out, table, rows)
     if json:
         typer.echo(dumps(table, indent=2))

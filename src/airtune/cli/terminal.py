@@ -1,13 +1,22 @@
-"""Output in the terminal: live progress of a run, and its closing summary."""
+"""A run at the terminal: live progress, summary, times by stage, a hint when interrupted."""
 
+import json
+import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from shlex import quote
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from airtune.cli.text_table import facts, page_width, prose
-from airtune.quantities import format_duration
+from airtune.cli.text import facts, page_width, prose, text_table
+from airtune.experiment import Experiment, Run
+from airtune.federated.records.stopwatch import STAGES
+from airtune.quantities import format_duration, format_quantity
 from airtune.report.sentences import charged_as, summary_sentences
 from airtune.report.waiting import waited_for
 
@@ -94,3 +103,168 @@ def _print_sample(console: Console, sample: Mapping[str, str] | None) -> None:
     ]
     console.print("\nOne test prompt:")
     console.print(facts(texts, page_width()), highlight=False, markup=False, soft_wrap=True)
+
+
+MOST_ROWS = 40
+"""Clients that a table shows; JSON has them all."""
+
+
+class TerminalListener:
+    """Shows a run as it happens: the experiment calls its methods."""
+
+    def __init__(self, console: Console, view: RoundsView) -> None:
+        self._console, self._view = console, view
+
+    def notice(self, sentence: str) -> None:
+        """Something a user should know: rows dropped, a checkpoint passed over."""
+        self._console.print(prose(sentence, page_width()), highlight=False, markup=False)
+
+    def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None:
+        """Everything is loaded; rounds begin."""
+        self._view.start(rounds_done, rounds, names)
+
+    def round_done(self, record: dict[str, Any]) -> None:
+        """One round is on disk."""
+        self._view.round(record)
+
+
+def _watch(action: Any, folder: Path, *, as_json: bool, quiet: bool) -> None:
+    """Run `action(listener)` with a progress view, then print the summary."""
+    silent = quiet or as_json
+    # JSON goes to standard output alone, so that it can be piped.
+    console = Console(file=sys.stderr) if as_json else Console(soft_wrap=True)
+    console.quiet = silent
+    try:
+        with RoundsView(console) as view:
+            run: Run = action(TerminalListener(console, view))
+    except KeyboardInterrupt:
+        if (folder / "checkpoints").is_dir():
+            command = f"airtune resume {quote(str(folder))}"
+            sys.stderr.write(f"\nInterrupted. Every finished round is kept: {command}\n")
+        raise
+    if as_json:
+        shown = {**run.summary, "notices": run.notices}
+        sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+    elif not quiet:
+        print_summary(console, run.summary, str(folder))
+
+
+def run_experiment(
+    experiment: Experiment, folder: Path, *, as_json: bool = False, quiet: bool = False
+) -> None:
+    """`airtune run`."""
+    _watch(lambda listener: experiment.run(folder, listener), folder, as_json=as_json, quiet=quiet)
+
+
+def resume_run(folder: Path, *, as_json: bool = False, quiet: bool = False, **wish: Any) -> None:
+    """`airtune resume`; `wish` as for `Experiment.resume`."""
+    _watch(
+        lambda listener: Experiment.resume(folder, listener=listener, **wish),
+        folder,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def dry_run(experiment: Experiment, *, as_json: bool = False) -> None:
+    """`airtune run --dry-run`: everything but the training."""
+    began = time.perf_counter()
+    preview = experiment.preview()
+    preview["load_s"] = round(time.perf_counter() - began, 1)
+    if as_json:
+        sys.stdout.write(json.dumps(preview, indent=2) + "\n")
+        return
+    console = Console(soft_wrap=True)
+    for sentence in preview["notices"]:
+        console.print(prose(sentence, page_width()), highlight=False, markup=False)
+    width = page_width()
+    sys.stdout.write(f"First round as planned\n{_client_table(preview['clients'], width)}\n\n")
+    sys.stdout.write(facts(_facts(preview), width) + "\n")
+
+
+def _client_table(clients: list[dict[str, Any]], width: int | None) -> str:
+    headings = ("client", "distance", "rows", "memory", "bandwidth", "rate", "compute", "upload")
+    rows = []
+    for entry in clients[:MOST_ROWS]:
+        distance = entry["distance_m"]
+        row = (
+            f"{entry['client']} {entry['device']}",
+            "-" if distance is None else f"{distance:.0f} m",
+            str(entry["rows"]),
+            format_quantity(entry["memory_bytes"], "B"),
+            format_quantity(entry["bandwidth_hz"], "Hz"),
+            format_quantity(entry["rate_bps"], "bit/s"),
+            format_duration(entry["compute_s"]),
+            format_duration(entry["upload_s"]),
+        )
+        rows.append(row)
+    more = len(clients) - MOST_ROWS
+    rest = f"\n... and {more} more clients (all of them: --json)" if more > 0 else ""
+    return text_table(headings, rows, width=width) + rest
+
+
+def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = [
+        ("model", f"{preview['model']} ({_parameters(preview['parameters'])})"),
+        ("trained", f"{preview['adapter_parameters']:,} parameters"),
+        ("sent", f"{format_quantity(preview['uplink_bits'] / 8, 'B')} a client and round"),
+        ("data", f"{preview['train_rows']} training and {preview['test_rows']} test rows"),
+        ("planned latency", f"{format_duration(preview['latency_s'])} a round: "
+                            f"{preview['message']}"),
+        ("expected virtual time", f"about {format_duration(preview['virtual_time_s'])} for "
+                                  f"{preview['rounds']} rounds like this one"),
+        ("expected real time", f"about {format_duration(preview['real_s'])} on this machine"),
+    ]  # fmt: skip
+    if preview["charge_as"]:
+        size = _parameters(preview["charged_parameters"])
+        size += f", {preview['charged_adapter_parameters']:,} trained"
+        text = f"{preview['charge_as']} ({size}): time, bits, energy and memory"
+        facts.insert(0, ("charged as", text))
+    return facts
+
+
+def _parameters(count: int) -> str:
+    return f"{format_quantity(count, '').strip()} parameters"
+
+
+def stage_seconds(folder: Path) -> dict[str, float]:
+    """Mean real seconds of a round by stage, from `timing.jsonl`; what no stage claims is `other`.
+
+    The first round of several is left out, for it also starts worker processes.
+    """
+    rounds = [entry for line in _lines(folder / "timing.jsonl") for entry in _entries(line)]
+    rounds = rounds[1:] or rounds
+    if not rounds:
+        return {}
+    stages = {name: fmean(entry["stages"].get(name, 0.0) for entry in rounds) for name in STAGES}
+    whole = fmean(entry["real_s"] for entry in rounds)
+    return {**stages, "other": max(0.0, whole - sum(stages.values()))}
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The file's lines; none where it is lost, since nothing but this table needs it."""
+    with suppress(OSError):
+        return path.read_bytes().splitlines()
+    return []
+
+
+def _entries(line: bytes) -> list[dict[str, Any]]:
+    """The round of a line; nothing for a damaged one."""
+    with suppress(ValueError):
+        entry = json.loads(line)
+        if isinstance(entry, dict) and "stages" in entry:
+            return [entry]
+    return []
+
+
+def show_profile(folder: Path, *, to_stderr: bool = False) -> None:
+    """Print a table, aside from output that is meant for a pipe."""
+    seconds = stage_seconds(folder)
+    whole = sum(seconds.values())
+    rows = [
+        (name, f"{spent:.3f}", f"{100 * spent / whole:.1f} %" if whole else "-")
+        for name, spent in seconds.items()
+    ]
+    table = text_table(("stage", "seconds", "share"), rows, width=page_width())
+    stream = sys.stderr if to_stderr else sys.stdout
+    stream.write(f"Real seconds of a round: {whole:.3f}\n{table}\n")

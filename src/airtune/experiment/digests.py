@@ -1,9 +1,12 @@
-"""What a run rests on, as digests and values: made when it begins, compared when it goes on."""
+"""What a run rests on, as digests and values: made when it begins, compared when it goes on.
+
+Where a run no longer rests on what it remembers, this says so, or refuses.
+"""
 
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +23,16 @@ from airtune.config.text import flat, plain_values
 from airtune.data.batches import Batch
 from airtune.data.encoding import Encoded
 from airtune.data.partition import Partition
+from airtune.errors import AirtuneError
 from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.world import World
-from airtune.federated.records.fingerprint import DIGEST_BYTES, Fingerprint
+from airtune.federated.records.fingerprint import (
+    DIGEST_BYTES,
+    Difference,
+    Fingerprint,
+    differing_contents,
+    differing_keys,
+)
 from airtune.workload.config_source import read_config
 
 RESULTLESS = (
@@ -277,3 +287,34 @@ def _sources(module: ModuleType | None) -> list[Path]:
                 waiting.append(inner)
     first = list(files)[:1]
     return first + sorted(path for path in files if path not in first)
+
+
+ACCEPT = "--accept-changes"
+_NAMED = 5
+_READERS_NEED = (WEIGHTS, MODEL_CONFIG, TOKENIZER, TEST)
+
+
+def refusal(folder: Path, found: Sequence[Difference]) -> AirtuneError:
+    """The sentence that names what is not as it was."""
+    named = "; ".join(str(change) for change in found[:_NAMED])
+    rest = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return AirtuneError(
+        f"{folder} does not rest on what its checkpoint remembers: {named}{rest}. Restore that, or "
+        f"give {ACCEPT} to go on with what is there now."
+    )
+
+
+def refuse_other_model(folder: Path, known: Fingerprint | None, world: World) -> None:
+    """For readers of a run: refuse another model, tokenizer, test set, or shape of the adapter."""
+    if known is None:
+        return
+    now = fingerprint(world)
+    found = [
+        change for change in differing_contents(known, now) if change.name in _READERS_NEED
+    ] + [
+        change
+        for change in differing_keys(known.keys, now.keys)
+        if change.name == "dtype" or change.name.startswith("adapter.")
+    ]
+    if found:
+        raise refusal(folder, found)

@@ -1,9 +1,17 @@
-"""An experiment: checked keys in, a run folder out."""
+"""An experiment: checked keys in, a run folder out; or a preview of it (`--dry-run`).
 
+The preview shows cell, shards, memory and the first plan, and how long the whole may take.
+"""
+
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from airtune.config.experiment import ExperimentConfig, check_filled, read_config
 from airtune.config.section import Section
@@ -16,17 +24,94 @@ from airtune.experiment.digests import fingerprint, user_parts
 from airtune.experiment.environment import Sessions
 from airtune.experiment.folder_lock import locked, reserved
 from airtune.experiment.offline import offline_stages
-from airtune.experiment.preview import preview
 from airtune.experiment.resuming import Resumption, Wish
 from airtune.experiment.run import Run
 from airtune.experiment.world import World, build_world
-from airtune.federated.loop import StopRule, run_rounds
-from airtune.federated.outlook import first_start, notice_of_wait
+from airtune.federated.backends.backend import InProcess
+from airtune.federated.charging.charge import expected_charges
+from airtune.federated.context import RoundStart
+from airtune.federated.loop import StopRule, first_start, notice_of_wait, run_rounds
 from airtune.federated.records.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.records.fingerprint import Difference
 from airtune.federated.records.run_folder import RunFolder
+from airtune.federated.round import tasks_of
 from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
 from airtune.redaction import redacted
+from airtune.round_plan import MAIN_SERVER
+from airtune.tuning.base_model import usable_cores
+
+MOST_TIMED_STEPS = 8
+"""Local steps that are really made to tell the pace."""
+
+
+def preview(world: World) -> dict[str, Any]:
+    """The first round with a client as it would be charged; trains no more than a step or two."""
+    state, context, config = world.unmeasured_start(), world.context, world.config
+    start = first_start(context, state, config.rounds)
+    places = np.hypot(*start.truth.position_m[:, :2].T)
+    rows = []
+    for charge in expected_charges(context, start):
+        plan = charge.plan
+        rows.append(
+            {
+                "client": plan.client,
+                "name": f"client {plan.client}",
+                "device": world.devices[plan.client].name,
+                "distance_m": None if np.isnan(places[plan.client]) else float(places[plan.client]),
+                "rows": int(world.shards.parts.sizes[plan.client]),
+                "memory_bytes": start.costs.memory_bytes(plan),
+                "device_memory_bytes": world.devices[plan.client].memory_bytes,
+                "bandwidth_hz": plan.bandwidth_hz,
+                "rate_bps": charge.rate_bps,
+                "compute_s": charge.compute_s,
+                "upload_s": charge.upload_s,
+                "uplink_bits": charge.uplink_bits,
+            }
+        )
+    return {
+        "model": config.model,
+        "charge_as": config.charge_as,
+        "parameters": world.architecture.parameters,
+        "adapter_parameters": sum(prod(shape) for shape in world.side.shapes.values()),
+        "charged_parameters": world.work.of(1, 1).parameters,
+        "charged_adapter_parameters": world.work.of(1, 1).adapter_parameters,
+        "train_rows": len(world.shards.train),
+        "partition_redraws": world.shards.parts.redraws,
+        "test_rows": len(world.shards.test),
+        "uplink_bits": rows[0]["uplink_bits"] if rows else 0,
+        "latency_s": start.plan.predicted_latency_s,
+        "lower_bound_s": start.plan.lower_bound_s,
+        "message": start.plan.message,
+        "rounds": config.rounds,
+        "virtual_time_s": start.plan.predicted_latency_s * config.rounds,
+        "real_s": _real_seconds(world, start),
+        "skipped": {str(client): reason for client, reason in start.plan.skipped.items()},
+        "clients": rows,
+        "notices": [*world.notices, *notice_of_wait(start, config.rounds)],
+    }
+
+
+def _real_seconds(world: World, start: RoundStart) -> float:
+    """Rounds x clients x steps at the pace of one client's first steps, evaluation included."""
+    state, context = world.unmeasured_start(), world.context
+    cohort = len(start.plan.clients)
+    # Also where all of them will fall silent in this round.
+    start = replace(start, silent=frozenset())
+    tasks = tasks_of(context, replace(state, rounds_done=start.costs.round_index), start)
+    # One client, and the main server where there is one.
+    sample = [task for task in tasks if task.client in (tasks[0].client, MAIN_SERVER)]
+    steps = min(world.config.training.local_steps, MOST_TIMED_STEPS)
+    side = replace(world.side, batches=partial(world.shards.batches, most=steps))
+    began = time.perf_counter()
+    list(InProcess(side).run(sample))
+    train_s = (time.perf_counter() - began) * world.config.training.local_steps / steps
+    if world.config.workers:
+        train_s /= min(usable_cores(), cohort)
+    began = time.perf_counter()
+    world.evaluate(state.adapter)
+    evaluate_s = time.perf_counter() - began
+    return world.config.rounds * (cohort * train_s + evaluate_s)
+
 
 SectionT = TypeVar("SectionT", bound=Section)
 

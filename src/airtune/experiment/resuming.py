@@ -14,8 +14,7 @@ from airtune.config.experiment import (
 )
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import part_folders
-from airtune.experiment.differences import ACCEPT, refusal
-from airtune.experiment.digests import result_keys
+from airtune.experiment.digests import ACCEPT, refusal, result_keys
 from airtune.experiment.environment import Sessions
 from airtune.experiment.run import Run
 from airtune.experiment.world import World
@@ -23,6 +22,7 @@ from airtune.federated.records.carried import CarriedStates
 from airtune.federated.records.checkpoint import (
     Checkpoint,
     NewerFormatError,
+    RecordsMark,
     ServerState,
     list_checkpoints,
     newest_checkpoint,
@@ -34,7 +34,6 @@ from airtune.federated.records.fingerprint import (
     differing_contents,
     differing_keys,
 )
-from airtune.federated.records.mark import RecordsMark
 from airtune.federated.records.run_folder import RunFolder
 from airtune.tuning.adapter import load_state
 

@@ -10,7 +10,7 @@ from airtune.config.text import read_resolved
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import part_folders
 from airtune.experiment.answers import continue_prompt, most_tokens, samples, score
-from airtune.experiment.differences import refuse_other_model
+from airtune.experiment.digests import refuse_other_model
 from airtune.experiment.environment import Sessions
 from airtune.experiment.trained import write_trained
 from airtune.experiment.world import World, build_world

@@ -26,15 +26,13 @@ from airtune.experiment.engine_choice import (
 )
 from airtune.experiment.pooled import pooled
 from airtune.experiment.shards import Shards, load_shards, with_template
-from airtune.experiment.trained import trainable, trained_shape
-from airtune.experiment.warm_start import refuse_uneven_charge, with_start
+from airtune.experiment.trained import refuse_uneven_charge, trainable, trained_shape, with_start
 from airtune.federated.backends.backend import Backend, ClientSide
 from airtune.federated.backends.worker_host import WorkerHost
 from airtune.federated.backends.workers import Workers
 from airtune.federated.charging.costs import CostModel
 from airtune.federated.checks.feasibility import refuse_small_devices
-from airtune.federated.cohort import CohortSettings
-from airtune.federated.context import RoundContext
+from airtune.federated.context import CohortSettings, RoundContext
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view
 from airtune.foreign import foreign_code

@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from airtune.errors import InfeasibleError
-from airtune.federated.backends.backend import ClientReport, ClientTask
-from airtune.federated.backends.replies import carried_over, reported
+from airtune.federated.backends.backend import ClientReport, ClientTask, carried_over, reported
 from airtune.federated.charging.charge import broadcast_delays, charge_round, downlink_rates
 from airtune.federated.charging.costs import ChargedRound
 from airtune.federated.checks.capabilities import check_decisions
@@ -27,11 +26,11 @@ from airtune.federated.checks.guard import (
     check_tensors,
     check_test_loss,
     party,
+    plain_plan,
+    plain_state,
     where_finite,
 )
-from airtune.federated.checks.plain import plain_plan, plain_state
-from airtune.federated.cohort import draw_cohort, draw_dropouts
-from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.context import RoundContext, RoundStart, draw_cohort, draw_dropouts
 from airtune.federated.idle import (
     NO_SIGNAL,
     SILENT_CELL,

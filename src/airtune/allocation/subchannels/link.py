@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from airtune.allocation.subchannels.assignment import greedy_owners, unreachable_client
+from airtune.allocation.subchannels.assignment import (
+    greedy_owners,
+    improve_owners,
+    unreachable_client,
+)
 from airtune.allocation.subchannels.bound import best_cut, energy_cut, lone_window
-from airtune.allocation.subchannels.count import best_counts
-from airtune.allocation.subchannels.exact import best_of_all
+from airtune.allocation.subchannels.exact import best_counts, best_of_all
 from airtune.allocation.subchannels.power import Demand, Owners, Uplink, WaterFilling, least_window
-from airtune.allocation.subchannels.search import improve_owners
 
 NEGLIGIBLE = 1e-6
 """The local search does not aim nearer to the bound than this share of the deadline."""

@@ -1,10 +1,11 @@
-"""The seam to the world: one method, "run this cohort".
+"""The seam to the world: one method, "run this cohort", and what comes back with the updates.
 
-`InProcess` trains here and now; `Scripted` answers what a test tells it to.
+`InProcess` trains here and now; `Scripted` returns what a test gives it. With the updates come
+reports for the next plan, and what clients keep for later.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
@@ -29,7 +30,8 @@ from airtune.tuning.evaluate import batch_losses
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
 from airtune.tuning.split.cut_link import StepBits
 from airtune.tuning.tuner import CohortTuner, Party, Tuner, TuningContext, TuningJob
-from airtune.update.codec import Shapes
+from airtune.update.codec import Codec, Shapes
+from airtune.update.error_feedback import add_lost, holds_residual
 
 
 @dataclass(frozen=True)
@@ -227,3 +229,34 @@ class Scripted(Backend):
         for task in tasks:
             self.asked.append(task)
             yield self.script(task)
+
+
+def reported(
+    codec: Codec, tasks: Sequence[ClientTask], reports: Mapping[int, ClientReport], shapes: Shapes
+) -> dict[int, list[float]]:
+    """What these clients said beside their updates; the codec is bound to the round."""
+    said = {}
+    for task in tasks:
+        with asked("codec", codec, task.round_index, task.client):
+            said[task.client] = codec.reported(reports[task.client].payload, shapes)
+    return {client: numbers for client, numbers in said.items() if numbers is not None}
+
+
+def carried_over(
+    codec: Codec,
+    tasks: Sequence[ClientTask],
+    reports: Mapping[int, ClientReport],
+    in_time: Collection[int],
+    shapes: Shapes,
+) -> dict[int, Mapping[str, Tensor]]:
+    """What clients keep for their next round; an update that came too late goes back to them."""
+    kept: dict[int, Mapping[str, Tensor]] = {}
+    for task in tasks:
+        report = reports[task.client]
+        carried = report.carried
+        if task.client not in in_time and holds_residual(carried):
+            with asked("codec", codec, task.round_index, task.client):
+                carried = add_lost(carried, codec.decode(report.payload, shapes, task.plan))
+        if carried:
+            kept[task.client] = carried
+    return kept

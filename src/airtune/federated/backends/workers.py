@@ -2,13 +2,19 @@
 
 A small model's step gains nothing from a second thread, but two steps run side by side. Each
 worker makes the same `ClientSide` as the main process would, so the answers are the same bytes,
-whoever computes them and in whatever order they arrive. Workers that stack clients are given the
-same parts of a cohort each time, whichever of them is free. A worker that dies or hangs is
-replaced, and its clients run again: their draws come from (seed, round, client), so nothing of the
-first try remains.
+whatever process computes them and in whatever order they arrive. Workers that stack clients are
+given the same parts of a cohort each time, whichever of them is free. A worker that dies or hangs
+is replaced, and its clients run again: their draws come from (seed, round, client), so nothing of
+the first try remains.
+
+Messages carry tensors as plain bytes: torch would move every tensor that goes through a pipe to a
+file of shared memory of its own. A client that keeps its optimiser carries hundreds of small ones,
+and then a round is spent on files.
 """
 
+import io
 import os
+import pickle
 import signal
 import threading
 import time
@@ -21,14 +27,47 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeAlias, final
 
+import torch
 from torch import Tensor
 
 from airtune.errors import AirtuneError
 from airtune.federated.backends.backend import Backend, ClientReport, ClientSide, ClientTask, deal
-from airtune.federated.backends.messages import packed, receive, send
 from airtune.federated.backends.worker_host import FORKS, WorkerHost
 from airtune.federated.records.stopwatch import Stopwatch
 from airtune.foreign import foreign_code
+
+
+@final
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        if not isinstance(obj, Tensor):
+            return NotImplemented
+        flat = obj.detach().cpu().contiguous().reshape(-1)
+        return _restored, (flat.view(torch.uint8).numpy().tobytes(), obj.dtype, tuple(obj.shape))
+
+
+def _restored(content: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    if not content:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(content), dtype=dtype).reshape(shape)
+
+
+def packed(message: Any) -> memoryview:
+    """Anything that can be pickled, as bytes; tensors arrive as copies on the processor."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(message)
+    return buffer.getbuffer()
+
+
+def send(connection: Connection, message: Any) -> None:
+    """Send a message; waits until the other end has taken most of a long one."""
+    connection.send_bytes(packed(message))
+
+
+def receive(connection: Connection) -> Any:
+    """What the other end sent; EOFError where it has gone."""
+    return pickle.loads(connection.recv_bytes())
+
 
 LOST_AT_MOST = 3
 """A part of the cohort that lost so many workers would lose the next one, too."""

@@ -1,7 +1,8 @@
 """Checkpoints: one file per round, whole or absent, with a digest that damage cannot pass.
 
 A checkpoint is a safetensors file. Its tensors are the adapter and what the server carries over;
-its metadata holds the JSON state, the length and digest of `rounds.jsonl` at that moment, what the
+its metadata holds the JSON state (the virtual clock among it), the length and digest of
+`rounds.jsonl` at that moment (a chain over its lines, so that a round costs its own line), what the
 run rests on (`fingerprint.py`), and a SHA-256 over all of it. What clients carry over lies in files
 of its own (`carried.py`), which the state names. The newest two are kept, so that a damaged newest
 one costs one round, not the run.
@@ -12,18 +13,65 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from airtune.errors import AirtuneError
-from airtune.federated.clock import Clock
 from airtune.federated.records.carried import CarriedStates, Saved, remove_old, with_fresh
 from airtune.federated.records.fingerprint import Fingerprint
-from airtune.federated.records.mark import RecordsMark
 from airtune.files import make_place, write_bytes_atomic
 from airtune.foreign import foreign_code
+
+
+@final
+@dataclass(frozen=True)
+class Clock:
+    """Seconds of simulated time and joules of the clients' energy since round 0."""
+
+    time_s: float = 0.0
+    energy_j: float = 0.0
+
+    def charge(self, latency_s: float, energy_j: float) -> "Clock":
+        """The clock after a round. Infinity or NaN would hide a mistake, so neither is taken."""
+        if not (0.0 <= latency_s < float("inf") and 0.0 <= energy_j < float("inf")):
+            raise ValueError(f"a round cannot last {latency_s} s and use {energy_j} J")
+        return Clock(self.time_s + latency_s, self.energy_j + energy_j)
+
+
+@dataclass(frozen=True)
+class RecordsMark:
+    """The first `length` bytes of a file of lines. `digest` is empty for none, or where unknown.
+
+    With h_0 empty, h_n = SHA-256(h_(n-1) + line n), each h in hexadecimal.
+    """
+
+    length: int = 0
+    digest: str = ""
+
+    def extended(self, path: Path) -> "RecordsMark":
+        """The mark of the whole file, from the lines after this mark alone.
+
+        From all lines where this mark does not know the digest of its own.
+        """
+        content = path.read_bytes() if path.exists() else b""
+        start = self.length if self.digest else 0
+        return RecordsMark(len(content), _chained(self.digest if start else "", content[start:]))
+
+    def holds(self, path: Path) -> bool:
+        """Whether the file still begins with the same lines; unknown counts as yes."""
+        if not self.digest:
+            return True
+        with path.open("rb") as stream:
+            return _chained("", stream.read(self.length)) == self.digest
+
+
+def _chained(digest: str, lines: bytes) -> str:
+    for line in lines.splitlines(keepends=True):
+        digest = hashlib.sha256(digest.encode() + line).hexdigest()
+    return digest
+
 
 FORMAT = 2
 """Format 1, which did not say so, held neither a fingerprint nor the digest of the records."""

@@ -12,8 +12,8 @@ import numpy as np
 from airtune.allocation.bandwidth import airtime_s, equal_bandwidth, minmax_bandwidth
 from airtune.allocation.solve import Status
 from airtune.errors import InfeasibleError, InputError
+from airtune.federated.idle import Reach
 from airtune.federated.method import Method, Planner, PlannerState
-from airtune.federated.reach import Reach
 from airtune.federated.view import PlanningView
 from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.seeds import generator

@@ -19,8 +19,8 @@ from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.pruning.problem import PruningPlan, PruningProblem
 from airtune.allocation.solve import OPTIMALITY, Solution, Status
 from airtune.errors import InfeasibleError, InputError
+from airtune.federated.idle import Reach
 from airtune.federated.method import Exchange, Method, Planner, PlannerState
-from airtune.federated.reach import Reach
 from airtune.federated.view import PlanningView
 from airtune.methods.jcpba.measure import pruning_term
 from airtune.methods.jcpba.problem import SOLVERS

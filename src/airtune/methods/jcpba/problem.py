@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from airtune.allocation.bandwidth import airtime_s
-from airtune.allocation.pruning.alternatives import (
+from airtune.allocation.pruning.exact import (
     alternating_pruning,
     equal_shares_pruning,
+    exact_pruning,
     uniform_pruning,
     without_anything,
     without_pruning,
 )
-from airtune.allocation.pruning.exact import exact_pruning
 from airtune.allocation.pruning.problem import PruningPlan, PruningProblem
 from airtune.allocation.solve import Solution
 from airtune.planning.answer import closing, finite, heading

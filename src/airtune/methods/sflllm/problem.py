@@ -20,8 +20,13 @@ from typing import Any
 import numpy as np
 
 from airtune.allocation.solve import Solution
-from airtune.allocation.split.baselines import BASELINES, WAYS, Blocks, solve_blocks
-from airtune.allocation.split.iteration import solve_greedy
+from airtune.allocation.split.alternatives import (
+    BASELINES,
+    WAYS,
+    Blocks,
+    solve_blocks,
+    solve_greedy,
+)
 from airtune.allocation.split.joint import solve_joint
 from airtune.allocation.split.problem import SplitCandidate, SplitPlan, SplitTraining
 from airtune.allocation.subchannels.power import Uplink, measure
