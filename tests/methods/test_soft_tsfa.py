@@ -17,8 +17,7 @@ from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import planning_view, run_round, start_round
 from airtune.methods.soft_tsfa.compose import dropped_share
 from airtune.methods.soft_tsfa.layout import RankLayout
-from airtune.methods.soft_tsfa.planner import TsfaPlanner
-from airtune.methods.soft_tsfa.start import settle
+from airtune.methods.soft_tsfa.planner import TsfaPlanner, settle
 from airtune.quantities import format_duration
 from airtune.update.aggregate import Aggregator, Update
 from airtune.wireless.rate import ShannonLinks

@@ -17,7 +17,7 @@ from airtune.experiment.shards import Shards, load_shards
 from airtune.experiment.trained import trainable
 from airtune.federated.backends.backend import Backend, ClientSide, InProcess
 from airtune.federated.backends.ray_actors import RayActors
-from airtune.federated.backends.worker_host import WorkerHost
+from airtune.federated.backends.worker_host import PRELOADED, WorkerHost
 from airtune.federated.backends.workers import Workers
 from airtune.federated.method import Method
 from airtune.tuning.adapter import trained_parameters
@@ -36,12 +36,17 @@ def is_small(architecture: Architecture) -> bool:
     return architecture.hidden_size < SMALL_MODEL_WIDTH
 
 
+def start_host() -> WorkerHost:
+    """A host that at once begins to import what workers need, this module included."""
+    return WorkerHost((*PRELOADED, __name__))
+
+
 def make_backend(
     config: ExperimentConfig, engine: EngineChoice, side: ClientSide, host: WorkerHost | None
 ) -> Backend:
     """The backend of an engine; workers make `side` again, on this process's frozen weights.
 
-    `host` is that of the workers, started ahead; it is ended where there are to be none.
+    `host`: that of the workers, where it was started ahead; closed where there are none.
     """
     together = clients_at_once(side.shapes) if engine.name.startswith("batched") else 1
     make_side = partial(build_client_side, config)
@@ -50,7 +55,9 @@ def make_backend(
     if engine.workers:
         weights = share_weights(side.model)
         make_side = partial(build_client_side, config, weights and weights.path)
-        return Workers(make_side, engine.workers, together, side.watch, weights, host)
+        return Workers(
+            make_side, engine.workers, together, side.watch, weights, host or start_host()
+        )
     if host is not None:
         host.close()
     return InProcess(side, together)

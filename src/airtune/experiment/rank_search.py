@@ -25,8 +25,7 @@ from airtune.federated.idle import first_views
 from airtune.federated.method import Exchange
 from airtune.federated.round import planning_view
 from airtune.federated.view import PlanningView
-from airtune.methods.soft_tsfa.planner import TsfaPlanner
-from airtune.methods.soft_tsfa.start import ROUNDS
+from airtune.methods.soft_tsfa.planner import START_ROUNDS, TsfaPlanner
 from airtune.quantities import FloatArray
 from airtune.update.means import factor_covariance
 from airtune.update.rank_sparse import change_importance, energies
@@ -216,7 +215,7 @@ def _target(worlds: dict[int, World], config: ExperimentConfig) -> tuple[float, 
     nearest = min(worlds, key=lambda rank: (abs(rank - config.adapter.rank), rank))
     world = worlds[nearest]
     planner = _planner(world)
-    views = first_views(partial(planning_view, world.context), ROUNDS)
+    views = first_views(partial(planning_view, world.context), START_ROUNDS)
     state = planner.initial_state()
     latency = [planner.plan(view, state).predicted_latency_s for view in views]
     middle = int(np.argsort(latency)[len(latency) // 2])

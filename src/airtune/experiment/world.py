@@ -17,7 +17,7 @@ from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError
 from airtune.experiment.composition import check_names, compose_method
 from airtune.experiment.devices import deal_devices
-from airtune.experiment.engine import client_side, is_small, make_backend
+from airtune.experiment.engine import client_side, is_small, make_backend, start_host
 from airtune.experiment.engine_choice import (
     JobShape,
     choose_engine,
@@ -28,7 +28,6 @@ from airtune.experiment.pooled import pooled
 from airtune.experiment.shards import Shards, load_shards, with_template
 from airtune.experiment.trained import refuse_uneven_charge, trainable, trained_shape, with_start
 from airtune.federated.backends.backend import Backend, ClientSide
-from airtune.federated.backends.worker_host import WorkerHost
 from airtune.federated.backends.workers import Workers
 from airtune.federated.charging.costs import CostModel
 from airtune.federated.checks.feasibility import refuse_small_devices
@@ -132,7 +131,7 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
     other = _charged_architecture(config.charge_as) if config.charge_as else None
     device = training_device(config)
     # It imports what workers need while this process loads what it needs itself.
-    host = WorkerHost() if trains and starts_ahead(config) else None
+    host = start_host() if trains and starts_ahead(config) else None
     base = load_base(config.model, config.dtype, device, trust_remote_code=config.trust_remote_code)
     config = with_template(config, base.tokenizer)
     architecture = Architecture.from_config(base.config)
