@@ -1,4 +1,4 @@
-"""`airtune rank-search` and `airtune budget-search`: what to know before the run."""
+"""`airtune rank-search` and `airtune budget-search`: searches before a run."""
 
 import csv
 import io

@@ -1,7 +1,7 @@
 """The chat template of a tokenizer, and the plain form of a row where there is none.
 
-Which template it is, what it may read, what it renders; spans of tokens, and a row as a message
-shows it.
+Which template it is, what it may read, what it renders; spans of tokens, and a row in readable
+form.
 """
 
 import datetime

@@ -3,11 +3,11 @@
 The published iteration goes block by block, until the total settles. In the manner of SflLLM (arXiv
 2504.14667, its iterative algorithm): subchannels by a greedy heuristic, powers by a convex program,
 split point and rank by exhaustive search. The paper's code and parameter tables are not public, so
-this is its manner, not its figures.
+no figure reproduces theirs.
 
 The baselines make every decision at random, or one, and any mixture of blocks; the paper compares
 with random subchannels, powers, split points and ranks. Every baseline uses the clients' whole
-power: a random power below it would make the baseline weaker than any plan.
+power: unused power would make it weaker than any plan.
 """
 
 from dataclasses import dataclass, replace

@@ -1,6 +1,6 @@
-"""Which client gets which subchannel: matching, equal shares, published greedy, local search.
+"""Assignment of subchannels: a matching, round-robin, the published greedy, a local search.
 
-An assignment is an array of owners [subchannel]; NOBODY marks a subchannel that is not used. The
+An assignment is an array of owners [subchannel]; UNUSED marks a subchannel that is not used. The
 local search improves an assignment by moves and swaps, proposed by shadow prices.
 """
 
