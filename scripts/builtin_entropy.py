@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from airtune.data.builtin.words import Draw
+from airtune.data.builtin_words import Draw
 from airtune.seeds import generator
 from pretraining_text.mix import MIX
 

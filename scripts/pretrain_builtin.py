@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
-from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
-from airtune.data.builtin.words import Draw
+from airtune.data.builtin_tasks import BUILTIN_TASKS, builtin_examples
+from airtune.data.builtin_words import Draw
 from airtune.data.encoding import Encoded, encode
 from airtune.seeds import generator, integer_seed
 from pretraining_text.mix import MIX, documents

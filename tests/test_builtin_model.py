@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import builtin_entropy
 import pretrain_builtin as script
 from airtune.data.batches import make_batch, rows_alike
-from airtune.data.builtin.generate import builtin_examples
-from airtune.data.builtin.words import Draw
+from airtune.data.builtin_tasks import builtin_examples
+from airtune.data.builtin_words import Draw
 from airtune.data.encoding import Encoded, encode
 from airtune.seeds import generator
 

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from airtune.cli import main
-from airtune.errors import AirtuneError, InfeasibleError, InputError
-from airtune.foreign import foreign_code, foreign_input, traceback_text
+from airtune.errors import (
+    AirtuneError,
+    InfeasibleError,
+    InputError,
+    foreign_code,
+    foreign_input,
+    traceback_text,
+)
 
 
 class RustPanic(BaseException):

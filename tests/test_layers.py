@@ -1,103 +1,138 @@
-"""Imports flow downward only, and the light part of airtune never pulls in torch."""
+"""The order of the house, in one walk over its modules: their imports, names and sizes."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Mapping, Set
+from functools import cache
 from pathlib import Path
 
-import pytest
-
 import airtune
-from airtune.methods.plan import FROM_CELL, METHODS
 
 ROOT = Path(airtune.__file__).parent
-LEVEL = {
-    "errors": 0, "foreign": 0, "redaction": 0, "quantities": 0, "seeds": 0, "files": 0,
-    "csv_table": 0, "usual": 0,
-    "wireless": 1, "workload": 1, "data": 1,
-    "round_plan": 2,
-    "cost": 3, "tuning": 3, "update": 3,
-    "allocation": 4,
-    "planning": 5, "federated": 5, "config": 5,
-    "methods": 6, "report": 6,
-    "experiment": 7,
-    "comparison": 8,
-    "cli": 9,
-}  # fmt: skip
-TORCH_FREE = [
-    "foreign", "quantities", "seeds", "files", "csv_table", "usual", "wireless", "workload",
-    "round_plan", "cost", "allocation", "data", "planning",
-]  # fmt: skip
+LEVELS = (
+    ("errors", "quantities", "seeds", "files", "csv_table", "round_plan"),
+    ("wireless", "workload", "data"),
+    ("cost", "tuning", "update"),
+    ("allocation",),
+    ("planning", "federated", "config"),
+    ("methods",),
+    ("experiment", "report"),
+    ("comparison",),
+    ("cli",),
+)
+"""Top-level parts from the lowest up. A part imports from its own level and from lower ones."""
+LIGHT = {*LEVELS[0], *LEVELS[1], "cost", "allocation", "planning"}
+"""Parts that import without torch, like the planning problems of the methods."""
+LIGHT_IN_METHODS = {"plan", "problem", "from_cell"}
 BANNED_NAMES = {"utils", "helpers", "manager", "common", "core", "misc"}
+MOST_LINES = 400
+
+Graph = Mapping[str, Set[str]]
 
 
-def _modules() -> list[Path]:
-    return sorted(path for path in ROOT.rglob("*.py") if path.name != "__main__.py")
+@cache
+def _modules() -> dict[str, Path]:
+    """Every module by its dotted name; the front door and `python -m airtune` import anything."""
+    paths = sorted(ROOT.rglob("*.py"))
+    names = {
+        ".".join(("airtune", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path
+        for path in paths
+    }
+    return {n: path for n, path in names.items() if n not in ("airtune", "airtune.__main__")}
 
 
-def _imports(path: Path) -> set[str]:
-    """Every airtune module that a file imports, at the top or inside a function."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: write absolute imports"
-            assert node.module is not None
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.startswith("airtune.")}
+def _named(node: ast.AST) -> Set[str]:
+    """What a node imports, at the top of a module or inside a function, or names in a string."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"write absolute imports: {ast.unparse(node)}"
+        assert node.module is not None
+        return {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return {node.value.partition(":")[0]}
+    return set()
 
 
-def _part(path: Path) -> str:
-    return path.relative_to(ROOT).with_suffix("").parts[0]
+@cache
+def _imports() -> Graph:
+    """The modules of airtune that each module names; its own package is not one of them."""
+    return {
+        name: {
+            target
+            for node in ast.walk(ast.parse(path.read_text()))
+            for target in _named(node)
+            if target in _modules() and not f"{name}.".startswith(f"{target}.")
+        }
+        for name, path in _modules().items()
+    }
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down(path: Path) -> None:
-    part = _part(path)
-    if part == "__init__":
-        pytest.skip("the package's front door names every public part")
-    for name in _imports(path):
-        target = name.split(".")[1]
-        if target in LEVEL and target != part:
-            assert LEVEL[target] <= LEVEL[part], f"{path.name} [{LEVEL[part]}] imports {name}"
+def _part(module: str) -> str:
+    return module.split(".")[1]
 
 
-def test_no_cycles_between_parts() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in _modules():
-        if _part(path) != "__init__":
-            targets = {name.split(".")[1] for name in _imports(path)} & set(LEVEL)
-            graph.setdefault(_part(path), set()).update(targets - {_part(path)})
+def _on_cycles(graph: Graph) -> list[str]:
+    """What is left when everything is taken away that depends on nothing that is left."""
+    left = dict(graph)
+    while free := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
 
-    def reachable(start: str) -> set[str]:
-        seen: set[str] = set()
-        frontier = list(graph.get(start, ()))
-        while frontier:
-            part = frontier.pop()
-            if part not in seen:
-                seen.add(part)
-                frontier += graph.get(part, ())
-        return seen
 
-    assert [part for part in graph if part in reachable(part)] == []
+def test_no_cycle_between_modules() -> None:
+    assert _on_cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    assert _on_cycles(_imports()) == []
+
+
+def test_no_cycle_between_parts() -> None:
+    parts: dict[str, set[str]] = {}
+    for name, targets in _imports().items():
+        others = {_part(target) for target in targets} - {_part(name)}
+        parts.setdefault(_part(name), set()).update(others)
+    assert _on_cycles(parts) == []
+
+
+def test_imports_go_down() -> None:
+    level = {part: height for height, parts in enumerate(LEVELS) for part in parts}
+    assert {_part(name) for name in _modules()} == set(level)
+    upward = [
+        f"{name} imports {target}"
+        for name, targets in _imports().items()
+        for target in targets
+        if level[_part(target)] > level[_part(name)]
+    ]
+    assert upward == []
 
 
 def test_names_say_something() -> None:
-    for path in _modules():
-        assert not {*path.relative_to(ROOT).with_suffix("").parts} & BANNED_NAMES, path
-        assert _part(path) == "__init__" or _part(path) in LEVEL, f"{path} has no level"
+    assert [name for name in _modules() if set(name.split(".")) & BANNED_NAMES] == []
 
 
-@pytest.mark.parametrize("part", TORCH_FREE)
-def test_light_parts_import_without_torch(part: str) -> None:
+def test_no_module_is_long() -> None:
+    lines = {name: path.read_text().count("\n") for name, path in _modules().items()}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
+def test_light_parts_import_without_torch() -> None:
     names = [
-        "airtune." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in _modules()
-        if _part(path) == part
+        name
+        for name in _modules()
+        if _part(name) in LIGHT
+        or (_part(name) == "methods" and name.rpartition(".")[2] in LIGHT_IN_METHODS)
     ]
-    names = [name.removesuffix(".__init__") for name in names]
-    if part == "planning":  # the problems of the methods, too
-        names += ["airtune.methods.plan", *METHODS.values(), *FROM_CELL.values()]
-    code = f"import sys, {', '.join(names)}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert len(names) > 50
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    if 'torch' in sys.modules: sys.exit(f'{name} imports torch')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr

@@ -1,6 +1,6 @@
 """Pretraining text made of fields: cards in many forms, questions about them, cards told."""
 
-from airtune.data.builtin.words import (
+from airtune.data.builtin_words import (
     ANIMALS,
     AREAS,
     COLOURS,

@@ -8,7 +8,7 @@ that asks a question and is answered by lines of sums and `####`.
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 
-from airtune.data.builtin.words import Draw
+from airtune.data.builtin_words import Draw
 from pretraining_text.cards import (
     card_of_a_person_told,
     card_of_a_venue_told,

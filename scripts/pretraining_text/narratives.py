@@ -1,6 +1,6 @@
 """Pretraining text that tells something: stories, counting stories, dialogues, notes on a town."""
 
-from airtune.data.builtin.words import (
+from airtune.data.builtin_words import (
     COLOURS,
     CONTAINERS,
     DAYS,

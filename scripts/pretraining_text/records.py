@@ -2,7 +2,7 @@
 
 import string
 
-from airtune.data.builtin.words import (
+from airtune.data.builtin_words import (
     ANIMALS,
     COLOURS,
     DAYS,

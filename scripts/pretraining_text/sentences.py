@@ -1,6 +1,6 @@
 """Pretraining text of simple sentences in the present tense: what people have, do and like."""
 
-from airtune.data.builtin.words import (
+from airtune.data.builtin_words import (
     ANIMALS,
     AREAS,
     COLOURS,

@@ -1,7 +1,7 @@
 """Pretraining text of plain arithmetic: sums in figures and words, running totals, counting."""
 
-from airtune.data.builtin.arithmetic import LARGEST
-from airtune.data.builtin.words import Draw
+from airtune.data.builtin_tasks import LARGEST
+from airtune.data.builtin_words import Draw
 
 _WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from airtune.data.builtin.words import (
+from airtune.data.builtin_words import (
     AREAS,
     DAYS,
     EXHIBITS,

@@ -1,10 +1,62 @@
-"""Exceptions of airtune: one clear sentence for the user, never a traceback."""
+"""Exceptions of airtune: one clear sentence for the user, never a traceback.
 
-from collections.abc import Mapping
+Calls into foreign code (parsers, templates, hubs, tokenizers and user-defined parts) stand within
+`foreign_input` or `foreign_code`: within them every exception becomes one sentence that names the
+place. The exception stays as the sentence's cause, and `AIRTUNE_TRACEBACK=1` makes the command line
+print it. Values from the environment are kept out of messages and files (`redacted`).
+"""
+
+import os
+import re
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from airtune.redaction import redacted
+SECRET = re.compile(r"token|secret|passw|api_?key|credential|(private|access)_?key", re.IGNORECASE)
+"""Names of options whose values are secret wherever they come from."""
+SHORTEST = 4
+"""Characters below which a value (`8`, `cpu`) is too common to be replaced by its template."""
+_templates: dict[str, str] = {}
+
+
+def hide(value: str, template: str) -> None:
+    """From now on `redacted` writes the template for this value."""
+    if len(value) >= SHORTEST:
+        _templates[value] = template
+
+
+def redacted(text: str) -> str:
+    """The text with a template for every hidden value that stands in it as a whole."""
+    for value in sorted(_templates, key=len, reverse=True):
+        if value in text:
+            # `data` is no part of `database`, nor of the key `data.train`.
+            whole = rf"(?<![\w.]){re.escape(value)}(?!\w|\.\w)"
+            text = re.sub(whole, _templates[value].replace("\\", r"\\"), text)
+    return text
+
+
+def secret_options(
+    values: Mapping[str, Any], parts: Iterable[str]
+) -> dict[tuple[str | int, ...], tuple[str, str]]:
+    """Options of parts whose names mark them as secret: place -> (`${AIRTUNE_PART_OPTION}`,
+    value)."""
+    return {
+        (part, key): (_variable(part, str(key)), value)
+        for part in parts
+        if isinstance(values.get(part), Mapping)
+        for key, value in values[part].items()
+        if SECRET.search(str(key)) and isinstance(value, str)
+    }
+
+
+def _variable(part: str, key: str) -> str:
+    name = re.sub(r"\W", "_", f"AIRTUNE_{part}_{key}".upper())
+    return f"${{{name}}}"
 
 
 class AirtuneError(Exception):
@@ -78,3 +130,91 @@ class DivergedError(AirtuneError):
     kept."""
 
     exit_code = 4
+
+
+TRACEBACK_VARIABLE = "AIRTUNE_TRACEBACK"
+_LONGEST_REASON = 200
+_OWN = Path(__file__).resolve().parent
+# Compared after links are followed: a virtual environment's standard library lies elsewhere.
+_INSTALLED = tuple(
+    Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")
+)
+# An interrupt and a generator's end are no errors; Rust's panics are, and are no `Exception`.
+_PASSES = (AirtuneError, KeyboardInterrupt, GeneratorExit)
+
+
+@contextmanager
+def foreign_input(field: str, value: object, allowed: str, remedy: str = "") -> Iterator[None]:
+    """Around foreign code that reads what a user gave.
+
+    An exception becomes `InputError(field, value, allowed, "remedy (reason)")`; errors of airtune
+    pass as they are. `value` names the place: a file, and its line where it is known.
+    """
+    try:
+        yield
+    except _PASSES:
+        raise
+    except BaseException as error:
+        reason = reason_of(error)
+        advice = f"{remedy.rstrip('.')} ({reason})" if remedy else reason
+        raised = InputError(field, value, allowed, advice)
+        raise _with_details(raised, error) from error
+
+
+@contextmanager
+def foreign_code(place: str, remedy: str = "") -> Iterator[None]:
+    """Around foreign code that works on a user's behalf: a user-defined part, a library's call.
+
+    An exception becomes an AirtuneError, `PLACE failed: REASON (FILE, line N): REMEDY.`, with the
+    file of the user's own code where the exception came through one; errors of airtune pass as
+    they are. `place` names the part and, in a round, the round and the client.
+    """
+    try:
+        yield
+    except _PASSES:
+        raise
+    except BaseException as error:
+        advice = f": {remedy.rstrip('.')}" if remedy else ""
+        raised = AirtuneError(f"{place} failed: {reason_of(error)}{_origin(error)}{advice}.")
+        raise _with_details(raised, error) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The kind of an exception and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    kind = type(error).__name__
+    reason = f"{kind}: {lines[0].strip()}" if lines else kind
+    reason = reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
+    return reason.rstrip(".")
+
+
+def traceback_text(error: BaseException) -> str:
+    """The whole traceback where the environment requests it, else nothing."""
+    if os.environ.get(TRACEBACK_VARIABLE, "") in ("", "0"):
+        return ""
+    # The cause of an error that crossed a process boundary is text.
+    details = error.details if isinstance(error, AirtuneError) and not error.__cause__ else ""
+    return details + "".join(traceback.format_exception(error))
+
+
+def _with_details(raised: AirtuneError, cause: BaseException) -> AirtuneError:
+    raised.details = "".join(traceback.format_exception(cause))
+    return raised
+
+
+def _origin(error: BaseException) -> str:
+    """` (parts.py, line 12)`: the deepest frame in code that is neither ours nor installed."""
+    frames = [(path, line) for path, line in _frames(error.__traceback__) if _is_users(path)]
+    return f" ({frames[-1][0]}, line {frames[-1][1]})" if frames else ""
+
+
+def _frames(trace: TracebackType | None) -> Iterator[tuple[Path, int]]:
+    for frame, line in traceback.walk_tb(trace):
+        yield Path(frame.f_code.co_filename), line
+
+
+def _is_users(path: Path) -> bool:
+    if str(path).startswith("<"):
+        return False
+    place = path.resolve()
+    return not any(place.is_relative_to(folder) for folder in (_OWN, *_INSTALLED))

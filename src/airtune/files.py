@@ -11,8 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-from airtune.errors import AirtuneError, InputError
-from airtune.redaction import hide
+from airtune.errors import AirtuneError, InputError, hide
 
 DEEPEST = 64
 """Levels that a YAML file may nest."""
@@ -218,7 +217,7 @@ def with_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], Templat
     and which texts those were.
 
     So a shared file need not hold one machine's paths, or a secret. The values are kept out of
-    messages from then on (`redaction.py`). Raises InputError that names all that are not set.
+    messages from then on (`errors.py`). Raises InputError that names all that are not set.
     """
     templates: dict[tuple[str | int, ...], tuple[str, str]] = {}
     missing: dict[str, tuple[str, str]] = {}

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtune.allocation.bandwidth import minmax_bandwidth
-from airtune.allocation.sparsity.common_deadline import common_headroom, needed_bandwidth
+from airtune.allocation.bandwidth import common_headroom, minmax_bandwidth, needed_bandwidth
 from airtune.quantities import FloatArray
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, Links, ShannonLinks

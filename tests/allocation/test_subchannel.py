@@ -12,7 +12,7 @@ from airtune.allocation.subchannels.assignment import (
     unreachable_client,
 )
 from airtune.allocation.subchannels.bound import Cut, best_cut, cut_at, energy_cut
-from airtune.allocation.subchannels.exact import best_counts, best_of_all, counts_within
+from airtune.allocation.subchannels.link import best_counts, best_of_all, counts_within
 from airtune.allocation.subchannels.power import UNUSED, Demand, Uplink
 from tests.allocation.subchannel_cases import (
     all_assignments,

@@ -6,9 +6,8 @@ from itertools import islice, pairwise
 
 import pytest
 
-from airtune.data.builtin.arithmetic import LARGEST
-from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
-from airtune.data.builtin.words import Draw
+from airtune.data.builtin_tasks import BUILTIN_TASKS, LARGEST, builtin_examples
+from airtune.data.builtin_words import Draw
 from airtune.data.sources import SourceOptions, load_task_data
 from airtune.data.tasks import FINAL_NUMBER, SLOTS_REALISED, final_number
 from airtune.seeds import generator

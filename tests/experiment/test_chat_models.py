@@ -11,7 +11,7 @@ import torch
 from airtune import Experiment
 from airtune.config.experiment import read_config
 from airtune.errors import InputError
-from airtune.experiment.answers import continue_prompt
+from airtune.experiment.run import continue_prompt
 from airtune.experiment.world import build_world
 from airtune.tuning.evaluate import generate
 from tests.data.templates import CASES

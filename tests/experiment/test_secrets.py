@@ -10,8 +10,7 @@ from airtune.comparison.definition import read_comparison
 from airtune.comparison.runs import check_comparison, run_comparison
 from airtune.config.experiment import ExperimentConfig, check_filled, read_config
 from airtune.config.text import plain_values, resolved_yaml
-from airtune.errors import AirtuneError, InputError
-from airtune.redaction import hide, redacted
+from airtune.errors import AirtuneError, InputError, hide, redacted
 from tests.cli.conftest import airtune, quick
 
 __all__ = ["airtune"]
@@ -33,7 +32,7 @@ class Asking(DenseCodec):
 @pytest.fixture(autouse=True)
 def nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is hidden here is nobody else's."""
-    monkeypatch.setattr("airtune.redaction._templates", {})
+    monkeypatch.setattr("airtune.errors._templates", {})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from torch import Tensor
 from airtune.data.batches import Batch
 from airtune.errors import InputError
 from airtune.seeds import generator
-from airtune.tuning.split.cut_link import NO_LABEL, Activations, batch_labels
+from airtune.tuning.split.model import NO_LABEL, Activations, batch_labels
 from airtune.update.cut import CutCodec, CutShape
 from airtune.update.quantise import NUMBER_FORMATS
 

@@ -17,8 +17,8 @@ from airtune.update.codec import DenseCodec, Shapes, TensorMap, shapes_of
 from airtune.update.means import OverlapMean
 from airtune.update.parts import SlicedCodec
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
-from airtune.workload.affine import distinct_rates
 from airtune.workload.architecture import Architecture, load_architecture, pruned
+from airtune.workload.decisions import distinct_rates
 from airtune.workload.payload import flat_update_bits
 from tests.tuning.test_prune import MODELS, Context, adapted, make_batch, random_state
 from tests.update.codec_checks import check_codec

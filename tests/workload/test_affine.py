@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape
-from airtune.workload.affine import (
+from airtune.workload.architecture import attention_units, load_architecture
+from airtune.workload.decisions import (
     affine_flops,
     affine_update_bits,
     distinct_rates,
@@ -14,7 +15,6 @@ from airtune.workload.affine import (
     rate_that_fits,
     update_bits_excess,
 )
-from airtune.workload.architecture import attention_units, load_architecture
 from airtune.workload.payload import update_bits
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload

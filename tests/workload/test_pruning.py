@@ -9,7 +9,6 @@ from transformers import GemmaConfig, LlamaConfig, Qwen3Config
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
-from airtune.workload.affine import affine_update_bits
 from airtune.workload.architecture import (
     Architecture,
     attention_units,
@@ -20,6 +19,7 @@ from airtune.workload.architecture import (
     removed_units,
 )
 from airtune.workload.block import Widths
+from airtune.workload.decisions import affine_update_bits
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 from tests.workload.small_models import CONFIGS, architecture, measured_flops

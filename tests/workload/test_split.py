@@ -5,8 +5,8 @@ import pytest
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters
 from airtune.workload.architecture import load_architecture
+from airtune.workload.decisions import split_candidates
 from airtune.workload.payload import flat_update_bits
-from airtune.workload.split import split_candidates
 from airtune.workload.step import Step
 from airtune.workload.transformer import activation_bits, split_workload, workload
 from tests.workload.small_models import CONFIGS, architecture

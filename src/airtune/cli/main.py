@@ -10,7 +10,7 @@ import typer
 from click import ClickException
 
 from airtune import __version__
-from airtune.cli.channel import channel
+from airtune.cli.before import budget_search, channel, rank_search
 from airtune.cli.command import FullGroup, OnceCommand
 from airtune.cli.compare import compare
 from airtune.cli.device import app as device_app
@@ -18,10 +18,7 @@ from airtune.cli.inspect import evaluate, export, generate, model_app
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run
-from airtune.cli.search import budget_search, rank_search
-from airtune.errors import AirtuneError
-from airtune.foreign import TRACEBACK_VARIABLE, reason_of, traceback_text
-from airtune.redaction import redacted
+from airtune.errors import TRACEBACK_VARIABLE, AirtuneError, reason_of, redacted, traceback_text
 
 UNEXPECTED = 70
 """Exit code of a fault of airtune's own (EX_SOFTWARE of sysexits.h)."""

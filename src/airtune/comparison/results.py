@@ -12,12 +12,11 @@ from typing import Any
 from airtune import __version__
 from airtune.comparison.definition import Comparison
 from airtune.comparison.measure import MEASURES, RunResult, default_target, measure_arms
-from airtune.errors import AirtuneError
+from airtune.errors import AirtuneError, redacted
 from airtune.experiment.devices import deal_devices
 from airtune.experiment.world import client_names
 from airtune.files import write_json_atomic, write_text_atomic
 from airtune.quantities import format_duration, format_quantity
-from airtune.redaction import redacted
 from airtune.report.comparison_page import ArmView, ComparisonView, render_comparison
 from airtune.report.costs import COSTS, spent
 from airtune.report.sentences import charged_as

@@ -20,13 +20,12 @@ from airtune.comparison.definition import Arm, Comparison
 from airtune.comparison.measure import RunResult
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import flat, plain_values, read_resolved, resolved_yaml
-from airtune.errors import AirtuneError, InputError
+from airtune.errors import AirtuneError, InputError, redacted
 from airtune.experiment import Experiment, Run
 from airtune.experiment.composition import check_names
 from airtune.experiment.experiment import with_absolute_paths
 from airtune.experiment.folder_lock import locked
 from airtune.files import make_folder, write_text_atomic
-from airtune.redaction import redacted
 
 FREE = ("engine", "threads", "workers", "backend", "ray_address", "rounds")
 """Keys in which an earlier run may differ: they change no result, or make it longer."""

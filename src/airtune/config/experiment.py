@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PrivateAttr, ValidationError
 
-from airtune.config.data import DataSection
 from airtune.config.file_kinds import EXPERIMENT, refuse_other_kind, refuse_run_folder
 from airtune.config.method_options import (
     FedloraSection,
@@ -22,8 +21,8 @@ from airtune.config.method_options import (
     SflllmSection,
     SoftTsfaSection,
 )
-from airtune.config.section import Section
-from airtune.errors import InputError, UnknownKeyError
+from airtune.config.section import DataSection, Section
+from airtune.errors import InputError, UnknownKeyError, secret_options
 from airtune.files import (
     Templates,
     file_value,
@@ -34,7 +33,6 @@ from airtune.files import (
     take_format,
     with_environment,
 )
-from airtune.redaction import secret_options
 from airtune.wireless.cell import CellSettings
 
 MOST_CLIENTS = 100_000

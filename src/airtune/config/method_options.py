@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from airtune.config.section import Section
-from airtune.usual import SERVER_FLOP_RATE, UsualRange, read_meant, refuse_unusual
+from airtune.quantities import SERVER_FLOP_RATE, UsualRange, read_meant, refuse_unusual
 
 
 class DenseSection(Section):

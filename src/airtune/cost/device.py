@@ -24,8 +24,7 @@ import numpy as np
 
 from airtune.errors import InputError
 from airtune.files import parse_yaml, read_yaml_mapping
-from airtune.quantities import FloatArray, dbm_to_watts
-from airtune.usual import UsualRange, read_meant, refuse_unusual
+from airtune.quantities import FloatArray, UsualRange, dbm_to_watts, read_meant, refuse_unusual
 
 KINDS = ("phone", "board", "laptop", "desktop", "server", "other")
 FIGURES = ("training_flop_rate", "memory_bytes", "computing_power_w", "tx_power_dbm")

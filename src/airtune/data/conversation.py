@@ -11,8 +11,7 @@ from functools import cached_property
 from itertools import takewhile
 
 from airtune.data.template import FIELD, ChatTemplate, Rendered, Span, Turn
-from airtune.errors import InputError
-from airtune.foreign import foreign_input, reason_of
+from airtune.errors import InputError, foreign_input, reason_of
 
 _PROMPT, _ANSWER = "AIRTUNE-PROMPT", "AIRTUNE-COMPLETION"
 _NEXT_PROMPT, _LAST_ANSWER = "AIRTUNE-FOLLOWING", "AIRTUNE-CLOSING"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from airtune.data.builtin.generate import BUILTIN_TASKS, builtin_examples
-from airtune.data.builtin.words import Draw
+from airtune.data.builtin_tasks import BUILTIN_TASKS, builtin_examples
+from airtune.data.builtin_words import Draw
 from airtune.data.formats import FORMATS, Format, Row, RowError, choose_format
 from airtune.data.rows import Flag, HubRows, Rows, open_rows
 from airtune.data.tasks import Example, Score

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from airtune.errors import InputError
+from airtune.errors import InputError, foreign_code, foreign_input
 from airtune.files import read_text
-from airtune.foreign import foreign_code, foreign_input
 
 Span = tuple[int, int]
 """Characters [start, end) of a rendered text."""

@@ -6,15 +6,13 @@ from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import resolved_yaml
-from airtune.errors import AirtuneError, DivergedError
-from airtune.experiment.answers import samples, score
+from airtune.errors import AirtuneError, DivergedError, foreign_code, redacted
+from airtune.experiment.run import samples, score
 from airtune.experiment.trained import FULL, write_result
 from airtune.experiment.world import World
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.run_folder import RunFolder
 from airtune.files import write_json_atomic, write_text_atomic
-from airtune.foreign import foreign_code
-from airtune.redaction import redacted
 from airtune.report.costs import SERVER_COSTS
 from airtune.report.page import render
 from airtune.report.view import RunView

@@ -17,7 +17,7 @@ from airtune.config.experiment import ExperimentConfig, check_filled, read_confi
 from airtune.config.section import Section
 from airtune.config.text import resolved_yaml
 from airtune.config.unused import refuse_unused
-from airtune.errors import AirtuneError, DivergedError, InputError
+from airtune.errors import AirtuneError, DivergedError, InputError, redacted
 from airtune.experiment import part_folders
 from airtune.experiment.closing import close_run
 from airtune.experiment.digests import fingerprint, user_parts
@@ -36,7 +36,6 @@ from airtune.federated.records.fingerprint import Difference
 from airtune.federated.records.run_folder import RunFolder
 from airtune.federated.round import tasks_of
 from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
-from airtune.redaction import redacted
 from airtune.round_plan import MAIN_SERVER
 from airtune.tuning.base_model import usable_cores
 

@@ -7,10 +7,9 @@ from inspect import signature
 from typing import Any
 
 from airtune.config.experiment import check
-from airtune.errors import InputError
+from airtune.errors import InputError, foreign_code
 from airtune.experiment.part_folders import refuse_run_folder, where_it_was
 from airtune.experiment.shipped import Bench, Shipped
-from airtune.foreign import foreign_code
 
 _MEND = "mend it, or leave it out"
 

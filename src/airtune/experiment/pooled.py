@@ -1,7 +1,7 @@
 """The experiment that `method: centralised` really runs: one client that holds everything."""
 
-from airtune.config.data import PartitionSection
 from airtune.config.experiment import CohortSection, ExperimentConfig
+from airtune.config.section import PartitionSection
 
 
 def pooled(config: ExperimentConfig) -> ExperimentConfig:

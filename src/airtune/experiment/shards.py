@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from airtune.config.data import DataSection
 from airtune.config.experiment import ExperimentConfig
+from airtune.config.section import DataSection
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode, turn_ends
 from airtune.data.partition import Partition, partition

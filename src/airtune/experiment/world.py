@@ -14,7 +14,7 @@ from torch import Tensor
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.unused import replaced_notice
 from airtune.cost.device import DeviceProfile
-from airtune.errors import InputError
+from airtune.errors import InputError, foreign_code
 from airtune.experiment.composition import check_names, compose_method
 from airtune.experiment.devices import deal_devices
 from airtune.experiment.engine import client_side, is_small, make_backend, start_host
@@ -34,7 +34,6 @@ from airtune.federated.checks.feasibility import refuse_small_devices
 from airtune.federated.context import CohortSettings, RoundContext
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view
-from airtune.foreign import foreign_code
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, load_base, use_threads

@@ -24,9 +24,8 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor, nn
 
-from airtune.errors import InputError
+from airtune.errors import InputError, foreign_input
 from airtune.files import write_bytes_atomic, write_text_atomic
-from airtune.foreign import foreign_input
 from airtune.seeds import generator
 from airtune.tuning.base_model import BaseModel, write_model
 from airtune.workload.architecture import Architecture

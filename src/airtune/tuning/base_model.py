@@ -17,8 +17,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from airtune.errors import InputError
-from airtune.foreign import foreign_input
+from airtune.errors import InputError, foreign_input
 from airtune.workload.architecture import Architecture, refuse_own_code
 from airtune.workload.config_source import bundled_names, is_cached, read_config, require_hub
 

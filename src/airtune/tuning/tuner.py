@@ -10,7 +10,7 @@ from torch import Tensor
 from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult, Penalty, TokenBatch, TrainingSettings, train_locally
-from airtune.tuning.split.cut_link import StepBits
+from airtune.tuning.split.model import StepBits
 from airtune.tuning.stack import train_stacked
 from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step

@@ -13,9 +13,8 @@ from math import inf, sqrt
 from pathlib import Path
 from typing import Any
 
-from airtune.errors import InputError
+from airtune.errors import InputError, foreign_input
 from airtune.files import read_text
-from airtune.foreign import foreign_input
 from airtune.tuning.adapter import read_adapter
 from airtune.workload.adapter_shape import matrix_paths
 from airtune.workload.architecture import Architecture

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.tuning.local import TokenBatch
-from airtune.tuning.split.cut_link import NO_LABEL, Activations, Draws, StepBits, batch_labels
+from airtune.tuning.split.model import NO_LABEL, Activations, Draws, StepBits, batch_labels
 from airtune.update.codec import pack, unpack
 from airtune.update.quantise import check_format, from_wire, to_wire, wire_frame
 from airtune.workload.payload import frame_bytes

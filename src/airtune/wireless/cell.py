@@ -7,8 +7,14 @@ from typing import Any
 
 from airtune.errors import InputError
 from airtune.files import file_value
-from airtune.quantities import THERMAL_NOISE_PSD_DBM_HZ, db_to_linear, dbm_to_watts
-from airtune.usual import UsualRange, read_meant, refuse_unusual
+from airtune.quantities import (
+    THERMAL_NOISE_PSD_DBM_HZ,
+    UsualRange,
+    db_to_linear,
+    dbm_to_watts,
+    read_meant,
+    refuse_unusual,
+)
 from airtune.wireless.attenuation import CELLULAR_INTERCEPT_DB, CELLULAR_SLOPE_DB
 
 SCENARIOS = ("umi", "uma", "rma")

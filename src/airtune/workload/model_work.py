@@ -16,10 +16,9 @@ from airtune.workload.adapter_shape import (
     adapter_parameters,
     adapter_tensors,
 )
-from airtune.workload.affine import affine_flops, distinct_rates, rate_that_fits
 from airtune.workload.architecture import Architecture, attention_units, prunes_groups
 from airtune.workload.block import Linear, Role
-from airtune.workload.split import SplitFlops
+from airtune.workload.decisions import SplitFlops, affine_flops, distinct_rates, rate_that_fits
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, Workload, split_workload, workload
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from airtune.allocation.bandwidth import airtime_s
+from airtune.allocation.bandwidth import airtime_s, concave
 from airtune.allocation.solve import Check, Solution, Status, Stopwatch, checked
-from airtune.allocation.sparsity.common_deadline import concave
 from airtune.allocation.sparsity.options import IntArray, RankOptions, rank_options
 from airtune.allocation.sparsity.problem import (
     SparsityPlan,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from airtune.allocation.sparsity.common_deadline import common_headroom, needed_bandwidth
+from airtune.allocation.bandwidth import common_headroom, needed_bandwidth
 from airtune.allocation.sparsity.options import TABLE_ENTRIES, IntArray, RankOptions
 from airtune.quantities import FloatArray
 from airtune.wireless.rate import Links

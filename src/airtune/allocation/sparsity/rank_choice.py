@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from airtune.allocation.sparsity.common_deadline import concave, needed_bandwidth
+from airtune.allocation.bandwidth import concave, needed_bandwidth
 from airtune.errors import InfeasibleError, InputError
 from airtune.quantities import FloatArray, format_duration
 from airtune.wireless.rate import Links

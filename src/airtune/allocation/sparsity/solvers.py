@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from airtune.allocation.bandwidth import airtime_s
+from airtune.allocation.bandwidth import airtime_s, common_headroom, concave, needed_bandwidth
 from airtune.allocation.solve import Solution, Status, Stopwatch, checked
-from airtune.allocation.sparsity.common_deadline import common_headroom, concave, needed_bandwidth
 from airtune.allocation.sparsity.deadline_cells import RankTrade
 from airtune.allocation.sparsity.deadline_search import SAMPLE_FROM, search_deadlines
 from airtune.allocation.sparsity.options import IntArray, RankOptions, rank_options

@@ -28,7 +28,7 @@ from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.tuning.adapter import AdapterState, load_state
 from airtune.tuning.evaluate import batch_losses
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
-from airtune.tuning.split.cut_link import StepBits
+from airtune.tuning.split.model import StepBits
 from airtune.tuning.tuner import CohortTuner, Party, Tuner, TuningContext, TuningJob
 from airtune.update.codec import Codec, Shapes
 from airtune.update.error_feedback import add_lost, holds_residual

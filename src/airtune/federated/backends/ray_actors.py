@@ -15,10 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, final
 
-from airtune.errors import AirtuneError, InputError
+from airtune.errors import AirtuneError, InputError, reason_of
 from airtune.federated.backends.backend import Backend, ClientReport, ClientTask, deal
 from airtune.federated.backends.workers import MakeSide
-from airtune.foreign import reason_of
 
 LONGEST_TEMPORARY = 20
 """Characters of the temporary folder's path that leave room for the paths of Ray's sockets."""

@@ -30,11 +30,10 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from airtune.errors import AirtuneError
+from airtune.errors import AirtuneError, foreign_code
 from airtune.federated.backends.backend import Backend, ClientReport, ClientSide, ClientTask, deal
 from airtune.federated.backends.worker_host import FORKS, WorkerHost
 from airtune.federated.records.stopwatch import Stopwatch
-from airtune.foreign import foreign_code
 
 
 @final

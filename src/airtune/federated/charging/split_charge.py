@@ -15,7 +15,7 @@ from airtune.federated.charging.costs import IN_TIME, LATE, SILENT, ChargedRound
 from airtune.federated.charging.split_costs import RoundRates, SplitRoundCosts
 from airtune.federated.context import RoundContext, RoundStart
 from airtune.round_plan import ClientPlan, SubchannelShare
-from airtune.tuning.split.cut_link import StepBits
+from airtune.tuning.split.model import StepBits
 from airtune.wireless.channel import ChannelState
 
 MAIN_UPLINK, MAIN_DOWNLINK = ("activations", "hidden_gradient"), ("hidden", "gradient")

@@ -23,11 +23,11 @@ from airtune.errors import InputError
 from airtune.federated.facts import ClientFacts
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan, SubchannelShare
-from airtune.tuning.split.cut_link import StepBits
+from airtune.tuning.split.model import StepBits
 from airtune.update.cut import CutCodec, CutShape
 from airtune.wireless.rate import Links, ShannonLinks
+from airtune.workload.decisions import SplitFlops
 from airtune.workload.model_work import ModelWork
-from airtune.workload.split import SplitFlops
 from airtune.workload.step import Step
 
 DOWNLINKS = ("planned", "equal", "free")

@@ -17,8 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from airtune.errors import AirtuneError, DivergedError
-from airtune.foreign import foreign_code
+from airtune.errors import AirtuneError, DivergedError, foreign_code
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan, SubchannelShare
 
 _DIVERGED = "Training diverged in round"

@@ -18,11 +18,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from airtune.errors import AirtuneError
+from airtune.errors import AirtuneError, foreign_code
 from airtune.federated.records.carried import CarriedStates, Saved, remove_old, with_fresh
 from airtune.federated.records.fingerprint import Fingerprint
 from airtune.files import make_place, write_bytes_atomic
-from airtune.foreign import foreign_code
 
 
 @final

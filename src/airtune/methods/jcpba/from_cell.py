@@ -2,8 +2,8 @@
 
 A round of client n: the broadcast of the whole adapter (`fixed_delay_s`), `local_steps` steps at
 its device's rate, and its update. Both depend on the pruning rate as `fixed + (1 - rho) prunable`
-(workload/affine.py), before whole units are rounded. `pruning_rate_min` is the least rate at which
-a step fits the device's usable memory.
+(workload/decisions.py), before whole units are rounded. `pruning_rate_min` is the least rate at
+which a step fits the device's usable memory.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from airtune.planning.fields import SHARE
 from airtune.planning.reading import Reader
 from airtune.planning.scene import SMALLER, CellProblem, Scene, given, per_client
 from airtune.planning.sections import read_dtype, read_scene
-from airtune.workload.affine import (
+from airtune.workload.decisions import (
     affine_flops,
     affine_update_bits,
     distinct_rates,

@@ -16,10 +16,9 @@ from airtune.planning.fields import POSITIVE, is_number
 from airtune.planning.reading import Reader
 from airtune.planning.scene import SMALLER, CellProblem, Scene, given, per_client
 from airtune.planning.sections import read_dtype, read_scene
-from airtune.quantities import dbm_to_watts
-from airtune.usual import SERVER_FLOP_RATE, read_meant, refuse_unusual
+from airtune.quantities import SERVER_FLOP_RATE, dbm_to_watts, read_meant, refuse_unusual
 from airtune.workload.adapter_shape import AdapterShape
-from airtune.workload.split import split_candidates
+from airtune.workload.decisions import split_candidates
 from airtune.workload.transformer import split_workload
 
 MOST_SUBCHANNELS = 10_000

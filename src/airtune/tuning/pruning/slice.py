@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.workload.affine import emptied
 from airtune.workload.architecture import (
     Architecture,
     attention_units,
@@ -23,6 +22,7 @@ from airtune.workload.architecture import (
     removed_units,
 )
 from airtune.workload.block import Linear, Role, Widths
+from airtune.workload.decisions import emptied
 
 _PEFT_PREFIX = "base_model.model."
 _FACTORS = (".lora_A.weight", ".lora_B.weight")

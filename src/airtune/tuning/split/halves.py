@@ -18,8 +18,14 @@ from airtune.errors import DivergedError, InputError
 from airtune.seeds import generator, integer_seed
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import TokenBatch, TrainingSettings, make_optimizer, placed
-from airtune.tuning.split.cut_link import NO_LABEL, Activations, CutLink, StepBits, batch_labels
-from airtune.tuning.split.model import SplitModel
+from airtune.tuning.split.model import (
+    NO_LABEL,
+    Activations,
+    CutLink,
+    SplitModel,
+    StepBits,
+    batch_labels,
+)
 
 
 @final

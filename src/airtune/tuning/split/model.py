@@ -2,22 +2,94 @@
 
 A half is the model's own code on a shallow copy whose list of blocks is changed: the client's
 first blocks are followed by a tap that remembers what it is given, the server's last blocks are
-preceded by a source that answers with what arrived. So embeddings and their scaling, rotary
+preceded by a source that returns what arrived. So embeddings and their scaling, rotary
 positions, the causal mask (from the 2-D mask and the positions) and the final norm are made by the
 family's own forward pass, on each side of the cut for itself, and every block keeps its index.
+
+What crosses the cut goes over a `CutLink`, which turns it into bytes.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, final
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from airtune.errors import InputError
-from airtune.tuning.local import set_lora_dropout
+from airtune.tuning.local import TokenBatch, set_lora_dropout
+
+NO_LABEL = -1
+"""In `labels`: nothing is to be predicted here."""
+
+Draws: TypeAlias = Callable[[], np.random.Generator]
+"""Where stochastic rounding draws from; asked only where something is rounded at random."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What a client sends up once a step: named axes [row, token] and [row, token, hidden].
+
+    `real` is True where there is no padding. `labels` are token ids, or `NO_LABEL`; None where
+    labels stay at the client, which then says only how many there are.
+    """
+
+    values: Tensor
+    real: Tensor
+    labels: Tensor | None
+    label_tokens: int
+
+
+def batch_labels(batch: TokenBatch) -> Tensor:
+    """Token ids at the label positions of a batch, `NO_LABEL` elsewhere [row, token].
+
+    Nothing precedes a row's first token, so it is never predicted.
+    """
+    token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long)
+    wanted = torch.as_tensor(batch.label_mask, dtype=torch.bool).clone()
+    wanted[:, 0] = False
+    return torch.where(wanted, token_ids, NO_LABEL)
+
+
+@dataclass(frozen=True)
+class StepBits:
+    """One client's messages across the cut in one local step [bit], in the order of their travel.
+
+    `hidden` comes down and `hidden_gradient` goes up only where labels stay at the client.
+    """
+
+    activations: int = 0
+    hidden: int = 0
+    hidden_gradient: int = 0
+    gradient: int = 0
+
+    @property
+    def uplink(self) -> int:
+        return self.activations + self.hidden_gradient
+
+    @property
+    def downlink(self) -> int:
+        return self.hidden + self.gradient
+
+
+class CutLink(Protocol):
+    """The codec at the cut (`airtune.update.cut.CutCodec`); only real tokens travel.
+
+    Hidden states and gradients are [row, token, hidden]; whoever decodes them knows `real`, and
+    padding comes back as zeros.
+    """
+
+    def encode_activations(self, message: Activations, draws: Draws) -> bytes: ...
+    def decode_activations(self, payload: bytes) -> Activations: ...
+    def encode_hidden(self, values: Tensor, real: Tensor, draws: Draws) -> bytes: ...
+    def decode_hidden(self, payload: bytes, real: Tensor) -> Tensor: ...
+    def encode_gradient(self, values: Tensor, real: Tensor, draws: Draws) -> bytes: ...
+    def decode_gradient(self, payload: bytes, real: Tensor) -> Tensor: ...
+
 
 _PEFT_PREFIX = "base_model.model."
 

@@ -19,9 +19,8 @@ from airtune.errors import InputError
 from airtune.round_plan import MAIN_SERVER, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult, TrainingSettings
-from airtune.tuning.split.cut_link import CutLink
 from airtune.tuning.split.halves import ClientHalf, ServerHalf, SplitClient, SplitReport
-from airtune.tuning.split.model import SplitModel
+from airtune.tuning.split.model import CutLink, SplitModel
 from airtune.tuning.tuner import CohortTuner, Party, PartyResult
 
 SERVER_SIDES = ("shared", "copies")

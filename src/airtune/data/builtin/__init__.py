@@ -1,1 +1,0 @@
-"""Tasks and text that airtune makes by itself, deterministic in the seed."""
