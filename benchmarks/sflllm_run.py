@@ -20,7 +20,7 @@ from typing import Any
 from reporting import report
 
 from airtune import Experiment
-from airtune.config.experiment import read_config
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
 from airtune.federated.round import planning_view
 from airtune.methods.sflllm.planner import RUN_SOLVERS

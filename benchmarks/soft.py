@@ -181,7 +181,7 @@ def latency(options: argparse.Namespace) -> None:
         engine="batched",
     )
     done = experiment.run(Path(tempfile.mkdtemp()) / "run")
-    section, records = done.config.soft_tsfa, done.records
+    section, records = done.config.methods["soft_tsfa"], done.records
     mean = sum(record["latency_s"] for record in records) / len(records)
     target = section.latency_target_s or 0.0
     row = {

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 import airtune
-from airtune.methods.plan import find_method, load_problem
+from airtune.methods.plan import load_problem, load_problem_module
 
 HERE = Path(__file__).parent
 METHODS = ("jcpba", "tsfa", "sflllm", "fedsllm")
@@ -132,7 +132,7 @@ def name_ticks(axes: Axes, label: str, values: Sequence[float]) -> None:
 
 def solvers(method: str) -> list[str]:
     """All that can be drawn: `blocks` needs choices of its own in the file."""
-    return [name for name in find_method(method).SOLVERS if name != "blocks"]
+    return [name for name in load_problem_module(method).SOLVERS if name != "blocks"]
 
 
 def against_bandwidth(factors: Sequence[float] = BANDS) -> Figure:

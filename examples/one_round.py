@@ -20,12 +20,14 @@ import numpy as np
 import torch
 
 from airtune.allocation.bandwidth import minmax_bandwidth
-from airtune.config.experiment import ExperimentConfig, read_config
+from airtune.config.experiment import ExperimentConfig
 from airtune.cost.device import energy_j, load_devices
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode
 from airtune.data.partition import Partition, partition
 from airtune.data.sources import SourceOptions, load_task_data
+from airtune.experiment.reading import read_config
+from airtune.methods.fedlora.options import FedloraSection
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state, load_state
@@ -100,7 +102,8 @@ def rounds(config: ExperimentConfig) -> Iterator[dict[str, float]]:
     """The record of each round: losses [nat], latency [s], payloads [bit] and energy [J]."""
     torch.set_num_threads(1)  # several may sum in another order
     fed, clients = set_up(config), range(config.clients.count)
-    up, down = DenseCodec(config.fedlora.uplink_dtype), DenseCodec(config.fedlora.downlink_dtype)
+    options = config.section(FedloraSection)
+    up, down = DenseCodec(options.uplink_dtype), DenseCodec(options.downlink_dtype)
     adapter, band_hz = initial_state(fed.model, config.seed), config.cell.bandwidth_hz
     shapes, rows = shapes_of(adapter), fed.shards.sizes.astype(np.float64)
     moments: list[dict[str, torch.Tensor]] = [{} for _ in clients]

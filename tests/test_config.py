@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from airtune.config.experiment import ExperimentConfig, check, read_config, with_settings
-from airtune.config.text import commented_defaults, resolved_yaml
+from airtune.config.experiment import ExperimentConfig, check, with_settings
+from airtune.config.text import commented, resolved_yaml
 from airtune.errors import AirtuneError, InputError
+from airtune.experiment.reading import default_experiment, read_config
 
 
 def test_variables_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,10 +101,12 @@ def test_settings_leave_the_original_alone() -> None:
 
 def test_commented_defaults_are_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
-    path.write_text(commented_defaults())
-    assert read_config(path) == ExperimentConfig()
+    path.write_text(commented(default_experiment()))
+    assert read_config(path) == default_experiment()
     uncommented = [
-        line for line in commented_defaults().splitlines()[2:] if "  # " not in line.rstrip("# ")
+        line
+        for line in commented(default_experiment()).splitlines()[2:]
+        if "  # " not in line.rstrip("# ")
     ]
     assert uncommented == [], "every key says what it is"
 

@@ -13,9 +13,9 @@ import typer
 import airtune
 from airtune.cli.main import app
 from airtune.comparison.definition import read_comparison
-from airtune.config.experiment import read_config
-from airtune.config.unused import refuse_unused
 from airtune.cost.device import load_devices
+from airtune.experiment.reading import read_config
+from airtune.experiment.unused import refuse_unused
 from airtune.files import parse_yaml
 from airtune.methods.plan import load_problem
 from airtune.wireless.cell import CellSettings

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import airtune
-from airtune.config.experiment import read_config
+from airtune.experiment.reading import read_config
 from airtune.methods.plan import load_problem, names_a_model
 from tests.cli.conftest import quick
 

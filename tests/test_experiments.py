@@ -11,8 +11,8 @@ import airtune
 from airtune import Experiment
 from airtune.comparison.definition import read_comparison
 from airtune.comparison.runs import check_comparison, preview_arms
-from airtune.config.experiment import read_config
 from airtune.experiment.composition import check_names
+from airtune.experiment.reading import read_config
 from airtune.files import read_yaml_mapping
 from tests.conftest import DATA
 

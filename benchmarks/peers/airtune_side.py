@@ -13,8 +13,8 @@ from airtune.experiment.free_memory import clients_at_once
 from airtune.federated.backends.backend import Backend, ClientSide, InProcess
 from airtune.federated.backends.worker_host import WorkerHost
 from airtune.federated.backends.workers import Workers
+from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.federated.method import Method
-from airtune.methods.fedlora.compose import BandwidthPlanner
 from airtune.tuning.adapter import AdapterSettings, attach, trained_parameters
 from airtune.tuning.base_model import load_base, map_weights, share_weights
 from airtune.tuning.local import TrainingSettings

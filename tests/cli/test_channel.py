@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from airtune.config.experiment import read_config
 from airtune.experiment import Experiment
+from airtune.experiment.reading import read_config
 from tests.cli.conftest import quick
 
 Call = Callable[..., tuple[int, str, str]]

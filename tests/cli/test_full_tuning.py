@@ -12,8 +12,8 @@ import pytest
 
 from airtune import Experiment
 from airtune.comparison.definition import read_comparison
-from airtune.config.experiment import read_config
 from airtune.errors import AirtuneError, InputError
+from airtune.experiment.reading import read_config
 from airtune.experiment.run import Run
 from airtune.experiment.world import build_world
 from airtune.tuning.base_model import load_base
@@ -229,4 +229,4 @@ def test_an_arm_of_a_comparison() -> None:
     )
     lora, full = (arm.configs[0] for arm in comparison.arms)
     assert (lora.adapter.kind, full.adapter.kind) == ("lora", "full")
-    assert full.fedlora.bandwidth == "equal"
+    assert full.methods["fedlora"].bandwidth == "equal"

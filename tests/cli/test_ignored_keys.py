@@ -8,16 +8,15 @@ import pytest
 
 from airtune import Experiment
 from airtune.comparison.definition import read_comparison
-from airtune.config.experiment import ExperimentConfig, read_config
-from airtune.config.text import commented_defaults, resolved_yaml
-from airtune.config.unused import (
-    OF_PART,
-    SECTIONS,
+from airtune.config.text import commented, resolved_yaml
+from airtune.errors import InputError
+from airtune.experiment.reading import default_experiment, read_config
+from airtune.experiment.unused import (
     refuse_unused,
     replaced_notice,
     unused_keys,
 )
-from airtune.errors import InputError
+from airtune.methods.registry import method_names, shipped_methods
 from tests.cli.conftest import quick
 
 Call = Callable[..., tuple[int, str, str]]
@@ -84,8 +83,8 @@ def test_the_sentence() -> None:
 
 
 def test_defaults_that_are_spelt_out_are_accepted(tmp_path: Path) -> None:
-    (tmp_path / "all.yaml").write_text(commented_defaults())
-    for method in (*SECTIONS, "centralised"):
+    (tmp_path / "all.yaml").write_text(commented(default_experiment()))
+    for method in method_names():
         for changes in ((), ("codec=dense",), ("cell.path_loss=log_distance",)):
             config = Experiment.load(tmp_path / "all.yaml", [f"method={method}", *changes]).config
             (tmp_path / "again.yaml").write_text(resolved_yaml(config))
@@ -100,13 +99,9 @@ def test_what_a_run_resolved_is_accepted(method: str, tmp_path: Path) -> None:
 
 def test_options_of_parts_exist_somewhere() -> None:
     """A renamed option must not leave its rule behind."""
-    known = {
-        key
-        for name in SECTIONS
-        for key in type(getattr(ExperimentConfig(), name)).model_fields
-    }  # fmt: skip
-    for options in OF_PART.values():
-        assert set(options) <= known
+    for spec in shipped_methods().values():
+        for options in spec.part_options.values():
+            assert set(options) <= spec.options.model_fields.keys()
 
 
 def test_a_device_file_of_which_nothing_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from airtune import Experiment
-from airtune.config.experiment import read_config
+from airtune.experiment.reading import read_config
 from airtune.files import write_bytes_atomic
 from tests.cli.conftest import quick
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from airtune.config.file_kinds import COMPARISON, EXPERIMENT, PROBLEM, kind_of
 from airtune.files import read_yaml_mapping
+from airtune.methods.file_kinds import COMPARISON, EXPERIMENT, PROBLEM, kind_of
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., tuple[int, str, str]]

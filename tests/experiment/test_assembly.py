@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
 from airtune.federated.round import run_round
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine

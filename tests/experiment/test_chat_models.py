@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from airtune import Experiment
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
+from airtune.experiment.reading import read_config
 from airtune.experiment.run import continue_prompt
 from airtune.experiment.world import build_world
 from airtune.tuning.evaluate import generate

@@ -14,22 +14,23 @@ from typing import Any
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from airtune.config.experiment import ExperimentConfig, read_config
+from airtune.config.experiment import ExperimentConfig
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import compose_method
-from airtune.experiment.shipped import shipped_parts
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
 from airtune.federated.backends.backend import Backend, ClientReport, ClientSide, ClientTask
 from airtune.federated.context import RoundContext
 from airtune.federated.method import Method
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view, run_round
+from airtune.methods.parts import known_parts
 from airtune.tuning.base_model import model_location
 from airtune.tuning.pruning.tuner import PrunedTuner
 from airtune.tuning.tuner import CohortTuner
 from tests.models import small_model
 
-PARTS = shipped_parts()
+PARTS = known_parts()
 COMBINATIONS = list(itertools.product(*PARTS.values()))
 REASONS = (
     "one that honours", "cannot work without it", "one that splits", "one that does not split",
@@ -147,7 +148,7 @@ def base_of(planner: str) -> str:
 
 def composed(world: World, names: Sequence[str]) -> Method:
     config = world.config.model_copy(update=dict(zip(PARTS, names, strict=True)))
-    return compose_method(config, world.model)
+    return compose_method(config, world.model, world.devices)
 
 
 def accepted(worlds: dict[str, World]) -> dict[tuple[str, ...], Method]:

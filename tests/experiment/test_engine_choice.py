@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment import engine_choice, free_memory
 from airtune.experiment.engine_choice import (
@@ -18,6 +17,7 @@ from airtune.experiment.engine_choice import (
     training_device,
 )
 from airtune.experiment.free_memory import clients_at_once, free_bytes
+from airtune.experiment.reading import read_config
 from airtune.federated.backends.backend import deal
 from airtune.tuning import base_model
 from airtune.tuning.tuner import FullTuner, Tuner

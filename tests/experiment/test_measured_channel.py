@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment import world
+from airtune.experiment.reading import read_config
 from airtune.wireless.channel import open_channel
 
 

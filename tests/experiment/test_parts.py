@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from airtune.config.experiment import read_config
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import check_names, compose_method
 from airtune.experiment.part_folders import make_importable
 from airtune.experiment.parts import make_part
-from airtune.experiment.shipped import CODECS, Bench
-from airtune.methods.fedlora.compose import BandwidthPlanner
+from airtune.experiment.reading import read_config
+from airtune.federated.bandwidth_planner import BandwidthPlanner
+from airtune.methods.bench import Bench
+from airtune.methods.parts import CODECS
 from airtune.update.codec import Codec, DenseCodec
 
 OWN = """
@@ -49,10 +50,11 @@ def test_names_and_options() -> None:
 
 @pytest.mark.usefixtures("own_module")
 def test_a_planner_of_ones_own() -> None:
-    method = compose_method(read_config(None, ["planner={use: my_parts:Mine, share: 0.5}"]), None)
+    config = read_config(None, ["planner={use: my_parts:Mine, share: 0.5}"])
+    method = compose_method(config, None, ())
     assert type(method.planner).__name__ == "Mine"
     assert method.planner.share == 0.5
-    assert isinstance(compose_method(read_config(), None).planner, BandwidthPlanner)
+    assert isinstance(compose_method(read_config(), None, ()).planner, BandwidthPlanner)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from airtune import Experiment, Run
-from airtune.config.experiment import ExperimentConfig, read_config
+from airtune.config.experiment import ExperimentConfig
 from airtune.data.encoding import Encoded
 from airtune.data.partition import Partition
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import digests, environment
+from airtune.experiment.reading import read_config
 from airtune.federated.records.checkpoint import list_checkpoints, read_checkpoint
 from tests.cli.conftest import quick
 

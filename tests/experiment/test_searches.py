@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from airtune import Experiment
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
-from airtune.experiment.budget_search import search_budget
-from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
-from airtune.experiment.rank_search import fit_rounds, search_ranks
-from airtune.experiment.split_offline import choose_rank
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
 from airtune.files import read_yaml_mapping
+from airtune.methods.jcpba.budget_search import search_budget
+from airtune.methods.sflllm.offline import choose_rank
 from airtune.methods.sflllm.rounds_table import read_rounds
+from airtune.methods.soft_tsfa.rank_search import fit_rounds, search_ranks
+from airtune.methods.trial import ProxyRun, proxy_config, short_run
 from airtune.update.svd import change_spectrum
 from tests.cli.conftest import airtune, quick  # noqa: F401 (a fixture)
 from tests.update.adapters import random_factors
@@ -30,7 +30,7 @@ QUICK = quick("cell.bandwidth_hz=3e5")
 
 @pytest.fixture(scope="module")
 def table() -> Any:
-    return search_ranks(read_config(None, QUICK[1::2]), (1, 4, 2), rounds=2, clients=2)
+    return search_ranks(read_config(None, QUICK[1::2]), build_world, (1, 4, 2), rounds=2, clients=2)
 
 
 def test_scores_are_shares_and_the_best_is_the_least(table: Any) -> None:
@@ -51,7 +51,8 @@ def test_scores_are_shares_and_the_best_is_the_least(table: Any) -> None:
 
 
 def test_the_same_search_gives_the_same_table(table: Any) -> None:
-    again = search_ranks(read_config(None, QUICK[1::2]), (1, 2, 4), rounds=2, clients=2)
+    config = read_config(None, QUICK[1::2])
+    again = search_ranks(config, build_world, (1, 2, 4), rounds=2, clients=2)
     assert again.to_dict() == table.to_dict()
 
 
@@ -63,7 +64,7 @@ def test_sflllm_chooses_its_rank_from_a_real_search(table: Any, tmp_path: Path) 
     expected = {row["rank"]: row[key] for row in content if row[key] is not None}
     assert dict(read_rounds(str(path)).rounds) == pytest.approx(expected)
     told = [*QUICK[1::2], "method=sflllm", f"sflllm.rounds_table={path}"]
-    config, evidence = choose_rank(read_config(None, told), lambda sentence: None)
+    config, evidence = choose_rank(read_config(None, told), build_world, lambda sentence: None)
     assert config.adapter.rank in expected
     best = min(evidence["ranks"], key=lambda row: row["total_delay_s"])
     assert config.adapter.rank == best["rank"]
@@ -106,14 +107,14 @@ def test_rounds_are_interpolated_and_fitted() -> None:
 
 def test_budgets_trade_latency_for_loss() -> None:
     config = read_config(None, QUICK[1::2])
-    found = search_budget(config, (0.4, 0.0), rounds=2)
+    found = search_budget(config, build_world, (0.4, 0.0), rounds=2)
     rows = found.to_dict()["budgets"]
     assert [row["pruning_budget"] for row in rows] == [0.0, 0.4]
     assert rows[1]["mean_latency_s"] < rows[0]["mean_latency_s"]
     best = min(rows, key=lambda row: row["time_to_target_s"])
-    assert found.best_budget == best["pruning_budget"]
+    assert found.best == best["pruning_budget"]
     with pytest.raises(InputError, match=r"--target-loss is 0\.1"):
-        search_budget(config, (0.0,), rounds=1, target_loss=0.1)
+        search_budget(config, build_world, (0.0,), rounds=1, target_loss=0.1)
 
 
 def test_commands_write_tables(airtune: Call, tmp_path: Path) -> None:  # noqa: F811
@@ -153,13 +154,13 @@ def test_wrong_candidates(airtune: Call, arguments: Any, words: str) -> None:  #
 def test_a_run_searches_by_itself_and_does_not_search_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airtune.experiment.rank_search.RANKS", (1, 2))
-    monkeypatch.setattr("airtune.experiment.budget_search.BUDGETS", (0.0, 0.3))
+    monkeypatch.setattr("airtune.methods.soft_tsfa.rank_search.RANKS", (1, 2))
+    monkeypatch.setattr("airtune.methods.jcpba.budget_search.BUDGETS", (0.0, 0.3))
     soft = ("method=soft_tsfa", "soft_tsfa.rank_search=true", "rounds=1")
     run = Experiment.load(None, quick(*soft)[1::2]).run(tmp_path / "soft")
     evidence = json.loads((tmp_path / "soft/rank-search.json").read_text())
     assert run.config.adapter.rank == evidence["best_rank"]
-    assert not run.config.soft_tsfa.rank_search
+    assert not run.config.methods["soft_tsfa"].rank_search
     (best,) = [row for row in evidence["ranks"] if row["rank"] == evidence["best_rank"]]
     measured = run.records[0]["measured"]
     assert measured["rank_energy"] == pytest.approx(
@@ -170,5 +171,5 @@ def test_a_run_searches_by_itself_and_does_not_search_again(
     pruned = ("method=jcpba", "jcpba.budget_search=true", "rounds=1")
     run = Experiment.load(None, quick(*pruned)[1::2]).run(tmp_path / "pruned")
     evidence = json.loads((tmp_path / "pruned/budget-search.json").read_text())
-    assert run.config.jcpba.pruning_budget == evidence["best_budget"]
+    assert run.config.methods["jcpba"].pruning_budget == evidence["best_budget"]
     assert np.isfinite([row["time_to_target_s"] for row in evidence["budgets"]]).all()

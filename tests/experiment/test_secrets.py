@@ -8,9 +8,9 @@ import pytest
 from airtune import Experiment, Run
 from airtune.comparison.definition import read_comparison
 from airtune.comparison.runs import check_comparison, run_comparison
-from airtune.config.experiment import ExperimentConfig, check_filled, read_config
 from airtune.config.text import plain_values, resolved_yaml
 from airtune.errors import AirtuneError, InputError, hide, redacted
+from airtune.experiment.reading import check_filled, default_experiment, read_config
 from tests.cli.conftest import airtune, quick
 
 __all__ = ["airtune"]
@@ -126,7 +126,7 @@ def test_templates_follow_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain_values(changed)["seed"] == "${SECRET_NUMBER}"
     assert "seed: ${SECRET_NUMBER}" in resolved_yaml(changed)
     assert plain_values(config, templates=False)["seed"] == 7
-    assert check_filled({}) == ExperimentConfig()
+    assert check_filled({}) == default_experiment()
 
 
 def test_a_comparison_goes_on_without_its_secrets(place: Path) -> None:

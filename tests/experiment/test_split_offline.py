@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from airtune import Experiment
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
 from airtune.experiment.offline import offline_stages
-from airtune.experiment.split_offline import choose_rank, count_by_accuracy
+from airtune.experiment.reading import read_config
+from airtune.experiment.world import build_world
+from airtune.methods.sflllm.offline import choose_rank, count_by_accuracy
+from airtune.methods.sflllm.options import SflllmSection
 from airtune.methods.sflllm.rounds_table import read_rounds
 from tests.methods.test_sflllm import settings
 
@@ -21,14 +23,14 @@ def quiet(sentence: str) -> None:
 
 
 def decided(*changes: str) -> tuple[Any, dict[str, Any]]:
-    return choose_rank(read_config(None, settings(*changes)), quiet)
+    return choose_rank(read_config(None, settings(*changes)), build_world, quiet)
 
 
 def test_few_rounds_win_until_a_rank_costs_too_much() -> None:
     """With as many rounds at every rank the smallest is cheapest; one fewer buys little."""
     config, evidence = decided("sflllm.rounds_table={1: 10, 4: 10, 8: 10}")
     assert config.adapter.rank == 1
-    assert config.sflllm.rounds_table is None
+    assert config.methods["sflllm"].rounds_table is None
     totals = [row["total_delay_s"] for row in evidence["ranks"]]
     assert totals == sorted(totals)
     assert evidence["total_delay_s"] == pytest.approx(totals[0])
@@ -55,7 +57,7 @@ def test_a_run_is_resolved_at_the_chosen_rank(tmp_path: Path) -> None:
     told = settings("rounds=1", "sflllm.rounds_table={1: 30, 2: 90, 3: 10}")
     run = Experiment.load(None, told).run(tmp_path / "run")
     assert run.config.adapter.rank == 3
-    assert run.config.sflllm.rounds_table is None
+    assert run.config.methods["sflllm"].rounds_table is None
     assert json.loads((tmp_path / "run/rank-choice.json").read_text())["rank"] == 3
     assert run.records[0]["clients"][0]["rank"] == 3
     longer = Experiment.resume(tmp_path / "run", more_rounds=1)
@@ -94,15 +96,16 @@ def test_a_rank_that_the_model_does_not_allow() -> None:
 
 def test_local_accuracy_sets_steps_and_rounds() -> None:
     config = read_config(None, settings("sflllm.accuracy_a=8", "sflllm.accuracy_v=3"))
-    counted, evidence = count_by_accuracy(config, quiet)
+    counted, evidence = count_by_accuracy(config, build_world, quiet)
     eta = evidence["local_accuracy"]
     assert 0 < eta < 1
     assert counted.training.local_steps == max(1, math.ceil(-3 * math.log2(eta)))
     assert counted.rounds == math.ceil(8 / (1 - eta))
-    assert (counted.sflllm.accuracy_a, counted.sflllm.accuracy_v) == (None, None)
+    section = counted.section(SflllmSection)
+    assert (section.accuracy_a, section.accuracy_v) == (None, None)
     assert offline_stages(counted, quiet) == (counted, {})
     # Cheaper steps buy a better local accuracy.
     cheap = read_config(None, settings("sflllm.accuracy_a=8", "sflllm.accuracy_v=0.3"))
-    assert count_by_accuracy(cheap, quiet)[1]["local_accuracy"] < eta
+    assert count_by_accuracy(cheap, build_world, quiet)[1]["local_accuracy"] < eta
     with pytest.raises(InputError, match=r"sflllm\.accuracy_v is missing"):
         offline_stages(read_config(None, settings("sflllm.accuracy_a=8")), quiet)

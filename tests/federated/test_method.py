@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.federated.view import PlanningView
-from airtune.methods.fedlora.compose import BandwidthPlanner
 from airtune.round_plan import ClientPlan, Plan
 from airtune.wireless.rate import ShannonLinks
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from airtune import Experiment
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
 from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import start_round

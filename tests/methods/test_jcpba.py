@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from airtune import Experiment
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
-from airtune.experiment.calibration import calibration_batches
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
 from airtune.federated.charging.charge import expected_charges
 from airtune.federated.round import start_round
+from airtune.methods.jcpba.calibration import calibration_batches
 from airtune.methods.jcpba.planner import JcpbaPlanner
 from airtune.round_plan import ClientPlan
 from tests.cli.conftest import quick

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from airtune import Experiment
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
 from airtune.federated.charging.split_costs import SplitRoundCosts
 from airtune.federated.round import start_round

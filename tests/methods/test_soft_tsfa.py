@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from airtune import Experiment
-from airtune.config.experiment import read_config
 from airtune.errors import InputError
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
 from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import planning_view, run_round, start_round
@@ -49,8 +49,8 @@ def test_planned_is_charged_and_ranks_are_dropped(run: Any) -> None:
 
 
 def test_the_queue_follows_the_charged_latency(run: Any) -> None:
-    target = run.config.soft_tsfa.latency_target_s
-    queue = run.config.soft_tsfa.virtual_queue
+    target = run.config.methods["soft_tsfa"].latency_target_s
+    queue = run.config.methods["soft_tsfa"].virtual_queue
     for record in run.records:
         assert record["plan"]["virtual_queue_s"] == queue
         queue = max(queue + record["latency_s"] - target, 0.0)
@@ -163,13 +163,13 @@ def test_adapter_in_plain_peft_gives_the_reported_loss(run: Any) -> None:
 
 
 def test_what_is_derived_is_written_down(run: Any) -> None:
-    section = run.config.soft_tsfa
+    section = run.config.methods["soft_tsfa"]
     assert section.latency_target_s is not None
     assert section.v is not None
     assert section.virtual_queue is not None
     # Settling again from the written options changes nothing.
     again = build_world(run.config)
-    assert again.config.soft_tsfa == section
+    assert again.config.methods["soft_tsfa"] == section
     # At the written ratio Q / V the first rounds' mean latency meets the target, not far below it.
     planner = again.context.method.planner
     views = [planning_view(again.context, index) for index in range(8)]
@@ -187,7 +187,7 @@ def test_a_target_out_of_reach_is_kept_and_said(tmp_path: Path) -> None:
     world = build_world(read_config(None, settings("soft_tsfa.latency_target_s=0.01",
                                                    "soft_tsfa.outage_latency_s=1e3")))  # fmt: skip
     assert any("cannot be reached" in notice for notice in world.notices)
-    assert world.config.soft_tsfa.latency_target_s == 0.01
+    assert world.config.methods["soft_tsfa"].latency_target_s == 0.01
 
 
 def test_a_client_in_outage_is_skipped() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airtune.config.experiment import read_config
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
 from airtune.federated.charging.split_costs import SplitSystem
 from airtune.federated.checks.feasibility import BrokenRoundPlanError, check_plan

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import airtune
 from airtune.cost.device import load_devices
 from airtune.errors import InputError
-from airtune.methods.plan import find_method, from_cell
+from airtune.methods.plan import from_cell, load_problem_module
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import AdapterShape
@@ -214,7 +214,7 @@ def test_split_points_that_do_not_fit_are_left_out_and_said() -> None:
 ])  # fmt: skip
 def test_links_are_those_the_planner_sees(name: str, changes: dict[str, float]) -> None:
     problem = CASES[name] | {"cell": {**CELL, **changes}, "round": 5}
-    read = find_method(name).read(from_cell(problem).numbers)
+    read = load_problem_module(name).read(from_cell(problem).numbers)
     cell = CellSettings(**problem["cell"])
     seen = open_channel(cell, 3, seed=4).observe(5).estimate.uplink()
     share = np.array([1e6, 2e5, 7e6])
@@ -353,7 +353,7 @@ def test_any_numbers_make_a_problem(
             "seed": seed,
         }
         numbers = from_cell(problem).numbers
-        find_method(name).read(numbers)
+        load_problem_module(name).read(numbers)
         clients: list[dict[str, Any]] = numbers["clients"]
         return clients
 

@@ -16,7 +16,8 @@ from airtune.files import read_yaml_mapping
 from airtune.methods.fedsllm import from_cell as fedsllm
 from airtune.methods.jcpba import from_cell as jcpba
 from airtune.methods.jcpba import problem as jcpba_reader
-from airtune.methods.plan import METHODS, from_cell
+from airtune.methods.plan import from_cell
+from airtune.methods.registry import problem_specs
 from airtune.methods.sflllm import from_cell as sflllm
 from airtune.methods.soft_tsfa import from_cell as tsfa
 from airtune.planning import sections
@@ -221,7 +222,7 @@ def test_the_page_lists_every_key() -> None:
     cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     listed = set(re.findall(r"`(\w+)`", " ".join(cells)))
     modules = {"jcpba": jcpba, "tsfa": tsfa, "sflllm": sflllm, "fedsllm": fedsllm}
-    assert set(modules) == set(METHODS)
+    assert set(modules) == set(problem_specs())
     own = {key for module in modules.values() for key in module._OWN}
     assert listed == own | {"downlink_dtype", "rank_energy"} | set(sections._TOP)
 

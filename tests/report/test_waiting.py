@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from airtune.cli.terminal import RoundsView, print_summary
-from airtune.config.experiment import read_config
 from airtune.cost.latency import StageDelays, round_latency
 from airtune.experiment.closing import report_view, summarise
+from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
 from airtune.federated.backends.backend import Backend, ClientReport, ClientTask
 from airtune.federated.charging.costs import RoundCosts

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,8 +30,8 @@ def channel(
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 20,
 ) -> None:
     """Write the drawn channels of an experiment; cell.replay and other programs read them."""
-    from airtune.config.experiment import read_config
-    from airtune.config.unused import refuse_unused
+    from airtune.experiment.reading import read_config
+    from airtune.experiment.unused import refuse_unused
     from airtune.files import require_place
     from airtune.wireless.channel import open_channel
     from airtune.wireless.replay import check_recording_name
@@ -104,6 +104,9 @@ def _yaml(table: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
+if TYPE_CHECKING:
+    from airtune.methods.spec import OfflineTable, Report
+
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of each short run.")]
 Target = Annotated[
     float | None, typer.Option("--target-loss", help="Test loss to reach; default: what all reach.")
@@ -130,22 +133,12 @@ def rank_search(
     parts: Parts = None,
 ) -> None:
     """Measure J(r) and the rounds E(r) of LoRA ranks in short runs, and name the best rank."""
-    from airtune.config.experiment import read_config
-    from airtune.config.unused import refuse_unused
-    from airtune.experiment.part_folders import beside_experiment, name_folders
-    from airtune.experiment.rank_search import search_ranks
-
-    check_name(out)
-    name_folders(parts or ())
-    beside_experiment(experiment)
-    config = read_config(experiment, settings or ())
-    # The search runs soft_tsfa, whatever method the experiment names.
-    refuse_unused(config.model_copy(update={"method": "soft_tsfa"}))
     candidates = None if ranks is None else [int(x) for x in _numbers(ranks, "--ranks", whole=True)]
-    table = search_ranks(config, candidates, rounds, clients, target_loss, _teller(json))
+    options = (candidates, rounds, clients, target_loss)
+    table = _searched("rank-search", experiment, settings, parts, options, out, json)
     _show(table.to_dict(), "ranks", out, json)
     if not json:
-        typer.echo(f"Rank {table.best_rank} has the least J.")
+        typer.echo(f"Rank {table.best:g} has the least J.")
 
 
 def budget_search(
@@ -160,22 +153,39 @@ def budget_search(
     json: Json = False,
     parts: Parts = None,
 ) -> None:
-    """Measure time to a target loss for JCPBA's pruning budgets in short runs; name the fastest."""
-    from airtune.config.experiment import read_config
-    from airtune.config.unused import refuse_unused
-    from airtune.experiment.budget_search import search_budget
+    """Measure time to a target loss for pruning budgets in short runs; name the fastest."""
+    candidates = None if budgets is None else _numbers(budgets, "--budgets")
+    options = (candidates, rounds, None, target_loss)
+    table = _searched("budget-search", experiment, settings, parts, options, out, json)
+    _show(table.to_dict(), "budgets", out, json)
+    if not json:
+        typer.echo(f"The pruning budget {table.best:g} is the fastest.")
+
+
+def _searched(
+    stage_name: str,
+    experiment: Path | None,
+    settings: list[str] | None,
+    parts: list[Path] | None,
+    options: tuple[Any, ...],
+    out: Path | None,
+    json: bool,
+) -> "OfflineTable":
+    """The stage's search; it runs the stage's method, whatever method the experiment names."""
     from airtune.experiment.part_folders import beside_experiment, name_folders
+    from airtune.experiment.reading import read_config
+    from airtune.experiment.unused import refuse_unused
+    from airtune.experiment.world import build_world
+    from airtune.methods.registry import offline_stage
 
     check_name(out)
     name_folders(parts or ())
     beside_experiment(experiment)
     config = read_config(experiment, settings or ())
-    refuse_unused(config.model_copy(update={"method": "jcpba"}))
-    candidates = None if budgets is None else _numbers(budgets, "--budgets")
-    table = search_budget(config, candidates, rounds, None, target_loss, _teller(json))
-    _show(table.to_dict(), "budgets", out, json)
-    if not json:
-        typer.echo(f"The pruning budget {table.best_budget:g} is the fastest.")
+    spec, stage = offline_stage(stage_name)
+    refuse_unused(config.model_copy(update={"method": spec.name}))
+    assert stage.search is not None
+    return stage.search(config, build_world, *options, _reporter(json))
 
 
 def _numbers(text: str, option: str, whole: bool = False) -> list[float]:
@@ -188,7 +198,7 @@ def _numbers(text: str, option: str, whole: bool = False) -> list[float]:
         raise InputError(option, text, f"{kind} with commas between them") from None
 
 
-def _teller(quiet: bool) -> Any:
+def _reporter(quiet: bool) -> "Report":
     return (lambda sentence: None) if quiet else (lambda sentence: typer.echo(sentence, err=True))
 
 

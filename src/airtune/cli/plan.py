@@ -46,8 +46,8 @@ def plan(
 
     Exits with 3 if no plan exists, and with 2 for bad input.
     """
-    from airtune.config.file_kinds import PROBLEM, refuse_other_kind
     from airtune.files import require_place
+    from airtune.methods.file_kinds import PROBLEM, refuse_other_kind
     from airtune.methods.plan import load_problem
 
     for option, path in (("--trace", trace), ("--write-problem", write_problem)):

@@ -146,11 +146,12 @@ def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("experiment.yaml"),
 ) -> None:
     """Write a commented experiment file with every key at its default."""
-    from airtune.config.text import commented_defaults
 
     if path.exists():
         raise AirtuneError(f"{path} exists already: give another name, or remove it first.")
+    from airtune.config.text import commented
+    from airtune.experiment.reading import default_experiment
     from airtune.files import write_text_atomic
 
-    write_text_atomic(path, commented_defaults())
+    write_text_atomic(path, commented(default_experiment()))
     typer.echo(f"Wrote {path}. Change what you like, then: airtune run {quote(str(path))}")

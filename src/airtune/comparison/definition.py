@@ -17,17 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from airtune.config.experiment import (
-    FORMAT,
-    ExperimentConfig,
-    check_filled,
-    unknown_key,
-    with_settings,
-)
-from airtune.config.file_kinds import COMPARISON, EXPERIMENT, PROBLEM, kind_of, refuse_other_kind
-from airtune.config.unused import unused_error, unused_keys
+from airtune.config.experiment import FORMAT, ExperimentConfig, unknown_key, with_settings
 from airtune.errors import AirtuneError, InputError
+from airtune.experiment.reading import check_filled, sections_of
+from airtune.experiment.unused import unused_error, unused_keys
 from airtune.files import read_yaml_mapping, take_format
+from airtune.methods.file_kinds import (
+    COMPARISON,
+    EXPERIMENT,
+    PROBLEM,
+    kind_of,
+    refuse_other_kind,
+)
+from airtune.methods.registry import find_method
 from airtune.wireless.unused import refuse_unused_cell_keys
 
 KEYS = ("experiment", "arms", "seeds", "target_loss")
@@ -137,8 +139,8 @@ def _method(text: str) -> dict[str, Any]:
     """`jcpba:solver=bcd+pruning_budget=0.2` as experiment keys; bare keys are the method's own."""
     name, separator, rest = text.partition(":")
     options: dict[str, Any] = {"method": name}
-    section = ExperimentConfig.model_fields.get(name)
-    own = getattr(section.annotation, "model_fields", {}) if section else {}
+    section = sections_of([name]).get(name)
+    own = section.model_fields if section else {}
     settings = []
     for part in rest.split("+") if separator else ():
         key, equals, value = part.partition("=")
@@ -185,8 +187,8 @@ def _arm(
         raise InputError(f"arms.{name}.seeds", repr(count), "a whole number of at least 1")
     try:
         merged = with_settings(_merged(shared, changes), settings)
-        configs = {seed: check_filled({**merged, "seed": seed})
-                   for seed in seeds[:count]}  # fmt: skip
+        configs = {seed: check_filled({**merged, "seed": seed}) for seed in seeds[:count]}
+        find_method(next(iter(configs.values())).method)  # refuses an unknown one
     except AirtuneError as error:
         raise error.within(f"arm {name}") from None
     return Arm(name, configs)

@@ -16,6 +16,7 @@ from airtune.errors import AirtuneError, redacted
 from airtune.experiment.devices import deal_devices
 from airtune.experiment.world import client_names
 from airtune.files import write_json_atomic, write_text_atomic
+from airtune.methods.registry import unfederated
 from airtune.quantities import format_duration, format_quantity
 from airtune.report.comparison_page import ArmView, ComparisonView, render_comparison
 from airtune.report.costs import COSTS, spent
@@ -27,7 +28,6 @@ HEADINGS = (
     "arm", "seeds", "final loss [nat]", "rounds", "time", "sent up", "sent down", "energy", "FLOPs",
 )  # fmt: skip
 """Rounds and all to their right are those to the target loss; energy and FLOPs the clients'."""
-CENTRALISED = "centralised"
 
 _COLUMNS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("rounds", lambda value: f"{value:.3g}"),
@@ -116,7 +116,8 @@ def caveats(arms: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _is_centralised(arm: Mapping[str, Any]) -> bool:
     """By its method; comparisons of earlier versions have only the arm's name."""
-    return str(arm.get("method", arm["arm"])).startswith(CENTRALISED)
+    named = str(arm.get("method", arm["arm"]))
+    return any(named.startswith(name) for name in unfederated())
 
 
 def _unequal(arms: Sequence[Mapping[str, Any]]) -> list[str]:

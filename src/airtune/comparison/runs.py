@@ -25,6 +25,7 @@ from airtune.experiment import Experiment, Run
 from airtune.experiment.composition import check_names
 from airtune.experiment.experiment import with_absolute_paths
 from airtune.experiment.folder_lock import locked
+from airtune.experiment.reading import default_experiment
 from airtune.files import make_folder, write_text_atomic
 
 FREE = ("engine", "threads", "workers", "backend", "ray_address", "rounds")
@@ -96,7 +97,7 @@ def _refuse_other_settings(config: ExperimentConfig, folder: Path) -> None:
     there, found = read_resolved(path)
     wanted = plain_values(with_absolute_paths(config), templates=found > 1)
     # A key that the file does not have yet is at its default there.
-    before = dict(flat(plain_values(ExperimentConfig()))) | dict(flat(there))
+    before = dict(flat(plain_values(default_experiment()))) | dict(flat(there))
     changed = [
         key
         for key, value in flat(wanted)

@@ -7,31 +7,25 @@ an InputError that names the key, the value and the remedy; an unknown key gets 
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PrivateAttr, ValidationError
-
-from airtune.config.file_kinds import EXPERIMENT, refuse_other_kind, refuse_run_folder
-from airtune.config.method_options import (
-    FedloraSection,
-    FfaLoraSection,
-    HetloraSection,
-    JcpbaSection,
-    SflllmSection,
-    SoftTsfaSection,
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
 )
+
 from airtune.config.section import DataSection, Section
-from airtune.errors import InputError, UnknownKeyError, secret_options
+from airtune.errors import InputError, UnknownKeyError
 from airtune.files import (
     Templates,
     file_value,
-    hide_filled,
     parse_yaml,
-    read_yaml_mapping,
     refuse_half_characters,
-    take_format,
-    with_environment,
 )
 from airtune.wireless.cell import CellSettings
 
@@ -46,8 +40,13 @@ MOST_ROUNDS = 99_999
 FORMAT = 2
 """Of experiment files that name it, which those of run folders do. In format 1, which does not,
 `${NAME}` in the file of a run folder is plain text."""
+Options = TypeVar("Options", bound=Section)
 Part = str | dict[str, Any]
 """A named or imported part: `name`, `package.module:Class`, or `{use: name, option: value}`."""
+
+
+PART_KINDS = ("planner", "tuner", "codec", "aggregator")
+"""Keys that name a part."""
 
 
 def _as_list(value: object) -> object:
@@ -169,14 +168,9 @@ class ExperimentConfig(Section):
         default=CellSettings(), description="the radio cell"
     )
     method: str = Field("fedlora", description="the learning method")
-    fedlora: FedloraSection = Field(default=FedloraSection(), description="options of fedlora")
-    jcpba: JcpbaSection = Field(default=JcpbaSection(), description="options of jcpba")
-    soft_tsfa: SoftTsfaSection = Field(
-        default=SoftTsfaSection(), description="options of soft_tsfa"
+    methods: dict[str, SerializeAsAny[Section]] = Field(
+        {}, description="options of methods, by name; in a file each is a section of its own"
     )
-    hetlora: HetloraSection = Field(default=HetloraSection(), description="options of hetlora")
-    ffa_lora: FfaLoraSection = Field(default=FfaLoraSection(), description="options of ffa_lora")
-    sflllm: SflllmSection = Field(default=SflllmSection(), description="options of sflllm")
     planner: Part | None = Field(None, description="replaces the method's planner")
     tuner: Part | None = Field(None, description="replaces the method's tuner")
     codec: Part | None = Field(None, description="replaces the method's codec")
@@ -218,6 +212,27 @@ class ExperimentConfig(Section):
     seed: int = Field(0, ge=0, description="every random draw comes from it")
     # Which values came from the environment: their templates are written, not the values.
     _templates: Templates = PrivateAttr(default_factory=dict)
+
+    def section(self, kind: type[Options]) -> Options:
+        """The options of the method whose section is of this class."""
+        return next((own for own in self.methods.values() if type(own) is kind), kind())
+
+    def with_section(self, section: Section) -> "ExperimentConfig":
+        """The experiment with other options of the method whose section is of this class."""
+        kinds = {type(own): name for name, own in self.methods.items()}
+        return self.with_options(kinds[type(section)], section)
+
+    def with_options(self, name: str, section: Section) -> "ExperimentConfig":
+        """The experiment with other options of the method of this name."""
+        return self.model_copy(update={"methods": {**self.methods, name: section}})
+
+    def value_of(self, key: str) -> Any:
+        """The value of a dotted key of the experiment file, such as `cell.bandwidth_hz`."""
+        first, *rest = key.split(".")
+        value: Any = self.methods[first] if first in self.methods else getattr(self, first)
+        for part in rest:
+            value = getattr(value, part)
+        return value
 
 
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -315,30 +330,3 @@ def with_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[st
 
 def _copy(value: Any) -> Any:
     return {k: _copy(v) for k, v in value.items()} if isinstance(value, Mapping) else value
-
-
-def read_config(path: Path | str | None = None, settings: Sequence[str] = ()) -> ExperimentConfig:
-    """The experiment of a file (None: the built-in one) with `--set` values put in."""
-    values: dict[str, Any] = {}
-    if path:
-        refuse_run_folder(path)
-        values = read_yaml_mapping(path, "EXPERIMENT.yaml")
-        take_format(values, str(path), FORMAT)
-        refuse_other_kind(values, path, EXPERIMENT)
-    return check_filled(with_settings(values, settings))
-
-
-def check_filled(values: Mapping[str, Any]) -> ExperimentConfig:
-    """Validate an experiment whose texts may hold `${NAME}`; it remembers which do.
-
-    A secret that is given in clear as an option of a part counts as `${AIRTUNE_PART_OPTION}`, so
-    that it is written nowhere either.
-    """
-    filled, templates = with_environment(values)
-    config = check(ExperimentConfig, filled)
-    parts = [
-        k for k, entry in ExperimentConfig.model_fields.items() if entry.annotation == Part | None
-    ]
-    config._templates = {**secret_options(filled, parts), **templates}
-    hide_filled(config._templates)
-    return config

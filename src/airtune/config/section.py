@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from airtune.data.template import TemplateInputs
 from airtune.errors import InputError
 
 
@@ -83,3 +84,10 @@ class DataSection(Section):
         None, description="the day a chat template shows; null: the day of the start, then kept"
     )
     partition: PartitionSection = Field(default=PartitionSection(), description="who holds what")
+
+
+def template_inputs(data: DataSection) -> TemplateInputs:
+    """What a chat template may read beside the turns, as an experiment gives it."""
+    return TemplateInputs(
+        data.chat_template, data.system, data.tools or (), data.template_inputs, data.date
+    )

@@ -44,7 +44,7 @@ def plain_values(config: ExperimentConfig, *, templates: bool = True) -> dict[st
 
     A value that came from the environment is its template, as long as it is still that value.
     """
-    values: dict[str, Any] = _plain(config)
+    values = _flattened(_plain(config))
     for place, (template, filled) in config._templates.items() if templates else ():
         holder: Any = values
         with suppress(KeyError, IndexError, TypeError):
@@ -53,6 +53,14 @@ def plain_values(config: ExperimentConfig, *, templates: bool = True) -> dict[st
             if _is_still(holder[place[-1]], filled):
                 holder[place[-1]] = template
     return values
+
+
+def _flattened(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of methods as sections of their own, as in a file."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= value if key == "methods" else {key: value}
+    return found
 
 
 def _is_still(value: Any, filled: str) -> bool:
@@ -100,7 +108,11 @@ def _scalar(value: Any) -> str:
 def _lines(section: Any, indent: str) -> Iterator[str]:
     for name, about in _documented(section):
         value = getattr(section, name)
-        if isinstance(value, BaseModel | CellSettings):
+        if name == "methods":
+            for method, own in value.items():
+                yield f"{indent}{method}:  # options of {method}"
+                yield from _lines(own, indent + _INDENT)
+        elif isinstance(value, BaseModel | CellSettings):
             yield f"{indent}{name}:  # {about}"
             yield from _lines(value, indent + _INDENT)
         else:
@@ -113,10 +125,10 @@ def _documented(section: Any) -> list[tuple[str, str]]:
     return [(field.name, field.metadata["help"]) for field in fields(section)]
 
 
-def commented_defaults() -> str:
-    """The built-in experiment with every key explained; it reads back to the same experiment."""
+def commented(config: ExperimentConfig) -> str:
+    """An experiment with every key explained; it reads back to the same experiment."""
     head = (
         "# An airtune experiment. Every key may be left out; these are the defaults.\n"
         "# Run it with: airtune run THIS_FILE\n"
     )
-    return head + "\n".join(_lines(ExperimentConfig(), "")) + "\n"
+    return head + "\n".join(_lines(config, "")) + "\n"

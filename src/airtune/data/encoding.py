@@ -339,3 +339,22 @@ def _fingerprint(
 def show_row(tokenizer: Any, encoded: Encoded, index: int) -> str:
     """One row in readable form, with special tokens, cuts and separator."""
     return show_prompt(tokenizer, encoded.row(index).tolist(), encoded.row_label(index).tolist())
+
+
+def pad_token(tokenizer: Any) -> int:
+    """The id that fills rows up: the tokenizer's own, else its end of sequence, else 0."""
+    own, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    return int(own if own is not None else end if end is not None else 0)
+
+
+def refuse_unknown_ids(tokenizer: Any, ids: Any, embeddings: int) -> None:
+    """InputError if a row holds a token, or is padded with one, that the model has no row for."""
+    for token in (int(ids.max()), pad_token(tokenizer)):
+        if token >= embeddings:
+            raise InputError(
+                "model",
+                f"one whose tokenizer gives the id {token} ({tokenizer.decode([token])!r})",
+                f"one with ids below {embeddings}, the rows of its embedding",
+                "resize the embedding to the tokenizer (resize_token_embeddings) and train the "
+                "new rows, or take the added tokens out",
+            )  # fmt: skip

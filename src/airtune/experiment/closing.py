@@ -98,8 +98,7 @@ def report_view(
 
 def limits(config: ExperimentConfig) -> dict[str, float]:
     """Constraints in force, by the name of their key: those of the method, deadline, radius."""
-    options = getattr(config, config.method, None)
-    found = {} if options is None else dict(options)
+    found = dict(config.methods.get(config.method, ()))
     found |= {"deadline_s": config.deadline_s}
     if not (config.cell.trace or config.cell.replay):
         found["radius_m"] = config.cell.radius_m

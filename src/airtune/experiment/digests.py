@@ -6,7 +6,7 @@ Where a run no longer rests on what it remembers, this says so, or refuses.
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,13 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from airtune.config.experiment import ExperimentConfig, Part
+from airtune.config.experiment import PART_KINDS, ExperimentConfig
 from airtune.config.text import flat, plain_values
-from airtune.data.batches import Batch
 from airtune.data.encoding import Encoded
 from airtune.data.partition import Partition
 from airtune.errors import AirtuneError
-from airtune.experiment.calibration import calibration_batches
 from airtune.experiment.world import World
 from airtune.federated.records.fingerprint import (
     DIGEST_BYTES,
@@ -33,16 +31,17 @@ from airtune.federated.records.fingerprint import (
     differing_contents,
     differing_keys,
 )
+from airtune.methods.registry import find_method
 from airtune.workload.config_source import read_config
 
 RESULTLESS = (
     "engine", "workers", "backend", "ray_address", "device", "threads", "stop.", "format",
-    "data.score_rows", "soft_tsfa.rank_search", "jcpba.budget_search",
+    "data.score_rows",
 )  # fmt: skip
 """Keys that change no round, up to rounding; a trailing dot stands for a section."""
 NAMING = (
     "model", "charge_as", "data.train", "data.test", "data.chat_template", "adapter.start",
-    "clients.device_file", "cell.trace", "cell.replay", "jcpba.calibration", "sflllm.rounds_table",
+    "clients.device_file", "cell.trace", "cell.replay",
 )  # fmt: skip
 """Keys that say where something lies; what lies there has a digest."""
 WEIGHTS, TOKENIZER, TEST = "the base weights", "the tokenizer or its chat template", "the test data"
@@ -66,20 +65,16 @@ def result_keys(config: ExperimentConfig) -> dict[str, Any]:
     The number of rounds is one where the learning rate follows it.
     """
     values = _with_digests(plain_values(config), config)
-    methods = {name for name in values if name == config.method}
-    sections = {
-        name
-        for name, entry in type(config).model_fields.items()
-        if str(entry.description).startswith("options of ")
-    }
-    for other in sections - methods:
+    for other in config.methods.keys() - {config.method}:
         del values[other]
     if config.training.schedule == "constant":
         del values["rounds"]
+    spec = find_method(config.method)
+    own = [f"{spec.name}.{key}" for key in (*spec.switches, *spec.files)]
     return {
         key: value
         for key, value in flat(values)
-        if not any(_under(key, name) for name in (*RESULTLESS, *NAMING))
+        if not any(_under(key, name) for name in (*RESULTLESS, *NAMING, *own))
     }
 
 
@@ -91,9 +86,7 @@ def _with_digests(values: dict[str, Any], config: ExperimentConfig) -> dict[str,
         with suppress(KeyError, IndexError, TypeError):
             for key in place[:-1]:
                 holder = holder[key]
-            if holder[place[-1]] == template and type(config).model_fields[
-                str(place[0])
-            ].annotation != (Part | None):
+            if holder[place[-1]] == template and place[0] not in PART_KINDS:
                 holder[place[-1]] = f"{template} (digest {digest(filled)[:8]})"
     return values
 
@@ -156,8 +149,9 @@ def _contents(world: World) -> dict[str, str]:
         )  # fmt: skip
     for key, path in _files(config):
         found[f"{key}, the file {path.name},"] = _file_digest(path)
-    if config.method == "jcpba" and config.jcpba.importance == "activations":
-        found["the data of jcpba.calibration"] = _batches_digest(calibration_batches(config))
+    for what, content in _of_method(config).items():
+        if not isinstance(content, Path):
+            found[what] = digest(content)
     for part in user_parts(config):
         found[f"the source of {part.field} {part.name}"] = part.digest
     return found
@@ -167,9 +161,15 @@ def _files(config: ExperimentConfig) -> Iterator[tuple[str, Path]]:
     for key, value in (("cell.trace", config.cell.trace), ("cell.replay", config.cell.replay)):
         for name in [value] if isinstance(value, str) else value or []:
             yield key, Path(name).expanduser()
-    if config.method == "ffa_lora" and config.adapter.start:
-        # Its frozen factor is read again by every process.
-        yield "adapter.start", Path(config.adapter.start) / "adapter_model.safetensors"
+    for key, content in _of_method(config).items():
+        if isinstance(content, Path):
+            yield key, content
+
+
+def _of_method(config: ExperimentConfig) -> Mapping[str, Any]:
+    """What else the method's rounds depend on: files, or values."""
+    rests_on = find_method(config.method).rests_on
+    return {} if rests_on is None else rests_on(config)
 
 
 def weights_digest(model: Any) -> str:
@@ -203,10 +203,6 @@ def config_digest(name: str) -> str:
     """A model's config file, without what says where it came from."""
     config = read_config(name)
     return digest({key: config[key] for key in sorted(config) if key not in _NOT_OF_THE_MODEL})
-
-
-def _batches_digest(batches: Iterable[Batch]) -> str:
-    return digest([array for batch in batches for array in vars(batch).values()])
 
 
 def digest(value: Any) -> str:
@@ -249,9 +245,7 @@ class UserPart:
 def user_parts(config: ExperimentConfig) -> list[UserPart]:
     """Parts of the experiment that are named by import path, once they are imported."""
     found = []
-    for field, entry in type(config).model_fields.items():
-        if entry.annotation != Part | None:
-            continue
+    for field in PART_KINDS:
         spec = getattr(config, field)
         name = spec.get("use") if isinstance(spec, Mapping) else spec
         if isinstance(name, str) and ":" in name:

@@ -11,6 +11,7 @@ from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.experiment.composition import compose_method
+from airtune.experiment.devices import deal_devices
 from airtune.experiment.engine_choice import EngineChoice
 from airtune.experiment.free_memory import clients_at_once
 from airtune.experiment.shards import Shards, load_shards
@@ -75,7 +76,7 @@ def build_client_side(config: ExperimentConfig, weights: str | None = None) -> C
     model = trainable(base, config)
     if weights:
         map_weights(model, weights)
-    return client_side(config, compose_method(config, model), model, shards)
+    return client_side(config, compose_method(config, model, deal_devices(config)), model, shards)
 
 
 def client_side(config: ExperimentConfig, method: Method, model: Any, shards: Shards) -> ClientSide:

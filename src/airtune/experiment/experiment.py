@@ -13,10 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from airtune.config.experiment import ExperimentConfig, check_filled, read_config
+from airtune.config.experiment import ExperimentConfig
 from airtune.config.section import Section
 from airtune.config.text import resolved_yaml
-from airtune.config.unused import refuse_unused
 from airtune.errors import AirtuneError, DivergedError, InputError, redacted
 from airtune.experiment import part_folders
 from airtune.experiment.closing import close_run
@@ -24,8 +23,10 @@ from airtune.experiment.digests import fingerprint, user_parts
 from airtune.experiment.environment import Sessions
 from airtune.experiment.folder_lock import locked, reserved
 from airtune.experiment.offline import offline_stages
+from airtune.experiment.reading import check_filled, read_config
 from airtune.experiment.resuming import Resumption, Wish
 from airtune.experiment.run import Run
+from airtune.experiment.unused import refuse_unused
 from airtune.experiment.world import World, build_world
 from airtune.federated.backends.backend import InProcess
 from airtune.federated.charging.charge import expected_charges

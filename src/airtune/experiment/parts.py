@@ -9,7 +9,8 @@ from typing import Any
 from airtune.config.experiment import check
 from airtune.errors import InputError, foreign_code
 from airtune.experiment.part_folders import refuse_run_folder, where_it_was
-from airtune.experiment.shipped import Bench, Shipped
+from airtune.methods.bench import Bench
+from airtune.methods.spec import PartSpec
 
 _MEND = "mend it, or leave it out"
 
@@ -18,7 +19,7 @@ Spec = str | Mapping[str, Any]
 
 
 def make_part(
-    spec: Spec, known: Mapping[str, Shipped], bases: tuple[type, ...], field: str, bench: Bench
+    spec: Spec, known: Mapping[str, PartSpec], bases: tuple[type, ...], field: str, bench: Bench
 ) -> Any:
     """Build the part that an experiment names, a shipped one on the bench."""
     name, options = check_part(spec, known, bases, field)
@@ -30,7 +31,7 @@ def make_part(
 
 
 def check_part(
-    spec: Spec, known: Mapping[str, Shipped], bases: tuple[type, ...], field: str
+    spec: Spec, known: Mapping[str, PartSpec], bases: tuple[type, ...], field: str
 ) -> tuple[str, Any]:
     """The name and the checked options of a part; a user-defined class must subclass a base."""
     options = dict(spec) if isinstance(spec, Mapping) else {"use": spec}

@@ -8,7 +8,6 @@ from airtune.config.experiment import (
     MOST_ROUNDS,
     ExperimentConfig,
     StopSection,
-    check_filled,
     parse_setting,
     with_settings,
 )
@@ -16,6 +15,7 @@ from airtune.errors import AirtuneError, InputError
 from airtune.experiment import part_folders
 from airtune.experiment.digests import ACCEPT, refusal, result_keys
 from airtune.experiment.environment import Sessions
+from airtune.experiment.reading import check_filled
 from airtune.experiment.run import Run
 from airtune.experiment.world import World
 from airtune.federated.records.carried import CarriedStates

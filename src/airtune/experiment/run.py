@@ -11,15 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
-from airtune.config.experiment import ExperimentConfig, check, check_filled
+from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import read_resolved
-from airtune.data.encoding import encode
+from airtune.data.encoding import encode, refuse_unknown_ids
 from airtune.data.tasks import Example, mean_score
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import part_folders
 from airtune.experiment.digests import refuse_other_model
 from airtune.experiment.environment import Sessions
-from airtune.experiment.shards import refuse_unknown_ids
+from airtune.experiment.reading import check_filled, checked
 from airtune.experiment.trained import write_trained
 from airtune.experiment.world import World, build_world
 from airtune.federated.records.checkpoint import (
@@ -150,7 +150,7 @@ class Run:
         """The resolved experiment. InputError names variables of the environment that it needs."""
         values, found = read_resolved(self.folder.experiment)
         # Before format 2 what came from the environment was written in clear.
-        return check(ExperimentConfig, values) if found == 1 else check_filled(values)
+        return checked(values) if found == 1 else check_filled(values)
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from datetime import date
 from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
-from airtune.config.section import DataSection
+from airtune.config.section import template_inputs
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
-from airtune.data.encoding import Encoded, encode, turn_ends
+from airtune.data.encoding import Encoded, encode, pad_token, refuse_unknown_ids, turn_ends
 from airtune.data.partition import Partition, partition
 from airtune.data.sources import (
     SourceOptions,
@@ -107,13 +107,6 @@ class Shards:
         return [sentence for sentence in parts if sentence]
 
 
-def template_inputs(data: DataSection) -> TemplateInputs:
-    """What a chat template may read beside the turns, as an experiment gives it."""
-    return TemplateInputs(
-        data.chat_template, data.system, data.tools or (), data.template_inputs, data.date
-    )
-
-
 def with_template(config: ExperimentConfig, tokenizer: Any) -> ExperimentConfig:
     """The experiment with the day that its chat template shows: today where it leaves it open.
 
@@ -128,25 +121,6 @@ def with_template(config: ExperimentConfig, tokenizer: Any) -> ExperimentConfig:
         return config
     data = config.data.model_copy(update={"date": date.today().isoformat()})
     return config.model_copy(update={"data": data})
-
-
-def pad_token(tokenizer: Any) -> int:
-    """The id that fills rows up: the tokenizer's own, else its end of sequence, else 0."""
-    own, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    return int(own if own is not None else end if end is not None else 0)
-
-
-def refuse_unknown_ids(tokenizer: Any, ids: Any, embeddings: int) -> None:
-    """InputError if a row holds a token, or is padded with one, that the model has no row for."""
-    for token in (int(ids.max()), pad_token(tokenizer)):
-        if token >= embeddings:
-            raise InputError(
-                "model",
-                f"one whose tokenizer gives the id {token} ({tokenizer.decode([token])!r})",
-                f"one with ids below {embeddings}, the rows of its embedding",
-                "resize the embedding to the tokenizer (resize_token_embeddings) and train the "
-                "new rows, or take the added tokens out",
-            )  # fmt: skip
 
 
 def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int, embeddings: int) -> Shards:

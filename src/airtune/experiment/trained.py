@@ -16,6 +16,7 @@ from airtune.config.experiment import AdapterSection, ExperimentConfig
 from airtune.errors import InputError
 from airtune.federated.records.run_folder import RunFolder
 from airtune.files import filled_whole
+from airtune.methods.registry import find_method, shipped_methods
 from airtune.tuning.adapter import (
     AdapterSettings,
     attach,
@@ -37,18 +38,16 @@ from airtune.workload.adapter_shape import (
 from airtune.workload.architecture import Architecture
 
 FULL = "full"
-WITHOUT_FACTORS = ("fedlora", "centralised")
-"""Methods that know nothing of LoRA's factors; they train, send and average whatever there is."""
 
 
 def check_trained(config: ExperimentConfig) -> None:
     """Refuse full tuning where it cannot be, before anything is loaded."""
     if config.adapter.kind != FULL:
         return
-    if config.method not in WITHOUT_FACTORS:
+    if find_method(config.method).needs_factors:
         raise InputError(
             "adapter.kind", FULL, f"lora for {config.method}, which works on LoRA's factors",
-            f"set method={WITHOUT_FACTORS[0]} to compare with",
+            f"set method={_without_factors()} to compare with",
         )  # fmt: skip
     if config.dtype != "fp32":
         raise InputError("dtype", config.dtype, "fp32 where every parameter is trained")
@@ -59,6 +58,11 @@ def check_trained(config: ExperimentConfig) -> None:
             "adapter.start", config.adapter.start, "null with adapter.kind: full",
             "name the folder of the model to start from as model",
         )  # fmt: skip
+
+
+def _without_factors() -> str:
+    """The first method that trains, sends and averages whatever there is."""
+    return next(spec.name for spec in shipped_methods().values() if not spec.needs_factors)
 
 
 def trained_shape(config: ExperimentConfig) -> Trained:
@@ -157,12 +161,12 @@ def refuse_uneven_charge(name: str | None, shape: Trained, architecture: Archite
 
 def _refuse_chosen_rank(config: ExperimentConfig) -> None:
     """A rank that is chosen before round 1 is not the warm start's."""
-    searches = config.method == "soft_tsfa" and config.soft_tsfa.rank_search
-    chooses = config.method == "sflllm" and config.sflllm.rounds_table is not None
-    if searches or chooses:
+    spec = find_method(config.method)
+    key = spec.chooses_rank(config.section(spec.options))
+    if key is not None:
         raise InputError(
             FIELD, str(config.adapter.start), "null where the rank is chosen before round 1",
-            f"leave out {'soft_tsfa.rank_search' if searches else 'sflllm.rounds_table'}",
+            f"leave out {spec.name}.{key}",
         )  # fmt: skip
 
 

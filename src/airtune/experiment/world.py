@@ -12,7 +12,6 @@ import numpy as np
 from torch import Tensor
 
 from airtune.config.experiment import ExperimentConfig
-from airtune.config.unused import replaced_notice
 from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError, foreign_code
 from airtune.experiment.composition import check_names, compose_method
@@ -24,9 +23,9 @@ from airtune.experiment.engine_choice import (
     starts_ahead,
     training_device,
 )
-from airtune.experiment.pooled import pooled
 from airtune.experiment.shards import Shards, load_shards, with_template
 from airtune.experiment.trained import refuse_uneven_charge, trainable, trained_shape, with_start
+from airtune.experiment.unused import replaced_notice
 from airtune.federated.backends.backend import Backend, ClientSide
 from airtune.federated.backends.workers import Workers
 from airtune.federated.charging.costs import CostModel
@@ -34,6 +33,7 @@ from airtune.federated.checks.feasibility import refuse_small_devices
 from airtune.federated.context import CohortSettings, RoundContext
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view
+from airtune.methods.registry import find_method
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
@@ -120,10 +120,10 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
     `trains` says that rounds will follow at once, so that workers may begin to start; `resolved`
     that the experiment is that of a run folder, in which a warm start is settled already.
     """
-    config = pooled(config)
+    check_names(config)
+    config = find_method(config.method).prepare(config)
     cohort = CohortSettings(config.cohort.size, config.cohort.dropout)
     cohort.check(config.clients.count)
-    check_names(config)
     refuse_unasked_code(config, resolved)
     devices = deal_devices(config)
     measured = _measured_channel(config)
@@ -142,7 +142,7 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
     adapter.adaptation(architecture)  # refuses names and ranks before anything is attached
     shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
     model = trainable(base, config)
-    method = compose_method(config, model)
+    method = compose_method(config, model, devices)
     work = ModelWork(charged, adapter, Precision(config.dtype, config.training.optimizer))
     side = client_side(config, method, model, shards)
     costs = _cost_model(side, work, shards, devices, other)
@@ -176,8 +176,8 @@ def _with_options(config: ExperimentConfig, options: Mapping[str, Any]) -> Exper
     if config.planner is not None:
         spec = config.planner if isinstance(config.planner, Mapping) else {"use": config.planner}
         return config.model_copy(update={"planner": {**spec, **options}})
-    section = getattr(config, config.method).model_copy(update=dict(options))
-    return config.model_copy(update={config.method: section})
+    section = config.methods[config.method].model_copy(update=dict(options))
+    return config.with_options(config.method, section)
 
 
 def refuse_unasked_code(config: ExperimentConfig, resolved: bool) -> None:

@@ -1,60 +1,28 @@
 """Planning problems: numbers in, plan out, no weights and no torch.
 
 The numbers stand in the problem, or follow from a model and a cell (`from_cell`).
-
-One module per method, imported when a problem names it. Such a module has
-
-    read(mapping) -> problem            refuses bad input with one sentence (InputError)
-    SOLVERS: {name: problem -> Solution}  the first is the default
-    answer(problem, solution) -> dict   what `airtune plan --json` prints
-    simulate(problem, rounds, trace, solver) -> dict   optional: many rounds, for `--rounds`
+A problem's module (`methods.spec.ProblemModule`) is imported when a problem names it.
 """
 
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from airtune.allocation.solve import Solution
 from airtune.errors import InputError
 from airtune.files import file_value, read_yaml_mapping
+from airtune.methods.registry import find_problem, problem_specs
+from airtune.methods.spec import ProblemModule
 
 if TYPE_CHECKING:
     from airtune.planning.scene import CellProblem
 
-METHODS = {
-    "jcpba": "airtune.methods.jcpba.problem",
-    "tsfa": "airtune.methods.soft_tsfa.problem",
-    "sflllm": "airtune.methods.sflllm.problem",
-    "fedsllm": "airtune.methods.fedsllm.problem",
-}
-"""Method name -> module; a method's own file is the only one that knows its mathematics."""
-FROM_CELL = {
-    "jcpba": "airtune.methods.jcpba.from_cell",
-    "tsfa": "airtune.methods.soft_tsfa.from_cell",
-    "sflllm": "airtune.methods.sflllm.from_cell",
-    "fedsllm": "airtune.methods.fedsllm.from_cell",
-}
 CHANNEL_COLUMNS = ("gain", "gain_db", "spectral_efficiency_bps_hz")
 """Columns of clients that may have a leading axis of channel draws, [draw, client]."""
-
-
-class Method(Protocol):
-    """What the module of a method offers."""
-
-    SOLVERS: Mapping[str, Callable[[Any], Solution[Any]]]
-
-    def read(self, mapping: Mapping[str, Any]) -> Any:
-        """The problem in SI units, validated."""
-        ...
-
-    def answer(self, problem: Any, solution: Solution[Any]) -> dict[str, Any]:
-        """The JSON answer."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +36,7 @@ class Planned:
     @property
     def answer(self) -> dict[str, Any]:
         """The answer as plain data, what `airtune plan --json` prints."""
-        return find_method(self.method).answer(self.problem, self.solution)
+        return load_problem_module(self.method).answer(self.problem, self.solution)
 
 
 def plan(
@@ -112,8 +80,14 @@ def from_cell(mapping: Mapping[str, Any]) -> "CellProblem":
     device of the cell can hold, and channels that explicit numbers cannot express.
     """
     name, _ = method_of(mapping)
-    module = import_module(FROM_CELL[name])
-    return cast(Callable[[Mapping[str, Any]], "CellProblem"], module.explicit)(mapping)
+    spec = find_problem(name)
+    if spec is None or spec.from_cell is None:
+        raise InputError(
+            "method", name, "one whose numbers follow from a model and a cell",
+            "give explicit numbers of the clients",
+        )  # fmt: skip
+    problem: CellProblem = spec.from_cell(mapping)
+    return problem
 
 
 def load_problem(problem: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
@@ -131,10 +105,10 @@ def names_a_model(mapping: Mapping[str, Any]) -> bool:
     return any(key in mapping for key in ("model", "adapter", "cell", "training"))
 
 
-def method_of(mapping: Mapping[str, Any]) -> tuple[str, Method]:
+def method_of(mapping: Mapping[str, Any]) -> tuple[str, ProblemModule]:
     """The method that a problem names, and its module."""
     name = mapping.get("method")
-    known = ", ".join(METHODS)
+    known = ", ".join(problem_specs())
     if name is None:
         raise InputError(
             "method", "missing", f"one of {known}",
@@ -143,20 +117,24 @@ def method_of(mapping: Mapping[str, Any]) -> tuple[str, Method]:
         )  # fmt: skip
     if not isinstance(name, str):
         raise InputError("method", name, f"one of {known}")
-    if name not in METHODS:
-        near = difflib.get_close_matches(str(name), METHODS, n=1)
+    if find_problem(name) is None:
+        near = difflib.get_close_matches(name, problem_specs(), n=1)
         raise InputError(
             "method", name, f"one of {known}", f"did you mean {near[0]}" if near else ""
         )
-    return name, find_method(name)
+    return name, load_problem_module(name)
 
 
-def find_method(name: str) -> Method:
-    """The module of a method, imported now."""
-    return cast(Method, import_module(METHODS[name]))
+def load_problem_module(name: str) -> ProblemModule:
+    """The module of a planning problem, imported now."""
+    spec = find_problem(name)
+    assert spec is not None, "refused by method_of"
+    return spec.load()
 
 
-def solver_of(method: Method, name: str, solver: str | None) -> Callable[[Any], Solution[Any]]:
+def solver_of(
+    method: ProblemModule, name: str, solver: str | None
+) -> Callable[[Any], Solution[Any]]:
     """A solver by name, the method's first one by default."""
     if solver is None:
         return next(iter(method.SOLVERS.values()))
@@ -171,7 +149,7 @@ def solver_of(method: Method, name: str, solver: str | None) -> Callable[[Any], 
 
 def _solved(
     name: str,
-    method: Method,
+    method: ProblemModule,
     solve: Callable[[Any], Solution[Any]],
     mapping: Mapping[str, Any],
 ) -> Planned:

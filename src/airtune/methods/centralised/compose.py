@@ -6,15 +6,17 @@ those of this device computing and exchanging its adapter once a round: no claim
 a data centre, and the bytes of collecting the data are left out.
 """
 
+from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.federated.method import Method
-from airtune.methods.fedlora.compose import BandwidthPlanner
+from airtune.methods.bench import Bench
+from airtune.methods.options import NoOptions
 from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.means import FactorMean
 
 
-def centralised() -> Method:
-    """The composition, for the one client that `experiment` makes of all."""
+def compose(bench: Bench, options: NoOptions) -> Method:
+    """The composition, for the one client that stands for all (`pooled`)."""
     return Method(
         "centralised",
         BandwidthPlanner(),

@@ -1,32 +1,25 @@
-"""fedlora: federated averaging of LoRA factors, with the band split equally or optimally.
+"""The composition of fedlora.
 
-FedAvg (McMahan et al., arXiv 1602.05629) on LoRA (Hu et al., arXiv 2106.09685). The latency-optimal
-split of the band makes all clients finish together: `allocation/bandwidth.py`.
+FedAvg (McMahan et al., arXiv 1602.05629) on LoRA (Hu et al., arXiv 2106.09685).
 """
 
-from dataclasses import dataclass, replace
-from typing import final
-
-import numpy as np
-
-from airtune.allocation.bandwidth import airtime_s, equal_bandwidth, minmax_bandwidth
-from airtune.allocation.solve import Status
-from airtune.errors import InfeasibleError, InputError
-from airtune.federated.idle import Reach
-from airtune.federated.method import Method, Planner, PlannerState
-from airtune.federated.view import PlanningView
-from airtune.round_plan import ClientPlan, Decision, Plan
-from airtune.seeds import generator
+from airtune.federated.bandwidth_planner import BandwidthPlanner
+from airtune.federated.method import Method
+from airtune.methods.bench import Bench
+from airtune.methods.fedlora.options import FedloraSection
 from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.means import FactorMean
 
-SOLVERS = {"equal": equal_bandwidth, "minmax": minmax_bandwidth}
-RANDOM = "random"
+
+def compose(bench: Bench, options: FedloraSection) -> Method:
+    """Divide the band, train all, send all, average."""
+    planner = BandwidthPlanner(options.bandwidth, bench.config.seed)
+    return fedlora(planner, options.uplink_dtype, options.downlink_dtype)
 
 
-def fedlora(planner: "BandwidthPlanner", uplink_dtype: str, downlink_dtype: str) -> Method:
-    """The composition: divide the band, train all, send all, average."""
+def fedlora(planner: BandwidthPlanner, uplink_dtype: str, downlink_dtype: str) -> Method:
+    """The composition with any planner of bandwidth."""
     return Method(
         "fedlora",
         planner,
@@ -35,64 +28,3 @@ def fedlora(planner: "BandwidthPlanner", uplink_dtype: str, downlink_dtype: str)
         FactorMean(),
         DenseCodec(downlink_dtype),
     )
-
-
-@final
-@dataclass(frozen=True)
-class BandwidthPlanner(Planner):
-    """Everybody trains everything; only the band is divided: `minmax`, `equal` or `random`.
-
-    `random` draws the shares uniformly from all divisions of the band, anew each round: the
-    baseline that any allocation must beat. `ranks` gives each client a LoRA rank of its own.
-
-    A client that cannot make the deadline even with the whole band to itself is left out and
-    said so; without a deadline, one without signal.
-    """
-
-    bandwidth: str = "minmax"
-    seed: int = 0
-    ranks: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        known = (*SOLVERS, RANDOM)
-        if self.bandwidth not in known:
-            raise InputError("planner.bandwidth", self.bandwidth, f"one of {', '.join(known)}")
-
-    @property
-    def decides(self) -> frozenset[Decision]:
-        return frozenset() if self.ranks is None else frozenset({Decision.RANK})
-
-    def plan(self, view: PlanningView, state: PlannerState) -> Plan:
-        loads = [self._load(view, position) for position in range(len(view.cohort))]
-        reach = Reach.of(view, loads)
-        if not reach.kept:
-            return reach.nobody()
-        plans = [loads[position] for position in reach.kept]
-        fixed_s = reach.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
-        bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
-        solve = SOLVERS.get(self.bandwidth, minmax_bandwidth)
-        solution = solve(reach.links, bits, fixed_s, view.bandwidth_hz, reach.names)
-        if solution.plan is None:
-            raise InfeasibleError(f"In round {view.round_index + 1}: {solution.message}")
-        shares, latency_s = solution.plan.bandwidth_hz, solution.plan.latency_s
-        status, message = str(solution.status), solution.message
-        if self.bandwidth == RANDOM:
-            draws = generator(self.seed, "random bandwidth", view.round_index)
-            shares = view.bandwidth_hz * draws.dirichlet(np.ones(len(plans)))
-            latency_s = float((fixed_s + airtime_s(bits, reach.links.rate(shares))).max())
-            status, message = Status.FEASIBLE, "the band is divided at random"
-        return Plan(
-            tuple(
-                replace(plan, bandwidth_hz=float(share))
-                for plan, share in zip(plans, shares, strict=True)
-            ),
-            latency_s,
-            solution.lower_bound,
-            status,
-            message,
-            reach.skipped,
-        )
-
-    def _load(self, view: PlanningView, position: int) -> ClientPlan:
-        plan = view.full_plan(position)
-        return plan if self.ranks is None else replace(plan, rank=self.ranks[plan.client])

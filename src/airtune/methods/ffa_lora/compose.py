@@ -8,14 +8,26 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.federated.method import Method
-from airtune.methods.fedlora.compose import BandwidthPlanner
+from airtune.methods.bench import Bench
+from airtune.methods.ffa_lora.options import FfaLoraSection
+from airtune.tuning.adapter import initial_state
 from airtune.tuning.partial import FrozenATuner
 from airtune.update.codec import Codec, DenseCodec
 from airtune.update.means import FactorMean
 from airtune.update.parts import FactorCodec
 
 _B = ".lora_B."
+
+
+def compose(bench: Bench, options: FfaLoraSection) -> Method:
+    """Divide the band, train and send B, average."""
+    config = bench.config
+    planner = BandwidthPlanner(options.bandwidth, config.seed)
+    # No client can draw the A of a warm start itself, so it travels with every broadcast.
+    drawn = None if config.adapter.start else initial_state(bench.model, config.seed)
+    return ffa_lora(planner, drawn, options.uplink_dtype, options.downlink_dtype)
 
 
 def ffa_lora(

@@ -10,6 +10,14 @@ Left out: the constants of the bound (smoothness, step size, number of rounds).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from airtune.federated.method import Exchange
+from airtune.tuning.pruning.slice import removed_share
+from airtune.tuning.pruning.tuner import Slicer
+from airtune.update.aggregate import Update
+from airtune.update.codec import TensorMap
+
 
 @dataclass(frozen=True)
 class PruningTerm:
@@ -38,4 +46,37 @@ def pruning_term(
     return PruningTerm(
         sum(w * rate for w, rate in zip(weights, rates, strict=True)) / total,
         sum(w * share for w, share in zip(weights, removed_share, strict=True)) / total,
+    )
+
+
+def measure_pruning(slicer: Slicer, weights: Slicer, exchange: Exchange) -> dict[str, float | None]:
+    """The pruning term of the bound, as planned and as the weights removed; a record's `measured`.
+
+    `slicer` chose the slices, `weights` scores units by the squared norms of their weights. Where
+    another tuner or codec cut other slices, what was removed is not known: None.
+    """
+    if not exchange.updates:
+        return {"pruning_term": None, "pruned_energy": None}
+    rates = [exchange.plans[update.client].pruning_rate for update in exchange.updates]
+    scores = weights.scores(exchange.start) if any(rates) else ()
+    shares = {
+        rate: removed_share(slicer.slice(exchange.start, rate), scores) if rate else 0.0
+        for rate in set(rates)
+    }
+    examples = [update.weight for update in exchange.updates]
+    term = pruning_term(examples, rates, [shares[rate] for rate in rates])
+    known = all(
+        _is_slice(update, slicer, exchange.start, rate)
+        for update, rate in zip(exchange.updates, rates, strict=True)
+        if rate
+    )
+    return {"pruning_term": term.bound, "pruned_energy": term.measured if known else None}
+
+
+def _is_slice(update: Update, slicer: Slicer, start: TensorMap, rate: float) -> bool:
+    """Whether the client trained the coordinates that this slicer keeps."""
+    if update.kept is None:
+        return False
+    return all(
+        torch.equal(update.kept[name], mask) for name, mask in slicer.kept(start, rate).items()
     )

@@ -1,7 +1,7 @@
-"""jcpba: joint client pruning and bandwidth allocation, in the manner of Pang et al.
+"""The planner of jcpba: pruning rates and bandwidth in the manner of Pang et al., arXiv 2602.01024.
 
-arXiv 2602.01024. Each client fine-tunes LoRA on its own sliced copy of the model, so it computes
-less AND sends less. Rates and bandwidths are the global optimum under the pruning budget
+Each client fine-tunes LoRA on its own sliced copy of the model, so it computes less AND sends less.
+Rates and bandwidths are the global optimum under the pruning budget
 (`allocation/pruning/exact.py`), or come from one of the solvers beside it. The broadcast is the
 whole adapter, since a client derives its slice from the base and the broadcast.
 """
@@ -9,81 +9,25 @@ whole adapter, since a client derives its slice from the base and the broadcast.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import cast, final
 
 import numpy as np
-import torch
 
 from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.pruning.problem import PruningPlan, PruningProblem
 from airtune.allocation.solve import OPTIMALITY, Solution, Status
 from airtune.errors import InfeasibleError, InputError
 from airtune.federated.idle import Reach
-from airtune.federated.method import Exchange, Method, Planner, PlannerState
+from airtune.federated.method import Planner, PlannerState
 from airtune.federated.view import PlanningView
-from airtune.methods.jcpba.measure import pruning_term
 from airtune.methods.jcpba.problem import SOLVERS
 from airtune.quantities import FloatArray, format_duration
 from airtune.round_plan import ClientPlan, Decision, Plan
-from airtune.tuning.pruning.importance import WeightImportance
-from airtune.tuning.pruning.slice import removed_share
-from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
-from airtune.update.aggregate import Update
-from airtune.update.codec import DenseCodec, TensorMap
-from airtune.update.means import OverlapMean
-from airtune.update.parts import SlicedCodec
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import ConcaveLinks, Links
 
 _SLACK = 1e-9
 """A solver's k / units may come out a rounding below itself."""
-
-
-def jcpba(planner: "JcpbaPlanner", slicer: Slicer, uplink_dtype: str, seed: int) -> Method:
-    """The composition: prune and divide the band, train slices, send slices, merge overlaps."""
-    return Method(
-        "jcpba",
-        planner,
-        PrunedTuner(slicer),
-        SlicedCodec(slicer, uplink_dtype, seed),
-        OverlapMean(),
-        DenseCodec(),
-        measure=partial(measure_pruning, slicer, Slicer(slicer.model, WeightImportance())),
-    )
-
-
-def measure_pruning(slicer: Slicer, weights: Slicer, exchange: Exchange) -> dict[str, float | None]:
-    """The pruning term of the bound, as planned and as the weights removed; a record's `measured`.
-
-    `slicer` chose the slices, `weights` scores units by the squared norms of their weights. Where
-    another tuner or codec cut other slices, what was removed is not known: None.
-    """
-    if not exchange.updates:
-        return {"pruning_term": None, "pruned_energy": None}
-    rates = [exchange.plans[update.client].pruning_rate for update in exchange.updates]
-    scores = weights.scores(exchange.start) if any(rates) else ()
-    shares = {
-        rate: removed_share(slicer.slice(exchange.start, rate), scores) if rate else 0.0
-        for rate in set(rates)
-    }
-    examples = [update.weight for update in exchange.updates]
-    term = pruning_term(examples, rates, [shares[rate] for rate in rates])
-    known = all(
-        _is_slice(update, slicer, exchange.start, rate)
-        for update, rate in zip(exchange.updates, rates, strict=True)
-        if rate
-    )
-    return {"pruning_term": term.bound, "pruned_energy": term.measured if known else None}
-
-
-def _is_slice(update: Update, slicer: Slicer, start: TensorMap, rate: float) -> bool:
-    """Whether the client trained the coordinates that this slicer keeps."""
-    if update.kept is None:
-        return False
-    return all(
-        torch.equal(update.kept[name], mask) for name, mask in slicer.kept(start, rate).items()
-    )
 
 
 def _concave(links: Links) -> ConcaveLinks:

@@ -1,4 +1,4 @@
-"""sflllm: split federated LoRA, in the manner of SflLLM (Zhao et al., arXiv 2504.14667).
+"""The planner of sflllm, in the manner of SflLLM (Zhao et al., arXiv 2504.14667).
 
 The model is cut after a block: clients run the first blocks, a main server behind the base station
 the rest, both with LoRA, and a federated server averages the client halves. Subchannels, power and
@@ -6,7 +6,7 @@ split points are decided every round by a solver of `airtune plan`.
 """
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -14,9 +14,8 @@ from airtune.allocation.solve import OPTIMALITY, Solution, Status
 from airtune.allocation.split.problem import SplitPlan
 from airtune.cost.latency import straggler_of
 from airtune.errors import InfeasibleError, InputError
-from airtune.federated.charging.split_costs import SplitSystem
 from airtune.federated.idle import NO_SIGNAL
-from airtune.federated.method import Method, Planner, PlannerState
+from airtune.federated.method import Planner, PlannerState
 from airtune.federated.view import PlanningView
 from airtune.methods.sflllm.own_points import OwnPointSearch
 from airtune.methods.sflllm.problem import SOLVERS, SflllmProblem
@@ -24,34 +23,9 @@ from airtune.methods.sflllm.round_problem import SplitProblem, silent
 from airtune.quantities import format_duration
 from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.seeds import integer_seed
-from airtune.tuning.split.tuner import SplitSettings, SplitTuner
-from airtune.update.means import HalvesMean
-from airtune.update.parts import BroadcastHalf, Depth, HalfCodec
 
 RUN_SOLVERS = tuple(name for name in SOLVERS if name != "blocks")
 SPLIT_POINTS = ("common", "own")
-
-
-def sflllm(
-    model: Any,
-    planner: "SflllmPlanner",
-    system: SplitSystem,
-    depth: Depth,
-    server_side: str = "shared",
-    uplink_dtype: str = "fp32",
-    downlink_dtype: str = "fp32",
-) -> Method:
-    """The composition: plan the split, train both halves together, send and average halves."""
-    settings = SplitSettings(server_side, system.labels_at)
-    return Method(
-        "sflllm",
-        planner,
-        SplitTuner(model, system.cut, settings, depth.trained_point),
-        HalfCodec(depth, uplink_dtype),
-        HalvesMean(),
-        BroadcastHalf(HalfCodec(depth, downlink_dtype)),
-        split=system,
-    )
 
 
 @final

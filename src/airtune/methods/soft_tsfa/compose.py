@@ -8,7 +8,7 @@ clients; by default the server does it when it has merged, which is exact and co
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,11 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.federated.method import Exchange, Method
+from airtune.methods.bench import Bench
+from airtune.methods.options import given
 from airtune.methods.soft_tsfa.layout import RankLayout
 from airtune.methods.soft_tsfa.measure import soft_terms
+from airtune.methods.soft_tsfa.options import PLANNER_OPTIONS, SoftTsfaSection
 from airtune.methods.soft_tsfa.planner import TsfaPlanner
 from airtune.tuning.adapter import factor_pairs, read_state
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonormal_state
@@ -59,6 +62,36 @@ class SoftOptions:
     truncated_share: float | None = None
     uplink_dtype: str = "fp32"
     downlink_dtype: str = "fp32"
+
+
+def compose(bench: Bench, options: SoftTsfaSection) -> Method:
+    """Plan ranks and band, train near-orthogonal factors, send ranks, average."""
+    config = bench.config
+    if config.charge_as and options.selection == "global":
+        raise InputError(
+            "soft_tsfa.selection", "global", "per-layer together with charge_as",
+            "counts by matrix of one model mean nothing for another",
+        )  # fmt: skip
+    if (
+        config.aggregator is None
+        and options.orthogonalise != "none"
+        and config.server.optimizer != "none"
+    ):
+        raise InputError(
+            "server.optimizer", config.server.optimizer, "none with soft_tsfa.orthogonalise=svd",
+            "its moments belong to factors that are replaced; set soft_tsfa.orthogonalise=none",
+        )  # fmt: skip
+    planned = planner(bench, options)
+    if options.sparsifier == "dense":
+        planned = replace(planned, solver="dense")
+    names = [field.name for field in fields(SoftOptions)]
+    return soft_tsfa(planned, SoftOptions(**given(options, names)), config.seed)
+
+
+def planner(bench: Bench, options: Any) -> TsfaPlanner:
+    """The planner, from its own options or from the whole section."""
+    layout = soft_layout(bench.model, options.selection)
+    return TsfaPlanner(layout, **given(options, PLANNER_OPTIONS))
 
 
 def soft_layout(model: Any, selection: str) -> RankLayout:

@@ -19,13 +19,14 @@ import torch
 from airtune.allocation.sparsity.rank_choice import RankChoice, RankMeasurement, choose_rank
 from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
-from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
-from airtune.experiment.world import World, build_world
 from airtune.federated.idle import first_views
 from airtune.federated.method import Exchange
 from airtune.federated.round import planning_view
 from airtune.federated.view import PlanningView
+from airtune.methods.soft_tsfa.options import SoftTsfaSection
 from airtune.methods.soft_tsfa.planner import START_ROUNDS, TsfaPlanner
+from airtune.methods.spec import Report
+from airtune.methods.trial import ProxyRun, Trial, Trials, proxy_config, short_run
 from airtune.quantities import FloatArray
 from airtune.update.means import factor_covariance
 from airtune.update.rank_sparse import change_importance, energies
@@ -78,7 +79,7 @@ class RankTable:
     facts: dict[str, Any]
 
     @property
-    def best_rank(self) -> int:
+    def best(self) -> int:
         """The rank of least J."""
         return self.choice.best.rank
 
@@ -106,7 +107,7 @@ class RankTable:
                 }
             )
         return {
-            "best_rank": self.best_rank,
+            "best_rank": self.best,
             "latency_target_s": self.latency_target_s,
             "target_loss": self.target_loss,
             "rounds_fit": "E(r) = a + b / r, least squares",
@@ -133,32 +134,46 @@ def fit_rounds(
     return (lambda rank: float(a + b / rank)), error
 
 
+def decide(
+    config: ExperimentConfig, trials: Trials, report: Report
+) -> tuple[ExperimentConfig, dict[str, Any]]:
+    """The experiment at the rank of least J, and the table."""
+    table = search_ranks(config, trials, report=report)
+    report(f"Rank {table.best} has the least J.")
+    section = config.section(SoftTsfaSection).model_copy(
+        update={"rank_search": False, "truncated_share": table.choice.best.truncated}
+    )
+    adapter = config.adapter.model_copy(update={"rank": table.best})
+    return config.model_copy(update={"adapter": adapter}).with_section(section), table.to_dict()
+
+
 def search_ranks(
     config: ExperimentConfig,
+    trials: Trials,
     ranks: Sequence[int] | None = None,
     rounds: int = PROXY_ROUNDS,
     clients: int = PROXY_CLIENTS,
     target_loss: float | None = None,
-    tell: Callable[[str], None] = lambda sentence: None,
+    report: Report = lambda sentence: None,
 ) -> RankTable:
     """Run the proxies and choose; the experiment's own method does not matter.
 
     Args:
         ranks: candidates, by default those of `RANKS` that no adapted layer is too narrow for.
         target_loss: of E(r); by default the highest of the proxies' last losses, which all reach.
-        tell: hears a sentence after every proxy.
+        report: takes a sentence after every proxy.
     """
     ranks = _default_ranks(config) if ranks is None else ranks
     if not ranks or min(ranks) < 1:
         raise InputError("--ranks", list(ranks), "whole numbers of at least 1")
     runs: dict[int, ProxyRun] = {}
     seen: dict[int, Observed] = {}
-    worlds: dict[int, World] = {}
+    worlds: dict[int, Trial] = {}
     for rank in sorted(set(ranks)):
-        worlds[rank] = build_world(_proxy(config, rank, rounds, clients))
+        worlds[rank] = trials(_proxy(config, rank, rounds, clients))
         seen[rank] = Observed(rank)
         runs[rank] = short_run(worlds[rank], rounds, seen[rank].watch)
-        tell(f"rank {rank}: test loss {runs[rank].losses[-1]:.4f} after {rounds} rounds")
+        report(f"rank {rank}: test loss {runs[rank].losses[-1]:.4f} after {rounds} rounds")
     target_s, view = _target(worlds, config)
     reference = seen[max(seen)]
     measured = [_measured(seen[r], reference, worlds[r], view.round_index) for r in runs]
@@ -181,7 +196,7 @@ def _default_ranks(config: ExperimentConfig) -> list[int]:
 
 def _proxy(config: ExperimentConfig, rank: int, rounds: int, clients: int) -> ExperimentConfig:
     """A run of near-orthogonal factors at this rank that sends everything."""
-    section = config.soft_tsfa.model_copy(
+    section = config.section(SoftTsfaSection).model_copy(
         update={
             "sparsifier": "dense",
             "selection": "per-layer",
@@ -191,23 +206,23 @@ def _proxy(config: ExperimentConfig, rank: int, rounds: int, clients: int) -> Ex
             **({} if config.server.optimizer == "none" else {"orthogonalise": "none"}),
         }
     )
-    return proxy_config(config, rounds, clients).model_copy(
+    proxy = proxy_config(config, rounds, clients).with_section(section)
+    return proxy.model_copy(
         update={
             "method": "soft_tsfa",
-            "soft_tsfa": section,
             "adapter": config.adapter.model_copy(update={"rank": rank, "start": None}),
             **dict.fromkeys(("planner", "tuner", "codec", "aggregator")),
         }
     )
 
 
-def _planner(world: World) -> TsfaPlanner:
+def _planner(world: Trial) -> TsfaPlanner:
     planner = world.context.method.planner
     assert isinstance(planner, TsfaPlanner)
     return planner
 
 
-def _target(worlds: dict[int, World], config: ExperimentConfig) -> tuple[float, PlanningView]:
+def _target(worlds: dict[int, Trial], config: ExperimentConfig) -> tuple[float, PlanningView]:
     """The latency target, and the median channel of the first rounds by the dense latency.
 
     A target that is derived is that of the candidate nearest to the experiment's own rank.
@@ -224,7 +239,7 @@ def _target(worlds: dict[int, World], config: ExperimentConfig) -> tuple[float, 
 
 
 def _measured(
-    seen: Observed, reference: Observed, world: World, round_index: int
+    seen: Observed, reference: Observed, world: Trial, round_index: int
 ) -> RankMeasurement:
     """One rank's evidence as the choice wants it: shares of ||dW||^2."""
     planner = _planner(world)

@@ -7,7 +7,6 @@ costs `v log2(1/eta)` local steps and leaves `a / (1 - eta)` rounds.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,13 +17,15 @@ from airtune.allocation.local_accuracy import LocalTraining, solve_local_accurac
 from airtune.allocation.split.problem import SplitTraining
 from airtune.config.experiment import ExperimentConfig
 from airtune.errors import AirtuneError, InputError
-from airtune.experiment.world import World, build_world
 from airtune.federated.idle import first_views
 from airtune.federated.round import planning_view
+from airtune.methods.sflllm.options import SflllmSection
 from airtune.methods.sflllm.planner import SflllmPlanner
 from airtune.methods.sflllm.problem import SOLVERS, SflllmProblem
 from airtune.methods.sflllm.round_problem import SplitProblem, silent
 from airtune.methods.sflllm.rounds_table import read_rounds
+from airtune.methods.spec import Report
+from airtune.methods.trial import Trial, Trials
 from airtune.quantities import format_duration
 from airtune.seeds import integer_seed
 from airtune.wireless.attenuation import Clients
@@ -32,7 +33,6 @@ from airtune.wireless.channel import Channel
 from airtune.wireless.state import Observation
 from airtune.workload.adapter_shape import adapter_tensors
 
-Tell = Callable[[str], None]
 Decision = tuple[ExperimentConfig, dict[str, Any]]
 
 
@@ -46,14 +46,15 @@ def _unfaded(channel: Channel, clients: int) -> Channel:
     return Channel(clients, observe)
 
 
-def choose_rank(config: ExperimentConfig, tell: Tell) -> Decision:
+def choose_rank(config: ExperimentConfig, trials: Trials, report: Report) -> Decision:
     """The experiment at the rank of least total delay, and the evidence.
 
     Raises InputError for a table, or a rank in it, that the models do not allow.
     """
-    assert config.sflllm.rounds_table is not None
-    table = read_rounds(config.sflllm.rounds_table)
-    world, solver = build_world(config), config.sflllm.solver
+    section = config.section(SflllmSection)
+    assert section.rounds_table is not None
+    table = read_rounds(section.rounds_table)
+    world, solver = trials(config), section.solver
     planner = _planner(world)
     by_rank: dict[int, SplitTraining] = {}
     for rank, rounds in table.rounds.items():
@@ -68,7 +69,7 @@ def choose_rank(config: ExperimentConfig, tell: Tell) -> Decision:
     if solution.plan is None:
         raise AirtuneError(f"No rank can be chosen: {solution.message}")
     chosen = everything[solution.plan.candidate]
-    tell(
+    report(
         f"Rank {chosen.rank} is chosen by solver {solver}: {chosen.rounds:.3g} rounds to the "
         f"target, {format_duration(solution.objective or 0.0)} in all, split after block "
         f"{chosen.split_point}."
@@ -83,8 +84,8 @@ def choose_rank(config: ExperimentConfig, tell: Tell) -> Decision:
         "ranks": [_row(rank, training) for rank, training in by_rank.items()],
     }
     adapter = config.adapter.model_copy(update={"rank": chosen.rank})
-    section = config.sflllm.model_copy(update={"rounds_table": None})
-    return config.model_copy(update={"adapter": adapter, "sflllm": section}), evidence
+    settled = section.model_copy(update={"rounds_table": None})
+    return config.model_copy(update={"adapter": adapter}).with_section(settled), evidence
 
 
 def _row(rank: int, training: SplitTraining) -> dict[str, Any]:
@@ -101,18 +102,19 @@ def _row(rank: int, training: SplitTraining) -> dict[str, Any]:
     }
 
 
-def count_by_accuracy(config: ExperimentConfig, tell: Tell) -> Decision:
+def count_by_accuracy(config: ExperimentConfig, trials: Trials, report: Report) -> Decision:
     """The experiment with the local steps and rounds of FedsLLM's optimal local accuracy.
 
     A local step lasts what the planned split step lasts, and the payload is the client half's
     adapter; bandwidths are FDMA shares, as in the published problem. Raises InputError where one of
     a and v is missing.
     """
-    a, v = config.sflllm.accuracy_a, config.sflllm.accuracy_v
+    section = config.section(SflllmSection)
+    a, v = section.accuracy_a, section.accuracy_v
     if a is None or v is None:
         missing = "sflllm.accuracy_a" if a is None else "sflllm.accuracy_v"
         raise InputError(missing, "missing", "a number beside the other one")
-    world = build_world(config)
+    world = trials(config)
     problem = _problem(world, config.adapter.rank)
     plan = _planner(world).plan(problem.view, {})
     timeline = problem.timeline(plan.clients)
@@ -135,7 +137,7 @@ def count_by_accuracy(config: ExperimentConfig, tell: Tell) -> Decision:
     eta = solution.plan.local_accuracy
     steps = max(1, math.ceil(v * math.log2(1 / eta)))
     rounds = max(1, math.ceil(a / (1 - eta)))
-    tell(f"Local accuracy {eta:.3g}: {steps} local steps in each of {rounds} rounds.")
+    report(f"Local accuracy {eta:.3g}: {steps} local steps in each of {rounds} rounds.")
     evidence = {
         "local_accuracy": eta,
         "local_steps": steps,
@@ -145,19 +147,19 @@ def count_by_accuracy(config: ExperimentConfig, tell: Tell) -> Decision:
         "lower_bound_s": solution.lower_bound,
     }
     training = config.training.model_copy(update={"local_steps": steps})
-    section = config.sflllm.model_copy(update={"accuracy_a": None, "accuracy_v": None})
-    changes = {"training": training, "rounds": rounds, "sflllm": section}
-    return config.model_copy(update=changes), evidence
+    settled = section.model_copy(update={"accuracy_a": None, "accuracy_v": None})
+    changed = config.model_copy(update={"training": training, "rounds": rounds})
+    return changed.with_section(settled), evidence
 
 
-def _planner(world: World) -> SflllmPlanner:
+def _planner(world: Trial) -> SflllmPlanner:
     planner = world.context.method.planner
     if not isinstance(planner, SflllmPlanner):
         raise InputError("planner", world.config.planner, "that of sflllm for its offline stages")
     return planner
 
 
-def _problem(world: World, rank: int) -> SplitProblem:
+def _problem(world: Trial, rank: int) -> SplitProblem:
     """The first round with a signal, without fading; the rank need not be the adapter's."""
     context = world.context
     adapter = replace(world.work.adapter, rank=rank)

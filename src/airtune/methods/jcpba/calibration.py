@@ -3,10 +3,11 @@
 import numpy as np
 
 from airtune.config.experiment import ExperimentConfig
+from airtune.config.section import template_inputs
 from airtune.data.batches import Batch, make_batch
-from airtune.data.encoding import encode
+from airtune.data.encoding import encode, pad_token, refuse_unknown_ids
 from airtune.data.sources import SourceOptions, load_task_data
-from airtune.experiment.shards import pad_token, refuse_unknown_ids, template_inputs
+from airtune.methods.jcpba.options import JcpbaSection
 from airtune.tuning.base_model import load_tokenizer
 from airtune.workload.architecture import load_architecture
 
@@ -18,7 +19,7 @@ def calibration_batches(config: ExperimentConfig) -> tuple[Batch, ...]:
 
     They are public: not from the clients' shards, unless the user names the same file.
     """
-    section = config.jcpba
+    section = config.section(JcpbaSection)
     tokenizer = load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)
     options = SourceOptions(train_limit=section.calibration_rows)
     task = load_task_data(section.calibration, None, options, config.seed)

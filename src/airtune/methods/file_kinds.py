@@ -6,6 +6,7 @@ from shlex import quote
 from typing import Any
 
 from airtune.errors import InputError
+from airtune.methods.registry import method_names, problem_specs
 
 COMPARISON, PROBLEM, EXPERIMENT = "comparison", "planning problem", "experiment"
 _COMMANDS = {COMPARISON: "compare", PROBLEM: "plan", EXPERIMENT: "run"}
@@ -15,10 +16,8 @@ _OF_A_PROBLEM = frozenset({
 })  # fmt: skip
 _OF_AN_EXPERIMENT = frozenset({
     "data", "engine", "cohort", "stop", "deadline_s", "charge_as", "planner", "tuner", "codec",
-    "aggregator", "workers", "backend", "server", "fedlora", "soft_tsfa", "hetlora", "ffa_lora",
-    "threads", "device",
+    "aggregator", "workers", "backend", "server", "threads", "device",
 })  # fmt: skip
-_METHODS_THAT_TRAIN = frozenset({"fedlora", "soft_tsfa", "hetlora", "ffa_lora", "centralised"})
 
 
 def kind_of(content: Mapping[str, Any]) -> str | None:
@@ -27,12 +26,12 @@ def kind_of(content: Mapping[str, Any]) -> str | None:
         return COMPARISON
     if isinstance(content.get("clients"), list) or _OF_A_PROBLEM & content.keys():
         return PROBLEM
-    method = content.get("method")
-    if _OF_AN_EXPERIMENT & content.keys() or (
-        isinstance(method, str) and method in _METHODS_THAT_TRAIN
-    ):
+    if _OF_AN_EXPERIMENT & content.keys():
         return EXPERIMENT
-    return None
+    # A method's name, as a section or as the method, decides where it is not a problem's, too.
+    trained = set(method_names()) - set(problem_specs())
+    named = {*content, content["method"]} if isinstance(content.get("method"), str) else {*content}
+    return EXPERIMENT if trained & named else None
 
 
 def refuse_other_kind(content: Mapping[str, Any], path: Path | str, wanted: str) -> None:

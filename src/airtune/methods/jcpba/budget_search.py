@@ -6,14 +6,15 @@ target is by default the highest of the last losses, which all candidates reach,
 extrapolated; later in training the best budget may be another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
-from airtune.experiment.proxy import ProxyRun, proxy_config, short_run
-from airtune.experiment.world import build_world
+from airtune.methods.jcpba.options import JcpbaSection
+from airtune.methods.spec import Report
+from airtune.methods.trial import ProxyRun, Trials, proxy_config, short_run
 
 BUDGETS = (0.0, 0.1, 0.2, 0.3, 0.5)
 PROXY_ROUNDS = 4
@@ -21,9 +22,9 @@ PROXY_ROUNDS = 4
 
 @dataclass(frozen=True)
 class BudgetTable:
-    """The search's answer and its evidence."""
+    """The search's answer and its evidence; `best` is the budget."""
 
-    best_budget: float
+    best: float
     target_loss: float
     runs: dict[float, ProxyRun]
     facts: dict[str, Any]
@@ -31,7 +32,7 @@ class BudgetTable:
     def to_dict(self) -> dict[str, Any]:
         """What is written: the choice, how it was made, and a row for each budget."""
         return {
-            "best_budget": self.best_budget,
+            "best_budget": self.best,
             "target_loss": self.target_loss,
             **self.facts,
             "budgets": [
@@ -47,13 +48,26 @@ class BudgetTable:
         }
 
 
+def decide(
+    config: ExperimentConfig, trials: Trials, report: Report
+) -> tuple[ExperimentConfig, dict[str, Any]]:
+    """The experiment with the fastest budget, and the table."""
+    table = search_budget(config, trials, report=report)
+    report(f"The pruning budget {table.best:g} is the fastest.")
+    section = config.section(JcpbaSection).model_copy(
+        update={"pruning_budget": table.best, "budget_search": False}
+    )
+    return config.with_section(section), table.to_dict()
+
+
 def search_budget(
     config: ExperimentConfig,
+    trials: Trials,
     budgets: Sequence[float] | None = None,
     rounds: int = PROXY_ROUNDS,
     clients: int | None = None,
     target_loss: float | None = None,
-    tell: Callable[[str], None] = lambda sentence: None,
+    report: Report = lambda sentence: None,
 ) -> BudgetTable:
     """Run the proxies and choose.
 
@@ -61,7 +75,7 @@ def search_budget(
         budgets: candidates for Gamma, by default `BUDGETS`.
         clients: a round; by default the whole cohort, since latency depends on who is in it.
         target_loss: by default the highest of the proxies' last losses.
-        tell: hears a sentence after every proxy.
+        report: takes a sentence after every proxy.
     """
     budgets = BUDGETS if budgets is None else budgets
     if not budgets or not all(0 <= budget < 1 for budget in budgets):
@@ -69,12 +83,10 @@ def search_budget(
     size = clients or config.cohort.size or config.clients.count
     runs: dict[float, ProxyRun] = {}
     for budget in sorted(set(budgets)):
-        section = config.jcpba.model_copy(update={"pruning_budget": budget})
-        proxy = proxy_config(config, rounds, size)
-        runs[budget] = short_run(
-            build_world(proxy.model_copy(update={"method": "jcpba", "jcpba": section})), rounds
-        )
-        tell(f"budget {budget:g}: test loss {runs[budget].losses[-1]:.4f} after {rounds} rounds")
+        section = config.section(JcpbaSection).model_copy(update={"pruning_budget": budget})
+        proxy = proxy_config(config, rounds, size).with_section(section)
+        runs[budget] = short_run(trials(proxy.model_copy(update={"method": "jcpba"})), rounds)
+        report(f"budget {budget:g}: test loss {runs[budget].losses[-1]:.4f} after {rounds} rounds")
     if target_loss is None:
         target_loss = max(run.losses[-1] for run in runs.values())
     times = {budget: run.time_to(target_loss) for budget, run in runs.items()}

@@ -2,14 +2,49 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from airtune.config.experiment import CohortSection, ExperimentConfig, StopSection
-from airtune.experiment.world import World
+from airtune.federated.context import RoundContext
 from airtune.federated.method import Exchange
+from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import run_round
+from airtune.workload.architecture import Architecture
+from airtune.workload.model_work import ModelWork
+
+
+class Trial(Protocol):
+    """An experiment loaded and checked, of which an offline stage runs or plans some rounds."""
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The experiment with everything settled."""
+        ...
+
+    @property
+    def architecture(self) -> Architecture:
+        """The trained model's."""
+        ...
+
+    @property
+    def context(self) -> RoundContext:
+        """What a round needs."""
+        ...
+
+    @property
+    def work(self) -> ModelWork:
+        """The work of the model that is charged for."""
+        ...
+
+    def start(self) -> ServerState:
+        """The state before round 1, with its test loss."""
+        ...
+
+
+Trials = Callable[[ExperimentConfig], Trial]
+"""Loads and checks an experiment."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +95,13 @@ def proxy_config(config: ExperimentConfig, rounds: int, clients: int) -> Experim
 
 
 def short_run(
-    world: World, rounds: int, watch: Callable[[Exchange], None] | None = None
+    trial: Trial, rounds: int, watch: Callable[[Exchange], None] | None = None
 ) -> ProxyRun:
-    """Run a world's first rounds without writing anything; `watch` sees each round's updates."""
-    context = world.context
+    """Run a trial's first rounds without writing anything; `watch` sees each round's updates."""
+    context = trial.context
     if watch is not None:
         context = replace(context, method=replace(context.method, measure=_watching(watch)))
-    state = world.start()
+    state = trial.start()
     losses, time_s = [state.start_loss], [0.0]
     for _ in range(rounds):
         outcome = run_round(context, state)

@@ -6,31 +6,17 @@ that a stage before round 1 replaces (a searched rank, the rounds of a local acc
 refused: the stage says what it chose.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.cost.device import refuse_unnamed
 from airtune.errors import InputError
+from airtune.methods.registry import find_method
+from airtune.methods.spec import Unused
 from airtune.wireless.unused import refuse_unused_cell_keys, replaced_keys
 
 DEFAULTS = ExperimentConfig()
-SECTIONS = ("fedlora", "jcpba", "soft_tsfa", "hetlora", "ffa_lora", "sflllm")
-"""Sections that belong to the method of their name."""
-OF_PART: Mapping[str, tuple[str, ...]] = {
-    "planner": (
-        "bandwidth", "solver", "pruning_budget", "pruning_rate_max", "budget_search", "sparsity",
-        "latency_target_s", "target_share", "v", "virtual_queue", "outage_latency_s", "rank_min",
-        "split_point", "split_points",
-    ),
-    "tuner": ("penalty", "penalty_form"),
-    "codec": ("uplink_dtype", "sparsifier", "choice"),
-    "aggregator": ("merge", "orthogonalise"),
-}  # fmt: skip
-"""Options of the method's own part, which mean nothing where that part is replaced."""
-
-Unused = tuple[str, str]
-"""A key and what would give it an effect."""
 
 
 def refuse_unused(config: ExperimentConfig) -> None:
@@ -43,16 +29,15 @@ def refuse_unused(config: ExperimentConfig) -> None:
 
 def unused_error(config: ExperimentConfig, key: str, needed: str) -> InputError:
     """The sentence for one of `unused_keys`."""
-    value = _value(config, key)
+    value = config.value_of(key)
     return InputError(key, value, f"left out unless {needed}", "it would have no effect")
 
 
 def unused_keys(config: ExperimentConfig) -> list[Unused]:
     """Every key without effect, `cell` aside, with what would give it one."""
-    rules = (_of_methods, _of_parts, _of_jcpba, _of_soft_tsfa, _of_adapter, _of_data,
-             _of_training, _of_engine)  # fmt: skip
+    rules = (_of_methods, _of_parts, _of_method, _of_adapter, _of_data, _of_training, _of_engine)
     found = [pair for rule in rules for pair in rule(config)]
-    return [(key, needed) for key, needed in found if _value(config, key) != _value(DEFAULTS, key)]
+    return [(key, needed) for key, needed in found if config.value_of(key) != _default(config, key)]
 
 
 def replaced_notice(config: ExperimentConfig) -> list[str]:
@@ -66,11 +51,11 @@ def replaced_notice(config: ExperimentConfig) -> list[str]:
             "effect."]  # fmt: skip
 
 
-def _value(config: ExperimentConfig, key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
+def _default(config: ExperimentConfig, key: str) -> Any:
+    first, _, rest = key.partition(".")
+    if first in config.methods:
+        return getattr(type(config.methods[first])(), rest)
+    return DEFAULTS.value_of(key)
 
 
 def _keys(needed: str, *keys: str) -> Iterator[Unused]:
@@ -78,51 +63,22 @@ def _keys(needed: str, *keys: str) -> Iterator[Unused]:
 
 
 def _of_methods(config: ExperimentConfig) -> Iterator[Unused]:
-    for name in SECTIONS:
+    for name, section in config.methods.items():
         if name != config.method:
-            keys = type(getattr(config, name)).model_fields
+            keys = type(section).model_fields
             yield from _keys(f"method is {name}", *(f"{name}.{key}" for key in keys))
 
 
 def _of_parts(config: ExperimentConfig) -> Iterator[Unused]:
-    section = getattr(config, config.method, None)
-    if section is None:
-        return
-    for part, options in OF_PART.items():
+    for part, options in find_method(config.method).part_options.items():
         if getattr(config, part) is not None:
-            own = [name for name in options if name in type(section).model_fields]
             needed = f"{part} is that of {config.method} (give {part} the option, or leave it out)"
-            yield from _keys(needed, *(f"{config.method}.{name}" for name in own))
+            yield from _keys(needed, *(f"{config.method}.{name}" for name in options))
 
 
-def _of_jcpba(config: ExperimentConfig) -> Iterator[Unused]:
-    section = config.jcpba
-    if config.method != "jcpba":
-        return
-    if section.solver in ("no-pruning", "none"):
-        yield from _keys("jcpba.solver prunes", "jcpba.pruning_budget", "jcpba.pruning_rate_max",
-                         "jcpba.budget_search")  # fmt: skip
-    if section.importance != "activations":
-        yield from _keys("jcpba.importance is activations", "jcpba.calibration",
-                         "jcpba.calibration_rows")  # fmt: skip
-
-
-def _of_soft_tsfa(config: ExperimentConfig) -> Iterator[Unused]:
-    section = config.soft_tsfa
-    if config.method != "soft_tsfa":
-        return
-    if section.sparsifier == "dense":
-        yield from _keys("soft_tsfa.sparsifier is not dense", "soft_tsfa.solver",
-                         "soft_tsfa.merge")  # fmt: skip
-    if section.sparsifier == "svd":
-        yield from _keys("soft_tsfa.sparsifier is not svd", "soft_tsfa.merge")
-    if section.solver != "fixed-sparsity":
-        yield from _keys("soft_tsfa.solver is fixed-sparsity", "soft_tsfa.sparsity")
-    if section.penalty == 0:
-        yield from _keys("soft_tsfa.penalty is above 0", "soft_tsfa.penalty_form")
-    if section.sparsifier != "importance":
-        yield from _keys("soft_tsfa.sparsifier is importance", "soft_tsfa.importance",
-                         "soft_tsfa.choice")  # fmt: skip
+def _of_method(config: ExperimentConfig) -> Iterator[Unused]:
+    spec = find_method(config.method)
+    return spec.unused(config, config.section(spec.options))
 
 
 def _of_adapter(config: ExperimentConfig) -> Iterator[Unused]:
@@ -133,10 +89,6 @@ def _of_adapter(config: ExperimentConfig) -> Iterator[Unused]:
 
 def _of_data(config: ExperimentConfig) -> Iterator[Unused]:
     part = config.data.partition
-    if config.method == "centralised":
-        yield from _keys("method is not centralised, which holds all rows at one client",
-                         "data.partition.kind", "data.partition.concentration",
-                         "data.partition.column")  # fmt: skip
     if part.kind not in ("dirichlet", "size"):
         yield from _keys("data.partition.kind is dirichlet or size", "data.partition.concentration")
     if part.kind not in ("column", "dirichlet"):
@@ -144,10 +96,6 @@ def _of_data(config: ExperimentConfig) -> Iterator[Unused]:
 
 
 def _of_training(config: ExperimentConfig) -> Iterator[Unused]:
-    if config.method == "centralised":
-        yield from _keys("method is not centralised, whose optimiser is never reset",
-                         "training.keep_optimizer")  # fmt: skip
-        yield from _keys("method is not centralised, which has one client", "cohort.dropout")
     if config.server.optimizer == "none":
         yield from _keys("server.optimizer is momentum or adam", "server.learning_rate",
                          "server.momentum")  # fmt: skip

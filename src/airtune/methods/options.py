@@ -1,0 +1,49 @@
+"""Options that several methods and parts share."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field, create_model
+
+from airtune.config.section import Section
+
+
+class NoOptions(Section):
+    """A method or a part without options."""
+
+
+class DenseSection(Section):
+    """Methods that divide the band by a rule and send every coordinate they train."""
+
+    bandwidth: Literal["minmax", "equal", "random"] = Field(
+        "minmax", description="minmax (least round latency) | equal | random"
+    )
+    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
+    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="the broadcast adapter on the air"
+    )
+
+
+class DenseOptions(Section):
+    """Codecs that send floating-point numbers."""
+
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+
+
+class NumberOptions(Section):
+    """Codecs that also send eight-bit integers."""
+
+    dtype: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+
+
+def options_of(section: type[Section], *names: str) -> type[Section]:
+    """These keys of a method's section, with their checks and defaults."""
+    fields: Any = {
+        name: (section.model_fields[name].annotation, section.model_fields[name]) for name in names
+    }
+    return create_model(f"{section.__name__}Part", __base__=Section, **fields)
+
+
+def given(options: Section, names: Sequence[str]) -> dict[str, Any]:
+    """These options, from a part's own or from a whole section of its method."""
+    return {name: getattr(options, name) for name in names}

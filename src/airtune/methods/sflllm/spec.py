@@ -1,0 +1,47 @@
+"""sflllm, described."""
+
+from airtune.methods.options import DenseOptions, NoOptions, options_of
+from airtune.methods.sflllm.options import PLANNER_OPTIONS, SflllmSection
+from airtune.methods.spec import Lazy, MethodSpec, OfflineStage, PartSpec, ProblemSpec
+
+SFLLLM = MethodSpec(
+    name="sflllm",
+    title="split federated LoRA: split point, subchannels and power planned together",
+    references=("Zhao et al., arXiv 2504.14667", "Zhao et al., arXiv 2407.09250"),
+    options=SflllmSection,
+    compose=Lazy("airtune.methods.sflllm.compose:compose"),
+    problem=ProblemSpec(
+        "sflllm",
+        "airtune.methods.sflllm.problem",
+        Lazy("airtune.methods.sflllm.from_cell:explicit"),
+    ),
+    parts={
+        "planner": {
+            "sflllm": PartSpec(
+                options_of(SflllmSection, *PLANNER_OPTIONS),
+                Lazy("airtune.methods.sflllm.compose:planner"),
+            )
+        },
+        "tuner": {"split": PartSpec(NoOptions, Lazy("airtune.methods.sflllm.compose:split_tuner"))},
+        "codec": {
+            "half": PartSpec(DenseOptions, Lazy("airtune.methods.sflllm.compose:half_codec"))
+        },
+    },
+    part_options={"planner": PLANNER_OPTIONS, "codec": ("uplink_dtype",)},
+    offline=(
+        OfflineStage(
+            "rank-choice",
+            "rank-choice.json",
+            wanted=lambda options: options.rounds_table is not None,
+            decide=Lazy("airtune.methods.sflllm.offline:choose_rank"),
+        ),
+        OfflineStage(
+            "local-accuracy",
+            "local-accuracy.json",
+            wanted=lambda options: (options.accuracy_a, options.accuracy_v) != (None, None),
+            decide=Lazy("airtune.methods.sflllm.offline:count_by_accuracy"),
+        ),
+    ),
+    files=("rounds_table",),
+    chooses_rank=lambda options: None if options.rounds_table is None else "rounds_table",
+)

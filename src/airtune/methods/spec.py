@@ -1,0 +1,181 @@
+"""What airtune knows of a learning method: one `MethodSpec` in the method's own folder.
+
+A method is registered once (`methods/registry.py`, or the entry point group `airtune.methods` of an
+installed package). The commands, the experiment file, the documents and the tests read this
+description and name no method themselves. Reading a description imports neither torch nor the
+method's parts: what is expensive to import is named as a `Lazy`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast, final
+
+from airtune.config.experiment import ExperimentConfig
+from airtune.config.section import Section
+from airtune.methods.options import NoOptions
+
+if TYPE_CHECKING:
+    from airtune.methods.trial import Trial
+
+Report = Callable[[str], None]
+"""Takes one sentence of progress."""
+Unused = tuple[str, str]
+"""A key and what would give it an effect."""
+
+
+@final
+@dataclass(frozen=True)
+class Lazy:
+    """A function by its place, `package.module:name`, imported when it is called."""
+
+    place: str
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.load()(*arguments, **options)
+
+    def load(self) -> Any:
+        """The function, or whatever stands there."""
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
+
+
+@final
+@dataclass(frozen=True)
+class PartSpec:
+    """A part that an experiment can name: its options, and `make(bench, options)`."""
+
+    options: type[Section]
+    make: Callable[..., Any]
+
+
+class ProblemModule(Protocol):
+    """The module of a planning problem.
+
+    It may also have `simulate(problem, rounds, trace, solver) -> dict`: many rounds, for
+    `airtune plan --rounds`.
+    """
+
+    SOLVERS: Mapping[str, Callable[[Any], Any]]
+    """Solver by name; the first is the default."""
+
+    def read(self, mapping: Mapping[str, Any]) -> Any:
+        """The problem in SI units; InputError, in one sentence, for anything it cannot mean."""
+        ...
+
+    def answer(self, problem: Any, solution: Any) -> dict[str, Any]:
+        """The answer as plain data, what `airtune plan --json` prints."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class ProblemSpec:
+    """What `airtune plan` solves under this name.
+
+    `module` is a `ProblemModule`; `from_cell` derives its explicit numbers from a model, a cell and
+    devices, and is None where a problem has explicit numbers alone.
+    """
+
+    name: str
+    module: str
+    from_cell: Lazy | None = None
+
+    def load(self) -> ProblemModule:
+        """The module, imported now."""
+        return cast(ProblemModule, import_module(self.module))
+
+
+class OfflineTable(Protocol):
+    """What a search before round 1 found."""
+
+    @property
+    def best(self) -> float:
+        """The candidate that wins."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choice, how it was made, and a row for each candidate."""
+        ...
+
+
+class Decide(Protocol):
+    """Settles something before round 1."""
+
+    def __call__(
+        self,
+        config: ExperimentConfig,
+        trials: "Callable[[ExperimentConfig], Trial]",
+        report: Report,
+    ) -> tuple[ExperimentConfig, dict[str, Any]]:
+        """The experiment with the switch off and the choice put in, and the evidence."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class OfflineStage:
+    """Something that a run settles before round 1, where the experiment asks for it.
+
+    `file` holds the evidence in the run folder; `wanted` reads the switches of the method's
+    section. `search` is the same stage as a command of its own, where it has one:
+    `search(config, trials, candidates, rounds, clients, target_loss, report) -> OfflineTable`.
+    """
+
+    name: str
+    file: str
+    wanted: Callable[[Any], bool]
+    decide: Callable[..., tuple[ExperimentConfig, dict[str, Any]]]
+    search: Callable[..., OfflineTable] | None = None
+
+
+def _same(config: ExperimentConfig) -> ExperimentConfig:
+    return config
+
+
+def _none(config: ExperimentConfig, options: Any) -> Iterator[Unused]:
+    return iter(())
+
+
+@final
+@dataclass(frozen=True)
+class MethodSpec:
+    """A learning method, described.
+
+    Args:
+        name: of the method, and of its section in an experiment.
+        title: one line for lists.
+        references: the papers, `Authors, title, arXiv number`.
+        options: the section.
+        compose: `(bench, options) -> Method`; None for a method that is only planned.
+        problem: what `airtune plan` solves; None without a planning problem of its own.
+        parts: kind of part -> name -> the part, for experiments that mix methods.
+        part_options: options that belong to one part and mean nothing where it is replaced.
+        offline: what is settled before round 1, in this order.
+        prepare: the experiment that really runs; applying it twice changes nothing.
+        unused: `(config, options)` -> keys without effect, with what would give them one.
+        needs_factors: works on LoRA's factors, so that full tuning is refused.
+        is_federated: False where one client holds all data.
+        switches: options that ask for an offline stage; they change no round themselves.
+        files: options that name a file or a data set, whose content has a digest.
+        rests_on: `config -> {what: content}`: what else the rounds depend on.
+        chooses_rank: the option that has the LoRA rank chosen before round 1, if it is set.
+    """
+
+    name: str
+    title: str
+    references: tuple[str, ...] = ()
+    options: type[Section] = NoOptions
+    compose: Callable[..., Any] | None = None
+    problem: ProblemSpec | None = None
+    parts: Mapping[str, Mapping[str, PartSpec]] = field(default_factory=dict)
+    part_options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    offline: tuple[OfflineStage, ...] = ()
+    prepare: Callable[[ExperimentConfig], ExperimentConfig] = _same
+    unused: Callable[[ExperimentConfig, Any], Iterator[Unused]] = _none
+    needs_factors: bool = True
+    is_federated: bool = True
+    switches: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    rests_on: Callable[[ExperimentConfig], Mapping[str, Any]] | None = None
+    chooses_rank: Callable[[Any], str | None] = lambda options: None
