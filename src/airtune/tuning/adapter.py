@@ -71,7 +71,7 @@ def _pairs(names: tuple[str, ...]) -> tuple[FactorPair, ...]:
 class HostDropout(nn.Dropout):
     """Entries are zeroed with probability p, the others divided by 1 - p, while training.
 
-    The mask comes from torch's generator of the processor, which whoever trains has seeded; on the
+    The mask comes from torch's generator of the processor, which training has seeded; on the
     processor these are the bits of `nn.Dropout`.
     """
 
@@ -180,7 +180,7 @@ def initial_state(model: Any, seed: int) -> AdapterState:
     """A drawn as PEFT's default draws it (uniform in ±1/sqrt(in)), B zero: the change starts at 0.
 
     Drawn from (seed, "adapter"), so the start does not depend on torch's global generator. A
-    parameter that is no factor starts as the model has it: ask before anything is trained.
+    parameter that is no factor starts as the model has it: call this before training.
     """
     draws = generator(seed, "adapter")
     state: AdapterState = {}
@@ -285,7 +285,7 @@ def stores_transposed(layer: Any) -> bool:
 
 def effective_weight(matrix: Any) -> Tensor:
     """`W + sum over active adapters of (alpha / rank) B A` as (out, in), fp64, on the processor,
-    so that whoever ranks its rows ranks them alike."""
+    so that client and server rank its rows alike."""
     layer = base_layer(matrix)
     weight: Tensor = layer.weight.detach().cpu()
     weight = (weight.T if stores_transposed(layer) else weight).to(torch.float64)

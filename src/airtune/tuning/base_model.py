@@ -46,7 +46,7 @@ class BaseModel:
 
     @property
     def embeddings(self) -> int:
-        """The number of token ids that the model knows."""
+        """The number of token ids in the model's vocabulary."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
 
@@ -61,7 +61,7 @@ def model_location(name: str) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """transformers' bars of a model that is loaded, or written, in a blink are noise between our
-    own lines, and what it reports of the weights we say ourselves."""
+    own lines, and `load_base` reports what is wrong with weights."""
     from transformers.utils import logging
 
     was_on, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -91,7 +91,7 @@ def load_base(
         raise InputError("dtype", dtype, f"one of {', '.join(DTYPES)}")
     _refuse_without_weights(name)
     config = read_config(name)
-    # The config says what is wrong before gigabytes of weights are read.
+    # A wrong config is reported before gigabytes of weights are read.
     Architecture.from_config(config)
     if not trust_remote_code:
         refuse_own_code(config)
@@ -231,7 +231,7 @@ _ALIGNMENT = 64
 
 @final
 class SharedWeights:
-    """Owns the memory; other processes of this user find it at `path` while this one lives."""
+    """Owns the memory; other processes of this user find it at `path` until it is closed."""
 
     def __init__(self, model: Any) -> None:
         descriptor = os.memfd_create("airtune-weights")

@@ -80,7 +80,7 @@ def _continued(
     """So many tokens after each prompt at most."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     width = max(len(prompt) for prompt in prompts)
-    # Left padding: every row's next token then stands in the same column.
+    # Left padding: every row's next token is then in the same column.
     ids = torch.full((len(prompts), width), pad or 0, dtype=torch.long)
     mask = torch.zeros((len(prompts), width), dtype=torch.long)
     for row, prompt in enumerate(prompts):

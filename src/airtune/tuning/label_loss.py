@@ -24,7 +24,8 @@ BODIES = {
     "PhiForCausalLM": "model",
 }
 """transformers classes of which we have read that `logits = lm_head(body(tokens))` and nothing
-more, and where the body is. Everything else (a soft cap on logits, say) runs its whole forward."""
+more, and where the body is. Everything else (such as a soft cap on logits) runs its whole
+forward."""
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 2**15}
 """Tokens of one forward pass, by device: enough to hide the calls, few enough for the processor's
 cache. The GPU's is an estimate: enough rows to fill one, activations of some GB."""
@@ -73,7 +74,7 @@ def find_body(causal: Any) -> Any:
 
 
 def is_right_padded(attention_mask: Tensor) -> bool:
-    """Whether no real token stands behind padding."""
+    """Whether no real token follows padding."""
     return not bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any())
 
 

@@ -37,7 +37,7 @@ class Schedule:
 
     of the learning rate, the same for all steps of the round; the round after the last would be at
     zero. So a decay ends with R: where R is raised later, rounds to come follow the longer schedule
-    from where they stand in it, and rounds already made stay as they were.
+    from the current round on, and rounds already made stay as they were.
     """
 
     kind: str = "constant"
@@ -113,8 +113,8 @@ def completion_loss(model: Any, batch: TokenBatch) -> tuple[Tensor, int]:
     """Summed cross-entropy over the completion tokens of a batch [nat], and their count.
 
     Position t predicts token t + 1. Logits are taken in fp32, whatever the model's dtype, and only
-    where a completion token is predicted. (The virtual clock goes on being charged for what
-    `workload` counts, logits of every position: a device need not be as thrifty as this machine.)
+    where a completion token is predicted, and the clock is charged for as many. (Memory is charged
+    with logits of every position: a device need not save it as this machine does.)
     """
     device = next(model.parameters()).device
     token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long, device=device)
@@ -230,6 +230,6 @@ def _restore(
 
 
 def placed(moment: Tensor, parameter: Tensor) -> Tensor:
-    """A copy of an optimiser's entry where its unfused step wants it: step counts stay with the
+    """A copy of an optimiser's entry where its unfused step needs it: step counts stay with the
     processor, moments go where their parameter is."""
     return moment.clone() if moment.dim() == 0 else moment.to(parameter.device, copy=True)

@@ -3,7 +3,7 @@
 In the manner of SOFT (Kim and Choi, arXiv 2505.00333): with orthogonal columns of B and orthogonal
 rows of A, `B A = sum_i b_i a_i^T` is a singular value decomposition up to scale, and the norms
 `||b_i|| ||a_i||` are the singular values. Only off-diagonals are penalised: a penalty that also
-asked for unit norms would destroy what the norms say.
+of unit norms would destroy the importance in the norms.
 """
 
 from collections import defaultdict
@@ -32,7 +32,7 @@ class OrthogonalityPenalty:
     """`strength * sum over matrices of ||offdiag(B^T B)||_F^2 + ||offdiag(A A^T)||_F^2`.
 
     Added to the mean loss of a step. That is the paper's form; B starts at 0, so its term is of
-    fourth order in small norms and wants a strength of 1 to 1000 that depends on learning rate and
+    fourth order in small norms and needs a strength of 1 to 1000 that depends on learning rate and
     time. `relative` divides each squared inner product by both vectors' norms, held constant:
     `(b_i . b_j)^2 / (||b_i|| ||b_j||)`, second order like the energy itself, so that one strength
     serves small and large factors (0.03 to 0.3 on small models).

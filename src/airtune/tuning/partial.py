@@ -109,7 +109,7 @@ class FirstRanksTuner(Tuner):
 
 
 def _rank_cuts(state: AdapterState, rank: int) -> Cuts:
-    """Where the first ranks stand: rows of A, columns of B."""
+    """True at the first ranks: rows of A, columns of B."""
     cuts: dict[str, Cut] = {}
     for pair in factor_pairs(state):
         kept = torch.arange(min(rank, len(state[pair.lora_a])))

@@ -3,7 +3,7 @@
 The slow plain twin is `train_locally`, once per client. Both give the same numbers up to rounding:
 every client has its own factors, its own mean loss over its own label tokens, its own clipping and
 its own optimiser moments; what is shared is the frozen product. LoRA dropout is not among what is
-done here (`refuses_stacking` says so).
+done here (`refuses_stacking` checks it).
 
 The clients' adapters, gradients and optimiser moments are rows of one matrix. A row is one client's
 whole adapter, its factors one after another in the model's order, so that clipping, the optimiser

@@ -1,8 +1,8 @@
 """A frozen linear layer with one pair of LoRA factors per client, all clients in one call.
 
 Rows of the input are client after client, as many for each: `y_c = W x_c + b + s B_c A_c x_c`. The
-frozen product runs once over everybody's rows, the low-rank ones as batched products. Dropout on
-the way into A is not implemented; whoever stacks clients checks that there is none.
+frozen product runs once over the rows of all clients, the low-rank ones as batched products.
+Dropout on the way into A is not implemented; the caller checks that there is none.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ class _StackedLora(torch.autograd.Function):
 
 @final
 class StackedLinear(nn.Module):
-    """Stands where PEFT's LoRA layer was; `lora_a` and `lora_b` are set before a call."""
+    """Replaces PEFT's LoRA layer; `lora_a` and `lora_b` are set before a call."""
 
     lora_a: Tensor
     lora_b: Tensor

@@ -81,7 +81,7 @@ class Tuner(ABC):
         """What runs where an experiment names `tuner` in this one's place.
 
         A tuner that wraps another one answers itself around `tuner`. Raises InputError where what
-        it was asked to do would be lost.
+        it does would be lost.
         """
         return tuner
 
@@ -92,7 +92,7 @@ class Tuner(ABC):
     def stackable(self, plan: ClientPlan, context: TuningContext) -> Hashable | None:
         """Clients of a round with the same key may be trained as one stack; None: each for itself.
 
-        Asked only where the model allows it: plain LoRA on linear layers, no dropout. The engine
+        Called only where the model allows it: plain LoRA on linear layers, no dropout. The engine
         sees to equal numbers of steps by itself.
         """
         return None

@@ -1,4 +1,4 @@
-"""What the `adapter_config.json` of a warm start says about the function that its tensors compute.
+"""The function that a warm start's tensors compute, from its `adapter_config.json`.
 
 PEFT computes `W x + s B A x` with s = alpha / r, or alpha / sqrt(r) where `use_rslora` is set
 (Kalajdzievski, arXiv 2312.03732, section 3); r and alpha may differ by matrix (`rank_pattern`,
@@ -29,7 +29,7 @@ _HONOURED = frozenset({
     "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules",
     "exclude_modules", "layers_to_transform", "layers_pattern",
 })  # fmt: skip
-"""Fields that say which matrices have an adapter, and with which rank and scale."""
+"""Fields that define which matrices have an adapter, and with which rank and scale."""
 _WITHOUT_EFFECT = frozenset({
     "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
     "fan_in_fan_out", "inference_mode", "loftq_config", "lora_dropout", "lora_ga_config",
@@ -37,7 +37,7 @@ _WITHOUT_EFFECT = frozenset({
 })  # fmt: skip
 """Fields of where it came from, how it was first drawn or trained, or of what another switches on.
 
-How a matrix lies in memory (`fan_in_fan_out`) PEFT reads off the layer, whatever the file says.
+How a matrix lies in memory (`fan_in_fan_out`) PEFT reads off the layer, not from the file.
 """
 _ALLOWED: Mapping[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
@@ -101,7 +101,7 @@ def read_start_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(
             FIELD, str(folder), "a PEFT adapter folder (adapter_config.json)",
-            "without it nobody knows the adapter's scale",
+            "without it the adapter's scale is unknown",
         )  # fmt: skip
     with foreign_input(FIELD, str(path), "a JSON object"):
         config = json.loads(read_text(path, FIELD))

@@ -18,7 +18,7 @@ class Update:
 
     `kept` is True where the client trained a coordinate, in the change's shapes (None: everywhere).
     `sent` is True where the payload carried it (None: wherever it was trained); elsewhere the
-    change is 0, which says nothing about what was trained.
+    change is 0, whatever was trained.
     """
 
     client: int

@@ -52,7 +52,7 @@ class Codec(ABC):
     def in_round(self, broadcast: TensorMap) -> "Codec":
         """This codec in a round that began with `broadcast`, as the client decoded it.
 
-        Both ends know it, so a codec may derive from it what then need not travel (a mask).
+        Both ends have it, so a codec may derive from it what then need not be sent (a mask).
         """
         return self
 
@@ -72,12 +72,12 @@ class Codec(ABC):
         the client trained.
 
         The payload's own mask, for codecs that choose by what was trained. What is carried may well
-        be 0 (int8 rounds small changes to it), so the change itself does not tell.
+        be 0 (int8 rounds small changes to it), so the change itself does not show it.
         """
         return None
 
     def reported(self, payload: bytes, template: Shapes) -> list[float] | None:
-        """What the client said beside its change, for the next plan; None: nothing."""
+        """What the client reported beside its change, for the next plan; None: nothing."""
         return None
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Codec(ABC):
 
 
 def shapes_of(state: TensorMap) -> dict[str, tuple[int, ...]]:
-    """Names and shapes, which both ends know before round 1."""
+    """Names and shapes, which both ends have before round 1."""
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 

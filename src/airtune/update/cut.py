@@ -1,6 +1,6 @@
 """The codec at the cut of a split model: activations up, gradients down, as counted bytes.
 
-Only real tokens travel, one after another [token, hidden]; where they stand is a packed bitmap
+Only real tokens travel, one after another [token, hidden]; their positions are a packed bitmap
 [row, token], from which the other side rebuilds padding, causal mask and positions. Labels are a
 second bitmap and the token ids at its places. int8 has one scale per token.
 """
@@ -59,7 +59,7 @@ class CutCodec:
         check_format(self.gradients, "cut.gradients")
 
     def encode_activations(self, message: Activations, draws: Draws) -> bytes:
-        """One client's message up. Without labels it says only how many there are."""
+        """One client's message up. Without labels it has only their number."""
         frame = _real_to_wire(_VALUES, message.values, message.real, self.activations, draws)
         width = _used_width(message.real.numpy())
         frame["real"] = _pack_rows(message.real[:, :width])

@@ -61,9 +61,9 @@ def add_lost(carried: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> dict[
 class FeedbackTuner(Tuner):
     """Trains as `tuner` does, then adds to the change what `codec` left out of the last one.
 
-    The client encodes its change once more than it sends it, to know what the server will read:
-    with the codec that it sends with (`with_codec`), or the residual would be of another update.
-    The residual is as large as the adapter and stays on the client (in a simulation: in the
+    The client encodes its change once more than it sends it, to compute what the server will
+    decode: with the codec that it sends with (`with_codec`), or the residual would be of another
+    update. The residual is as large as the adapter and stays on the client (in a simulation: in the
     checkpoint).
     """
 

@@ -73,7 +73,7 @@ class SentMean(Aggregator):
     `x_i += sum_{n sent i} w_n dx_{n,i} / sum_{n sent i} w_n`. The plain mean counts what was not
     sent as "no change", which shortens every step by the share of clients that kept something
     else; this mean does not, and lets the few who sent a coordinate speak for all. What was sent
-    is what the payload's mask says (`Codec.sent`): a change that was rounded to 0 counts. Beside
+    is the payload's mask (`Codec.sent`): a change that was rounded to 0 counts. Beside
     error feedback it would count twice what was left out.
     """
 
@@ -145,7 +145,7 @@ def merge_halves(
 
     An update holds the change of its client's half only. Each tensor is the mean over the clients
     that trained it themselves and, with the summed weight of all others, the main server's copy,
-    which stands for them:
+    which represents them:
 
         X = sum_{n holds X} w_n (X_start + dX_n) + (1 - sum_{n holds X} w_n) X_server
 

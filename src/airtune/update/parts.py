@@ -1,8 +1,8 @@
-"""Codecs that send a part of the adapter which both ends know, so that no mask travels.
+"""Codecs that send a part of the adapter that both ends derive, so that no mask travels.
 
 The part is one factor, the first ranks, the coordinates that a pruned client kept, or the half of
 a split model that a party holds. What a pruned client kept follows from the pruning rate and the
-broadcast adapter, which client and server both know; so its codec is bound to a round:
+broadcast adapter, which client and server both have; so its codec is bound to a round:
 `codec.in_round(broadcast)`. The client half of a split model holds the adapter of the blocks below
 its split point, the main server the rest. A plan counts split points in the blocks of the model
 that is charged; where another one is trained, its cut lies at the same share of the depth.
@@ -51,7 +51,7 @@ FACTORS = (".lora_A.", ".lora_B.")
 @final
 @dataclass(frozen=True, eq=False)
 class FactorCodec(Codec):
-    """Only the tensors whose names contain `part`, dense; both ends know the others.
+    """Only the tensors whose names contain `part`, dense; both ends have the others.
 
     `known` holds what the receiver puts in for the rest (a frozen A, in a broadcast); where it has
     nothing, the rest is zero (a change).
@@ -101,7 +101,7 @@ class FactorCodec(Codec):
 @final
 @dataclass(frozen=True, eq=False)
 class FirstRanksCodec(Codec):
-    """The first `plan.rank` ranks of every matrix, as one flat tensor; the plan says how many."""
+    """The first `plan.rank` ranks of every matrix, as one flat tensor."""
 
     honours = frozenset({Decision.RANK})
     on_factors = True
@@ -144,7 +144,7 @@ class FirstRanksCodec(Codec):
 
 
 class Slices(Protocol):
-    """Who knows the slice (`tuning.prune.Slicer` does)."""
+    """What derives the slice, such as `tuning.pruning.tuner.Slicer`."""
 
     def kept(self, broadcast: TensorMap, pruning_rate: float) -> Mapping[str, Tensor]:
         """True where a coordinate is kept, in whole shapes."""
@@ -238,7 +238,7 @@ _BLOCK = re.compile(r"\.(\d+)\.")
 
 
 def block_of(name: str) -> int:
-    """The block of an adapter tensor, from PEFT's name; what stands before the blocks is 0."""
+    """The block of an adapter tensor, from PEFT's name; what precedes the blocks is 0."""
     found = _BLOCK.search(name)
     return int(found.group(1)) if found else 0
 
@@ -306,7 +306,7 @@ class HalfCodec(Codec):
 class BroadcastHalf(Codec):
     """The adapter of the deepest client half, for all; each client reads the blocks that it holds.
 
-    How deep the broadcast reaches follows from its length, so no client must know the others' cuts.
+    How deep the broadcast reaches follows from its length, so no client needs the others' cuts.
     """
 
     honours = frozenset({Decision.SPLIT})

@@ -36,7 +36,7 @@ from airtune.workload.payload import Frame, dtype_bits, frame_bytes
 INT8 = "int8"
 NUMBER_FORMATS = (*WIRE_DTYPES, INT8)
 Draws: TypeAlias = Callable[[], np.random.Generator]
-"""Where stochastic rounding draws from; asked only where something is rounded at random."""
+"""The stream of stochastic rounding; used only where something is rounded at random."""
 
 BLOCK = 128
 """Numbers that share a scale, where nothing better is known: 8.25 bits a number."""
@@ -74,7 +74,7 @@ def to_wire(
     draws: Draws,
     block: int = BLOCK,
 ) -> dict[str, Tensor]:
-    """Tensors for a frame, from a vector. Only int8 asks for draws: one number per entry.
+    """Tensors for a frame, from a vector. Only int8 draws: one number per entry.
 
     Raises InputError for numbers that int8 cannot hold (infinite, or not a number).
     """
@@ -106,7 +106,7 @@ def from_wire(
 
 
 def content_draws(seed: int, client: int, content: Tensor) -> np.random.Generator:
-    """A stream that depends on the numbers themselves: a codec does not know the round.
+    """A stream that depends on the numbers themselves: a codec does not have the round.
 
     So encoding the same update again gives the same bytes, and no two updates share their draws.
     """
@@ -119,7 +119,7 @@ def content_draws(seed: int, client: int, content: Tensor) -> np.random.Generato
 class Int8Codec(Codec):
     """Every coordinate as int8 with stochastic rounding, a scale for every `block` of them.
 
-    Lossy and unbiased: encoding what was decoded draws anew and may differ by a step.
+    Lossy and unbiased: encoding what was decoded draws again and may differ by a step.
     """
 
     block: int = BLOCK

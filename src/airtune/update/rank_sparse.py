@@ -7,7 +7,7 @@ So no SVD and no product B A is ever made (in the manner of SOFT, Kim and Choi, 
 
 The frame holds `mask`, one bit per rank of every adapted matrix, packed to bytes in the adapter's
 order; `update`, the changes of the kept ranks as one flat tensor, matrix by matrix, first the rows
-of A, then the columns of B; and, where asked for, `energy`, the report that the next plan is made
+of A, then the columns of B; and, on request, `energy`, the report that the next plan is made
 from. A rank that was not sent did not change. The plan fixes how many ranks of each matrix are
 kept, so the length is known before training; which ones, the client decides by fresh importance.
 """
@@ -318,7 +318,7 @@ def _lots(importance: RankValues, draws: np.random.Generator) -> RankValues:
 def _changed_first(importance: Mapping[str, Tensor], change: TensorMap) -> RankValues:
     """The same order within both groups; unchanged ranks get keys below 0.
 
-    Bits spent on a rank that did not change tell the server nothing. It also makes encoding
+    Bits spent on a rank that did not change carry no information. It also makes encoding
     idempotent: what was decoded has its changes in exactly the ranks that were kept.
     """
     changed = changed_ranks(change)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 Memory = Mapping[str, Tensor]
-"""What a server optimiser remembers, fp32, named `<moment>/<tensor>`; lives in the checkpoint."""
+"""The state of a server optimiser, fp32, named `<moment>/<tensor>`; part of the checkpoint."""
 
 
 class ServerOptimizer(ABC):
-    """State in, state out: the server's next adapter and what it remembers."""
+    """State in, state out: the server's next adapter and the optimiser's state."""
 
     @abstractmethod
     def step(
@@ -42,7 +42,8 @@ class ServerMomentum(ServerOptimizer):
     """FedAvgM: `m <- beta m + D`, `x <- x + eta m`.
 
     Hsu et al., arXiv 1909.06335, section 4.3. A lasting direction is amplified by 1 / (1 - beta). A
-    coordinate that nobody trained in a round has D = 0 and coasts. beta = 0, eta = 1 is FedAvg.
+    coordinate that no client trained in a round has D = 0 and follows its moment alone. beta = 0,
+    eta = 1 is FedAvg.
     """
 
     learning_rate: float = 1.0
@@ -71,7 +72,7 @@ class ServerAdam(ServerOptimizer):
         x <- x + eta m / (sqrt(v) + tau)
 
     as in the paper without bias correction, from m = 0 and v = tau^2; `adaptivity` is tau. A
-    coordinate that nobody trained in a round has D = 0 and coasts.
+    coordinate that no client trained in a round has D = 0 and follows its moment alone.
     """
 
     learning_rate: float = 1e-2

@@ -165,7 +165,7 @@ def svd_gauge(lora_a: Tensor, lora_b: Tensor) -> tuple[Tensor, Tensor]:
 class SvdGauge(Aggregator):
     """Merges as another aggregator does, then puts every matrix into the gauge of its SVD.
 
-    Everybody starts the next round from the same broadcast, so clients' factors may be averaged as
+    All clients start the next round from the same broadcast, so clients' factors may be averaged as
     before.
     """
 

@@ -1,7 +1,7 @@
 """The largest coordinates of an update, wherever they are: the baseline without structure.
 
 The places travel as a bitmap of all coordinates, or as packed indices of just enough bits each,
-whichever is smaller; both ends know which from the counts alone.
+whichever is smaller; both ends derive which from the counts alone.
 """
 
 import math

@@ -24,7 +24,7 @@ from airtune.workload.model_work import ModelWork
 
 
 def fingerprint(state: AdapterState) -> str:
-    """A digest of names and exact values, in whatever order the tensors stand."""
+    """A digest of names and exact values, whatever the order of the tensors."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(state):
         digest.update(f"{name}{tuple(state[name].shape)}".encode())
@@ -219,7 +219,7 @@ def _listening(
 @final
 @dataclass(frozen=True)
 class RandomImportance(Importance):
-    """Uniform draws, anew for every broadcast adapter: the baseline that importance must beat."""
+    """Uniform draws, new for every broadcast adapter: the baseline that importance must beat."""
 
     seed: int = 0
 

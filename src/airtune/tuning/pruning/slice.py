@@ -1,6 +1,6 @@
 """Which attention units and MLP neurons a pruned client keeps, and where that cuts its tensors.
 
-Attention units stand in pools: one pool of key/value groups, or, with fewer than four KV heads, a
+Attention units form pools: one pool of key/value groups, or, with fewer than four KV heads, a
 pool of query heads for every group, so that each group loses the same number. The share removed is
 the same in every block; `workload/architecture.py` counts it, and this file cuts exactly that.
 """
@@ -202,7 +202,7 @@ def fixed_coordinates(architecture: Architecture, shapes: Mapping[str, tuple[int
     return _kept_coordinates(architecture, tuple(shapes.items()), None)
 
 
-@lru_cache(maxsize=4096)  # planners ask for every client of a cohort
+@lru_cache(maxsize=4096)  # planners need it for every client of a cohort
 def _kept_coordinates(
     architecture: Architecture,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],

@@ -6,7 +6,7 @@ stay follows from the pruning rate, the base and the broadcast adapter, so no ma
 The modules of the smaller model are new objects, so attributes that change (widths, heads) change
 on them only; embeddings, norms, the LM head and every matrix that is kept whole are the same
 tensors. The residual width stays, and so does `head_dim`, hence rotary tables, query and key norms,
-and the config, which goes on describing the whole model.
+and the config, which still describes the whole model.
 """
 
 import copy
@@ -61,7 +61,7 @@ def sliced_model(model: Any, part: Slice) -> Any:
     """A PEFT model of the kept units only, with sliced LoRA factors under the same names.
 
     `model` is left as it was; training the answer does not touch it, adapter included.
-    Raises InputError for a model whose attention is not as its architecture says.
+    Raises InputError for a model whose attention is not that of its architecture.
     """
     twin = _detached_twin(model)
     for index, kept in enumerate(part.blocks):
@@ -104,7 +104,7 @@ def _detached_twin(model: Any) -> Any:
 
 
 def _twin(module: Any, seen: dict[int, Any]) -> Any:
-    """A new tree of modules over the same tensors; a module met twice stays one."""
+    """A new tree of modules over the same tensors; a shared module stays shared."""
     if id(module) not in seen:
         twin = copy.copy(module)
         # Tables of parameters, children, buffers, hooks and LoRA scales are the twin's own.
@@ -201,7 +201,7 @@ class Slicer:
     def slice(self, broadcast: Mapping[str, Tensor], pruning_rate: float) -> Slice:
         """The units that a client with this rate keeps in the round of this broadcast.
 
-        Rate 0 keeps everything, so it asks no importance.
+        Rate 0 keeps everything, so it needs no importance.
         """
         if pruning_rate == 0:
             return whole_slice(self.architecture)
@@ -249,7 +249,7 @@ class CountedSlices:
     architecture: Architecture
 
     def kept(self, broadcast: Mapping[str, Tensor], pruning_rate: float) -> dict[str, Tensor]:
-        """Nobody knows: there are no weights."""
+        """Not known: there are no weights."""
         raise NotImplementedError("slices of a model without weights can only be counted")
 
     def kept_coordinates(self, shapes: Mapping[str, tuple[int, ...]], pruning_rate: float) -> int:

@@ -195,7 +195,7 @@ class ClientHalf:
         self._half.step()
 
     def note_loss(self, loss: float) -> None:
-        """Mean loss of this step's batch, from whoever has the labels."""
+        """Mean loss of this step's batch, from the side that has the labels."""
         self._losses.append(loss)
 
     def report(self) -> SplitReport:

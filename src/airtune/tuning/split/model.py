@@ -1,7 +1,7 @@
 """A causal language model cut after any of its blocks, without a line of its own forward pass.
 
 A half is the model's own code on a shallow copy whose list of blocks is changed: the client's
-first blocks are followed by a tap that remembers what it is given, the server's last blocks are
+first blocks are followed by a tap that stores its input, the server's last blocks are
 preceded by a source that returns what arrived. So embeddings and their scaling, rotary
 positions, the causal mask (from the 2-D mask and the positions) and the final norm are made by the
 family's own forward pass, on each side of the cut for itself, and every block keeps its index.
@@ -27,7 +27,7 @@ NO_LABEL = -1
 """In `labels`: nothing is to be predicted here."""
 
 Draws: TypeAlias = Callable[[], np.random.Generator]
-"""Where stochastic rounding draws from; asked only where something is rounded at random."""
+"""The stream of stochastic rounding; used only where something is rounded at random."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Activations:
     """What a client sends up once a step: named axes [row, token] and [row, token, hidden].
 
     `real` is True where there is no padding. `labels` are token ids, or `NO_LABEL`; None where
-    labels stay at the client, which then says only how many there are.
+    labels stay at the client, which then sends only their number.
     """
 
     values: Tensor
@@ -79,7 +79,7 @@ class StepBits:
 class CutLink(Protocol):
     """The codec at the cut (`airtune.update.cut.CutCodec`); only real tokens travel.
 
-    Hidden states and gradients are [row, token, hidden]; whoever decodes them knows `real`, and
+    Hidden states and gradients are [row, token, hidden]; the decoder has `real`, and
     padding comes back as zeros.
     """
 
@@ -95,7 +95,7 @@ _PEFT_PREFIX = "base_model.model."
 
 
 class _Tap(nn.Module):
-    """Remembers the hidden states that reach it."""
+    """Stores the hidden states that reach it."""
 
     seen: Tensor
 
@@ -116,7 +116,7 @@ class _Source(nn.Module):
 
 
 class _FinishedBody(nn.Module):
-    """Stands for everything before the LM head."""
+    """Replaces everything before the LM head."""
 
     def __init__(self, hidden: Tensor) -> None:
         super().__init__()

@@ -73,7 +73,7 @@ def split_round(
     shared server side on the mean over the label tokens of the clients that it is run for: one SGD
     step, and client halves averaged by label tokens, are one centralised step on the union of the
     batches, whatever the cuts. Gradients are clipped half by
-    half, since no side knows the other's norm. A shared server side keeps its optimiser's moments
+    half, since no side has the other's norm. A shared server side keeps its optimiser's moments
     in `server_carried`, if the training settings keep them. Raises InputError for a split point
     that the model does not have.
     """
@@ -109,7 +109,7 @@ def split_round(
 def _step(
     server: ServerHalf, halves: Mapping[int, ClientHalf], step: int, keeps_labels: bool
 ) -> None:
-    """Activations up, the server's forward and backward, gradient down; everybody steps."""
+    """Activations up, the server's forward and backward, gradient down; all parties step."""
     messages = {client: half.send_activations(step) for client, half in halves.items()}
     hidden = server.forward(messages, step)
     if keeps_labels:
@@ -176,7 +176,7 @@ class SplitTuner(CohortTuner):
         }
         losses = tuple(report.mean_loss for report in result.reports)
         tokens = sum(report.label_tokens for report in result.reports)
-        # Where the client with the earliest cut fell silent, nobody trained the blocks behind it.
+        # Where the client with the earliest cut fell silent, no party trained the blocks behind it.
         state = {**server.start, **result.server}
         tuned[MAIN_SERVER] = PartyResult(
             LocalResult(state, losses, tokens, dict(result.server_carried))
