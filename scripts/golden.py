@@ -14,6 +14,7 @@ anything differs.
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,105 +54,104 @@ def tree_of(base: str) -> Iterator[Path]:
 
 
 class Recorder:
-    """The process that records one tree. It and its runs end with `close`."""
+    """The process that records one tree, from a copy: the tree may be edited meanwhile.
+
+    It and its runs end with `close`.
+    """
 
     def __init__(self, tree: Path, folder: Path, only: str, jobs: int) -> None:
-        self._out = folder / "recording.json"
-        work = folder / "work"
-        work.mkdir(parents=True)
-        self._log = (folder / "log").open("w")
-        arguments = [str(tree), str(work), str(self._out), "--only", only, "--jobs", str(jobs)]
-        self._process = subprocess.Popen(
-            [sys.executable, str(RECORDER), *arguments],
-            env=_environment(tree, folder), cwd=folder,
-            stdout=self._log, stderr=subprocess.STDOUT, process_group=0,
-        )  # fmt: skip
+        self._work, self._log = folder / "work", folder / "log"
+        self._work.mkdir(parents=True)
+        shutil.copytree(tree / "src", folder / "src")
+        options = ["--only", only, "--jobs", str(jobs)]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(RECORDER), str(folder / "src"), str(self._work), *options],
+                env=_environment(folder), cwd=folder,
+                stdout=log, stderr=subprocess.STDOUT, process_group=0,
+            )  # fmt: skip
+
+    def recording(self, case: str) -> dict[str, Any]:
+        """Wait for the recording of a case."""
+        path = self._work / f"{case}.json"
+        while not path.exists():
+            if self._process.poll() is not None and not path.exists():
+                sys.exit(f"{self._log.read_text()[-4000:]}\n{case} was not recorded.")
+            time.sleep(0.1)
+        recording: dict[str, Any] = json.loads(path.read_text())
+        return recording
+
+    def wait(self) -> None:
+        """Wait until every case is recorded."""
+        self._process.wait()
 
     def close(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._log.close()
-
-    def recording(self) -> dict[str, Any]:
-        """Wait for the recording."""
-        code = self._process.wait()
-        if code:
-            sys.exit(
-                Path(self._log.name).read_text()[-4000:] + f"\nThe recorder ended with {code}."
-            )
-        recording: dict[str, Any] = json.loads(self._out.read_text())
-        return recording
 
 
-def _environment(tree: Path, folder: Path) -> dict[str, str]:
-    """One thread, no network, nothing of this user's, and the tree's own source."""
+def _environment(folder: Path) -> dict[str, str]:
+    """One thread, no network, nothing of this user's, and the copied source."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AIRTUNE_")}
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
-    own = {"PYTHONPATH": str(tree / "src"), "XDG_STATE_HOME": str(folder / "state"), **offline}
+    own = {"PYTHONPATH": str(folder / "src"), "XDG_STATE_HOME": str(folder / "state"), **offline}
     return {**kept, **own, **dict.fromkeys(ONE_THREAD, "1"), "PYTHONHASHSEED": "0"}
 
 
-def record_both(base: Path, folder: Path, only: str, jobs: int) -> list[dict[str, Any]]:
-    """Both trees' recordings, side by side where there is more than one job."""
-    recordings = []
+@contextmanager
+def recorders(base: Path, folder: Path, only: str, jobs: int) -> Iterator[list[Recorder]]:
+    """BASE's and this tree's, at once where there is more than one job."""
     with ExitStack() as stack:
-
-        def start(name: str, tree: Path) -> Recorder:
-            recorder = Recorder(tree, folder / name, only, max(1, jobs // 2))
-            stack.callback(recorder.close)
-            return recorder
-
-        first = start("base", base)
-        if jobs == 1:
-            recordings.append(first.recording())
-        second = start("head", ROOT)
-        recordings += [one.recording() for one in (first, second)[len(recordings) :]]
-    return recordings
+        started = []
+        for name, tree in (("base", base), ("head", ROOT)):
+            started.append(Recorder(tree, folder / name, only, max(1, jobs // 2)))
+            stack.callback(started[-1].close)
+            if jobs == 1:
+                started[-1].wait()
+        yield started
 
 
 def show(name: str, base: Mapping[str, Any], head: Mapping[str, Any], compared: Compared) -> None:
     """One line of the table, and the first differences below it."""
-    code = base["codes"][-1]
-    word = f"differs in {len(compared.differences)}" if compared.differences else "same"
-    if code and not compared.differences:
-        word = f"same (exit code {code})"
+    codes = [recording["codes"][-1] for recording in (base, head)]
+    word = f"{len(compared.differences)} differences" if compared.differences else "same"
+    if any(codes):
+        word += f" (exit codes {codes[0]}, {codes[1]})"
     seconds = f"{base['seconds']:6.1f} s {head['seconds']:6.1f} s"
-    print(f"{name:26} {compared.digests:8} {compared.values:8} {seconds}  {word}")
+    print(f"{name:26} {compared.digests:8} {compared.values:8} {seconds}  {word}", flush=True)
     for difference in compared.differences[:SHOWN]:
         print(f"    {difference}")
-    if code != head["codes"][-1]:
+    if codes[0] != codes[1]:
         print(f"    BASE said: {base['stderr'].strip()[-300:]}")
         print(f"    HEAD said: {head['stderr'].strip()[-300:]}")
 
 
-def report(recordings: Sequence[Mapping[str, Any]], folder: Path, began: float) -> int:
-    """Print the table and the sums; answers how many cases differ."""
-    base, head = recordings
+def compare_all(cases: Sequence[str], both: Sequence[Recorder]) -> list[Compared]:
+    """Compare each case as soon as it is recorded, and print the table and its sums."""
     print(f"{'case':26} {'digests':>8} {'values':>8} {'BASE':>8} {'HEAD':>8}")
-    results = {name: compare_case(name, base[name], head[name]) for name in base}
-    for name, compared in results.items():
-        show(name, base[name], head[name], compared)
-    differences = [one for compared in results.values() for one in compared.differences]
-    (folder / "differences.txt").write_text("".join(f"{one}\n" for one in differences))
-    different = len({one.case for one in differences})
-    print(
-        f"{len(results)} cases, {sum(c.digests for c in results.values()):,} digests and "
-        f"{sum(c.values for c in results.values()):,} values compared in "
-        f"{time.perf_counter() - began:.0f} s: "
-        + (
-            f"{len(differences)} differences in {different} cases."
-            if different
-            else "all the same."
-        )
+    results = []
+    for case in cases:
+        base, head = (recorder.recording(case) for recorder in both)
+        results.append(compare_case(case, base, head))
+        show(case, base, head, results[-1])
+    return results
+
+
+def summary(results: Sequence[Compared], seconds: float) -> str:
+    """The last line of the table."""
+    different = sum(bool(compared.differences) for compared in results)
+    return (
+        f"{len(results)} cases, {sum(one.digests for one in results):,} digests and "
+        f"{sum(one.values for one in results):,} values compared in {seconds:.0f} s: "
+        + (f"{different} cases differ." if different else "all the same.")
     )
-    return different
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("base", metavar="BASE", help="a git revision, or the folder of a tree")
-    parser.add_argument("--only", default="*", help="cases by a pattern of their names")
+    parser.add_argument("--only", default="*", help="patterns of cases, as jcpba-*,plan-*")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once (2: one a tree)")
     parser.add_argument("--keep", type=Path, help="a new folder for runs, recordings, differences")
     given = parser.parse_args()
@@ -162,11 +162,15 @@ def main() -> None:
     # A worktree of BASE is removed, and runs are ended, however this ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     began = time.perf_counter()
+    names = [case.name for case in chosen(given.only)]
     with tree_of(given.base) as base, tempfile.TemporaryDirectory() as temporary:
         folder = (given.keep or Path(temporary)).resolve()
-        recordings = record_both(base, folder, given.only, max(1, given.jobs))
-        different = report(recordings, folder, began)
-    sys.exit(1 if different else 0)
+        with recorders(base, folder, given.only, given.jobs) as both:
+            results = compare_all(names, both)
+        differences = [str(one) for compared in results for one in compared.differences]
+        (folder / "differences.txt").write_text("".join(f"{one}\n" for one in differences))
+    print(summary(results, time.perf_counter() - began))
+    sys.exit(1 if differences else 0)
 
 
 if __name__ == "__main__":

@@ -394,6 +394,7 @@ def _all() -> Iterator[Case]:
 CASES: Sequence[Case] = tuple(_all())
 
 
-def chosen(pattern: str) -> list[Case]:
-    """Cases whose names match a pattern of the shell's, such as `jcpba-*`."""
-    return [case for case in CASES if fnmatch(case.name, pattern)]
+def chosen(patterns: str) -> list[Case]:
+    """Cases whose names match one of these patterns of the shell's, such as `jcpba-*,plan-*`."""
+    wanted = patterns.split(",")
+    return [case for case in CASES if any(fnmatch(case.name, pattern) for pattern in wanted)]

@@ -1,6 +1,6 @@
 """Record what one tree of airtune does in every golden case: digests and numbers, as JSON.
 
-    PYTHONPATH=TREE/src python scripts/golden_record.py TREE WORK OUT.json --only 'jcpba*'
+    PYTHONPATH=SOURCE python scripts/golden_record.py SOURCE WORK --only 'jcpba*'
 
 `golden.py` calls it for two trees. Each command of a case runs `python -m airtune ...` in a fork of
 this process, which has imported everything once. Nothing here names a module of airtune below its
@@ -138,6 +138,9 @@ def prepare(source: Path) -> None:
     for name in FOREIGN:
         importlib.import_module(name)
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
+    # A first figure imports two hundred modules, which every report would import again.
+    graph = importlib.import_module("plotly.graph_objects")
+    graph.Figure(graph.Scatter(x=[0], y=[0]), {"template": "simple_white"}).to_json()
 
     for module in pkgutil.walk_packages(airtune.__path__, "airtune."):
         if not module.name.endswith("__main__"):
@@ -184,13 +187,14 @@ def make_models(work: Path) -> None:
         AutoModelForCausalLM.from_pretrained(work / name)
 
 
-def record_all(cases: Sequence[Case], work: Path, jobs: int) -> dict[str, Any]:
-    """The recordings of these cases by name, so many at once, each in a process of its own."""
+def record_all(cases: Sequence[Case], work: Path, jobs: int) -> None:
+    """Leave the recording of each case in `NAME.json`, so many at once, each in its own process."""
 
     def recorder(case: Case) -> Callable[[], int]:
         def record() -> int:
-            recording = json.dumps(record_case(case, work))
-            (work / f"{case.name}.json").write_text(recording)
+            recording = json.dumps(record_case(case, work)).replace(str(work), "WORK")
+            (work / f"{case.name}.partial").write_text(recording)
+            (work / f"{case.name}.partial").rename(work / f"{case.name}.json")
             return 0
 
         return record
@@ -202,7 +206,6 @@ def record_all(cases: Sequence[Case], work: Path, jobs: int) -> dict[str, Any]:
         running.add(_fork(recorder(case)))
     for child in running:
         os.waitpid(child, 0)
-    return {case.name: json.loads((work / f"{case.name}.json").read_text()) for case in cases}
 
 
 def record_case(case: Case, work: Path) -> dict[str, Any]:
@@ -352,17 +355,15 @@ READERS: Mapping[str, Callable[[Path], Any]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("tree", type=Path, help="the tree whose src must be the one imported")
+    parser.add_argument("source", type=Path, help="the folder that airtune must come from")
     parser.add_argument("work", type=Path, help="an empty folder for the runs")
-    parser.add_argument("out", type=Path, help="the recording to write")
-    parser.add_argument("--only", default="*", help="cases by a pattern of their names")
+    parser.add_argument("--only", default="*", help="patterns of cases, as jcpba-*,plan-*")
     parser.add_argument("--jobs", type=int, default=1, help="cases at once")
     given = parser.parse_args()
     work = given.work.resolve()
-    prepare(given.tree.resolve() / "src")
+    prepare(given.source.resolve())
     make_models(work)
-    recording = record_all(chosen(given.only), work, given.jobs)
-    given.out.write_text(json.dumps(recording).replace(str(work), "WORK"))
+    record_all(chosen(given.only), work, given.jobs)
 
 
 if __name__ == "__main__":
