@@ -11,7 +11,7 @@ import airtune
 
 ROOT = Path(airtune.__file__).parent
 LEVELS = (
-    ("errors", "quantities", "seeds", "files", "csv_table", "round_plan"),
+    ("errors", "quantities", "seeds", "suggest", "files", "csv_table", "round_plan"),
     ("wireless", "workload", "data"),
     ("cost", "tuning", "update"),
     ("allocation",),

@@ -98,8 +98,9 @@ class InputError(AirtuneError):
         shown = shown if shown.strip() else repr(value) if value else "empty"
         shown = redacted(shown)
         shown = shown if len(shown) <= 120 else shown[:117] + "..."
-        advice = f": {remedy.rstrip('.')}" if remedy else ""
-        super().__init__(f"{field} is {shown}, but it must be {allowed}{advice}.")
+        sentence = f"{field} is {shown}, but it must be {allowed}"
+        sentence += f": {remedy.rstrip('.')}" if remedy else ""
+        super().__init__(sentence if sentence.endswith("?") else f"{sentence}.")
 
 
 class UnknownKeyError(InputError):

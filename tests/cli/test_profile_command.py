@@ -79,7 +79,7 @@ def test_split_pruned_and_chosen_targets() -> None:
     ("arguments", "message"),
     [
         (["gpt2", "--rank", "0"], "adapter.rank is 0"),
-        (["gpt2", "--target-modules", "c_atn"], "the closest is c_attn"),
+        (["gpt2", "--target-modules", "c_atn"], "did you mean 'c_attn'?"),
         (["gpt2", "--target-modules", ","], "at least one module name"),
         (["gpt2", "--tokens", "2048"], "at most 1024"),
         (["gpt2", "--pruning-rate", "1"], "pruning_rate is 1.0"),

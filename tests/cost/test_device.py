@@ -181,7 +181,7 @@ def test_power_may_be_unknown(tmp_path: Path) -> None:
         ("1.0e10", "fast", "training_flop_rate of my-board .* is fast"),
         ("1.0e10", ".inf", "a positive number"),
         ("4e9", "true", "memory_bytes of my-board .* is True"),
-        ("tx_power_dbm: 20", "tx_power: 20", "the closest is tx_power_dbm"),
+        ("tx_power_dbm: 20", "tx_power: 20", "did you mean 'tx_power_dbm'?"),
         ("tx_power_dbm: 20\n", "title: x\n", "not YAML"),
         ("memory_bytes: b, ", "", "without memory_bytes"),
         ("kind: board", "kind: toaster", "one of phone, board, laptop, desktop, server, other"),
@@ -207,7 +207,7 @@ def test_profiles_that_are_no_mappings_are_refused(tmp_path: Path) -> None:
 
 def test_unknown_names_get_a_suggestion() -> None:
     assert find_device("pixel-9", load_devices()).name == "pixel-9"
-    with pytest.raises(InputError, match="the closest is raspberry-pi-5"):
+    with pytest.raises(InputError, match="did you mean 'raspberry-pi-5'"):
         find_device("rasberry-pi-5", load_devices())
     with pytest.raises(InputError, match="airtune device list"):
         find_device("zx81", load_devices())

@@ -24,12 +24,17 @@ def sentence_of(problem: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "start", "remedy"),
     [
-        ("modle", "gpt2", "modle is an unknown key", "did you mean model"),
-        ("toknes", 3, "toknes is an unknown key", "did you mean tokens"),
-        ("cell.bandwith_hz", 1, "cell.bandwith_hz is an unknown key", "did you mean bandwidth_hz"),
-        ("adapter.rnk", 4, "adapter.rnk is an unknown key", "did you mean rank"),
+        ("modle", "gpt2", "modle is an unknown key", "did you mean 'model'"),
+        ("toknes", 3, "toknes is an unknown key", "did you mean 'tokens'"),
+        (
+            "cell.bandwith_hz",
+            1,
+            "cell.bandwith_hz is an unknown key",
+            "did you mean 'bandwidth_hz'",
+        ),
+        ("adapter.rnk", 4, "adapter.rnk is an unknown key", "did you mean 'rank'"),
         ("training.batchsize", 4, "training.batchsize is an unknown key", "batch_size"),
-        ("clients.divices", [], "clients.divices is an unknown key", "did you mean devices"),
+        ("clients.divices", [], "clients.divices is an unknown key", "did you mean 'devices'"),
         ("data", {}, "data is an unknown key", "one of"),
         ("model", "gpt3", "model is gpt3, but it must be 'builtin', a bundled config", "gpt2"),
         ("tokens", None, "tokens is missing", "whole number >= 1"),
@@ -40,7 +45,7 @@ def sentence_of(problem: dict[str, Any]) -> str:
         ("training.local_steps", 0, "training.local_steps is 0", "whole number"),
         ("training.optimizer", "lion", "training.optimizer is lion", "adamw"),
         ("clients.count", INF, "clients.count is inf", "whole number"),
-        ("clients.devices", ["pixel-8"], "clients.devices is pixel-8", "the closest is pixel-9"),
+        ("clients.devices", ["pixel-8"], "clients.devices is pixel-8", "did you mean 'pixel-9'?"),
         ("clients.devices", [], "clients.devices is []", "a list of device names"),
         ("clients.device_file", "no.yaml", "clients.device_file is no.yaml", "exists"),
         ("clients", [{"name": "a"}], "clients is [", "mapping"),
@@ -105,7 +110,7 @@ def test_every_method(name: str, path: str, value: Any, start: str, remedy: str)
             "subchannels",
         ),
         (changed(SFLLLM, "main_server.power", 1), "main_server.power is an unknown key", "total"),
-        ({"method": "jcpab", "model": "gpt2"}, "method is jcpab", "did you mean jcpba"),
+        ({"method": "jcpab", "model": "gpt2"}, "method is jcpab", "did you mean 'jcpba'"),
     ],
 )
 def test_own_keys(problem: dict[str, Any], start: str, remedy: str) -> None:

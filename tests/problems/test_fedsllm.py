@@ -80,7 +80,7 @@ def test_no_signal_is_an_answer() -> None:
         ("v", -1, "v is -1"),
         ("bandwidth_hz", math.nan, "bandwidth_hz is nan"),
         ("noise_psd_dbm_hz", None, "noise_psd_dbm_hz is missing"),
-        ("bandwith_hz", 1e6, "did you mean bandwidth_hz"),
+        ("bandwith_hz", 1e6, "did you mean 'bandwidth_hz'"),
         ("clients", [{"tx_power_dbm": 20, "gain_db": -100, "payload_bits": 1}], "compute_delay_s"),
     ],
 )

@@ -119,11 +119,11 @@ class TestRefusals:
             read({**problem(), "bandwith_hz": 1.0})
 
     def test_unknown_method_and_solver(self) -> None:
-        with pytest.raises(InputError, match=r"method is jcbpa.*did you mean jcpba"):
+        with pytest.raises(InputError, match=r"method is jcbpa.*did you mean 'jcpba'"):
             plan(problem(method="jcbpa"))
         with pytest.raises(InputError, match=r"method is missing"):
             plan(problem(method=None))
-        with pytest.raises(InputError, match=r"solver for jcpba is exakt.*did you mean exact"):
+        with pytest.raises(InputError, match=r"solver for jcpba is exakt.*did you mean 'exact'"):
             plan(problem(), solver="exakt")
 
 

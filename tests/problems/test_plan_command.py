@@ -75,7 +75,7 @@ def test_infeasible_prints_why_and_exits_with_3(
     [
         ("bandwidth_hz: 10.0e6", "bandwidth_hz: -1", "bandwidth_hz is -1"),
         ("bandwidth_hz: 10.0e6", "bandwith_hz: 1e6", "bandwith_hz"),
-        ("method: jcpba", "method: jcpa", "did you mean jcpba"),
+        ("method: jcpba", "method: jcpa", "did you mean 'jcpba'"),
         ("weight: 0.30", "weight: .nan", "weight of client tablet is nan"),
         ("tx_power_dbm: 20", "tx_power_w: -0.1", "tx_power_w of client old-board is -0.1"),
         ("clients:", "clients: [", "not YAML"),
@@ -204,7 +204,7 @@ def test_rounds_heed_the_solver(command: Command) -> None:
     assert json.loads(out)["solver"] == "dense"
     code, _, err = command("plan", path, "--rounds", 3, "--solver", "densse")
     assert code == 2
-    assert "did you mean dense" in err
+    assert "did you mean 'dense'" in err
 
 
 def test_a_written_problem_has_the_same_answer(command: Command, tmp_path: Path) -> None:

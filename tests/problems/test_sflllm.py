@@ -180,7 +180,7 @@ def _without(mapping: dict[str, Any], path: list[Any]) -> None:
         (["main_server", "subchannel_bandwidth_hz"], [], "main_server.subchannel_bandwidth_hz"),
         (["main_server", "subchannel_bandwidth_hz"], [5e5, -1], "is -1"),
         (["main_server", "flop_rate"], 0, "main_server.flop_rate is 0"),
-        (["main_server", "flop_rates"], 1, "did you mean flop_rate"),
+        (["main_server", "flop_rates"], 1, "did you mean 'flop_rate'"),
         (
             ["federated_server", "total_power_dbm"],
             math.nan,
@@ -201,7 +201,7 @@ def _without(mapping: dict[str, Any], path: list[Any]) -> None:
         (["candidates", 0, "flops"], 1, "candidates[0].flops is an unknown key"),
         (["seed"], -1, "seed is -1"),
         (["blocks"], {"power": "loud"}, "blocks.power is loud"),
-        (["blocks"], {"powers": "exact"}, "did you mean power"),
+        (["blocks"], {"powers": "exact"}, "did you mean 'power'"),
     ],
 )
 def test_refusals(path: list[Any], value: object, words: str) -> None:

@@ -4,7 +4,6 @@ The descriptions here are the comments of `airtune init` and the help of `--set`
 an InputError that names the key, the value and the remedy; an unknown key gets a suggestion.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, Literal, TypeVar
@@ -27,6 +26,7 @@ from airtune.files import (
     parse_yaml,
     refuse_half_characters,
 )
+from airtune.suggest import suggest
 from airtune.wireless.cell import CellSettings
 
 MOST_CLIENTS = 100_000
@@ -66,9 +66,7 @@ def _cell(value: object) -> object:
 
 def unknown_key(field: str, key: str, known: Sequence[str]) -> InputError:
     """A mistyped key, with the closest one there is."""
-    close = difflib.get_close_matches(key, known, n=1)
-    remedy = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}."
-    return UnknownKeyError(field, remedy)
+    return UnknownKeyError(field, suggest(key, known, f"known here: {', '.join(known)}."))
 
 
 class AdapterSection(Section):

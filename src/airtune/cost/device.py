@@ -13,7 +13,6 @@ the device's idle power, the screen, and the server.
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 from airtune.errors import InputError
 from airtune.files import parse_yaml, read_yaml_mapping
 from airtune.quantities import FloatArray, UsualRange, dbm_to_watts, read_meant, refuse_unusual
+from airtune.suggest import suggest
 
 KINDS = ("phone", "board", "laptop", "desktop", "server", "other")
 FIGURES = ("training_flop_rate", "memory_bytes", "computing_power_w", "tx_power_dbm")
@@ -122,12 +122,11 @@ def find_device(
     """The profile of this name, or an InputError with the closest name there is."""
     if name in devices:
         return devices[name]
-    close = get_close_matches(name, devices, n=1)
     raise InputError(
         field,
         name,
         f"one of {', '.join(devices)}",
-        f"the closest is {close[0]}" if close else "`airtune device list` shows them",
+        suggest(name, devices, "`airtune device list` shows them"),
     )
 
 
@@ -202,9 +201,8 @@ def _refuse_unknown_keys(value: Mapping[str, Any], where: str) -> None:
     known = ("title", "kind", "software", *FIGURES, "unusual_values", "sources")
     for key in value:
         if key not in known:
-            close = get_close_matches(str(key), known, n=1)
-            hint = f"the closest is {close[0]}" if close else ""
-            raise InputError(where, f"a profile with {key}", f"made of {', '.join(known)}", hint)
+            remedy = suggest(key, known)
+            raise InputError(where, f"a profile with {key}", f"made of {', '.join(known)}", remedy)
 
 
 def check_figure(

@@ -1,6 +1,5 @@
 """Named parts, and user-defined parts by import path."""
 
-import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
@@ -11,6 +10,7 @@ from airtune.errors import InputError, foreign_code
 from airtune.experiment.part_folders import refuse_run_folder, where_it_was
 from airtune.methods.bench import Bench
 from airtune.methods.spec import PartSpec
+from airtune.suggest import suggest
 
 _MEND = "mend it, or leave it out"
 
@@ -73,8 +73,7 @@ def _shown(options: Mapping[str, Any]) -> str:
 def unknown_name(field: str, name: str, known: Iterable[str]) -> InputError:
     """The error of a name that is not there, with the closest one that is."""
     choices = list(known)
-    close = difflib.get_close_matches(name, choices, n=1)
-    remedy = f"did you mean {close[0]!r}" if close else "check the spelling"
+    remedy = suggest(name, choices, "check the spelling")
     return InputError(field, name, f"one of {', '.join(choices)}", remedy)
 
 

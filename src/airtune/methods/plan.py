@@ -4,7 +4,6 @@ The numbers stand in the problem, or follow from a model and a cell (`from_cell`
 A problem's module (`methods.spec.ProblemModule`) is imported when a problem names it.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from airtune.errors import InputError
 from airtune.files import file_value, read_yaml_mapping
 from airtune.methods.registry import find_problem, problem_specs
 from airtune.methods.spec import ProblemModule
+from airtune.suggest import suggest
 
 if TYPE_CHECKING:
     from airtune.planning.scene import CellProblem
@@ -118,10 +118,7 @@ def method_of(mapping: Mapping[str, Any]) -> tuple[str, ProblemModule]:
     if not isinstance(name, str):
         raise InputError("method", name, f"one of {known}")
     if find_problem(name) is None:
-        near = difflib.get_close_matches(name, problem_specs(), n=1)
-        raise InputError(
-            "method", name, f"one of {known}", f"did you mean {near[0]}" if near else ""
-        )
+        raise InputError("method", name, f"one of {known}", suggest(name, problem_specs()))
     return name, load_problem_module(name)
 
 
@@ -139,8 +136,7 @@ def solver_of(
     if solver is None:
         return next(iter(method.SOLVERS.values()))
     if solver not in method.SOLVERS:
-        near = difflib.get_close_matches(solver, method.SOLVERS, n=1)
-        remedy = f"did you mean {near[0]}" if near else ""
+        remedy = suggest(solver, method.SOLVERS)
         raise InputError(
             f"solver for {name}", solver, f"one of {', '.join(method.SOLVERS)}", remedy
         )

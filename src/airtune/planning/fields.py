@@ -1,6 +1,5 @@
 """Words and ranges for the fields of a problem: what a key may be called and what it may hold."""
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from airtune.errors import InputError
 from airtune.quantities import FloatArray, db_to_linear, dbm_to_watts
+from airtune.suggest import closest, suggest
 
 REQUIRED: Any = object()
 """The default of a key that has none."""
@@ -74,11 +74,9 @@ def refuse_unknown(mapping: Iterable[str], known: Sequence[str], where: str) -> 
     """Raise InputError for a key that is not known, with the nearest known one."""
     for key in mapping:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
             names = ", ".join(sorted(set(known)))
-            remedy = f"did you mean {near[0]}" if near else ""
             field = f"{where}.{key}" if where else str(key)
-            raise InputError(field, "an unknown key", f"one of {names}", remedy)
+            raise InputError(field, "an unknown key", f"one of {names}", suggest(key, known))
 
 
 def misspelt(key: str, present: Collection[str]) -> str:
@@ -88,8 +86,8 @@ def misspelt(key: str, present: Collection[str]) -> str:
     """
     if key in present:
         return "it stands there without a value"
-    near = difflib.get_close_matches(key, [str(name) for name in present], n=1, cutoff=0.8)
-    return f"{near[0]} looks like it" if near else ""
+    near = closest(key, map(str, present), likeness=0.8)
+    return f"{near} looks like it" if near else ""
 
 
 def is_number(value: Any) -> bool:

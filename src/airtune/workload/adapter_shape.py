@@ -6,12 +6,12 @@ arXiv 2106.09685, section 4.1.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from airtune.errors import InputError
+from airtune.suggest import suggest
 from airtune.workload.architecture import Architecture
 from airtune.workload.block import Adaptation, Linear, Role
 from airtune.workload.step import require_count
@@ -176,10 +176,9 @@ def _endings(path: str) -> list[str]:
 def _unknown_matrix(field: str, name: str, architecture: Architecture) -> InputError:
     names = [linear.name for linear in architecture.structure.all_linears]
     endings = {name.split(".")[-1]: name for name in names}
-    close = get_close_matches(str(name), [*endings, *names], n=1, cutoff=0.4)
     return InputError(
         field, name, f"among {', '.join(names)} (embedding and LM head cannot be adapted)",
-        f"the closest is {close[0]}" if close else "",
+        suggest(name, [*endings, *names]),
     )  # fmt: skip
 
 

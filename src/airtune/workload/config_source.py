@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from airtune.errors import InputError
 from airtune.files import read_text
+from airtune.suggest import closest
 
 BUILTIN_MODEL = "builtin"
 """The small language model that ships with airtune."""
@@ -131,12 +131,12 @@ def _unknown(field: str, name: str, reason: str, weights: bool = False) -> Input
     if weights:
         allowed = f"'{BUILTIN_MODEL}', a folder that AutoModelForCausalLM loads, or a hub name"
         return InputError(field, name, allowed, reason)
-    close = get_close_matches(name.split("/")[-1].lower(), bundled_names(), n=1)
-    closest = f"the closest bundled name is {close[0]}; " if close else ""
+    bundled = closest(name.split("/")[-1], bundled_names())
+    nearest = f"the closest bundled name is {bundled}; " if bundled else ""
     return InputError(
         field,
         name,
         f"'{BUILTIN_MODEL}', a bundled config ({', '.join(bundled_names())}), a folder with "
         "config.json, or a hub name",
-        f"{closest}{reason}",
+        f"{nearest}{reason}",
     )
