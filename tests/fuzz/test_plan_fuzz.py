@@ -31,7 +31,9 @@ def _imported() -> None:
 def faults(ended: Ended) -> list[str]:
     """What a user must never see."""
     said = [line for line in ended.err.splitlines() if not line.startswith("Note: ")]
-    sentences = [line for line in said if line.startswith("airtune: ") and line.endswith(".")]
+    sentences = [
+        line for line in said if line.startswith("airtune: ") and line.endswith((".", "?"))
+    ]
     found = {
         f"exit code {ended.code}": ended.code not in (0, 2, 3),
         "a traceback": "Traceback" in ended.err + ended.out,
