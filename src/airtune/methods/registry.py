@@ -5,13 +5,13 @@ names and whose objects are `MethodSpec`s. It is imported where an experiment na
 before.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from airtune.errors import InputError, foreign_code
 from airtune.methods.spec import Lazy, MethodSpec, OfflineStage, ProblemSpec
+from airtune.suggest import suggest
 
 GROUP = "airtune.methods"
 SHIPPED = (
@@ -62,8 +62,7 @@ def find_method(name: str) -> MethodSpec:
     installed = installed_methods()
     if name not in installed:
         names = method_names()
-        close = difflib.get_close_matches(name, names, n=1)
-        remedy = f"did you mean {close[0]!r}" if close else "check the spelling"
+        remedy = suggest(name, names, "check the spelling")
         raise InputError("method", name, f"one of {', '.join(names)}", remedy)
     return _load(installed[name])
 
