@@ -5,7 +5,6 @@ A plan holds decisions only. Delays, energy and bits follow from it, the channel
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 MAIN_SERVER = -1
 """The number of the main server of a split model among the parties of a round."""
@@ -77,27 +76,6 @@ class ClientPlan:
             Decision.SPLIT: self.split_point is not None,
         }
         return frozenset(decision for decision, differs in made.items() if differs)
-
-    def record(self) -> dict[str, Any]:
-        """The decisions that differ from "everything kept", for `rounds.jsonl`."""
-        decisions: dict[str, Any] = {"rank": self.rank} if self.rank else {}
-        decisions["tx_power_w"] = self.tx_power_w
-        if self.pruning_rate:
-            decisions["pruning_rate"] = self.pruning_rate
-        if self.sparsity:
-            decisions["sparsity"] = self.sparsity
-        if self.split_point is not None:
-            decisions["split_point"] = self.split_point
-        if self.downlink_share is not None:
-            decisions["downlink_share"] = self.downlink_share
-        for link in ("main", "federated"):
-            share: SubchannelShare | None = getattr(self, link)
-            if share is not None:
-                decisions[f"{link}_subchannels"] = list(share.subchannels)
-                decisions[f"{link}_psd_w_per_hz"] = list(share.psd_w_per_hz)
-        if self.kept_ranks is not None:
-            decisions["kept_ranks"] = list(self.kept_ranks)
-        return decisions
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Costs to the target, and arms against the first, on numbers that can be checked by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,33 @@ from airtune.comparison.measure import (
     statistics,
 )
 from airtune.comparison.results import HEADINGS, comparison_sentences, table_rows
+from tests.report.views import records
 
 
 def run(
     arm: str, seed: int, losses: list[float], latency_s: float = 10.0, **round_fields: Any
 ) -> RunResult:
     """A run with the same latency, 8 MB up, 1 MB down, 5 J and 6 FLOP in each round."""
-    records = [
-        {
-            "round": number + 1,
-            "test_loss": loss,
-            "latency_s": latency_s,
-            "virtual_time_s": latency_s * (number + 1),
-            "uplink_bits": 64e6,
-            "downlink_bits": 8e6,
-            "energy_j": 5.0,
-            "clients": [{"flops": 2.0}, {"flops": 4.0}],
+    (filled,) = records(rounds=1, clients=2)
+    computed = [
+        replace(entry, flops=flops) for entry, flops in zip(filled.clients, (2.0, 4.0), strict=True)
+    ]
+    made = [
+        replace(
+            filled,
+            round=number + 1,
+            test_loss=loss,
+            latency_s=latency_s,
+            virtual_time_s=latency_s * (number + 1),
+            uplink_bits=64_000_000,
+            downlink_bits=8_000_000,
+            energy_j=5.0,
+            clients=computed,
             **round_fields,
-        }
+        )
         for number, loss in enumerate(losses)
     ]
-    return RunResult(arm, seed, Path(), {"start_test_loss": 4.0, "stopped": None}, records)
+    return RunResult(arm, seed, Path(), {"start_test_loss": 4.0, "stopped": None}, made)
 
 
 def compared(results: list[RunResult], target: float, source: str = "given") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from airtune.errors import InputError
+from airtune.federated.records.record import decisions
 from airtune.methods.soft_tsfa.layout import RankLayout, newest
 from airtune.round_plan import ClientPlan
 from airtune.update.rank_sparse import RankSparseCodec
@@ -58,7 +59,7 @@ def test_counts_of_a_global_choice() -> None:
     plan = layout.with_kept(PLAN, kept)
     assert plan.kept_ranks == (2, 1)
     assert plan.sparsity == pytest.approx(0.5)
-    assert plan.record()["kept_ranks"] == [2, 1]
+    assert decisions(plan)["kept_ranks"] == [2, 1]
 
 
 def test_newcomers_get_the_cohorts_mean() -> None:

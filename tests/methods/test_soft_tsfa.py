@@ -23,6 +23,7 @@ from airtune.update.aggregate import Aggregator, Update
 from airtune.wireless.rate import ShannonLinks
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
+from tests.report.views import records
 
 
 def settings(*changes: str) -> list[str]:
@@ -310,7 +311,7 @@ def test_a_round_in_outage_waits_the_limit(limit: float | None, idle_s: float) -
     view: Any = None  # the limit does not depend on the round
     assert planner.idle_s(view) == idle_s
     state = {"virtual_queue": 1.0, "energies": {}}
-    after = planner.after_round(state, {"latency_s": idle_s})
+    after = planner.after_round(state, replace(records(rounds=1)[0], latency_s=idle_s))
     assert after["virtual_queue"] == pytest.approx(1.0 + idle_s - 0.7)
 
 

@@ -17,7 +17,7 @@ from airtune.report.curves import Curve, loss_panels
 from airtune.report.decisions import mean_decisions
 from airtune.report.paths import extra_of_arms
 from tests.report.test_run_page import check_panel
-from tests.report.views import records
+from tests.report.views import lines, read, records
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_band_is_the_range_of_the_seeds(compared: ComparisonView) -> None:
     lines = [trace for trace in figure.data if trace.fill is None]
     assert [line.name for line in lines] == ["first", "short"]
     # Both seeds have the same losses here, and times whose mean is shown.
-    times = [r[-1]["virtual_time_s"] for _, r in compared.arms[0].runs]
+    times = [r[-1].virtual_time_s for _, r in compared.arms[0].runs]
     assert lines[0].x[-1] == pytest.approx(sum(times) / 2)
 
 
@@ -117,12 +117,13 @@ def test_curves_that_coincide_are_seen_and_said() -> None:
 
 
 def test_one_arm_with_one_number_makes_no_panel() -> None:
-    flat = records(clients=2)
-    for record in flat:
+    made = lines(clients=2)
+    for record in made:
         for entry in record["clients"]:
             entry.pop("pruning_rate", None)
             entry.pop("main_subchannels")
             entry["kept_ranks"] = [5, 5]
+    flat = read(made)
     assert [panel.title for panel in mean_decisions([("only", [flat])])] == []
     assert extra_of_arms([("only", [records(steady=2.0)])]) == []
     assert len(extra_of_arms([("one", [records(steady=2.0)]), ("b", [records(steady=3.0)])])) == 1

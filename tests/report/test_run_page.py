@@ -3,6 +3,7 @@
 import gzip
 import re
 from base64 import b64decode
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from airtune.report.paths import constraint_panels, extra_paths
 from airtune.report.sentences import run_sentences
 from airtune.report.style import Panel, colour_limits
 from airtune.report.view import RunView, numbers
-from tests.report.views import records, view
+from tests.report.views import lines, read, records, view
 
 WITHOUT_UNIT = {"round", "client", "arm", "value", "spread: first"}
 """Axes that count or name things."""
@@ -40,14 +41,14 @@ def check_panel(panel: Panel) -> None:
 @pytest.fixture(scope="module")
 def full() -> RunView:
     """A run with all that a method may record."""
-    made = records(
+    made = lines(
         plan={"virtual_queue_s": 3.0, "latency_target_s": 6.0, "objective": 2.0},
         measured={"update_energy": 9.0, "covariance_energy": 0.01},
         spread={"first": 0.1, "share": 0.02},
         note="text",
     )
     made[2]["planned_latency_s"] *= 0.5
-    return view(made)
+    return view(read(made))
 
 
 def test_every_panel_is_full_and_has_units(full: RunView) -> None:
@@ -83,9 +84,9 @@ def test_what_a_run_does_not_have_makes_no_panel() -> None:
     made = [
         {**record, "clients": [{k: v for k, v in entry.items() if k not in (
             "pruning_rate", "kept_ranks", "main_subchannels")} for entry in record["clients"]]}
-        for record in records()
+        for record in lines()
     ]  # fmt: skip
-    plain = view(made, limits={"pruning_budget": 0.3}, position_m=[[nan, nan]] * 4)
+    plain = view(read(made), limits={"pruning_budget": 0.3}, position_m=[[nan, nan]] * 4)
     sections = run_panels(plain)
     assert sections["Constraints"] == sections["Measured by the method"] == []
     assert [panel.title for panel in sections["Decisions and the cell"]] == [
@@ -124,11 +125,11 @@ def test_sentences(full: RunView) -> None:
 
 
 def test_late_silent_and_skipped_are_counted() -> None:
-    made = records(rounds=2)
+    made = lines(rounds=2)
     made[0]["clients"][0]["outcome"] = "late"
     made[1]["clients"][1]["outcome"] = "silent"
     made[1]["skipped"] = {"4": "out of reach"}
-    told = run_sentences(view(made))
+    told = run_sentences(view(read(made)))
     assert (
         "Of 9 updates asked for, 1 came too late, 1 fell silent, 1 left out by the planner." in told
     )
@@ -152,16 +153,14 @@ def test_the_straggler_is_named_above_its_bar() -> None:
     panel = run_panels(view(made))["Latency"][0]
     labels = next(trace for trace in panel.figure.data if trace.name == "last client")
     assert list(labels.text) == ["3", "3", "3"]
-    assert list(labels.y) == [record["latency_s"] for record in made]
+    assert list(labels.y) == [record.latency_s for record in made]
     bars = [trace for trace in panel.figure.data if trace.type == "bar"]
     stacked = [sum(bar.y[k] for bar in bars) for k in range(3)]
-    assert stacked == pytest.approx([record["latency_s"] for record in made])
+    assert stacked == pytest.approx([record.latency_s for record in made])
 
 
 def test_no_promise_no_departure() -> None:
-    made = records(rounds=2)
-    for record in made:
-        record["planned_latency_s"] = 0.0
+    made = [replace(record, planned_latency_s=0.0) for record in records(rounds=2)]
     assert departure(made) is None
     render(view(made))
 
@@ -172,14 +171,14 @@ def test_no_promise_no_departure() -> None:
         ("bandwidth_hz", "bandwidth [MHz]", 3.0),
         ("some_psd_w_per_hz", "some psd [nW/Hz]", 3e15),
         ("queue_length_s", "queue length [s]", 3e6),
-        ("server_flops", "server flops [GFLOP]", 3e-3),
+        ("head_flops", "head flops [GFLOP]", 3e-3),
         ("theory.rank_share", "theory: rank share [share]", 3e6),
         ("something", "something", 3e6),
     ],
 )
 def test_words_and_units_of_fields(key: str, axis: str, scaled: float) -> None:
     assert quantity(key).axis == axis
-    assert 3e6 * quantity(key).scale == pytest.approx(scaled)
+    assert 3e6 * quantity(key).shown.scale == pytest.approx(scaled)
 
 
 @pytest.mark.parametrize(
@@ -198,14 +197,14 @@ def test_numbers_of_any_record() -> None:
                              "g": True, "h": None, "i": []}  # fmt: skip
     assert numbers(value, most=2) == {"a": 1.0, "b.c": 2.0, "e": 2.0}
     assert numbers({"m": {"q": 1, "v": 3}}, most=1) == {"m": 2.0}
-    assert extra_paths([{"round": 1, "latency_s": 1.0, "new": 5}]) == {"new": {1: 5.0}}
+    assert extra_paths(records(rounds=1, new=5)) == {"new": {1: 5.0}}
 
 
 def test_planned_latency_is_drawn_only_where_it_differs() -> None:
     made = records()
     names = {trace.name for trace in run_panels(view(made))["Latency"][0].figure.data}
     assert "planned latency" not in names
-    made[0]["planned_latency_s"] *= 1.1
+    made[0] = replace(made[0], planned_latency_s=1.1 * made[0].planned_latency_s)
     traces = run_panels(view(made))["Latency"][0].figure.data
     (planned,) = [trace for trace in traces if trace.name == "planned latency"]
     # A tick across a bar would look like the end of an error bar.

@@ -16,6 +16,7 @@ from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
 from airtune.federated.backends.backend import Backend, ClientReport, ClientTask
 from airtune.federated.charging.costs import RoundCosts
+from airtune.federated.records.record import RoundRecord
 from airtune.federated.round import run_round
 from airtune.report.page import run_panels
 from airtune.report.sentences import run_sentences
@@ -29,27 +30,28 @@ from airtune.report.waiting import (
     waited_for,
 )
 from tests.cli.conftest import quick
+from tests.report.views import records
 
 DEVICES = ("pixel-9", "laptop-cpu", "board")
 NAMES = tuple(f"client {k} ({device})" for k, device in enumerate(DEVICES))
 
 
-def record(*delays: Sequence[float], outcomes: Sequence[str] = (), **changes: Any) -> Any:
+def record(*delays: Sequence[float], outcomes: Sequence[str] = (), **changes: Any) -> RoundRecord:
     """A round of clients with (broadcast, compute, upload) seconds each."""
-    entries: list[dict[str, Any]] = [
-        {"client": k, "outcome": "in_time", "broadcast_s": b, "compute_s": c, "upload_s": u}
-        for k, (b, c, u) in enumerate(delays)
+    (filled,) = records(rounds=1, clients=len(delays))
+    entries = [
+        replace(entry, outcome=outcome, broadcast_s=b, compute_s=c, upload_s=u)
+        for entry, outcome, (b, c, u) in zip(
+            filled.clients, outcomes or ["in_time"] * len(delays), delays, strict=True
+        )
     ]
-    for entry, outcome in zip(entries, outcomes, strict=False):
-        entry["outcome"] = outcome
     ends = [sum(part) for part in delays]
-    made = {"clients": entries, "latency_s": max(ends), "straggler": int(np.argmax(ends)),
-            "straggler_stage": "upload"}  # fmt: skip
-    return made | changes
+    made = replace(filled, clients=entries, latency_s=max(ends), straggler=int(np.argmax(ends)))
+    return replace(made, **changes)
 
 
-def clients(made: Any) -> list[int]:
-    return [entry["client"] for entry in last_clients(made)]
+def clients(made: RoundRecord) -> list[int]:
+    return [entry.client for entry in last_clients(made)]
 
 
 def test_clients_apart_by_rounding_end_together() -> None:
@@ -72,7 +74,7 @@ def test_the_tolerance_is_a_share_of_the_round(gap: float) -> None:
 
 def test_a_true_straggler_is_named_with_its_stage_and_the_time() -> None:
     made = [record((1, 1, 2), (1, 5, 2), (1, 1, 1)), record((1, 1, 8), (1, 1, 3), (1, 1, 3))]
-    made[0]["straggler_stage"] = "compute"
+    made[0] = replace(made[0], straggler_stage="compute")
     made += [made[0]]
     told = ending_sentences({"rounds": 3, **ending(made, DEVICES)})
     assert told == [
@@ -107,15 +109,15 @@ def test_one_client_is_no_straggler_and_nobody_is_not_named() -> None:
     alone = record((1, 1, 2))
     assert not together(alone)
     assert ending([alone], DEVICES)["straggler"] is None
-    nobody = record((1, 1, 2)) | {"clients": [], "latency_s": 3.0}
+    nobody = record((1, 1, 2), clients=[], latency_s=3.0)
     assert waited_for(nobody, NAMES) == "-"
     assert ending([nobody], DEVICES)["straggler"] is None
 
 
 def test_a_split_round_is_judged_without_waiting() -> None:
     made = record((1, 1, 2), (1, 1, 1))
-    made["clients"][1]["wait_s"] = 1.0
-    assert clients(made) == [0]
+    waits = replace(made.clients[1], wait_s=1.0)
+    assert clients(replace(made, clients=[made.clients[0], waits])) == [0]
 
 
 def test_rounding_does_not_choose_the_recorded_straggler() -> None:

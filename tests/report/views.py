@@ -1,16 +1,28 @@
 """Runs made up for reports: every kind of field that a method may record."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from airtune.federated.records.record import RoundRecord
 from airtune.report.view import RunView
 from airtune.report.waiting import ending
 
 DEVICES = ("pixel-9", "laptop-cpu")
 
 
-def records(rounds: int = 6, clients: int = 4, seed: int = 0, **extra: Any) -> list[dict[str, Any]]:
+def records(rounds: int = 6, clients: int = 4, seed: int = 0, **extra: Any) -> list[RoundRecord]:
+    """The rounds of `lines`."""
+    return read(lines(rounds, clients, seed, **extra))
+
+
+def read(made: Sequence[dict[str, Any]]) -> list[RoundRecord]:
+    """Objects of a rounds.jsonl as records."""
+    return [RoundRecord.read(line) for line in made]
+
+
+def lines(rounds: int = 6, clients: int = 4, seed: int = 0, **extra: Any) -> list[dict[str, Any]]:
     """Rounds in which client 3 is mostly last. `extra`: more fields of the round."""
     draw = np.random.default_rng(seed)
     made = []
@@ -61,9 +73,9 @@ def _entry(client: int, number: int, draw: np.random.Generator) -> dict[str, Any
     }
 
 
-def view(made: list[dict[str, Any]], **changes: Any) -> RunView:
+def view(made: Sequence[RoundRecord], **changes: Any) -> RunView:
     """The view of such a run."""
-    clients = max(entry["client"] for record in made for entry in record["clients"]) + 1
+    clients = max(entry.client for record in made for entry in record.clients) + 1
     summary = {
         "model": "builtin",
         "method": "jcpba",
@@ -71,9 +83,9 @@ def view(made: list[dict[str, Any]], **changes: Any) -> RunView:
         "rounds": len(made),
         "stopped": None,
         "start_test_loss": 3.0,
-        "final_test_loss": made[-1]["test_loss"],
+        "final_test_loss": made[-1].test_loss,
         "scores": {"share of slots realised": {"before": 0.25, "after": 0.5, "examples": 4}},
-        "virtual_time_s": made[-1]["virtual_time_s"],
+        "virtual_time_s": made[-1].virtual_time_s,
         "energy_j": 168.0,
         "uplink_bits": 1_920_000,
         "downlink_bits": 96_000,

@@ -11,6 +11,7 @@ from airtune.cli.text import page_width, prose, text_table
 from airtune.comparison.definition import Comparison
 from airtune.comparison.measure import RunResult
 from airtune.comparison.results import HEADINGS, comparison_sentences, table_rows
+from airtune.federated.records.record import RoundRecord
 from airtune.quantities import format_duration, format_quantity
 from airtune.report.sentences import charged_as
 
@@ -56,13 +57,13 @@ class ComparisonProgress:
         self._progress.start_task(task)
         self._progress.update(task, completed=self._done[arm] + rounds_done, now=f"seed {seed}")
 
-    def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None:
+    def round_done(self, arm: str, seed: int, record: RoundRecord) -> None:
         """One round of a run is on disk."""
         self._progress.update(
             self._tasks[arm],
-            completed=self._done[arm] + record["round"],
-            now=f"seed {seed}, loss {record['test_loss']:.4f} after "
-            f"{format_duration(record['virtual_time_s'])}",
+            completed=self._done[arm] + record.round,
+            now=f"seed {seed}, loss {record.test_loss:.4f} after "
+            f"{format_duration(record.virtual_time_s)}",
         )
 
     def run_ended(self, result: RunResult) -> None:
@@ -73,8 +74,8 @@ class ComparisonProgress:
         else:
             last = result.records[-1]
             words = (
-                f"{last['round']} rounds, loss {last['test_loss']:.4f}, "
-                f"{format_duration(last['virtual_time_s'])}"
+                f"{last.round} rounds, loss {last.test_loss:.4f}, "
+                f"{format_duration(last.virtual_time_s)}"
             )
         self._progress.update(
             self._tasks[result.arm], completed=self._done[result.arm],

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from airtune.cli.text import facts, page_width, prose, text_table
 from airtune.experiment import Experiment, Run
+from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.stopwatch import STAGES
 from airtune.quantities import format_duration, format_quantity
 from airtune.report.sentences import charged_as, summary_sentences
@@ -61,21 +62,21 @@ class RoundsView:
             soft_wrap=True,
         )
 
-    def round(self, record: Mapping[str, Any]) -> None:
+    def round(self, record: RoundRecord) -> None:
         """One finished round."""
-        train = "-" if record["train_loss"] is None else f"{record['train_loss']:.4f}"
-        outcomes = [entry["outcome"] for entry in record["clients"]]
+        train = "-" if record.train_loss is None else f"{record.train_loss:.4f}"
+        outcomes = [entry.outcome for entry in record.clients]
         missing = [
             f"{outcomes.count(kind)} {word}"
             for kind, word in (("late", "late"), ("silent", "silent"))
             if kind in outcomes
         ]
-        if record["skipped"]:
-            missing.append(f"{len(record['skipped'])} out of reach")
+        if record.skipped:
+            missing.append(f"{len(record.skipped)} out of reach")
         note = f"; {', '.join(missing)}" if missing else ""
         self._console.print(
-            f"{record['round']:>5}  {format_duration(record['virtual_time_s']):>12}  "
-            f"{format_duration(record['latency_s']):>9}  {train:>6}  {record['test_loss']:.4f}  "
+            f"{record.round:>5}  {format_duration(record.virtual_time_s):>12}  "
+            f"{format_duration(record.latency_s):>9}  {train:>6}  {record.test_loss:.4f}  "
             f"{waited_for(record, self._names)}{note}",
             soft_wrap=True,
             highlight=False,
@@ -123,7 +124,7 @@ class TerminalListener:
         """Everything is loaded; rounds begin."""
         self._view.start(rounds_done, rounds, names)
 
-    def round_done(self, record: dict[str, Any]) -> None:
+    def round_done(self, record: RoundRecord) -> None:
         """One round is on disk."""
         self._view.round(record)
 

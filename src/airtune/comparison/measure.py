@@ -34,7 +34,7 @@ def costs_until(records: Records, rounds: int) -> dict[str, float]:
 def reached(records: Records, target_loss: float) -> int | None:
     """Rounds until the test loss was first at or below the target; None if never."""
     for index, record in enumerate(records):
-        if record["test_loss"] <= target_loss:
+        if record.test_loss <= target_loss:
             return index + 1
     return None
 
@@ -42,7 +42,7 @@ def reached(records: Records, target_loss: float) -> int | None:
 def default_target(results: Sequence[RunResult]) -> float | None:
     """The lowest loss that every finished run of the first arm reached; None without one."""
     lowest = [
-        min(record["test_loss"] for record in result.records)
+        min(record.test_loss for record in result.records)
         for result in results
         if result.arm == results[0].arm and result.summary is not None
     ]
@@ -62,7 +62,7 @@ def measure_run(result: RunResult, target_loss: float) -> dict[str, Any]:
     if result.summary is None:
         return {**base, "failure": result.failure}
     rounds = reached(result.records, target_loss)
-    losses = [record["test_loss"] for record in result.records]
+    losses = [record.test_loss for record in result.records]
     return {
         **base,
         "start_test_loss": result.summary["start_test_loss"],

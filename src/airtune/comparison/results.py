@@ -274,7 +274,7 @@ def curves_csv(results: Sequence[RunResult]) -> str:
     for result in results:
         if result.summary is None:
             continue
-        losses = [result.summary["start_test_loss"], *(r["test_loss"] for r in result.records)]
+        losses = [result.summary["start_test_loss"], *(r.test_loss for r in result.records)]
         paths = [spent(result.records, cost) for cost in COSTS]
         for number, loss in enumerate(losses):
             costs = [f"{path[number]:.6g}" for path in paths]

@@ -9,6 +9,7 @@ alone.
 import signal
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -26,6 +27,7 @@ from airtune.experiment.composition import check_names
 from airtune.experiment.experiment import with_absolute_paths
 from airtune.experiment.folder_lock import locked
 from airtune.experiment.reading import default_experiment
+from airtune.federated.records.record import RoundRecord
 from airtune.files import make_folder, write_text_atomic
 
 FREE = ("engine", "threads", "workers", "backend", "ray_address", "rounds")
@@ -36,7 +38,7 @@ class Watcher(Protocol):
     """Events of a comparison."""
 
     def run_started(self, arm: str, seed: int, rounds_done: int, rounds: int) -> None: ...
-    def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None: ...
+    def round_done(self, arm: str, seed: int, record: RoundRecord) -> None: ...
     def run_ended(self, result: RunResult) -> None: ...
     def notice(self, arm: str, seed: int, sentence: str) -> None: ...
 
@@ -45,7 +47,7 @@ class Unwatched:
     """No-op listener."""
 
     def run_started(self, arm: str, seed: int, rounds_done: int, rounds: int) -> None: ...
-    def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None: ...
+    def round_done(self, arm: str, seed: int, record: RoundRecord) -> None: ...
     def run_ended(self, result: RunResult) -> None: ...
     def notice(self, arm: str, seed: int, sentence: str) -> None: ...
 
@@ -62,7 +64,7 @@ class _Relay:
     def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None:
         self._watcher.run_started(self._arm, self._seed, rounds_done, rounds)
 
-    def round_done(self, record: dict[str, Any]) -> None:
+    def round_done(self, record: RoundRecord) -> None:
         self._watcher.round_done(self._arm, self._seed, record)
 
 
@@ -230,9 +232,8 @@ class _Post:
     def run_started(self, arm: str, seed: int, rounds_done: int, rounds: int) -> None:
         self._events.put(("run_started", (arm, seed, rounds_done, rounds)))
 
-    def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None:
-        shown = {key: record[key] for key in ("round", "test_loss", "virtual_time_s")}
-        self._events.put(("round_done", (arm, seed, shown)))
+    def round_done(self, arm: str, seed: int, record: RoundRecord) -> None:
+        self._events.put(("round_done", (arm, seed, replace(record, clients=()))))
 
     def run_ended(self, result: RunResult) -> None:
         self._events.put(("run_ended", (result,)))

@@ -11,6 +11,7 @@ from airtune.experiment.run import samples, score
 from airtune.experiment.trained import FULL, write_result
 from airtune.experiment.world import World
 from airtune.federated.records.checkpoint import ServerState
+from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
 from airtune.files import write_json_atomic, write_text_atomic
 from airtune.report.costs import SERVER_COSTS
@@ -81,7 +82,7 @@ def finish(
 
 
 def report_view(
-    world: World, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+    world: World, summary: Mapping[str, Any], records: Sequence[RoundRecord]
 ) -> RunView:
     """The run as its page shows it."""
     position_m = world.context.channel.observe(0, NO_CLIENTS).truth.position_m
@@ -105,9 +106,7 @@ def limits(config: ExperimentConfig) -> dict[str, float]:
     return {key: float(found[key]) for key in LIMITS if found.get(key) is not None}
 
 
-def summarise(
-    world: World, state: ServerState, records: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def summarise(world: World, state: ServerState, records: Sequence[RoundRecord]) -> dict[str, Any]:
     """The run in numbers, each from the records or measured here on the test set."""
     config = world.config
     shown = samples(world, state.adapter, 1, SAMPLE_TOKENS)
@@ -120,12 +119,12 @@ def summarise(
         "rounds": len(records),
         "stopped": state.stopped,
         "start_test_loss": state.start_loss,
-        "final_test_loss": records[-1]["test_loss"] if records else state.start_loss,
+        "final_test_loss": records[-1].test_loss if records else state.start_loss,
         "scores": _scores(world, state),
         "virtual_time_s": state.clock.time_s,
         "energy_j": state.clock.energy_j,
-        "uplink_bits": sum(record["uplink_bits"] for record in records),
-        "downlink_bits": sum(record["downlink_bits"] for record in records),
+        "uplink_bits": sum(record.uplink_bits for record in records),
+        "downlink_bits": sum(record.downlink_bits for record in records),
         **_of_main_server(records),
         **_idle(records),
         **ending(records, [device.name for device in world.devices]),
@@ -133,10 +132,11 @@ def summarise(
     }
 
 
-def _of_main_server(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _of_main_server(records: Sequence[RoundRecord]) -> dict[str, float]:
     """Work and energy of the main server of a split model; no entries without one."""
-    keys = [cost.key for cost in SERVER_COSTS if any(cost.key in record for record in records)]
-    return {key: sum(record.get(key, 0.0) for record in records) for key in keys}
+    if all(record.server_s is None for record in records):
+        return {}
+    return {cost.key: sum(map(cost.of, records)) for cost in SERVER_COSTS}
 
 
 def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:
@@ -147,7 +147,7 @@ def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:
     }
 
 
-def _idle(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _idle(records: Sequence[RoundRecord]) -> dict[str, float]:
     """Rounds in which no client could send, and their time [s]; no entries without one."""
-    waited = [record["idle_s"] for record in records if "idle_s" in record]
+    waited = [record.idle_s for record in records if record.idle_s is not None]
     return {"idle_rounds": len(waited), "idle_s": sum(waited)} if waited else {}

@@ -34,6 +34,7 @@ from airtune.federated.context import RoundStart
 from airtune.federated.loop import StopRule, first_start, notice_of_wait, run_rounds
 from airtune.federated.records.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.records.fingerprint import Difference
+from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
 from airtune.federated.round import tasks_of
 from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
@@ -49,9 +50,10 @@ def preview(world: World) -> dict[str, Any]:
     state, context, config = world.unmeasured_start(), world.context, world.config
     start = first_start(context, state, config.rounds)
     places = np.hypot(*start.truth.position_m[:, :2].T)
+    plans = {plan.client: plan for plan in start.plan.clients}
     rows = []
     for charge in expected_charges(context, start):
-        plan = charge.plan
+        plan = plans[charge.client]
         rows.append(
             {
                 "client": plan.client,
@@ -121,7 +123,7 @@ class Listener(Protocol):
 
     def notice(self, sentence: str) -> None: ...
     def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
-    def round_done(self, record: dict[str, Any]) -> None: ...
+    def round_done(self, record: RoundRecord) -> None: ...
 
 
 class Silent:
@@ -129,7 +131,7 @@ class Silent:
 
     def notice(self, sentence: str) -> None: ...
     def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
-    def round_done(self, record: dict[str, Any]) -> None: ...
+    def round_done(self, record: RoundRecord) -> None: ...
 
 
 class _Heard:

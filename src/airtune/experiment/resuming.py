@@ -125,7 +125,7 @@ class Resumption:
     def _check_records(self, checkpoint: Checkpoint) -> None:
         folder = self.run.folder
         records = folder.read_records(checkpoint.records_length)
-        last = max((entry["client"] for record in records for entry in record["clients"]),
+        last = max((entry.client for record in records for entry in record.clients),
                    default=-1)  # fmt: skip
         if last >= self.config.clients.count:
             raise InputError(

@@ -29,6 +29,7 @@ from airtune.federated.records.checkpoint import (
     newest_checkpoint,
     read_mark,
 )
+from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
 from airtune.files import filled_whole, read_text, refuse_half_characters
 from airtune.tuning.adapter import load_state
@@ -153,7 +154,7 @@ class Run:
         return checked(values) if found == 1 else check_filled(values)
 
     @property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[RoundRecord]:
         """Every round, as in `rounds.jsonl`. Raises AirtuneError for a damaged file."""
         records = self.folder.read_records()
         for path in list_checkpoints(self.folder.checkpoints):

@@ -131,10 +131,8 @@ def idle_seconds(context: RoundContext, view: PlanningView) -> float:
 def charge_idle_round(start: RoundStart) -> ChargedRound:
     """Waiting time, and nothing else."""
     latency = RoundLatency(start.idle_s, 0, "", np.zeros(0, dtype=np.bool_))
-    extra = {} if start.costs.split is None else dict.fromkeys(
-        ("server_s", "server_flops", "server_energy_j"), 0.0
-    )  # fmt: skip
-    return ChargedRound((), latency, 0, extra)
+    server = None if start.costs.split is None else 0.0
+    return ChargedRound((), latency, 0, server, server, server)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from airtune.errors import AirtuneError, InfeasibleError
 from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.idle import SILENT_CELL
 from airtune.federated.records.checkpoint import ServerState
+from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
 from airtune.federated.records.stopwatch import Stopwatch
 from airtune.federated.round import run_round, start_round
@@ -44,7 +45,7 @@ def run_rounds(
     folder: RunFolder,
     rounds: int,
     stop: StopRule,
-    on_round: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_round: Callable[[RoundRecord], None] = lambda record: None,
 ) -> ServerState:
     """Run until `rounds` are done in all, or a stop rule applies; checkpoint every round.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
 
 from airtune.federated.charging.split_costs import SplitSystem
+from airtune.federated.records.record import RoundRecord
 from airtune.federated.view import PlanningView
 from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.tuning.adapter import AdapterState, initial_state
@@ -58,7 +59,7 @@ class Planner(ABC):
         """
         return None
 
-    def after_round(self, state: PlannerState, record: Mapping[str, Any]) -> dict[str, Any]:
+    def after_round(self, state: PlannerState, record: RoundRecord) -> dict[str, Any]:
         """The next state, from the round as it was charged (a virtual queue lives here)."""
         return dict(state)
 

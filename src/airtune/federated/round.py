@@ -42,6 +42,7 @@ from airtune.federated.idle import (
 from airtune.federated.method import Exchange, Method
 from airtune.federated.records.carried import with_fresh
 from airtune.federated.records.checkpoint import ServerState
+from airtune.federated.records.record import RoundRecord
 from airtune.federated.view import PlanningView
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
 from airtune.tuning.evaluate import Evaluation
@@ -54,7 +55,7 @@ class RoundOutcome:
     """The next state, the record, and the test evaluation of a round."""
 
     state: ServerState
-    record: dict[str, Any]
+    record: RoundRecord
     evaluation: Evaluation
 
 
@@ -178,7 +179,8 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
     said = reported(codec, arrived, reports, context.shapes)
     check_reported(said, state.rounds_done)
     plans = {task.client: task.plan for task in arrived}
-    record |= _measured(context, state, Exchange(received, updates, adapter, plans, said))
+    measured = _measured(context, state, Exchange(received, updates, adapter, plans, said))
+    record = replace(record, measured=measured)
     check_record(record, state.rounds_done)
     kept = carried_over(codec, tasks, reports, charged.in_time, context.shapes)
     for client, carried in kept.items():
@@ -187,7 +189,7 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
         state,
         adapter=adapter,
         rounds_done=state.rounds_done + 1,
-        clock=state.clock.charge(charged.latency.latency_s, record["energy_j"]),
+        clock=state.clock.charge(charged.latency.latency_s, record.energy_j),
         planner=_planner_state(context, state, record, said),
         carried=with_fresh(state.carried, kept),
         server=server,
@@ -198,7 +200,7 @@ def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
 def _planner_state(
     context: RoundContext,
     state: ServerState,
-    record: Mapping[str, Any],
+    record: RoundRecord,
     said: Mapping[int, Sequence[float]],
 ) -> dict[str, Any]:
     planner = context.method.planner
@@ -238,13 +240,16 @@ def _updates(
     return updates
 
 
-def _measured(context: RoundContext, state: ServerState, exchange: Exchange) -> dict[str, Any]:
+def _measured(
+    context: RoundContext, state: ServerState, exchange: Exchange
+) -> Mapping[str, Any] | None:
     """The method's own measurements, where it makes any; None for what is not a finite number."""
     measure = context.method.measure
     if measure is None:
-        return {}
+        return None
     with asked("measure", measure, state.rounds_done):
-        return {"measured": where_finite(measure(exchange))}
+        measured: Mapping[str, Any] = where_finite(measure(exchange))
+        return measured
 
 
 def _server_side(
@@ -272,30 +277,28 @@ def _record(
     charged: ChargedRound,
     reports: Mapping[int, ClientReport],
     evaluation: Evaluation,
-) -> dict[str, Any]:
+) -> RoundRecord:
     clients, latency = charged.clients, charged.latency
-    heard = [reports[charge.plan.client] for charge in clients if charge.plan.client in reports]
+    heard = [reports[entry.client] for entry in clients if entry.client in reports]
     losses = [(context.weights[report.client], report.train_loss) for report in heard]
     total = sum(weight for weight, _ in losses)
-    plan_extras = where_finite(start.plan.extras)
-    extras: dict[str, Any] = {"plan": plan_extras} if plan_extras else {}
-    if not clients:
-        extras["idle_s"] = latency.latency_s
-    last = clients[latency.straggler].plan.client if clients else None
-    return {
-        "round": state.rounds_done + 1,
-        "virtual_time_s": state.clock.time_s + latency.latency_s,
-        "latency_s": latency.latency_s,
-        "planned_latency_s": start.plan.predicted_latency_s,
-        "straggler": last,
-        "straggler_stage": latency.stage or None,
-        "train_loss": float(sum(w * x for w, x in losses) / total) if losses else None,
-        "test_loss": evaluation.loss,
-        "uplink_bits": sum(charge.uplink_bits for charge in clients),
-        "downlink_bits": charged.downlink_bits,
-        "energy_j": sum(charge.energy_j for charge in clients),
-        **charged.extra,
-        "skipped": {str(client): reason for client, reason in start.plan.skipped.items()},
-        **extras,
-        "clients": [charge.record() for charge in clients],
-    }
+    return RoundRecord(
+        round=state.rounds_done + 1,
+        virtual_time_s=state.clock.time_s + latency.latency_s,
+        latency_s=latency.latency_s,
+        planned_latency_s=start.plan.predicted_latency_s,
+        straggler=clients[latency.straggler].client if clients else None,
+        straggler_stage=latency.stage or None,
+        train_loss=float(sum(w * x for w, x in losses) / total) if losses else None,
+        test_loss=evaluation.loss,
+        uplink_bits=sum(entry.uplink_bits for entry in clients),
+        downlink_bits=charged.downlink_bits,
+        energy_j=sum(entry.energy_j for entry in clients),
+        server_s=charged.server_s,
+        server_flops=charged.server_flops,
+        server_energy_j=charged.server_energy_j,
+        skipped={str(client): reason for client, reason in start.plan.skipped.items()},
+        plan=where_finite(start.plan.extras) or None,
+        idle_s=None if clients else latency.latency_s,
+        clients=list(clients),
+    )

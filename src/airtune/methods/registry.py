@@ -5,11 +5,13 @@ names and whose objects are `MethodSpec`s. It is imported where an experiment na
 before.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from airtune.errors import InputError, foreign_code
+from airtune.federated.records.fields import Quantity, quantities
 from airtune.methods.spec import Lazy, MethodSpec, OfflineStage, ProblemSpec
 from airtune.suggest import suggest
 
@@ -86,6 +88,13 @@ def specs_of(names: Iterable[str]) -> Iterator[MethodSpec]:
     for name in installed_methods():
         if name in wanted:
             yield find_method(name)
+
+
+def recorded_numbers() -> dict[str, Quantity]:
+    """What the methods record of their own, by key; of installed packages, those in use."""
+    used = [n for n, entry in installed_methods().items() if entry.module in sys.modules]
+    kinds = [kind for spec in specs_of(used) for kind in spec.recorded.values()]
+    return {key: what for kind in kinds for key, what in quantities(kind).items()}
 
 
 def unfederated() -> list[str]:

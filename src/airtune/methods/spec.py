@@ -160,6 +160,8 @@ class MethodSpec:
         files: options that name a file or a data set, whose content has a digest.
         rests_on: `config -> {what: content}`: what else the rounds depend on.
         chooses_rank: the option that has the LoRA rank chosen before round 1, if it is set.
+        recorded: `plan` or `measured`, the places of a record for numbers of its own, with the
+            dataclass that declares them (`federated.records.fields`).
     """
 
     name: str
@@ -179,3 +181,4 @@ class MethodSpec:
     files: tuple[str, ...] = ()
     rests_on: Callable[[ExperimentConfig], Mapping[str, Any]] | None = None
     chooses_rank: Callable[[Any], str | None] = lambda options: None
+    recorded: Mapping[str, type] = field(default_factory=dict)

@@ -13,7 +13,7 @@ def _mean_rates(view: RunView) -> dict[int, float]:
     """Mean uplink rate of each scheduled client [Mbit/s]."""
     rates: dict[int, list[float]] = {}
     for _, entry in entries(view.records):
-        rates.setdefault(entry["client"], []).append(entry["rate_bps"] / 1e6)
+        rates.setdefault(entry.client, []).append(entry.rate_bps / 1e6)
     return {client: sum(values) / len(values) for client, values in rates.items()}
 
 

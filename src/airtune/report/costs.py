@@ -1,10 +1,10 @@
 """What is spent round by round, read from the records."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
+from airtune.federated.records.record import RoundRecord
 from airtune.report.view import Records
 
 
@@ -15,22 +15,22 @@ class Cost:
     key: str
     label: str
     unit: str
-    of: Callable[[Mapping[str, Any]], float]
+    of: Callable[[RoundRecord], float]
 
 
-def _flops(record: Mapping[str, Any]) -> float:
-    return float(sum(entry["flops"] for entry in record["clients"]))
+def _flops(record: RoundRecord) -> float:
+    return float(sum(entry.flops for entry in record.clients))
 
 
-TIME = Cost("virtual_time_s", "virtual time", "s", lambda record: record["latency_s"])
-UPLINK = Cost("uplink_bytes", "bytes sent up", "B", lambda record: record["uplink_bits"] / 8)
-DOWNLINK = Cost("downlink_bytes", "bytes sent down", "B", lambda r: r["downlink_bits"] / 8)
-ENERGY = Cost("energy_j", "clients' energy", "J", lambda record: record["energy_j"])
+TIME = Cost("virtual_time_s", "virtual time", "s", lambda record: record.latency_s)
+UPLINK = Cost("uplink_bytes", "bytes sent up", "B", lambda record: record.uplink_bits / 8)
+DOWNLINK = Cost("downlink_bytes", "bytes sent down", "B", lambda record: record.downlink_bits / 8)
+ENERGY = Cost("energy_j", "clients' energy", "J", lambda record: record.energy_j)
 FLOPS = Cost("flops", "clients' computing", "FLOP", _flops)
 COSTS = (TIME, UPLINK, DOWNLINK, ENERGY, FLOPS)
 SERVER_COSTS = (
-    Cost("server_flops", "main server's computing", "FLOP", lambda r: r.get("server_flops", 0.0)),
-    Cost("server_energy_j", "main server's energy", "J", lambda r: r.get("server_energy_j", 0.0)),
+    Cost("server_flops", "main server's computing", "FLOP", lambda r: r.server_flops or 0.0),
+    Cost("server_energy_j", "main server's energy", "J", lambda r: r.server_energy_j or 0.0),
 )
 """Of a split model; 0 for every other method, which has no main server."""
 

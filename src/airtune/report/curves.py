@@ -29,7 +29,7 @@ def _mean(values: Sequence[float]) -> float:
 def _paths(curve: Curve, cost: Cost) -> tuple[list[float], list[list[float]]]:
     """Mean cost after each round, and the losses of all runs there; the common rounds only."""
     xs = [spent(records, cost) for _, records in curve.runs]
-    ys = [[start, *(record["test_loss"] for record in records)] for start, records in curve.runs]
+    ys = [[start, *(record.test_loss for record in records)] for start, records in curve.runs]
     common = min(len(x) for x in xs)
     mean_x = [_mean([x[k] for x in xs]) for k in range(common)]
     return mean_x, [[y[k] for y in ys] for k in range(common)]
@@ -105,9 +105,9 @@ def train_and_test(start_loss: float, records: Records) -> Panel:
     shown = span(times[-1], "s")
     made = figure(f"virtual time [{shown.unit}]", "loss per completion token [nat]", height=380)
     x = [time * shown.scale for time in times]
-    trained = [(at, record["train_loss"]) for at, record in zip(x[1:], records, strict=True)]
+    trained = [(at, record.train_loss) for at, record in zip(x[1:], records, strict=True)]
     trained = [(at, loss) for at, loss in trained if loss is not None]
-    made.add_scatter(x=x, y=[start_loss, *(record["test_loss"] for record in records)],
+    made.add_scatter(x=x, y=[start_loss, *(record.test_loss for record in records)],
                      name="test", mode="lines+markers", line={"color": PALETTE[0]})  # fmt: skip
     if trained:
         made.add_scatter(x=[at for at, _ in trained], y=[loss for _, loss in trained],

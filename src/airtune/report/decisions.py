@@ -4,18 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from math import ceil, floor, log10
 from typing import Any
 
-from airtune.report.labels import Quantity, quantity
+from airtune.federated.records.fields import COUNT, Quantity, quantities
+from airtune.federated.records.record import ClientRecord
 from airtune.report.latency import SAME, short_name
 from airtune.report.style import SCALE, Panel, colour_limits, count_rounds, figure, line
-from airtune.report.view import Records, RunView, numbers, scheduled
+from airtune.report.view import Records, RunView, entries, scheduled
 
-FOLLOWS = ("client", "outcome", "flops", "energy_j")
-FOLLOWS_ENDING = ("_s", "_bits", "_bps")
-"""Client fields that follow from decisions: delays, payloads, rates."""
-FIRST = ("bandwidth_hz", "pruning_rate", "sparsity", "kept_ranks", "rank", "split_point")
-"""Decisions in the order in which they are shown; others follow."""
-SHARED_OUT = ("bandwidth_hz", "downlink_share", "subchannels", "psd_w_per_hz")
-"""Decisions that share out something fixed, so that their mean over clients says nothing."""
+DECISIONS = {name: it for name, it in quantities(ClientRecord).items() if it.decision}
 MOST_ROWS = 60
 WIDE_SPAN = 20.0
 
@@ -27,26 +22,28 @@ def decided(records: Records) -> dict[str, Table]:
     """Every decision that some plan recorded. What a plan leaves out is 0 (nothing removed)."""
     found: dict[str, Table] = {}
     present: list[tuple[int, int]] = []
-    for record in records:
-        for entry in record["clients"]:
-            place = (record["round"], entry["client"])
-            present.append(place)
-            for key, value in numbers(_own(entry), most=1).items():
-                found.setdefault(key, {})[place] = value
+    for number, entry in entries(records):
+        present.append((number, entry.client))
+        for key, what in DECISIONS.items():
+            if (value := _number(getattr(entry, key), what)) is not None:
+                found.setdefault(key, {})[number, entry.client] = value
     for key in ("pruning_rate", "sparsity"):
         if key in found:
             found[key] = {place: found[key].get(place, 0.0) for place in present}
-    order = [key for key in FIRST if key in found]
-    return {key: found[key] for key in [*order, *sorted(set(found) - set(order))]}
+    return {key: found[key] for key in sorted(found, key=_order)}
 
 
-def _own(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The decisions in a client's entry; of subchannels their number, not their names."""
-    return {
-        key: len(value) if key.endswith("subchannels") else value
-        for key, value in entry.items()
-        if key not in FOLLOWS and not key.endswith(FOLLOWS_ENDING)
-    }
+def _order(key: str) -> tuple[int, str]:
+    return DECISIONS[key].order, key
+
+
+def _number(value: Any, what: Quantity) -> float | None:
+    """Of subchannels their number, of other lists their mean; None for what was not decided."""
+    if not isinstance(value, list):
+        return None if value is None else float(value)
+    if what.unit == COUNT:
+        return float(len(value))
+    return sum(value) / len(value) if value else None
 
 
 def constants(records: Records) -> dict[str, float]:
@@ -67,7 +64,7 @@ def decision_panels(view: RunView) -> list[Panel]:
     """A map of clients x rounds for every decision that varied."""
     same = constants(view.records)
     return [
-        _map(view, quantity(key), table)
+        _map(view, DECISIONS[key], table)
         for key, table in decided(view.records).items()
         if key not in same
     ]
@@ -77,7 +74,7 @@ def _map(view: RunView, what: Quantity, table: Table) -> Panel:
     clients = scheduled(view.records)
     shown = clients[:MOST_ROWS]
     values = [
-        [_scaled(table.get((number, client)), what.scale) for number in view.rounds]
+        [_scaled(table.get((number, client)), what.shown.scale) for number in view.rounds]
         for client in shown
     ]
     made = figure("round", "client")
@@ -89,8 +86,8 @@ def _map(view: RunView, what: Quantity, table: Table) -> Panel:
         ygap=1,
         name=what.label,
         hovertemplate=f"round %{{x}}, client %{{y}}<br>{what.label} %{{customdata:.4g}} "
-        f"{what.unit}<extra></extra>",
-        **_colours(values, what.unit),
+        f"{what.shown.unit}<extra></extra>",
+        **_colours(values, what.shown.unit),
     )
     made.update_layout(height=max(300, 110 + 22 * len(shown)))
     made.update_yaxes(autorange="reversed", type="category", showgrid=False)
@@ -100,7 +97,7 @@ def _map(view: RunView, what: Quantity, table: Table) -> Panel:
     caption = "Blank: not scheduled, or not decided, in that round. " if blank else ""
     if len(clients) > len(shown):
         caption += f"The first {MOST_ROWS} of {len(clients)} clients."
-    return Panel(f"{what.label[0].upper()}{what.label[1:]}, by client and round", caption, made)
+    return Panel(f"{what.title}, by client and round", caption, made)
 
 
 def _colours(values: Sequence[Sequence[float | None]], unit: str) -> dict[str, Any]:
@@ -127,10 +124,10 @@ def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]
     of_arms = [[decided(records) for records in runs] for _, runs in arms]
     keys = dict.fromkeys(key for runs in of_arms for tables in runs for key in tables)
     panels = []
-    for key in [*(key for key in FIRST if key in keys), *(key for key in keys if key not in FIRST)]:
+    for key in sorted(keys, key=_order):
         # A constant needs no figure.
         values = [v for runs in of_arms for tables in runs for v in tables.get(key, {}).values()]
-        if key.endswith(SHARED_OUT) or _one_value(values):
+        if DECISIONS[key].divides or _one_value(values):
             continue
         paths = [
             (name, index, _by_round([tables[key] for tables in runs if key in tables]))
@@ -139,7 +136,7 @@ def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]
         ]
         if len(paths) == 1 and _one_value(paths[0][2].values()):
             continue  # one arm's one number: nothing to compare
-        panels.append(_lines(quantity(key), paths))
+        panels.append(_lines(DECISIONS[key], paths))
     return panels
 
 
@@ -154,7 +151,7 @@ def _by_round(tables: Sequence[Mapping[Any, float]]) -> dict[int, float]:
 def _lines(what: Quantity, paths: Sequence[tuple[str, int, dict[int, float]]]) -> Panel:
     made = figure("round", what.axis)
     for name, index, path in paths:
-        made.add_scatter(x=list(path), y=[value * what.scale for value in path.values()],
+        made.add_scatter(x=list(path), y=[value * what.shown.scale for value in path.values()],
                          name=name, mode="lines+markers", line=line(index),
                          marker={"size": 4})  # fmt: skip
     made.update_layout(showlegend=True)

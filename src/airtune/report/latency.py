@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from airtune.federated.records.record import RoundRecord
 from airtune.report.style import PALETTE, Panel, count_rounds, figure
-from airtune.report.view import STAGES, Records, RunView, entries
+from airtune.report.view import STAGES, Records, RunView, entries, stage_s
 from airtune.report.waiting import IDLE, NOBODY, last_clients, stage_seconds, together, waited_for
 
 SAME = 1e-6
@@ -14,11 +14,9 @@ MOST_CLIENTS = 40
 LABELLED_ROUNDS = 40
 
 
-def stages(records: Records) -> list[tuple[str, str]]:
-    """The stages that took any time in this run, as (field, words)."""
-    return [
-        (key, words) for key, words in STAGES if any(e.get(key, 0) > 0 for _, e in entries(records))
-    ]
+def stages(records: Records) -> list[str]:
+    """The stages that took any time in this run."""
+    return [stage for stage in STAGES if any(stage_s(e, [stage]) > 0 for _, e in entries(records))]
 
 
 def _height(usual: int, records: Records) -> int:
@@ -41,8 +39,8 @@ def by_round(view: RunView) -> Panel:
             hovertemplate=f"round %{{x}}, {words}: %{{y:.3g}} s<br>last: %{{customdata}}"
             "<extra></extra>",
         )
-    charged = [record["latency_s"] for record in view.records]
-    planned = [record["planned_latency_s"] for record in view.records]
+    charged = [record.latency_s for record in view.records]
+    planned = [record.planned_latency_s for record in view.records]
     if (departure(view.records) or 0.0) > SAME:
         shape = {"color": "#000000", "symbol": "diamond-open", "size": 7}
         made.add_scatter(
@@ -74,17 +72,17 @@ def _by_round_caption(view: RunView) -> str:
     return caption.strip()
 
 
-def _label(record: Mapping[str, Any]) -> str:
+def _label(record: RoundRecord) -> str:
     """The client above a bar; nothing where all ended together, a number where several did."""
     last = last_clients(record)
     if not last or together(record):
         return ""
-    return f"{last[0]['client']}" if len(last) == 1 else f"{len(last)} clients"
+    return f"{last[0].client}" if len(last) == 1 else f"{len(last)} clients"
 
 
 def _stages_of(spent: Sequence[Mapping[str, float]]) -> list[str]:
     """The stages [words] that took any time, in the order of a round."""
-    order = [*(words for _, words in STAGES), IDLE, NOBODY]
+    order = [*STAGES.values(), IDLE, NOBODY]
     return [words for words in order if any(seconds.get(words, 0.0) > 0 for seconds in spent)]
 
 
@@ -95,11 +93,11 @@ def by_client(view: RunView) -> Panel:
     clients = sorted(means, key=lambda client: (-sum(means[client].values()), client))
     shown = clients[:MOST_CLIENTS]
     apart = [record for record in view.records if not together(record)]
-    times = Counter(entry["client"] for record in apart for entry in last_clients(record))
+    times = Counter(entry.client for record in apart for entry in last_clients(record))
     labels = [short_name(view.names[c]) + (f", last {times[c]}×" if apart else "") for c in shown]
-    for color, (key, words) in zip(PALETTE, stages(view.records), strict=False):
-        made.add_bar(y=labels, x=[means[client][key] for client in shown], name=words,
-                     orientation="h", marker_color=color)  # fmt: skip
+    for color, stage in zip(PALETTE, stages(view.records), strict=False):
+        made.add_bar(y=labels, x=[means[client][stage] for client in shown],
+                     name=STAGES[stage], orientation="h", marker_color=color)  # fmt: skip
     made.update_layout(
         barmode="stack",
         legend_traceorder="normal",
@@ -125,12 +123,12 @@ def _mean_stages(records: Records) -> dict[int, dict[str, float]]:
     sums: dict[int, dict[str, float]] = {}
     counts: Counter[int] = Counter()
     for _, entry in entries(records):
-        counts[entry["client"]] += 1
-        total = sums.setdefault(entry["client"], {key: 0.0 for key, _ in STAGES})
-        for key in total:
-            total[key] += entry.get(key, 0.0)
+        counts[entry.client] += 1
+        total = sums.setdefault(entry.client, dict.fromkeys(STAGES, 0.0))
+        for stage in STAGES:
+            total[stage] += stage_s(entry, [stage])
     return {
-        client: {key: value / counts[client] for key, value in total.items()}
+        client: {stage: spent / counts[client] for stage, spent in total.items()}
         for client, total in sums.items()
     }
 
@@ -138,9 +136,9 @@ def _mean_stages(records: Records) -> dict[int, dict[str, float]]:
 def departure(records: Records) -> float | None:
     """Largest |charged / planned - 1|; None where no latency was promised."""
     ratios = [
-        abs(record["latency_s"] / record["planned_latency_s"] - 1.0)
+        abs(record.latency_s / record.planned_latency_s - 1.0)
         for record in records
-        if record["planned_latency_s"] > 0
+        if record.planned_latency_s > 0
     ]
     return max(ratios, default=None)
 
@@ -151,8 +149,8 @@ def planned_against_charged(view: RunView) -> Panel | None:
     if worst is None or worst <= SAME:
         return None
     made = figure("planned latency [s]", "charged latency [s]")
-    planned = [record["planned_latency_s"] for record in view.records]
-    charged = [record["latency_s"] for record in view.records]
+    planned = [record.planned_latency_s for record in view.records]
+    charged = [record.latency_s for record in view.records]
     ends = [0.0, 1.05 * max([*planned, *charged])]
     made.add_scatter(x=planned, y=charged, mode="markers", name="a round",
                      text=[f"round {number}" for number in view.rounds],

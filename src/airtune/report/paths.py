@@ -4,30 +4,15 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from airtune.report.labels import DIMENSIONLESS, quantity
+from airtune.federated.records.fields import DIMENSIONLESS
+from airtune.report.labels import quantity
 from airtune.report.style import INK, Panel, count_rounds, figure, line
 from airtune.report.view import Records, RunView, numbers
 
-SHOWN_ELSEWHERE = {
-    "round", "virtual_time_s", "latency_s", "planned_latency_s", "straggler", "straggler_stage",
-    "train_loss", "test_loss", "uplink_bits", "downlink_bits", "energy_j", "skipped", "clients",
-    "latency_target_s", "idle_s", "server_s", "server_flops", "server_energy_j",
-}  # fmt: skip
-GROUPS = {
-    "Virtual queue": ("virtual_queue_s",),
-    "Orthogonality of the factors": ("cosine_a", "cosine_b"),
-    "Squared norms: the update, and what the server does not get of it": (
-        "update_energy", "rank_energy", "dropped_energy", "covariance_energy",
-    ),
-    "Objective of each round": ("objective", "objective_lower_bound"),
-}  # fmt: skip
-"""Recorded numbers that one figure shows together."""
-ONE_RUN_ONLY = ("objective", "objective_lower_bound")
-"""Numbers that mean nothing beside those of another arm."""
+TARGET = "latency_target_s"
+"""A limit of the experiment, or derived before round 1 and then under a record's `plan`."""
 LOG_FROM = 100.0
 """Curves whose values span more than this factor share a logarithmic axis."""
-WRAPPERS = ("plan.", "measured.")
-"""Fields of a record that only say where their numbers come from."""
 MOST_CURVES = 7
 """Numbers of one field that still make a readable figure."""
 
@@ -36,29 +21,29 @@ def extra_paths(records: Records) -> dict[str, dict[int, float]]:
     """Numbers of the rounds that no other panel shows, as key -> round -> value."""
     found: dict[str, dict[int, float]] = {}
     for record in records:
-        for key, value in numbers(record, most=MOST_CURVES).items():
-            name = key.removeprefix(WRAPPERS[0]).removeprefix(WRAPPERS[1])
-            if name.partition(".")[0] not in SHOWN_ELSEWHERE:
-                found.setdefault(name, {})[record["round"]] = value
+        extras = {**(record.plan or {}), **record.others, **(record.measured or {})}
+        for key, value in numbers(extras, most=MOST_CURVES).items():
+            if key != TARGET:
+                found.setdefault(key, {})[record.round] = value
     return found
 
 
 def extra_panels(view: RunView) -> list[Panel]:
-    """A panel for each group of numbers that belong together, and for each number without one."""
+    """A panel for each figure of numbers that belong together, and for each number without one."""
     paths = extra_paths(view.records)
-    grouped = {key for keys in GROUPS.values() for key in keys}
-    panels = [
-        _group(view, title, {key: paths[key] for key in keys if key in paths})
-        for title, keys in GROUPS.items()
-        if any(key in paths for key in keys)
-    ]
+    figures: dict[str, dict[str, dict[int, float]]] = {}
+    # Sorting is stable: what has no place of its own stays in the order of the record.
+    for key in sorted(paths, key=lambda key: quantity(key).order):
+        if title := quantity(key).figure:
+            figures.setdefault(title, {})[key] = paths[key]
+    panels = [_group(view, title, several) for title, several in figures.items()]
     rest: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for key, path in paths.items():
-        if key not in grouped:
+        if not quantity(key).figure:
             rest.setdefault((key.partition(".")[0], quantity(key).unit), {})[key] = path
     for (first, _), several in rest.items():
-        words = quantity(first if len(several) > 1 else next(iter(several))).label
-        panels.append(_group(view, f"{words[0].upper()}{words[1:]} over rounds", several))
+        what = quantity(first if len(several) > 1 else next(iter(several)))
+        panels.append(_group(view, f"{what.title} over rounds", several))
     return panels
 
 
@@ -70,7 +55,7 @@ def extra_of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
         for index, (name, runs) in enumerate(arms)
     ]
     keys = dict.fromkeys(key for _, _, runs in tables for run in runs for key in run)
-    for key in (key for key in keys if key not in ONE_RUN_ONLY):
+    for key in (key for key in keys if quantity(key).comparable):
         what = quantity(key)
         made = figure("round", what.axis)
         paths = [
@@ -82,11 +67,11 @@ def extra_of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
             continue  # one arm's one number: nothing to compare
         rounds = [number for _, _, path in paths for number in path]
         for name, index, path in paths:
-            made.add_scatter(x=list(path), y=[value * what.scale for value in path.values()],
+            made.add_scatter(x=list(path), y=[value * what.shown.scale for value in path.values()],
                              name=name, mode="lines", line=line(index))  # fmt: skip
         made.update_layout(showlegend=True)
         count_rounds(made, rounds)
-        title = f"{what.label[0].upper()}{what.label[1:]} over rounds"
+        title = f"{what.title} over rounds"
         panels.append(Panel(title, "Mean over the seeds.", made))
     return panels
 
@@ -104,11 +89,11 @@ def _mean_path(paths: Sequence[Mapping[int, float]]) -> dict[int, float]:
 def _group(view: RunView, title: str, paths: Mapping[str, Mapping[int, float]]) -> Panel:
     shown = {key: quantity(key) for key in paths}
     one = next(iter(shown.values()))
-    several = "value" if one.unit == DIMENSIONLESS else f"value [{one.unit}]"
+    several = "value" if one.unit == DIMENSIONLESS else f"value [{one.shown.unit}]"
     made = figure("round", one.axis if len(paths) == 1 else several)
     for index, (key, path) in enumerate(paths.items()):
         made.add_scatter(
-            x=list(path), y=[value * shown[key].scale for value in path.values()],
+            x=list(path), y=[value * shown[key].shown.scale for value in path.values()],
             name=shown[key].label, mode="lines+markers", line=line(index), marker={"size": 4},
         )  # fmt: skip
     made.update_layout(showlegend=len(paths) > 1)
@@ -123,9 +108,9 @@ def constraint_panels(view: RunView) -> list[Panel]:
     """Constraints that bind over the whole run, as the path of what they limit."""
     panels = []
     # A target that was derived before round 1 is in the records, not in the experiment.
-    derived = [r["plan"]["latency_target_s"] for r in view.records
-               if "latency_target_s" in r.get("plan", {})]  # fmt: skip
-    target_s = derived[0] if derived else view.limits.get("latency_target_s")
+    plans = [record.plan or {} for record in view.records]
+    derived = [plan[TARGET] for plan in plans if TARGET in plan]
+    target_s = derived[0] if derived else view.limits.get(TARGET)
     if target_s is not None:
         panels.append(_mean_latency(view, target_s))
     if "pruning_budget" in view.limits and any(_pruning(view)):
@@ -134,7 +119,7 @@ def constraint_panels(view: RunView) -> list[Panel]:
 
 
 def _mean_latency(view: RunView, target_s: float) -> Panel:
-    latency = [record["latency_s"] for record in view.records]
+    latency = [record.latency_s for record in view.records]
     means = [total / (k + 1) for k, total in enumerate(accumulate(latency))]
     made = figure("round", "latency [s]")
     made.add_scatter(x=view.rounds, y=latency, name="of the round", mode="markers",
@@ -155,17 +140,17 @@ def _pruning(view: RunView) -> list[float]:
     """Mean pruning rate of every round with clients, weighted as in the budget."""
     means = []
     for record in view.records:
-        if not record["clients"]:
+        if not record.clients:
             continue
-        weights = [float(view.weights[entry["client"]]) for entry in record["clients"]]
-        rates = [entry.get("pruning_rate", 0.0) for entry in record["clients"]]
+        weights = [float(view.weights[entry.client]) for entry in record.clients]
+        rates = [entry.pruning_rate or 0.0 for entry in record.clients]
         means.append(sum(w * r for w, r in zip(weights, rates, strict=True)) / sum(weights))
     return means
 
 
 def _mean_pruning(view: RunView, budget: float) -> Panel:
     made = figure("round", "mean pruning rate [share removed]")
-    rounds = [record["round"] for record in view.records if record["clients"]]
+    rounds = [record.round for record in view.records if record.clients]
     made.add_scatter(x=rounds, y=_pruning(view), name="weighted mean", mode="lines+markers",
                      line=line(0))  # fmt: skip
     _limit(made, budget, f"budget {budget:g}")

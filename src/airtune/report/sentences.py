@@ -85,8 +85,8 @@ def _plan(view: RunView) -> str:
 
 def _missing(view: RunView) -> list[str]:
     """Clients that were late, silent or left out, if there were any."""
-    outcomes = Counter(entry["outcome"] for _, entry in entries(view.records))
-    skipped = sum(len(record["skipped"]) for record in view.records)
+    outcomes = Counter(entry.outcome for _, entry in entries(view.records))
+    skipped = sum(len(record.skipped) for record in view.records)
     told = [
         f"{outcomes[kind]} {words}"
         for kind, words in (("late", "came too late"), ("silent", "fell silent"))
@@ -105,6 +105,6 @@ def _constant(view: RunView) -> str:
     parts = []
     for key, value in same.items():
         what = quantity(key)
-        unit = "" if what.unit in COUNTS else f" {what.unit}"
-        parts.append(f"{what.label} {value * what.scale:.4g}{unit}")
+        unit = "" if what.unit in COUNTS else f" {what.shown.unit}"
+        parts.append(f"{what.label} {value * what.shown.scale:.4g}{unit}")
     return f"The same for every client in every round: {', '.join(parts)}."

@@ -1,22 +1,20 @@
 """What a report is made from: records and plain values, nothing of a model or a channel."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airtune.federated.records.fields import quantities
+from airtune.federated.records.record import ClientRecord, RoundRecord
 from airtune.quantities import FloatArray, format_duration
 
-Records = Sequence[Mapping[str, Any]]
+Records = Sequence[RoundRecord]
 
-STAGES = (
-    ("broadcast_s", "broadcast"),
-    ("compute_s", "computing"),
-    ("upload_s", "upload"),
-    ("download_s", "from the main server"),
-    ("server_s", "computing of the main server"),
-    ("wait_s", "waiting for others"),
-)
-"""Client fields that add up to when a client is done; the last three are those of a split model."""
+STAGES = {
+    stage: quantities(ClientRecord)[stage].label
+    for stage in ("broadcast_s", "compute_s", "upload_s", "download_s", "server_s", "wait_s")
+}
+"""Client fields that add up to when a client is done, in words; the last three of split models."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,19 @@ class RunView:
     @property
     def rounds(self) -> list[int]:
         """The numbers of the rounds."""
-        return [record["round"] for record in self.records]
+        return [record.round for record in self.records]
 
 
-def entries(records: Records) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def stage_s(entry: ClientRecord, stages: Iterable[str] = STAGES) -> float:
+    """Seconds that a client spent in some stages."""
+    return float(sum(getattr(entry, stage) or 0.0 for stage in stages))
+
+
+def entries(records: Records) -> Iterator[tuple[int, ClientRecord]]:
     """Every client's entry with the number of its round."""
     for record in records:
-        for entry in record["clients"]:
-            yield record["round"], entry
+        for entry in record.clients:
+            yield record.round, entry
 
 
 def idle_sentence(summary: Mapping[str, Any]) -> str:
@@ -62,22 +65,22 @@ def idle_sentence(summary: Mapping[str, Any]) -> str:
 
 def scheduled(records: Records) -> list[int]:
     """Clients that took part in some round, ascending."""
-    return sorted({entry["client"] for _, entry in entries(records)})
+    return sorted({entry.client for _, entry in entries(records)})
 
 
-def numbers(record: Mapping[str, Any], most: int) -> dict[str, float]:
-    """Every number among a record's fields, nested names joined by dots.
+def numbers(found: Mapping[str, Any], most: int) -> dict[str, float]:
+    """Every number of a mapping, nested names joined by dots.
 
     A list counts as its mean, and so does a field with more than `most` numbers in it (a value for
     each of a hundred matrices is no set of curves).
     """
-    found: dict[str, float] = {}
-    for key, value in record.items():
+    named: dict[str, float] = {}
+    for key, value in found.items():
         leaves = _leaves(value, key)
         if len(leaves) > most:
             leaves = {key: sum(leaves.values()) / len(leaves)}
-        found |= leaves
-    return found
+        named |= leaves
+    return named
 
 
 def _leaves(value: Any, key: str) -> dict[str, float]:

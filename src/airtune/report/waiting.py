@@ -5,10 +5,11 @@ of them would then name a rounding error, so clients are told apart only beyond 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airtune.report.view import STAGES, Records
+from airtune.federated.records.record import IN_TIME, LATE, SILENT, ClientRecord, RoundRecord
+from airtune.report.view import STAGES, Records, stage_s
 
 TOGETHER = 1e-3
 """Clients whose times differ by less than this share of the round's latency end together."""
@@ -31,52 +32,43 @@ STAGE_WORDS = {
     "adapter": "upload of the adapter",
 }
 
-Entry = Mapping[str, Any]
 
-
-def last_clients(record: Mapping[str, Any]) -> list[Entry]:
+def last_clients(record: RoundRecord) -> list[ClientRecord]:
     """Entries of the clients that the round waited for; all of them where they end together.
 
     Late clients if there are any; silent ones where only the deadline ended the round; else those
     whose own stages, without waiting, took longest.
     """
-    entries = record["clients"]
-    late = [entry for entry in entries if entry["outcome"] == "late"]
+    entries = record.clients
+    late = [entry for entry in entries if entry.outcome == LATE]
     if late or not entries:
         return late
-    margin_s = TOGETHER * record["latency_s"]
-    if record["latency_s"] > max(_seconds(entry, _ALL) for entry in entries) + margin_s:
-        return [entry for entry in entries if entry["outcome"] == "silent"] or list(entries)
-    own_s = [_seconds(entry, OWN) for entry in entries]
+    margin_s = TOGETHER * record.latency_s
+    if record.latency_s > max(map(stage_s, entries)) + margin_s:
+        return [entry for entry in entries if entry.outcome == SILENT] or list(entries)
+    own_s = [stage_s(entry, OWN) for entry in entries]
     return [e for e, spent in zip(entries, own_s, strict=True) if spent >= max(own_s) - margin_s]
 
 
-def together(record: Mapping[str, Any]) -> bool:
+def together(record: RoundRecord) -> bool:
     """Whether several clients took part and all of them ended together."""
-    entries = record["clients"]
-    in_time = all(entry["outcome"] == "in_time" for entry in entries)
+    entries = record.clients
+    in_time = all(entry.outcome == IN_TIME for entry in entries)
     return in_time and 1 < len(entries) == len(last_clients(record))
 
 
-_ALL = tuple(key for key, _ in STAGES)
-
-
-def _seconds(entry: Entry, keys: Iterable[str]) -> float:
-    return float(sum(entry.get(key, 0.0) for key in keys))
-
-
-def stage_seconds(record: Mapping[str, Any]) -> dict[str, float]:
+def stage_seconds(record: RoundRecord) -> dict[str, float]:
     """Seconds of a round by stage [words], as the mean over the clients that it waited for."""
-    if "idle_s" in record:
-        return {NOBODY: record["idle_s"]}
+    if record.idle_s is not None:
+        return {NOBODY: record.idle_s}
     last = last_clients(record)
     seconds = {
-        words: sum(entry.get(key, 0.0) for entry in last) / len(last)
-        for key, words in STAGES
+        words: sum(stage_s(entry, [stage]) for entry in last) / len(last)
+        for stage, words in STAGES.items()
         if last
     }
-    rest = record["latency_s"] - sum(seconds.values())
-    if rest > TOGETHER * record["latency_s"]:
+    rest = record.latency_s - sum(seconds.values())
+    if rest > TOGETHER * record.latency_s:
         seconds[IDLE] = rest
     return seconds
 
@@ -98,7 +90,7 @@ def ending(records: Records, devices: Sequence[str]) -> dict[str, Any]:
 
     `straggler` is None where every round had its clients end together, or had one client.
     """
-    apart = [r for r in records if len(r["clients"]) > 1 and not together(r)]
+    apart = [r for r in records if len(r.clients) > 1 and not together(r)]
     return {
         "rounds_together": sum(map(together, records)),
         "straggler": _straggler(apart, devices),
@@ -108,12 +100,12 @@ def ending(records: Records, devices: Sequence[str]) -> dict[str, Any]:
 
 def _straggler(records: Records, devices: Sequence[str]) -> dict[str, Any] | None:
     """Who was last most often, and in which stage it was furthest behind then."""
-    counts = Counter(entry["client"] for record in records for entry in last_clients(record))
+    counts = Counter(entry.client for record in records for entry in last_clients(record))
     if not counts:
         return None
     # Ties go to the lower number, so that the summary does not depend on dictionary order.
     client = min(counts, key=lambda c: (-counts[c], c))
-    stages = Counter(r["straggler_stage"] for r in records if r["straggler"] == client)
+    stages = Counter(r.straggler_stage or "" for r in records if r.straggler == client)
     stage = min(stages, key=lambda s: (-stages[s], s)) if stages else None
     return {
         "client": client,
@@ -152,22 +144,18 @@ def stage_words(stage: str | None) -> str:
     return STAGE_WORDS.get(stage, stage) if stage else ""
 
 
-def waited_for(record: Mapping[str, Any], names: Sequence[str]) -> str:
+def waited_for(record: RoundRecord, names: Sequence[str]) -> str:
     """`client 2 (pixel-9), computing`, or that all ended together, and mostly in which stage."""
     last = last_clients(record)
-    if "idle_s" in record:
+    if record.idle_s is not None:
         return "nobody can send"
     if not last:
         return "-"
     spent = stage_seconds(record)
     stage = max(spent, key=lambda words: spent[words])
-    mostly = (
-        f"{stage} {100 * spent[stage] / record['latency_s']:.0f} %"
-        if record["latency_s"]
-        else stage
-    )
+    mostly = f"{stage} {100 * spent[stage] / record.latency_s:.0f} %" if record.latency_s else stage
     if together(record):
         return f"all {len(last)} together, {mostly}"
     if len(last) > 1:
-        return f"{len(last)} of {len(record['clients'])} together, {mostly}"
-    return f"{names[last[0]['client']]}, {mostly}"
+        return f"{len(last)} of {len(record.clients)} together, {mostly}"
+    return f"{names[last[0].client]}, {mostly}"

@@ -15,10 +15,11 @@ from airtune.cost.latency import (
     transfer_delay,
 )
 from airtune.federated.backends.backend import ClientReport
-from airtune.federated.charging.costs import IN_TIME, LATE, SILENT, ChargedRound, ClientCharge
+from airtune.federated.charging.costs import ChargedRound
 from airtune.federated.charging.split_charge import charge_split_round
 from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.idle import charge_idle_round, without_unreachable
+from airtune.federated.records.record import IN_TIME, LATE, SILENT, ClientRecord, decisions
 from airtune.quantities import FloatArray
 from airtune.wireless.channel import ChannelState
 
@@ -59,7 +60,7 @@ def charge_round(
     return _charge_clients(context, start, reports)
 
 
-def expected_charges(context: RoundContext, start: RoundStart) -> Sequence[ClientCharge]:
+def expected_charges(context: RoundContext, start: RoundStart) -> Sequence[ClientRecord]:
     """What the round's clients will be charged if all answer as predicted, and with no deadline.
 
     Clients that would then never finish are left out.
@@ -112,8 +113,9 @@ def _charge_clients(
                          where=whole.compute_s > 0)  # fmt: skip
     sent = np.where(latency.late, np.floor(rate_bps * spent.upload_s), bits)
     charged = [
-        ClientCharge(
-            plan=plan,
+        ClientRecord(
+            **decisions(plan),
+            outcome=SILENT if silent[k] else LATE if latency.late[k] else IN_TIME,
             rate_bps=float(rate_bps[k]),
             broadcast_s=float(spent.broadcast_s[k]),
             compute_s=float(spent.compute_s[k]),
@@ -126,7 +128,6 @@ def _charge_clients(
                 float(spent.upload_s[k]),
                 plan.tx_power_w,
             ),
-            outcome=SILENT if silent[k] else LATE if latency.late[k] else IN_TIME,
         )
         for k, plan in enumerate(plans)
     ]

@@ -4,10 +4,10 @@ Everything that can be known before training is known here: the batches of a rou
 (seed, round, client), so their shapes, FLOPs and payloads are exact before the first step.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, final
+from typing import final
 
 from airtune.cost.device import DeviceProfile
 from airtune.cost.latency import RoundLatency
@@ -15,13 +15,12 @@ from airtune.errors import InputError
 from airtune.federated.charging.split_costs import SplitRoundCosts, SplitSystem
 from airtune.federated.checks.guard import asked
 from airtune.federated.facts import ClientFacts
+from airtune.federated.records.record import IN_TIME, ClientRecord
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.codec import Codec, Shapes
 from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
-
-IN_TIME, LATE, SILENT = "in_time", "late", "silent"
 
 
 @final
@@ -156,53 +155,22 @@ class RoundCosts:
 
 
 @dataclass(frozen=True)
-class ClientCharge:
-    """What one client's round took. Delays that never happened are 0.
+class ChargedRound:
+    """What a round took: its clients in the order of the plan.
 
-    `extra` holds what only some methods have; it is recorded as it is.
+    `server_s` and what follows from it are those of the main server of a split model.
     """
 
-    plan: ClientPlan
-    rate_bps: float
-    broadcast_s: float
-    compute_s: float
-    upload_s: float
-    uplink_bits: int
-    flops: float
-    energy_j: float
-    outcome: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    def record(self) -> dict[str, Any]:
-        """The client's entry in `rounds.jsonl`."""
-        return {
-            "client": self.plan.client,
-            "outcome": self.outcome,
-            "bandwidth_hz": self.plan.bandwidth_hz,
-            "rate_bps": self.rate_bps,
-            "broadcast_s": self.broadcast_s,
-            "compute_s": self.compute_s,
-            "upload_s": self.upload_s,
-            "uplink_bits": self.uplink_bits,
-            "flops": self.flops,
-            "energy_j": self.energy_j,
-            **self.extra,
-            **self.plan.record(),
-        }
-
-
-@dataclass(frozen=True)
-class ChargedRound:
-    """All charges of a round, in the order of the plan; `extra` goes into its record."""
-
-    clients: Sequence[ClientCharge]
+    clients: Sequence[ClientRecord]
     latency: RoundLatency
     downlink_bits: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    server_s: float | None = None
+    server_flops: float | None = None
+    server_energy_j: float | None = None
 
     @property
     def in_time(self) -> frozenset[int]:
         """Whose updates count. The main server's counts where a client's does: alone it would
         part from the halves that it was trained with."""
-        clients = {charge.plan.client for charge in self.clients if charge.outcome == IN_TIME}
+        clients = {entry.client for entry in self.clients if entry.outcome == IN_TIME}
         return frozenset({*clients, MAIN_SERVER} if clients else clients)

@@ -11,9 +11,10 @@ from airtune.cost.device import client_energy
 from airtune.cost.latency import RoundLatency, furthest_behind, straggler_of, transfer_delay
 from airtune.cost.timeline import SERVER, STAGES, WAIT, Timeline
 from airtune.federated.backends.backend import ClientReport
-from airtune.federated.charging.costs import IN_TIME, LATE, SILENT, ChargedRound, ClientCharge
+from airtune.federated.charging.costs import ChargedRound
 from airtune.federated.charging.split_costs import RoundRates, SplitRoundCosts
 from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.records.record import IN_TIME, LATE, SILENT, ClientRecord, decisions
 from airtune.round_plan import ClientPlan, SubchannelShare
 from airtune.tuning.split.model import StepBits
 from airtune.wireless.channel import ChannelState
@@ -61,19 +62,15 @@ def charge_split_round(
     silent = np.array([plan.client not in reports for plan in plans])
     done = _as_it_was(context, start, costs, reports, silent)
     latency = _latency(done.whole, context.deadline_s, silent)
-    charges = []
+    clients = []
     for k, plan in enumerate(plans):
         outcome = SILENT if silent[k] else LATE if latency.late[k] else IN_TIME
-        charges.append(_charge(context, costs, plan, k, done, outcome))
-    down = sum(int(charge.extra["cut_downlink_bits"]) for charge in charges)
+        clients.append(_charge(context, costs, plan, k, done, outcome))
+    down = sum(entry.cut_downlink_bits or 0 for entry in clients)
     down += start.costs.downlink_bits(start.plan.broadcast)
     busy_s = float(done.spent.of(SERVER).max())
-    extra = {
-        "server_s": busy_s,
-        "server_flops": busy_s * costs.system.server_flop_rate,
-        "server_energy_j": busy_s * costs.system.server_power_w,
-    }
-    return ChargedRound(charges, latency, down, extra)
+    flops, energy_j = busy_s * costs.system.server_flop_rate, busy_s * costs.system.server_power_w
+    return ChargedRound(clients, latency, down, busy_s, flops, energy_j)
 
 
 def split_rates(
@@ -157,7 +154,7 @@ def _charge(
     position: int,
     done: _Round,
     outcome: str,
-) -> ClientCharge:
+) -> ClientRecord:
     device = context.devices[plan.client]
     stages = {name: float(done.spent.of(name)[position]) for name in (*STAGES, SERVER, WAIT)}
     sent = done.sent(position, plan.client)
@@ -165,8 +162,9 @@ def _charge(
     compute_s = sum(stages[name] for name in COMPUTING)
     federated_w = power_of(plan.federated, costs.system.federated.width_hz(context.bandwidth_hz))
     cut_up = sum(sent[name] for name in MAIN_UPLINK)
-    return ClientCharge(
-        plan=plan,
+    return ClientRecord(
+        **decisions(plan),
+        outcome=outcome,
         rate_bps=float(done.rates.main_bps[position]),
         broadcast_s=stages["broadcast"],
         compute_s=compute_s,
@@ -175,17 +173,14 @@ def _charge(
         flops=compute_s * device.training_flop_rate,
         energy_j=client_energy(device, compute_s, main_s, plan.tx_power_w)
         + client_energy(device, 0.0, stages["adapter"], federated_w),
-        outcome=outcome,
-        extra={
-            "download_s": sum(stages[name] for name in MAIN_DOWNLINK),
-            "server_s": stages[SERVER],
-            "wait_s": stages[WAIT],
-            "stages_s": {name: stages[name] for name in STAGES},
-            "cut_uplink_bits": cut_up,
-            "cut_downlink_bits": sum(sent[name] for name in MAIN_DOWNLINK),
-            "adapter_bits": sent["adapter"],
-            "federated_rate_bps": float(done.rates.federated_bps[position]),
-        },
+        download_s=sum(stages[name] for name in MAIN_DOWNLINK),
+        server_s=stages[SERVER],
+        wait_s=stages[WAIT],
+        stages_s={name: stages[name] for name in STAGES},
+        cut_uplink_bits=cut_up,
+        cut_downlink_bits=sum(sent[name] for name in MAIN_DOWNLINK),
+        adapter_bits=sent["adapter"],
+        federated_rate_bps=float(done.rates.federated_bps[position]),
     )
 
 

@@ -20,6 +20,7 @@ from airtune.federated.records.checkpoint import (
     write_checkpoint,
 )
 from airtune.federated.records.fingerprint import Fingerprint
+from airtune.federated.records.record import RoundRecord
 from airtune.files import write_bytes_atomic
 
 RECORDS_FORMAT = 2
@@ -28,7 +29,8 @@ RECORDS_FORMAT = 2
 
 def record_line(record: Mapping[str, Any]) -> bytes:
     """One line of `rounds.jsonl`; floats in full precision, NaN and infinity refused."""
-    return (json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n").encode()
+    text = json.dumps(record, allow_nan=False, separators=(",", ":"), default=dict)
+    return f"{text}\n".encode()
 
 
 @final
@@ -84,7 +86,7 @@ class RunFolder:
         if self.records_length() > length:
             write_bytes_atomic(self.records, self.records.read_bytes()[:length])
 
-    def append_record(self, record: Mapping[str, Any]) -> None:
+    def append_record(self, record: RoundRecord) -> None:
         """Add one round; on a full disk the file is cut back to whole lines."""
         self._append(self.records, record_line({"format": RECORDS_FORMAT, **record}))
 
@@ -112,7 +114,7 @@ class RunFolder:
         checkpoint = Checkpoint(marked, marked.records.length, self.fingerprint)
         return write_checkpoint(self.checkpoints, checkpoint)
 
-    def read_records(self, length: int | None = None) -> list[dict[str, Any]]:
+    def read_records(self, length: int | None = None) -> list[RoundRecord]:
         """Every finished round of the first `length` bytes, or of all; a last line that was cut off
         in writing is none.
 
@@ -123,16 +125,17 @@ class RunFolder:
         lines = self.records.read_bytes()[:length].split(b"\n")[:-1]
         return [self._record(number, line) for number, line in enumerate(lines, start=1)]
 
-    def _record(self, number: int, line: bytes) -> dict[str, Any]:
+    def _record(self, number: int, line: bytes) -> RoundRecord:
         place = f"{self.records}, line {number}"
         try:
-            record = json.loads(line)
-        except ValueError:
+            found = json.loads(line)
+            check_format(found.pop("format", 1), RECORDS_FORMAT, place)
+            record = RoundRecord.read(found)
+        except (ValueError, AttributeError, TypeError):
             record = None
-        if not isinstance(record, dict) or record.get("round") != number:
+        if record is None or record.round != number:
             raise AirtuneError(
                 f"{place} is damaged: restore the file from a copy, or run the experiment again in "
                 "a new folder."
             )
-        check_format(record.pop("format", 1), RECORDS_FORMAT, place)
         return record

@@ -8,11 +8,12 @@ Left out: the constants of the bound (smoothness, step size, number of rounds).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from airtune.federated.method import Exchange
+from airtune.methods.jcpba.recorded import Measured
 from airtune.tuning.pruning.slice import removed_share
 from airtune.tuning.pruning.tuner import Slicer
 from airtune.update.aggregate import Update
@@ -56,7 +57,7 @@ def measure_pruning(slicer: Slicer, weights: Slicer, exchange: Exchange) -> dict
     another tuner or codec cut other slices, what was removed is not known: None.
     """
     if not exchange.updates:
-        return {"pruning_term": None, "pruned_energy": None}
+        return asdict(Measured(None, None))
     rates = [exchange.plans[update.client].pruning_rate for update in exchange.updates]
     scores = weights.scores(exchange.start) if any(rates) else ()
     shares = {
@@ -70,7 +71,7 @@ def measure_pruning(slicer: Slicer, weights: Slicer, exchange: Exchange) -> dict
         for update, rate in zip(exchange.updates, rates, strict=True)
         if rate
     )
-    return {"pruning_term": term.bound, "pruned_energy": term.measured if known else None}
+    return asdict(Measured(term.bound, term.measured if known else None))
 
 
 def _is_slice(update: Update, slicer: Slicer, start: TensorMap, rate: float) -> bool:

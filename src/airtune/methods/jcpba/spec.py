@@ -5,6 +5,7 @@ from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.methods.jcpba.options import PLANNER_OPTIONS, JcpbaSection, PrunedOptions
+from airtune.methods.jcpba.recorded import Measured
 from airtune.methods.options import NumberOptions, options_of
 from airtune.methods.spec import (
     Lazy,
@@ -78,4 +79,5 @@ JCPBA = MethodSpec(
     switches=("budget_search",),
     files=("calibration",),
     rests_on=_rests_on,
+    recorded={"measured": Measured},
 )

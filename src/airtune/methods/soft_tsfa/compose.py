@@ -8,7 +8,7 @@ clients; by default the server does it when it has merged, which is exact and co
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from airtune.methods.soft_tsfa.layout import RankLayout
 from airtune.methods.soft_tsfa.measure import soft_terms
 from airtune.methods.soft_tsfa.options import PLANNER_OPTIONS, SoftTsfaSection
 from airtune.methods.soft_tsfa.planner import TsfaPlanner
+from airtune.methods.soft_tsfa.recorded import Measured
 from airtune.tuning.adapter import factor_pairs, read_state
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonormal_state
 from airtune.tuning.tuner import FullTuner, Tuner
@@ -181,14 +182,15 @@ def measure_soft(
         for update in exchange.updates
     ]
     terms = soft_terms(exchange.start, exchange.updates, shares, truncated_share)
-    return {
-        "cosine_a": cosine.lora_a,
-        "cosine_b": cosine.lora_b,
-        "covariance_energy": terms.covariance,
-        "update_energy": terms.update if said else None,
-        "rank_energy": terms.rank if said else None,
-        "dropped_energy": terms.sparsification if said else None,
-    }
+    measured = Measured(
+        cosine_a=cosine.lora_a,
+        cosine_b=cosine.lora_b,
+        covariance_energy=terms.covariance,
+        update_energy=terms.update if said else None,
+        rank_energy=terms.rank if said else None,
+        dropped_energy=terms.sparsification if said else None,
+    )
+    return asdict(measured)
 
 
 def dropped_share(

@@ -13,7 +13,7 @@ spectrum of energies. They are written into the resolved experiment.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -32,8 +32,10 @@ from airtune.allocation.sparsity.solvers import PROVEN_GAP, dense, exact, fixed_
 from airtune.errors import InfeasibleError, InputError
 from airtune.federated.idle import first_views
 from airtune.federated.method import Planner, PlannerState, Settled
+from airtune.federated.records.record import RoundRecord
 from airtune.federated.view import PlanningView
 from airtune.methods.soft_tsfa.layout import RankLayout, newest
+from airtune.methods.soft_tsfa.recorded import Planned
 from airtune.quantities import FloatArray, format_duration
 from airtune.round_plan import ClientPlan, Decision, Plan
 
@@ -98,9 +100,9 @@ class TsfaPlanner(Planner):
         heard = {str(n): self.layout.energies(shares).tolist() for n, shares in reported.items()}
         return {**state, "energies": {**state["energies"], **heard}}
 
-    def after_round(self, state: PlannerState, record: Mapping[str, Any]) -> dict[str, Any]:
+    def after_round(self, state: PlannerState, record: RoundRecord) -> dict[str, Any]:
         assert self.latency_target_s is not None
-        queue = next_queue(state["virtual_queue"], record["latency_s"], self.latency_target_s)
+        queue = next_queue(state["virtual_queue"], record.latency_s, self.latency_target_s)
         return {**state, "virtual_queue": queue}
 
     def idle_s(self, view: PlanningView) -> float:
@@ -212,13 +214,15 @@ class TsfaPlanner(Planner):
             None,
             *_verdict(problem, chosen, latency_s, objective, bound),
             self._skipped(view, problem, np.flatnonzero(chosen.skipped).tolist()),
-            extras={
-                "virtual_queue_s": problem.virtual_queue,
-                "latency_target_s": self.latency_target_s,
-                "planned_dropped_energy": _dropped(problem, chosen),
-                "objective": objective,
-                "objective_lower_bound": bound,
-            },
+            extras=asdict(
+                Planned(
+                    virtual_queue_s=problem.virtual_queue,
+                    latency_target_s=self.latency_target_s,
+                    planned_dropped_energy=_dropped(problem, chosen),
+                    objective=objective,
+                    objective_lower_bound=bound,
+                )
+            ),
         )
 
 

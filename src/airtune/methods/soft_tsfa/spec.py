@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from airtune.config.experiment import ExperimentConfig
 from airtune.methods.options import options_of
 from airtune.methods.soft_tsfa.options import PLANNER_OPTIONS, SoftTsfaSection
+from airtune.methods.soft_tsfa.recorded import Measured, Planned
 from airtune.methods.spec import (
     Lazy,
     MethodSpec,
@@ -67,4 +68,5 @@ SOFT_TSFA = MethodSpec(
     unused=_unused,
     switches=("rank_search",),
     chooses_rank=lambda options: "rank_search" if options.rank_search else None,
+    recorded={"plan": Planned, "measured": Measured},
 )

@@ -1,0 +1,99 @@
+"""The tables of records in the documents, generated from the definition of their fields.
+
+    python scripts/record_tables.py            # write the tables
+    python scripts/record_tables.py --check    # exit 1 if a document is out of date
+
+A document says where a table goes with `<!-- record NAME -->` ... `<!-- end -->`; NAME is `rounds`,
+`clients`, `split`, or a method that records numbers of its own.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from inspect import cleandoc, getsource
+from itertools import pairwise
+from pathlib import Path
+
+from airtune.federated.records.fields import quantities
+from airtune.federated.records.record import ClientRecord, RoundRecord
+from airtune.methods.registry import shipped_methods
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACE = re.compile(r"(<!-- record ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+Row = tuple[str, str, str, bool]
+"""Key, unit, meaning, and whether only split models have it."""
+
+
+def tables() -> dict[str, list[Row]]:
+    """Rows of each table by its name."""
+    rounds, clients = _rows(RoundRecord), _rows(ClientRecord)
+    return {
+        "rounds": [row for row in rounds if not row[3]],
+        "clients": [row for row in clients if not row[3]],
+        "split": [row for row in (*rounds, *_rows(ClientRecord, "clients[].")) if row[3]],
+        **{
+            spec.name: [
+                row for place, kind in spec.recorded.items() for row in _rows(kind, f"{place}.")
+            ]
+            for spec in shipped_methods().values()
+            if spec.recorded
+        },
+    }
+
+
+def _rows(kind: type, prefix: str = "") -> list[Row]:
+    told = meanings(kind)
+    return [
+        (f"{prefix}{key}", what.unit, told.get(key, ""), what.split)
+        for key, what in quantities(kind).items()
+    ]
+
+
+def meanings(kind: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass."""
+    (definition,) = ast.parse(getsource(kind)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        ast.unparse(field.target): cleandoc(below.value.value).replace("\n", " ")
+        for field, below in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows as Markdown."""
+    lines = ["| key | unit | meaning |", "|---|---|---|"]
+    for key, unit, meaning, _ in rows:
+        escaped = meaning.rstrip(".").replace("|", "\\|")
+        lines.append(f"| `{key}` | {unit} | {escaped} |")
+    return "\n".join(lines) + "\n"
+
+
+def documents() -> Iterator[tuple[Path, str]]:
+    """Every document with tables of records, and its text with the tables of now."""
+    known = tables()
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        text = path.read_text()
+        if PLACE.search(text):
+            yield path, PLACE.sub(lambda m: m[1] + table(known[m[2]]) + m[3], text)
+
+
+def main() -> int:
+    old = [path for path, text in documents() if path.read_text() != text]
+    if "--check" in sys.argv[1:]:
+        for path in old:
+            print(f"{path.name} is out of date: python scripts/record_tables.py")
+        return int(bool(old))
+    for path, text in list(documents()):
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

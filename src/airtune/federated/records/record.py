@@ -1,0 +1,177 @@
+"""The record of a round: every key of `rounds.jsonl` that does not belong to one method.
+
+Numbers of one method's own are under `plan` and `measured`, declared by the method
+(`MethodSpec.recorded`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any, Self, final
+
+from airtune.federated.records.fields import COUNT, Quantity, Record, Shown
+from airtune.round_plan import ClientPlan, SubchannelShare
+
+IN_TIME, LATE, SILENT = "in_time", "late", "silent"
+OfSplit = partial(Quantity, split=True)
+Decision = partial(Quantity, decision=True)
+OnLink = partial(Quantity, decision=True, divides=True, split=True)
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClientRecord(Record):
+    """What one client's round was planned to be, and what it took.
+
+    Delays that never happened are 0; a decision that removes nothing is None.
+    """
+
+    client: Annotated[int, Quantity("client")]
+    """Number of the client, from 0."""
+    outcome: Annotated[str, Quantity("outcome")]
+    """`in_time`, `late` or `silent`."""
+    bandwidth_hz: Annotated[float, Decision("bandwidth", "Hz", divides=True, order=1)]
+    """Share of the uplink band."""
+    rate_bps: Annotated[float, Quantity("uplink rate", "bit/s")]
+    """True rate on the uplink."""
+    broadcast_s: Annotated[float, Quantity("broadcast", "s")]
+    """Time to receive the adapter."""
+    compute_s: Annotated[float, Quantity("computing", "s")]
+    """Time of the local training; of a split model, forward + head + backward on the client."""
+    upload_s: Annotated[float, Quantity("upload", "s")]
+    """Time to send; of a split model, on both uplinks."""
+    uplink_bits: Annotated[int, Quantity("sent up", "bit")]
+    """Sent, as encoded; of a late client, what was on the air by the deadline."""
+    flops: Annotated[float, Quantity("computing", "FLOP")]
+    """Computed; of a late client, by the deadline."""
+    energy_j: Annotated[float, Quantity("energy", "J")]
+    """Spent on computing and sending."""
+    download_s: Annotated[float | None, OfSplit("from the main server", "s")] = None
+    """Time to receive hidden states and gradients."""
+    server_s: Annotated[float | None, OfSplit("computing of the main server", "s")] = None
+    """Time in which the client waited for the main server."""
+    wait_s: Annotated[float | None, OfSplit("waiting for others", "s")] = None
+    """Time in which the client waited for slower ones."""
+    stages_s: Annotated[Mapping[str, float] | None, OfSplit("stages", "s")] = None
+    """Time in each of the stages broadcast, forward, activations, hidden, head, hidden_gradient,
+    gradient, backward and adapter."""
+    cut_uplink_bits: Annotated[int | None, OfSplit("sent up at the cut", "bit")] = None
+    """Sent across the cut in all steps."""
+    cut_downlink_bits: Annotated[int | None, OfSplit("sent down at the cut", "bit")] = None
+    """Received across the cut in all steps."""
+    adapter_bits: Annotated[int | None, OfSplit("adapter", "bit")] = None
+    """The update of its half."""
+    federated_rate_bps: Annotated[
+        float | None, OfSplit("rate to the federated server", "bit/s")
+    ] = None
+    """True rate to the federated server."""
+    rank: Annotated[int | None, Decision("LoRA rank", "ranks", order=5)] = None
+    """LoRA rank; absent without LoRA."""
+    tx_power_w: Annotated[float, Decision("transmit power", "W", display=Shown("mW", 1e3))]
+    """Power on the uplink."""
+    pruning_rate: Annotated[float | None, Decision("pruning rate", "share removed", order=2)] = None
+    """Share of the attention units and neurons that is removed; absent for 0."""
+    sparsity: Annotated[float | None, Decision("sparsity", "share removed", order=3)] = None
+    """Share of the ranks removed; absent for 0."""
+    split_point: Annotated[
+        int | None, OfSplit("blocks on the client", "blocks", decision=True, order=6)
+    ] = None
+    """Blocks on the client, of the model that is charged."""
+    downlink_share: Annotated[float | None, OnLink("downlink share", "share")] = None
+    """Share of the downlink's band and power; absent where the downlink is free."""
+    main_subchannels: Annotated[
+        Sequence[int] | None, OnLink("subchannels to the main server", COUNT)
+    ] = None
+    """Subchannels to the main server."""
+    main_psd_w_per_hz: Annotated[
+        Sequence[float] | None, OnLink("power density to the main server", "W/Hz")
+    ] = None
+    """Power density on each; `bandwidth_hz`, `tx_power_w` and `rate_bps` are their sums."""
+    federated_subchannels: Annotated[
+        Sequence[int] | None, OnLink("subchannels to the federated server", COUNT)
+    ] = None
+    """Subchannels to the federated server."""
+    federated_psd_w_per_hz: Annotated[
+        Sequence[float] | None, OnLink("power density to the federated server", "W/Hz")
+    ] = None
+    """Power density on each."""
+    kept_ranks: Annotated[
+        Sequence[int] | None, Decision("kept ranks of a matrix (mean)", "ranks", order=4)
+    ] = None
+    """Ranks sent of each matrix, where matrices differ."""
+
+
+def decisions(plan: ClientPlan) -> dict[str, Any]:
+    """The fields of a client's record that its plan decides."""
+    return {
+        "client": plan.client,
+        "bandwidth_hz": plan.bandwidth_hz,
+        "rank": plan.rank or None,
+        "tx_power_w": plan.tx_power_w,
+        "pruning_rate": plan.pruning_rate or None,
+        "sparsity": plan.sparsity or None,
+        "split_point": plan.split_point,
+        "downlink_share": plan.downlink_share,
+        **_link("main", plan.main),
+        **_link("federated", plan.federated),
+        "kept_ranks": None if plan.kept_ranks is None else list(plan.kept_ranks),
+    }
+
+
+def _link(name: str, share: SubchannelShare | None) -> dict[str, Any]:
+    if share is None:
+        return {}
+    return {
+        f"{name}_subchannels": list(share.subchannels),
+        f"{name}_psd_w_per_hz": list(share.psd_w_per_hz),
+    }
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RoundRecord(Record):
+    """One round: what it cost, what was learned, and every client that took part."""
+
+    round: Annotated[int, Quantity("round")]
+    """Number of the round, from 1."""
+    virtual_time_s: Annotated[float, Quantity("virtual time", "s")]
+    """Sum of the latencies so far."""
+    latency_s: Annotated[float, Quantity("latency", "s")]
+    """How long the round lasted."""
+    planned_latency_s: Annotated[float, Quantity("planned latency", "s")]
+    """Latency of the plan, on the channel that the planner saw."""
+    straggler: Annotated[int | None, Quantity("straggler")]
+    """Client whose own stages took longest; null without one."""
+    straggler_stage: Annotated[str | None, Quantity("its stage")]
+    """Stage in which it is furthest behind the median client."""
+    train_loss: Annotated[float | None, Quantity("train loss", "nat")]
+    """Mean of the clients' losses, weighted by their examples; null where no client trained."""
+    test_loss: Annotated[float, Quantity("test loss", "nat")]
+    """Per completion token, after the round."""
+    uplink_bits: Annotated[int, Quantity("sent up", "bit")]
+    """Sent by all clients."""
+    downlink_bits: Annotated[int, Quantity("sent down", "bit")]
+    """One broadcast; of a split model, also what crosses the cut."""
+    energy_j: Annotated[float, Quantity("clients' energy", "J")]
+    """Spent by all clients."""
+    server_s: Annotated[float | None, OfSplit("main server's time", "s")] = None
+    """Time in which the main server computed."""
+    server_flops: Annotated[float | None, OfSplit("main server's computing", "FLOP")] = None
+    """`server_s` at `server_flop_rate`; not in the clients' `flops`."""
+    server_energy_j: Annotated[float | None, OfSplit("main server's energy", "J")] = None
+    """`server_s` at `server_power_w` (default 0: not counted); not in `energy_j`."""
+    skipped: Annotated[Mapping[str, str], Quantity("skipped")]
+    """Client -> reason, for clients that take no part."""
+    plan: Annotated[Mapping[str, Any] | None, Quantity("plan")] = None
+    """Numbers behind the plan; only where the method adds them."""
+    idle_s: Annotated[float | None, Quantity("waiting", "s")] = None
+    """Waiting time of a round in which no client could send."""
+    clients: Annotated[Sequence[ClientRecord], Quantity("clients")]
+    """One entry per scheduled client."""
+    measured: Annotated[Mapping[str, Any] | None, Quantity("measured")] = None
+    """Only where the method measures the updates; null for what is not a finite number."""
+
+    @classmethod
+    def read(cls, found: Any) -> Self:
+        record = super().read(found)
+        return replace(record, clients=[ClientRecord.read(entry) for entry in record.clients])
