@@ -1,6 +1,7 @@
 """The order of the house, in one walk over its modules: their imports, names and sizes."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Set
@@ -8,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 import airtune
+from airtune.config.experiment import ExperimentConfig
+from airtune.methods.registry import problem_specs, shipped_methods
 
 ROOT = Path(airtune.__file__).parent
 LEVELS = (
@@ -27,6 +30,7 @@ LIGHT = {*LEVELS[0], *LEVELS[1], "cost", "allocation", "planning"}
 LIGHT_IN_METHODS = {"plan", "problem", "from_cell"}
 BANNED_NAMES = {"utils", "helpers", "manager", "common", "core", "misc"}
 MOST_LINES = 400
+DEFAULT_METHOD = ExperimentConfig().method
 
 Graph = Mapping[str, Set[str]]
 
@@ -111,6 +115,21 @@ def test_imports_go_down() -> None:
 
 def test_names_say_something() -> None:
     assert [name for name in _modules() if set(name.split(".")) & BANNED_NAMES] == []
+
+
+def test_methods_are_named_in_their_folders_alone() -> None:
+    """Besides the registry, and the default of `method`."""
+    names = {spec.name for spec in shipped_methods().values()} | set(problem_specs())
+    pattern = re.compile(rf"\b({'|'.join(names)})\b")
+    homes = {f"airtune.methods.{spec.name}" for spec in shipped_methods().values()}
+    found = {
+        name: pattern.findall(path.read_text())
+        for name, path in _modules().items()
+        if not any(f"{name}.".startswith(f"{home}.") for home in homes)
+    }
+    assert found.pop("airtune.config.experiment") == [DEFAULT_METHOD]
+    del found["airtune.methods.registry"]
+    assert {name: words for name, words in found.items() if words} == {}
 
 
 def test_no_module_is_long() -> None:

@@ -73,7 +73,7 @@ class AirtuneError(Exception):
         super().__init__(redacted(sentence))
 
     def within(self, place: str) -> "AirtuneError":
-        """The same error, of the same kind, with the place in front: `arm jcpba: …`."""
+        """The same error, of the same kind, with the place in front: `arm NAME: …`."""
         error = copy(self)
         error.args = (f"{place}: {self}",)
         return error

@@ -193,7 +193,7 @@ class TestSweep:
 def test_rounds_are_for_methods_with_a_queue(command: Command) -> None:
     code, _, err = command("plan", EXAMPLE, "--rounds", 10)
     assert code == 2
-    assert "--rounds is 10, but it must be left out unless method is one that keeps a queue" in err
+    assert "--rounds is 10, but it must be left out unless method keeps a queue" in err
     assert "the problem's method is jcpba" in err
 
 

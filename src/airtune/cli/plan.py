@@ -233,14 +233,14 @@ def _simulate(
     json: bool,
 ) -> None:
     """Many rounds of a method that carries state from round to round."""
-    from airtune.methods.plan import method_of, solver_of
+    from airtune.methods.plan import method_of, simulated, solver_of
 
     name, method = method_of(mapping)
     simulate = getattr(method, "simulate", None)
     if simulate is None:
         option, given = ("--rounds", rounds) if rounds is not None else ("--trace", str(trace))
         raise InputError(
-            option, given, "left out unless method is one that keeps a queue, such as tsfa",
+            option, given, f"left out unless method keeps a queue ({', '.join(simulated())})",
             f"the problem's method is {name}",
         )  # fmt: skip
     if rounds is None:

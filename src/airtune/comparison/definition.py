@@ -6,9 +6,9 @@ A comparison file:
     seeds: 3
     target_loss: 0.6
     arms:
-      fedlora-equal: {method: fedlora, fedlora: {bandwidth: equal}}
-      jcpba: {method: jcpba}
-      random: {method: fedlora, codec: {use: random-rank}, seeds: 1}
+      equal: {method: METHOD, METHOD: {bandwidth: equal}}
+      other: {method: OTHER}
+      sparse: {method: METHOD, codec: top-k, seeds: 1}
 """
 
 import re
@@ -29,7 +29,7 @@ from airtune.methods.file_kinds import (
     kind_of,
     refuse_other_kind,
 )
-from airtune.methods.registry import find_method
+from airtune.methods.registry import find_method, method_names
 from airtune.wireless.unused import refuse_unused_cell_keys
 
 KEYS = ("experiment", "arms", "seeds", "target_loss")
@@ -85,7 +85,8 @@ def read_comparison(
         if not methods:
             raise InputError(
                 "--methods", "missing", "the arms to compare",
-                "give --methods fedlora,jcpba, or a comparison file with a section 'arms'",
+                f"give --methods {','.join(method_names()[:2])}, or a comparison file with a "
+                "section 'arms'",
             )  # fmt: skip
     for key in content:
         if key not in KEYS:
@@ -136,7 +137,7 @@ def _chosen(arms: Mapping[str, Any], methods: Sequence[str]) -> dict[str, dict[s
 
 
 def _method(text: str) -> dict[str, Any]:
-    """`jcpba:solver=bcd+pruning_budget=0.2` as experiment keys; bare keys are the method's own."""
+    """`METHOD:key=value+key=value` as experiment keys; bare keys are the method's own."""
     name, separator, rest = text.partition(":")
     options: dict[str, Any] = {"method": name}
     section = sections_of([name]).get(name)

@@ -146,7 +146,7 @@ def _main_server(arm: Mapping[str, Any]) -> str:
         return f"The main server of {arm['arm']} adds {also} to the clients' to the target."
     return (
         f"The main server of {arm['arm']} adds {flops} to the clients' to the target; its energy "
-        "is not counted (sflllm.server_power_w is 0), so the energy is the clients' alone."
+        "is not counted (server_power_w is 0), so the energy is the clients' alone."
     )
 
 
@@ -176,7 +176,7 @@ def _best(
     """The arm with the least ratio to the first; nothing where the least two are alike."""
     # An arm that got there on some seeds only would be compared on its lucky ones. Ratios are taken
     # seed by seed, so that arms with fewer seeds are compared on those they have.
-    # What a centralised arm takes leaves out the collecting of its data.
+    # What such an arm takes leaves out the collecting of its data.
     whole = [
         arm for arm in there
         if arm["reached"] == arm["finished"] and arm["ratio"][key] and not _is_centralised(arm)

@@ -143,6 +143,11 @@ def solver_of(
     return method.SOLVERS[solver]
 
 
+def simulated() -> list[str]:
+    """The problems that `airtune plan --rounds` simulates."""
+    return [name for name, spec in problem_specs().items() if hasattr(spec.load(), "simulate")]
+
+
 def _solved(
     name: str,
     method: ProblemModule,

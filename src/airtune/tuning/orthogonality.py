@@ -44,7 +44,7 @@ class OrthogonalityPenalty:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.strength < float("inf"):
-            raise InputError("soft_tsfa.penalty", self.strength, "a finite number, zero or more")
+            raise InputError("penalty", self.strength, "a finite number, zero or more")
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The penalty of these factors, a scalar that gradients flow through."""
@@ -85,8 +85,9 @@ class OrthogonalTuner(Tuner):
 
     def replaced_by(self, tuner: Tuner) -> Tuner:
         raise InputError(
-            "tuner", type(tuner).__name__, f"left out with soft_tsfa.penalty: {self.strength:g}",
-            "no other tuner applies that penalty; set soft_tsfa.penalty=0, or leave the tuner out",
+            "tuner", type(tuner).__name__,
+            f"left out with an orthogonality penalty ({self.strength:g})",
+            "no other tuner applies it; set the penalty to 0, or leave the tuner out",
         )  # fmt: skip
 
     def flops(self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork) -> float:

@@ -118,7 +118,7 @@ def emptied(architecture: Architecture) -> Architecture:
 
 @dataclass(frozen=True)
 class SplitCandidate:
-    """One split point and rank, with the keys of a `sflllm` problem file; counts are per sample.
+    """One split point and rank, with the keys of a problem file; counts are per sample.
 
     `activation_bits` go up and `gradient_bits` come back at the cut; `adapter_bits` is the client
     half's whole update. The LM head's work is on the server's side.

@@ -179,41 +179,43 @@ def solve_blocks(
     seed: int,
     solver: str,
     joint: Solution[SplitPlan] | None = None,
+    purpose: str = "split",
 ) -> Solution[SplitPlan]:
     """A plan with each block decided in the chosen way.
 
-    The bound is that of the joint search, which is run for it unless its answer is given.
+    The bound is that of the joint search, which is run for it unless its answer is given. Random
+    choices are drawn from `seed` for this `purpose`.
     """
     joint = joint or solve_joint(training)
     if joint.plan is None:
         return replace(joint, solver=solver)
     watch = Stopwatch()
-    kept = _candidates(training, blocks, seed)
+    kept = _candidates(training, blocks, seed, purpose)
     part = replace(training, candidates=tuple(training.candidates[index] for index in kept))
     if blocks.subchannels == "joint" and blocks.power == "exact":
         best = solve_joint(part).plan
         assert best is not None
     else:
-        best = _best_plan(part, blocks, seed)
+        best = _best_plan(part, blocks, seed, purpose)
     plan = replace(best, candidate=kept[best.candidate])
     return finished(training, plan, solver, watch.seconds, joint.lower_bound)
 
 
-def _candidates(training: SplitTraining, blocks: Blocks, seed: int) -> list[int]:
+def _candidates(training: SplitTraining, blocks: Blocks, seed: int, purpose: str) -> list[int]:
     """Indices of the candidates that random choices of split point and rank leave."""
     kept = list(range(len(training.candidates)))
     for block in ("split_point", "rank"):
         values = [getattr(training.candidates[index], block) for index in kept]
         if getattr(blocks, block) == "random":
-            chosen = generator(seed, f"sflllm {block}").choice(sorted(set(values)))
+            chosen = generator(seed, f"{purpose} {block}").choice(sorted(set(values)))
             kept = [index for index, value in zip(kept, values, strict=True) if value == chosen]
     return kept
 
 
-def _best_plan(training: SplitTraining, blocks: Blocks, seed: int) -> SplitPlan:
+def _best_plan(training: SplitTraining, blocks: Blocks, seed: int, purpose: str) -> SplitPlan:
     """The best candidate when subchannels or powers are not chosen jointly."""
-    main = _LinkChooser(training.main, blocks, seed, "main")
-    federated = _LinkChooser(training.federated, blocks, seed, "federated")
+    main = _LinkChooser(training.main, blocks, seed, f"{purpose} main")
+    federated = _LinkChooser(training.federated, blocks, seed, f"{purpose} federated")
     plans = [
         SplitPlan(
             index,
@@ -226,7 +228,7 @@ def _best_plan(training: SplitTraining, blocks: Blocks, seed: int) -> SplitPlan:
 
 
 class _LinkChooser:
-    """Owners and densities of one link in the ways that the blocks name."""
+    """Owners and densities of one link in the ways that the blocks name; `name` is of its draws."""
 
     def __init__(self, link: Uplink, blocks: Blocks, seed: int, name: str) -> None:
         self._link, self._blocks, self._seed, self._name = link, blocks, seed, name
@@ -242,7 +244,7 @@ class _LinkChooser:
         if self._blocks.subchannels == "greedy":
             return greedy_owners(self._link, demand)
         if self._blocks.subchannels == "random":
-            draw = generator(self._seed, f"sflllm {self._name} subchannels")
+            draw = generator(self._seed, f"{self._name} subchannels")
             return random_owners(self._link, demand, draw)
         answer = self._solver.solve(demand)
         assert answer is not None, "without a cutoff a reachable link is always solved"
@@ -250,5 +252,5 @@ class _LinkChooser:
 
     def _random_density(self, owner: Owners) -> FloatArray:
         """Each client's whole power, in random shares."""
-        share = generator(self._seed, f"sflllm {self._name} power").exponential(size=len(owner))
+        share = generator(self._seed, f"{self._name} power").exponential(size=len(owner))
         return spread_power(self._link, owner, share)

@@ -54,7 +54,8 @@ class LinkSettings:
         """
         if not isinstance(links, ShannonLinks):
             raise InputError(
-                "cell", "with a table or a trace of rates", "one with Shannon's rates for sflllm",
+                "cell", "with a table or a trace of rates",
+                "one with Shannon's rates for split training",
                 "set cell.rate_model=shannon and no trace: power is allotted by gains",
             )  # fmt: skip
         with np.errstate(divide="ignore"):
@@ -83,7 +84,7 @@ class SplitSystem:
 
     def __post_init__(self) -> None:
         if self.downlink not in DOWNLINKS:
-            raise InputError("sflllm.downlink", self.downlink, f"one of {', '.join(DOWNLINKS)}")
+            raise InputError("downlink", self.downlink, f"one of {', '.join(DOWNLINKS)}")
 
 
 @dataclass(frozen=True)

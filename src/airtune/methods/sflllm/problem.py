@@ -37,6 +37,9 @@ from airtune.planning.fields import LEVEL, NOT_NEGATIVE, POSITIVE
 from airtune.planning.reading import Reader
 from airtune.quantities import FloatArray, db_to_linear
 
+DRAWS = "sflllm"
+"""The purpose of random choices."""
+
 
 @dataclass(frozen=True)
 class SflllmProblem:
@@ -59,14 +62,14 @@ def _greedy(problem: SflllmProblem) -> Solution[SplitPlan]:
 
 def _baseline(name: str, problem: SflllmProblem) -> Solution[SplitPlan]:
     _refuse_blocks(problem, name)
-    return solve_blocks(problem.training, BASELINES[name], problem.seed, name)
+    return solve_blocks(problem.training, BASELINES[name], problem.seed, name, purpose=DRAWS)
 
 
 def _chosen_blocks(problem: SflllmProblem) -> Solution[SplitPlan]:
     if problem.blocks is None:
         allowed = f"a mapping with any of {', '.join(WAYS)} for solver blocks"
         raise InputError("blocks", "missing", allowed)
-    return solve_blocks(problem.training, problem.blocks, problem.seed, "blocks")
+    return solve_blocks(problem.training, problem.blocks, problem.seed, "blocks", purpose=DRAWS)
 
 
 SOLVERS: dict[str, Callable[[SflllmProblem], Solution[SplitPlan]]] = {

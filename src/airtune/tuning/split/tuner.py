@@ -38,8 +38,8 @@ class SplitSettings:
 
     def __post_init__(self) -> None:
         for field, value, allowed in (
-            ("sflllm.server_side", self.server_side, SERVER_SIDES),
-            ("sflllm.labels_at", self.labels_at, LABEL_HOLDERS),
+            ("server_side", self.server_side, SERVER_SIDES),
+            ("labels_at", self.labels_at, LABEL_HOLDERS),
         ):
             if value not in allowed:
                 raise InputError(field, value, f"one of {', '.join(allowed)}")
@@ -71,7 +71,7 @@ def split_round(
 
     A client half trains on the mean loss over its own batch's label tokens, each block of the
     shared server side on the mean over the label tokens of the clients that it is run for: one SGD
-    step, and client halves averaged by label tokens, are one centralised step on the union of the
+    step, and client halves averaged by label tokens, are one step on the union of the
     batches, whatever the cuts. Gradients are clipped half by
     half, since no side has the other's norm. A shared server side keeps its optimiser's moments
     in `server_carried`, if the training settings keep them. Raises InputError for a split point
