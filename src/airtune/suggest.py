@@ -25,8 +25,8 @@ def closest(word: object, known: Iterable[str], likeness: float = LIKENESS) -> s
 def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
     """The remedy for a name that is not known; `otherwise` where no known one is like it.
 
-    >>> suggest("fedlore", ["jcpba", "fedlora"])
-    "did you mean 'fedlora'?"
+    >>> suggest("band_hz", ["seed", "bandwidth_hz"])
+    "did you mean 'bandwidth_hz'?"
     """
     name = closest(word, known)
     return otherwise if name is None else f"did you mean {name!r}?"
