@@ -201,9 +201,7 @@ class Run:
             ]
             return pandas.DataFrame(rounds)
         return pandas.DataFrame(
-            {"round": record["round"], **entry}
-            for record in self.records
-            for entry in record["clients"]
+            {"round": record.round, **entry} for record in self.records for entry in record.clients
         )
 
     @cached_property
