@@ -123,8 +123,8 @@ def show(name: str, base: Mapping[str, Any], head: Mapping[str, Any], compared: 
     for difference in compared.differences[:SHOWN]:
         print(f"    {difference}")
     if codes[0] != codes[1]:
-        print(f"    BASE said: {base['stderr'].strip()[-300:]}")
-        print(f"    HEAD said: {head['stderr'].strip()[-300:]}")
+        print(f"    BASE: {base['stderr'].strip()[-300:]}")
+        print(f"    HEAD: {head['stderr'].strip()[-300:]}")
 
 
 def compare_all(cases: Sequence[str], both: Sequence[Recorder]) -> list[Compared]:
