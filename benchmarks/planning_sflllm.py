@@ -29,18 +29,21 @@ from airtune.allocation.subchannels.power import (
     WaterFilling,
     least_window,
 )
-from airtune.quantities import db_to_linear, dbm_to_watts
+from airtune.quantities import FloatArray, db_to_linear, dbm_to_watts
 
 TOKENS, WIDTH, BLOCKS, VOCABULARY = 512, 768, 12, 50257
 BATCH, LOCAL_STEPS, FLOAT_BITS = 16, 12, 32
+SERVER_FLOP_RATE = 1e13
 RANKS = (1, 2, 4, 8, 16, 32)
 SINGLE_CELLS = 10
 """Of the cells, on so many each single decision is drawn at random as well."""
 NOISE_W_HZ = float(dbm_to_watts(-174.0))
 
 
-def gpt2_small(split_points: range = range(1, BLOCKS)) -> tuple[SplitCandidate, ...]:
-    """Costs per sample from GPT-2 small's shape, LoRA on all linear layers of the blocks.
+def gpt2_small(
+    client_flop_rate: FloatArray, split_points: range = range(1, BLOCKS)
+) -> tuple[SplitCandidate, ...]:
+    """Costs of a local step from GPT-2 small's shape, LoRA on all linear layers of the blocks.
 
     A matrix product of s tokens with an (m x n) matrix is 2 s m n FLOPs. A block has 12 d^2 weights
     and two s x s products over d; the LM head d V weights, on the server. The base is frozen, so
@@ -54,17 +57,16 @@ def gpt2_small(split_points: range = range(1, BLOCKS)) -> tuple[SplitCandidate, 
     for split_point, rank in itertools.product(split_points, RANKS):
         adapter = rank * adapter_per_rank
         low_rank = 2 * TOKENS * adapter
-        server_blocks = BLOCKS - split_point
+        server_flops = (BLOCKS - split_point) * (2 * block + 3 * low_rank) + 2 * head
         candidates.append(
             SplitCandidate(
                 split_point=split_point,
                 rank=rank,
                 rounds=30 * (1 + 2 / rank),
-                client_forward_flops=split_point * (block + low_rank),
-                client_backward_flops=split_point * (block + 2 * low_rank),
-                server_forward_flops=server_blocks * (block + low_rank) + head,
-                server_backward_flops=server_blocks * (block + 2 * low_rank) + head,
-                activation_bits=TOKENS * WIDTH * FLOAT_BITS,
+                client_forward_s=BATCH * split_point * (block + low_rank) / client_flop_rate,
+                client_backward_s=BATCH * split_point * (block + 2 * low_rank) / client_flop_rate,
+                server_s=len(client_flop_rate) * BATCH * server_flops / SERVER_FLOP_RATE,
+                activation_bits=BATCH * TOKENS * WIDTH * FLOAT_BITS,
                 gradient_bits=0,
                 adapter_bits=split_point * adapter * FLOAT_BITS,
             )
@@ -87,14 +89,12 @@ def random_cell(
         width = np.full(subchannels, 5e5)
         return Uplink(width, NOISE_W_HZ / gain, caps, float(dbm_to_watts(47.0)))
 
+    client_flop_rate = rng.uniform(1.0, 1.6, clients) * 1e12
     return SplitTraining(
         local_steps=LOCAL_STEPS,
-        batch_size=BATCH,
-        server_flop_rate=1e13,
-        client_flop_rate=rng.uniform(1.0, 1.6, clients) * 1e12,
         main=uplink(),
         federated=uplink(),
-        candidates=gpt2_small()[:candidates],
+        candidates=gpt2_small(client_flop_rate)[:candidates],
     )
 
 

@@ -4,22 +4,30 @@ import numpy as np
 
 from airtune.allocation.split.problem import SplitCandidate, SplitPlan, SplitTraining
 from airtune.allocation.subchannels.power import Uplink
+from airtune.quantities import FloatArray
 from tests.allocation.subchannel_cases import random_link, windows_of_all
 
+BATCH, SERVER_FLOP_RATE = 4, 1e12
 
-def random_candidates(rng: np.random.Generator, count: int) -> tuple[SplitCandidate, ...]:
+
+def random_candidates(
+    rng: np.random.Generator, count: int, client_flop_rate: FloatArray
+) -> tuple[SplitCandidate, ...]:
     """Split points 1.., ranks 2, 4, ...: more blocks cost the client more, as in a real model."""
     return tuple(
         SplitCandidate(
             split_point=1 + index // 2,
             rank=2 ** (1 + index % 2),
             rounds=float(rng.integers(10, 60)),
-            client_forward_flops=float(rng.uniform(1, 3) * 1e9 * (1 + index // 2)),
-            client_backward_flops=float(rng.uniform(1, 3) * 1e9),
-            server_forward_flops=float(rng.uniform(1, 9) * 1e9),
-            server_backward_flops=float(rng.uniform(1, 9) * 1e9),
-            activation_bits=float(10 ** rng.uniform(4, 5.5)),
-            gradient_bits=float(rng.integers(0, 2) * 1e4),
+            client_forward_s=BATCH * rng.uniform(1, 3) * 1e9 * (1 + index // 2) / client_flop_rate,
+            client_backward_s=BATCH * rng.uniform(1, 3) * 1e9 / client_flop_rate,
+            server_s=len(client_flop_rate)
+            * BATCH
+            * (rng.uniform(1, 9) + rng.uniform(1, 9))
+            * 1e9
+            / SERVER_FLOP_RATE,
+            activation_bits=float(BATCH * 10 ** rng.uniform(4, 5.5)),
+            gradient_bits=float(BATCH * rng.integers(0, 2) * 1e4),
             adapter_bits=float(10 ** rng.uniform(4, 6) * (1 + index % 2)),
         )
         for index in range(count)
@@ -30,14 +38,12 @@ def random_training(
     seed: int, clients: int, subchannels: int, flat: bool = False, candidates: int = 4
 ) -> SplitTraining:
     rng = np.random.default_rng(seed)
+    client_flop_rate = rng.uniform(1, 3, clients) * 1e11
     return SplitTraining(
         local_steps=5,
-        batch_size=4,
-        server_flop_rate=1e12,
-        client_flop_rate=rng.uniform(1, 3, clients) * 1e11,
         main=random_link(rng, clients, subchannels, flat),
         federated=random_link(rng, clients, subchannels, flat),
-        candidates=random_candidates(rng, candidates),
+        candidates=random_candidates(rng, candidates, client_flop_rate),
         downlink_rate_bps=rng.uniform(1e6, 1e8, clients),
         names=tuple("abcdefghijklmnopqrstuvwxyz"[:clients]) if clients <= 26 else (),
     )
@@ -56,7 +62,7 @@ def brute_force_total_s(training: SplitTraining) -> float:
 
 def plain_total_s(training: SplitTraining, plan: SplitPlan) -> float:
     """The published formula, client by client, from the plan's densities."""
-    c, b = training.candidates[plan.candidate], training.batch_size
+    c = training.candidates[plan.candidate]
     clients = range(training.clients)
     assert training.downlink_rate_bps is not None
 
@@ -72,15 +78,14 @@ def plain_total_s(training: SplitTraining, plan: SplitPlan) -> float:
         rate(training.federated, plan.federated.owner, plan.federated.psd_w_per_hz, k)
         for k in clients
     ]
-    speed, down = training.client_flop_rate, training.downlink_rate_bps
-    first = max(
-        b * c.client_forward_flops / speed[k] + b * c.activation_bits / main[k] for k in clients
+    down = training.downlink_rate_bps
+    forward_s, backward_s = (
+        np.broadcast_to(seconds, training.clients)
+        for seconds in (c.client_forward_s, c.client_backward_s)
     )
-    server = len(clients) * b * (c.server_forward_flops + c.server_backward_flops)
-    last = max(
-        b * c.gradient_bits / down[k] + b * c.client_backward_flops / speed[k] for k in clients
-    )
-    step = first + server / training.server_flop_rate + last
+    first = max(forward_s[k] + c.activation_bits / main[k] for k in clients)
+    last = max(c.gradient_bits / down[k] + backward_s[k] for k in clients)
+    step = first + c.server_s + last
     upload = max(c.adapter_bits / other[k] for k in clients)
     download = max(c.adapter_bits / down[k] for k in clients)
     return c.rounds * (training.local_steps * step + upload + download)

@@ -106,7 +106,14 @@ def test_order_of_clients_does_not_matter(flat: bool) -> None:
     assert training.downlink_rate_bps is not None
     turned = replace(
         training,
-        client_flop_rate=training.client_flop_rate[order],
+        candidates=tuple(
+            replace(
+                c,
+                client_forward_s=np.asarray(c.client_forward_s)[order],
+                client_backward_s=np.asarray(c.client_backward_s)[order],
+            )
+            for c in training.candidates
+        ),
         main=training.main.select(order),
         federated=training.federated.select(order),
         downlink_rate_bps=training.downlink_rate_bps[order],
@@ -122,14 +129,15 @@ def test_order_of_clients_does_not_matter(flat: bool) -> None:
 
 @pytest.mark.parametrize("flat", [True, False])
 def test_time_and_counts_scale_together(flat: bool) -> None:
-    """Seven times the samples per batch: every stage but the adapter's takes seven times longer."""
+    """Seven times the seconds and bits: every stage takes seven times longer."""
     training = random_training(3, 3, 6, flat)
-    adapters = tuple(
-        replace(candidate, adapter_bits=7 * candidate.adapter_bits)
+    costs = ("client_forward_s", "client_backward_s", "server_s", "activation_bits",
+             "gradient_bits", "adapter_bits")  # fmt: skip
+    scaled = tuple(
+        replace(candidate, **{name: 7 * getattr(candidate, name) for name in costs})
         for candidate in training.candidates
     )
-    scaled = replace(training, batch_size=7 * training.batch_size, candidates=adapters)
-    once, answer = solve_joint(training), solve_joint(scaled)
+    once, answer = solve_joint(training), solve_joint(replace(training, candidates=scaled))
     assert once.objective is not None
     assert answer.objective == pytest.approx(7 * once.objective, rel=1e-9)
 
@@ -139,11 +147,13 @@ def test_equal_clients_get_equal_counts() -> None:
     one = Uplink(np.full(9, 5e5), np.full((3, 9), 1e-9), np.full(3, 0.1), 0.2)
     equal = replace(
         training,
-        client_flop_rate=np.full(3, 1e11),
         main=one,
         federated=one,
         downlink_rate_bps=None,
-        candidates=tuple(replace(c, gradient_bits=0.0) for c in training.candidates),
+        candidates=tuple(
+            replace(c, gradient_bits=0.0, client_forward_s=0.08, client_backward_s=0.04)
+            for c in training.candidates
+        ),
     )
     answer = solve_joint(equal)
     assert answer.plan is not None
@@ -161,7 +171,15 @@ def test_one_client_owns_everything() -> None:
 def test_message_names_what_binds() -> None:
     flat = Uplink(np.full(4, 5e5), np.array([[1e-9], [4e-9]]) * np.ones(4), np.full(2, 0.1), 1.0)
     training = replace(random_training(11, 2, 4), main=flat, federated=flat)
-    message = solve_joint(replace(training, client_flop_rate=np.array([3e11, 1e11]))).message
+    uneven = tuple(
+        replace(
+            c,
+            client_forward_s=float(np.max(c.client_forward_s)) * np.array([1 / 3, 1.0]),
+            client_backward_s=float(np.max(c.client_backward_s)) * np.array([1 / 3, 1.0]),
+        )
+        for c in training.candidates
+    )
+    message = solve_joint(replace(training, candidates=uneven)).message
     assert "power of client b is the limit" in message
     short = replace(flat, power_total_w=0.05)
     message = solve_joint(replace(training, main=short)).message

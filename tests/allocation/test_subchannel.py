@@ -11,7 +11,7 @@ from airtune.allocation.subchannels.assignment import (
     improve_owners,
     unreachable_client,
 )
-from airtune.allocation.subchannels.bound import Cut, best_cut, cut_at, energy_cut
+from airtune.allocation.subchannels.bound import PriceCut, best_cut, cut_at, energy_cut
 from airtune.allocation.subchannels.link import best_counts, best_of_all, counts_within
 from airtune.allocation.subchannels.power import UNUSED, Demand, Uplink
 from tests.allocation.subchannel_cases import (
@@ -187,10 +187,10 @@ def test_too_many_assignments_are_not_looked_at() -> None:
 
 def test_root_of_a_cut() -> None:
     """Two clients, prices 1: 6 / x + 8 / (x + 2) = 5 has the root 2."""
-    cut = Cut(np.ones(2), np.ones(2), 5.0)
+    cut = PriceCut(np.ones(2), np.ones(2), 5.0)
     demand = Demand(np.array([6.0, 8.0]), np.array([2.0, 0.0]))
     assert cut.window(demand) == pytest.approx(2.0, rel=1e-9)
-    assert Cut(np.ones(2), np.ones(2), np.inf).window(demand) == 0
+    assert PriceCut(np.ones(2), np.ones(2), np.inf).window(demand) == 0
     assert cut.window(Demand(np.zeros(2), np.ones(2))) == 0
 
 

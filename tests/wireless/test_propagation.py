@@ -8,7 +8,7 @@ import pytest
 from airtune.wireless.attenuation import SpatialField, free_space_db, log_distance_db
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.propagation import DistanceAttenuation, ScenarioAttenuation
-from airtune.wireless.tr38901 import SHADOWING_DISTANCE_M, LargeScale, Scenario
+from airtune.wireless.tr38901 import SHADOWING_DISTANCE_M, Scenario, SightHypotheses
 
 PLACES = np.array([[30.0, 40.0], [-200.0, 0.0], [0.0, -77.0]])
 DISTANCE = np.array([50.0, 200.0, 77.0])
@@ -49,9 +49,9 @@ class Remembering(Scenario):
 
     def __init__(self) -> None:
         super().__init__("umi", 3.5e9, 10.0, 1.5)
-        self._known: dict[bytes, LargeScale] = {}
+        self._known: dict[bytes, SightHypotheses] = {}
 
-    def large_scale(self, position_m: np.ndarray) -> LargeScale:
+    def large_scale(self, position_m: np.ndarray) -> SightHypotheses:
         key = position_m.tobytes()
         if key not in self._known:
             self._known[key] = super().large_scale(position_m)

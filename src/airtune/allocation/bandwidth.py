@@ -19,8 +19,8 @@ from airtune.allocation.solve import (
     Check,
     Evaluation,
     Solution,
+    SolveTimer,
     Status,
-    Stopwatch,
     checked,
     smallest_deadline,
 )
@@ -121,7 +121,7 @@ def minmax_bandwidth(
     `start_s` is a guess of the latency, such as the last round's.
     """
     uploads = Uploads(links, _array(payload_bits), _array(fixed_delay_s), bandwidth_hz, names)
-    watch = Stopwatch()
+    watch = SolveTimer()
     alone = uploads.finish_s(np.full(len(links), bandwidth_hz))
     if not np.isfinite(alone).all():
         return no_signal("minmax", uploads.name(int(np.argmax(alone))))
@@ -166,7 +166,7 @@ def equal_bandwidth(
     The lower bound is that of `minmax_bandwidth`.
     """
     uploads = Uploads(links, _array(payload_bits), _array(fixed_delay_s), bandwidth_hz, names)
-    watch = Stopwatch()
+    watch = SolveTimer()
     bandwidth = _equal_shares(uploads)
     finish = uploads.finish_s(bandwidth)
     if not np.isfinite(finish).all():

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from airtune.allocation.bandwidth import Uploads, airtime_s, client_name, minmax_bandwidth
-from airtune.allocation.solve import OPTIMALITY, Check, Solution, Status, Stopwatch, checked
+from airtune.allocation.solve import OPTIMALITY, Check, Solution, SolveTimer, Status, checked
 from airtune.errors import InputError
 from airtune.quantities import FloatArray, format_duration
 from airtune.wireless.rate import Links
@@ -142,7 +142,7 @@ def _search(
     solver: str, problem: LocalTraining, solve_round: _RoundSolver
 ) -> Solution[LocalAccuracyPlan]:
     """Cutting planes on the depth; the trace holds the best total after each round solved."""
-    watch = Stopwatch()
+    watch = SolveTimer()
     silent = (problem.payload_bits > 0) & (problem.links.limit_bps() == 0)
     if silent.any():
         name = client_name(problem.names, int(np.argmax(silent)))

@@ -116,7 +116,7 @@ def checked(solution: Solution[PlanT], check: Callable[[PlanT], Check]) -> Solut
     return replace(solution, check=verdict)
 
 
-class Stopwatch:
+class SolveTimer:
     """Wall time since it was made."""
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ have draws of their own and change no other client's."""
 
 
 @dataclass(frozen=True)
-class LargeScale:
+class SightHypotheses:
     """Both hypotheses for every client; the axis [state] is (without, with line of sight).
 
     Attributes:
@@ -110,7 +110,7 @@ class Scenario:
             enable_pathloss=False, enable_shadow_fading=False, **link
         )
 
-    def large_scale(self, position_m: FloatArray) -> LargeScale:
+    def large_scale(self, position_m: FloatArray) -> SightHypotheses:
         """Probability of sight, path loss and shadowing at the positions [client, 2]."""
         clients = len(position_m)
         sight = np.repeat([False, True], clients)
@@ -120,7 +120,7 @@ class Scenario:
         with _draws_from(0):
             scenario.set_topology(**self._topology(drop))
         shape = (2, clients)
-        return LargeScale(
+        return SightHypotheses(
             scenario.los_probability.numpy().reshape(shape)[0],
             scenario.basic_pathloss.numpy().reshape(shape),
             # Sionna keeps log10 of seven parameters in the order of its class LSP; 3 is shadowing.

@@ -117,7 +117,7 @@ def emptied(architecture: Architecture) -> Architecture:
 
 
 @dataclass(frozen=True)
-class SplitCandidate:
+class SplitWork:
     """One split point and rank, with the keys of a problem file; counts are per sample.
 
     `activation_bits` go up and `gradient_bits` come back at the cut; `adapter_bits` is the client
@@ -184,7 +184,7 @@ def split_candidates(
     target_modules: str | tuple[str, ...] = ALL_LINEAR,
     activation_dtype: str = "fp32",
     update_dtype: str = "fp32",
-) -> list[SplitCandidate]:
+) -> list[SplitWork]:
     """Every pair of split point (default: all, 1 to blocks - 1) and rank, for samples of `tokens`.
 
     Raises InputError for a split point, rank or target that the model does not have.
@@ -205,11 +205,11 @@ def _candidate(
     split_point: int,
     activation_dtype: str,
     update_dtype: str,
-) -> SplitCandidate:
+) -> SplitWork:
     step = Step(batch_size=1, tokens=tokens)
     client, server = split_workload(architecture, adapter, step, split_point)
     cut_bits = activation_bits(architecture, tokens, activation_dtype)
-    return SplitCandidate(
+    return SplitWork(
         split_point=split_point,
         rank=adapter.rank,
         client_forward_flops=client.forward_flops,

@@ -22,7 +22,7 @@ from airtune.allocation.pruning.problem import (
     conclude,
     refuse_impossible,
 )
-from airtune.allocation.solve import Bracket, Solution, Status, Stopwatch, smallest_deadline
+from airtune.allocation.solve import Bracket, Solution, SolveTimer, Status, smallest_deadline
 from airtune.quantities import FloatArray
 
 _WIDTH = 1e-12
@@ -38,7 +38,7 @@ def exact_pruning(problem: PruningProblem, start_s: float | None = None) -> Solu
 
     `start_s` is a guess of the latency, such as that of the channel draw before.
     """
-    watch = Stopwatch()
+    watch = SolveTimer()
     refusal = refuse_impossible(problem, "exact")
     if refusal is not None:
         return refusal
@@ -118,7 +118,7 @@ def alternating_pruning(problem: PruningProblem) -> Solution[PruningPlan]:
     Ends when a round lowers the latency by less than 1e-9 of it. The trace holds the latency after
     every half round; it never rises. The limit depends on the start and need not be an optimum.
     """
-    watch = Stopwatch()
+    watch = SolveTimer()
     refusal = refuse_impossible(problem, "bcd")
     if refusal is not None:
         return refusal
@@ -138,7 +138,7 @@ def alternating_pruning(problem: PruningProblem) -> Solution[PruningPlan]:
 
 def equal_shares_pruning(problem: PruningProblem) -> Solution[PruningPlan]:
     """`equal`: b = B / N, with the best pruning for it."""
-    watch = Stopwatch()
+    watch = SolveTimer()
     refusal = refuse_impossible(problem, "equal")
     if refusal is not None:
         return refusal
@@ -165,7 +165,7 @@ def without_anything(problem: PruningProblem) -> Solution[PruningPlan]:
 
 def _fixed(problem: PruningProblem, solver: str, rate: float, equal: bool) -> Solution[PruningPlan]:
     """The same pruning rate for every client; infeasible where a floor is above it."""
-    watch = Stopwatch()
+    watch = SolveTimer()
     short = problem.pruning_rate_min > rate
     if short.any():
         client = int(np.argmax(short))

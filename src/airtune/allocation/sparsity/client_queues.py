@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from airtune.allocation.bandwidth import airtime_s, concave
-from airtune.allocation.solve import Check, Solution, Status, Stopwatch, checked
+from airtune.allocation.solve import Check, Solution, SolveTimer, Status, checked
 from airtune.allocation.sparsity.options import IntArray, RankOptions, rank_options
 from airtune.allocation.sparsity.problem import (
     SparsityPlan,
@@ -70,7 +70,7 @@ def per_client_queues(problem: SparsityProblem, queues: ClientQueues) -> Solutio
     Raises:
         InputError: a negative queue, or a floor that does not fit into the band.
     """
-    watch = Stopwatch()
+    watch = SolveTimer()
     if queues.queue.shape != (len(problem.links),) or not (queues.queue >= 0).all():
         raise InputError("virtual_queue", queues.queue.tolist(), "a number >= 0 for each client")
     active = np.flatnonzero(~problem.in_outage())

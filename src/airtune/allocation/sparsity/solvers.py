@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.allocation.bandwidth import airtime_s, common_headroom, concave, needed_bandwidth
-from airtune.allocation.solve import Solution, Status, Stopwatch, checked
+from airtune.allocation.solve import Solution, SolveTimer, Status, checked
 from airtune.allocation.sparsity.deadline_cells import RankTrade
 from airtune.allocation.sparsity.deadline_search import SAMPLE_FROM, search_deadlines
 from airtune.allocation.sparsity.options import IntArray, RankOptions, rank_options
@@ -43,7 +43,7 @@ def exact(problem: SparsityProblem, gap: float | None = None) -> Solution[Sparsi
     Args:
         gap: stop at this relative gap; by default `GAP`, and `GAP_OF_MANY` from 8,000 clients on.
     """
-    watch = Stopwatch()
+    watch = SolveTimer()
     active = np.flatnonzero(~problem.in_outage())
     reason = why_no_plan(problem, active)
     if reason:
@@ -145,7 +145,7 @@ def _trade(
 def _same_share(
     problem: SparsityProblem, sparsity: float, solver: str, prove: bool
 ) -> Solution[SparsityPlan]:
-    watch = Stopwatch()
+    watch = SolveTimer()
     active = np.flatnonzero(~problem.in_outage())
     reason = why_no_plan(problem, active)
     if reason:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from airtune.allocation.solve import Solution, Status, Stopwatch
+from airtune.allocation.solve import Solution, SolveTimer, Status
 from airtune.allocation.split.joint import NoPlanError, finished, require_reachable, solve_joint
 from airtune.allocation.split.problem import (
     LinkPlan,
@@ -51,7 +51,7 @@ def solve_greedy(
     assigned round-robin, powers spread evenly. The trace holds the total after every block. The
     bound is that of the joint search, which is run for it unless its answer is given.
     """
-    watch = Stopwatch()
+    watch = SolveTimer()
     try:
         require_reachable(training)
     except NoPlanError as error:
@@ -189,7 +189,7 @@ def solve_blocks(
     joint = joint or solve_joint(training)
     if joint.plan is None:
         return replace(joint, solver=solver)
-    watch = Stopwatch()
+    watch = SolveTimer()
     kept = _candidates(training, blocks, seed, purpose)
     part = replace(training, candidates=tuple(training.candidates[index] for index in kept))
     if blocks.subchannels == "joint" and blocks.power == "exact":

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from airtune.allocation.solve import OPTIMALITY, Solution, Status, Stopwatch, checked
+from airtune.allocation.solve import OPTIMALITY, Solution, SolveTimer, Status, checked
 from airtune.allocation.split.problem import (
     LinkPlan,
     SplitCandidate,
@@ -75,7 +75,7 @@ def solve_joint(training: SplitTraining) -> Solution[SplitPlan]:
 
     The trace holds the best total after each candidate that had to be solved.
     """
-    watch = Stopwatch()
+    watch = SolveTimer()
     try:
         search = _Search(training)
     except NoPlanError as error:

@@ -30,14 +30,16 @@ PerClient: TypeAlias = float | FloatArray
 
 @dataclass(frozen=True)
 class SplitCandidate:
-    """A split point and a rank, and what they cost; counts per sample, bits per sample or adapter.
+    """A split point and a rank, and what they cost: seconds and bits of one local step.
 
-    Counts of the clients' side may differ between clients, as mean batches do.
+    Those of the clients' side may differ between clients, as devices and mean batches do.
 
     Attributes:
         split_point: transformer blocks on the client.
         rounds: global rounds until the target loss at this rank.
-        activation_bits, gradient_bits: per sample, up and down at the cut.
+        client_forward_s, client_backward_s: of a client's half on its batch.
+        server_s: forward and backward of the main server on the batches of all clients.
+        activation_bits, gradient_bits: up and down at the cut, of a batch.
         adapter_bits: the client half's adapter, once per round.
         broadcast_bits: the averaged adapter on its way down; as long as the upload by default.
     """
@@ -45,10 +47,9 @@ class SplitCandidate:
     split_point: int
     rank: int
     rounds: float
-    client_forward_flops: PerClient
-    client_backward_flops: PerClient
-    server_forward_flops: float
-    server_backward_flops: float
+    client_forward_s: PerClient
+    client_backward_s: PerClient
+    server_s: float
     activation_bits: PerClient
     gradient_bits: PerClient
     adapter_bits: float
@@ -61,7 +62,7 @@ class SplitCandidate:
 
 
 @dataclass(frozen=True)
-class StageDelays:
+class SplitDelays:
     """Seconds; arrays have the axis [client]. All but the adapter's are those of one local step."""
 
     client_forward_s: FloatArray
@@ -100,9 +101,6 @@ class SplitTraining:
     """
 
     local_steps: int
-    batch_size: int
-    server_flop_rate: float
-    client_flop_rate: FloatArray  # [client]
     main: Uplink
     federated: Uplink
     candidates: tuple[SplitCandidate, ...]
@@ -113,7 +111,7 @@ class SplitTraining:
     @property
     def clients(self) -> int:
         """How many clients there are."""
-        return len(self.client_flop_rate)
+        return self.main.clients
 
     def name(self, client: int) -> str:
         """What messages call a client."""
@@ -121,8 +119,8 @@ class SplitTraining:
 
     def main_demand(self, candidate: SplitCandidate) -> Demand:
         """The demand of one local step on the main server's link."""
-        bits = self._bits(candidate.activation_bits)
-        return Demand(bits, self._compute_s(candidate.client_forward_flops))
+        bits = self._each(candidate.activation_bits)
+        return Demand(bits, self._each(candidate.client_forward_s))
 
     def federated_demand(self, candidate: SplitCandidate) -> Demand:
         """The demand of one round on the federated server's link."""
@@ -130,15 +128,14 @@ class SplitTraining:
 
     def delays(
         self, candidate: SplitCandidate, main_bps: FloatArray, federated_bps: FloatArray
-    ) -> StageDelays:
+    ) -> SplitDelays:
         """Every stage at these uplink rates [client]."""
-        server_flops = candidate.server_forward_flops + candidate.server_backward_flops
-        return StageDelays(
-            client_forward_s=self._compute_s(candidate.client_forward_flops),
-            activation_upload_s=airtime_s(self._bits(candidate.activation_bits), main_bps),
-            server_s=self.clients * self.batch_size * server_flops / self.server_flop_rate,
-            gradient_download_s=self._download_s(self._bits(candidate.gradient_bits)),
-            client_backward_s=self._compute_s(candidate.client_backward_flops),
+        return SplitDelays(
+            client_forward_s=self._each(candidate.client_forward_s),
+            activation_upload_s=airtime_s(self._each(candidate.activation_bits), main_bps),
+            server_s=candidate.server_s,
+            gradient_download_s=self._download_s(self._each(candidate.gradient_bits)),
+            client_backward_s=self._each(candidate.client_backward_s),
             adapter_upload_s=airtime_s(
                 np.full(self.clients, candidate.adapter_bits), federated_bps
             ),
@@ -179,11 +176,8 @@ class SplitTraining:
             return self._download_s(bits)
         return airtime_s(bits, np.full(self.clients, self.multicast_bps))
 
-    def _bits(self, per_sample: PerClient) -> FloatArray:
-        return np.full(self.clients, self.batch_size * per_sample)
-
-    def _compute_s(self, flops_per_sample: PerClient) -> FloatArray:
-        return self.batch_size * flops_per_sample / self.client_flop_rate
+    def _each(self, values: PerClient) -> FloatArray:
+        return np.full(self.clients, values, dtype=np.float64)
 
     def _download_s(self, bits: FloatArray) -> FloatArray:
         if self.downlink_rate_bps is None:
@@ -241,24 +235,20 @@ def _plain_total_s(
     training: SplitTraining, candidate: SplitCandidate, rates: dict[str, list[float]]
 ) -> float:
     """The formula of the module's docstring, client by client."""
-    batch, speed = training.batch_size, training.client_flop_rate
-    first = last = up = down = server = 0.0
+    first = last = up = down = 0.0
     for k in range(training.clients):
-        forward = batch * _of(candidate.client_forward_flops, k) / speed[k]
-        bits = batch * _of(candidate.activation_bits, k)
-        first = max(first, forward + _plain_s(bits, rates["main"][k]))
+        sending_s = _plain_s(_of(candidate.activation_bits, k), rates["main"][k])
+        first = max(first, _of(candidate.client_forward_s, k) + sending_s)
         up = max(up, _plain_s(candidate.adapter_bits, rates["federated"][k]))
         fetch = 0.0
         if training.downlink_rate_bps is not None:
-            bits = batch * _of(candidate.gradient_bits, k)
-            fetch = _plain_s(bits, training.downlink_rate_bps[k])
+            fetch = _plain_s(_of(candidate.gradient_bits, k), training.downlink_rate_bps[k])
             if training.multicast_bps is None:
                 down = max(down, _plain_s(candidate.down_bits, training.downlink_rate_bps[k]))
-        last = max(last, fetch + batch * _of(candidate.client_backward_flops, k) / speed[k])
-        server += batch * (candidate.server_forward_flops + candidate.server_backward_flops)
+        last = max(last, fetch + _of(candidate.client_backward_s, k))
     if training.multicast_bps is not None:
         down = _plain_s(candidate.down_bits, training.multicast_bps)
-    step = first + server / training.server_flop_rate + last
+    step = first + candidate.server_s + last
     return candidate.rounds * (training.local_steps * step + up + down)
 
 

@@ -29,7 +29,7 @@ _STEPS_PER_TEMPERATURE = 8
 
 
 @dataclass(frozen=True)
-class Cut:
+class PriceCut:
     """`sum_k rate_price_k R_k <= value` for all rates [bit/s] that the link can carry."""
 
     rate_price: FloatArray  # [client], s per bit/s
@@ -69,7 +69,9 @@ class Cut:
         return regret
 
 
-def cut_at(link: Uplink, rate_price: FloatArray, cap_price: FloatArray, total_price: float) -> Cut:
+def cut_at(
+    link: Uplink, rate_price: FloatArray, cap_price: FloatArray, total_price: float
+) -> PriceCut:
     """The cut of these prices; valid for any prices >= 0."""
     with np.errstate(divide="ignore"):
         # Where signals are weak, depths are differences of nearly equal logarithms: round upward.
@@ -81,7 +83,7 @@ def cut_at(link: Uplink, rate_price: FloatArray, cap_price: FloatArray, total_pr
         + np.sum(cap_price * link.power_max_w)
         + total_price * link.power_total_w
     )
-    return Cut(rate_price, cap_price + total_price, value)
+    return PriceCut(rate_price, cap_price + total_price, value)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _worth(
     return _Worth(value, depth / LN2, level[:, None] * drop)
 
 
-def best_cut(link: Uplink, demand: Demand, window_s: float) -> Cut:
+def best_cut(link: Uplink, demand: Demand, window_s: float) -> PriceCut:
     """The cut that bounds the window best, up to a smoothing of about `_COLDEST`.
 
     Maximises the concave dual by Newton's iteration while a smoothing temperature falls. The
@@ -122,7 +124,7 @@ def best_cut(link: Uplink, demand: Demand, window_s: float) -> Cut:
         part = best_cut(link.select(senders), demand.select(senders), window_s)
         rate_price, power_price = np.zeros(link.clients), np.ones(link.clients)
         rate_price[senders], power_price[senders] = part.rate_price, part.power_price
-        return Cut(rate_price, power_price, part.value)
+        return PriceCut(rate_price, power_price, part.value)
     dual = _SmoothDual(link, demand, window_s)
     price = dual.start()
     best = energy_cut(link)
@@ -138,13 +140,13 @@ def best_cut(link: Uplink, demand: Demand, window_s: float) -> Cut:
     return best
 
 
-def energy_cut(link: Uplink) -> Cut:
+def energy_cut(link: Uplink) -> PriceCut:
     """`sum_k ln2 n_k R_k <= p_total` with n_k the client's best noise to gain: no bit is cheaper.
 
     Follows from `ln(1 + x) <= x`; tight where signals are weak, whatever the widths.
     """
     cheapest = LN2 * np.min(link.noise_to_gain, axis=1)
-    return Cut(cheapest, np.ones(link.clients), link.power_total_w)
+    return PriceCut(cheapest, np.ones(link.clients), link.power_total_w)
 
 
 def lone_window(link: Uplink, demand: Demand) -> float:

@@ -23,7 +23,7 @@ from airtune.allocation.subchannels.assignment import (
     improve_owners,
     unreachable_client,
 )
-from airtune.allocation.subchannels.bound import Cut, best_cut, energy_cut, lone_window
+from airtune.allocation.subchannels.bound import PriceCut, best_cut, energy_cut, lone_window
 from airtune.allocation.subchannels.power import (
     LN2,
     UNUSED,
@@ -146,7 +146,7 @@ LARGEST = 300_000
 
 
 def best_of_all(
-    link: Uplink, demand: Demand, cut: Cut, window_s: float
+    link: Uplink, demand: Demand, cut: PriceCut, window_s: float
 ) -> tuple[Owners | None, float] | None:
     """The best assignment whose window is below `window_s`, and its window, proven.
 

@@ -95,14 +95,15 @@ def read(mapping: Mapping[str, Any]) -> SflllmProblem:
     clients = top.clients()
     server = top.section("main_server")
     federated_server = top.section("federated_server")
-    candidates = tuple(_candidate(row) for row in top.rows("candidates"))
+    batch, server_rate = top.count("batch_size"), server.number("flop_rate", POSITIVE)
+    client_rate = clients.number("flop_rate", POSITIVE)
+    candidates = tuple(
+        _candidate(row, batch, server_rate, client_rate) for row in top.rows("candidates")
+    )
     _refuse_duplicates(candidates)
     power = clients.level("power_max_w")
     training = SplitTraining(
         local_steps=top.count("local_steps"),
-        batch_size=top.count("batch_size"),
-        server_flop_rate=server.number("flop_rate", POSITIVE),
-        client_flop_rate=clients.number("flop_rate", POSITIVE),
         main=_uplink(server, clients, "main_gain", power, noise),
         federated=_uplink(federated_server, clients, "federated_gain", power, noise),
         candidates=candidates,
@@ -115,17 +116,21 @@ def read(mapping: Mapping[str, Any]) -> SflllmProblem:
     return problem
 
 
-def _candidate(row: Reader) -> SplitCandidate:
+def _candidate(
+    row: Reader, batch: int, server_rate: float, client_rate: FloatArray
+) -> SplitCandidate:
+    """Seconds and bits of a local step, from FLOPs and bits per sample and rates [FLOP/s]."""
+    server_flops = row.number("server_forward_flops", NOT_NEGATIVE)
+    server_flops += row.number("server_backward_flops", NOT_NEGATIVE)
     candidate = SplitCandidate(
         split_point=row.count("split_point"),
         rank=row.count("rank"),
         rounds=row.number("rounds", POSITIVE),
-        client_forward_flops=row.number("client_forward_flops", NOT_NEGATIVE),
-        client_backward_flops=row.number("client_backward_flops", NOT_NEGATIVE),
-        server_forward_flops=row.number("server_forward_flops", NOT_NEGATIVE),
-        server_backward_flops=row.number("server_backward_flops", NOT_NEGATIVE),
-        activation_bits=row.number("activation_bits", NOT_NEGATIVE),
-        gradient_bits=row.number("gradient_bits", NOT_NEGATIVE, 0.0),
+        client_forward_s=batch * row.number("client_forward_flops", NOT_NEGATIVE) / client_rate,
+        client_backward_s=batch * row.number("client_backward_flops", NOT_NEGATIVE) / client_rate,
+        server_s=len(client_rate) * batch * server_flops / server_rate,
+        activation_bits=batch * row.number("activation_bits", NOT_NEGATIVE),
+        gradient_bits=batch * row.number("gradient_bits", NOT_NEGATIVE, 0.0),
         adapter_bits=row.number("adapter_bits", NOT_NEGATIVE),
     )
     row.close()

@@ -139,15 +139,11 @@ class SplitProblem:
     def training(self, points: Sequence[int]) -> SplitTraining:
         """The problem with one split point for all clients, to be chosen among `points`.
 
-        Work is given in seconds at unit speed, because clients differ in device and in batch. What
-        follows the upload does not depend on the uplinks, so it counts with the main server.
+        What follows the upload does not depend on the uplinks, so it counts with the main server.
         """
         main, federated = self.links
         return SplitTraining(
             local_steps=self.steps,
-            batch_size=1,
-            server_flop_rate=1.0,
-            client_flop_rate=np.ones(len(self.kept)),
             main=main,
             federated=federated,
             candidates=tuple(self._candidate(point) for point in points),
@@ -167,16 +163,14 @@ class SplitProblem:
         return np.inf if self.costs.system.downlink == "free" else float(rates.min())
 
     def _candidate(self, point: int) -> SplitCandidate:
-        count = len(self.kept)
-        mean = self.mean_step([point] * count)
+        mean = self.mean_step([point] * len(self.kept))
         return SplitCandidate(
             split_point=point,
             rank=self.view.rank,
             rounds=1.0,
-            client_forward_flops=mean.ahead_s,
-            client_backward_flops=0.0,
-            server_forward_flops=(mean.server_s + mean.after_s) / count,
-            server_backward_flops=0.0,
+            client_forward_s=mean.ahead_s,
+            client_backward_s=0.0,
+            server_s=mean.server_s + mean.after_s,
             activation_bits=self.bits[0],
             gradient_bits=0.0,
             adapter_bits=self.adapter_bits(point),
