@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
-from airtune.quantities import format_duration, format_quantity
-
 _UNITS = {
     "_w_per_hz": "W/Hz",
     "_bps_hz": "bit/s/Hz",
@@ -46,6 +44,9 @@ def show_value(key: str, value: Any) -> str:
         return _show_list(key, value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
+    # Here, not above: quantities import numpy, and every command imports this module.
+    from airtune.quantities import format_duration, format_quantity
+
     unit = split_unit(key)[1]
     if unit == "s":
         return format_duration(value) if value >= 1e-2 else format_quantity(value, "s")
