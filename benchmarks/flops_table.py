@@ -83,7 +83,7 @@ def memory_rows() -> list[dict[str, Any]]:
     """Activations that autograd keeps, with transformers' default attention."""
     from airtune.workload.adapter_shape import AdapterShape
     from tests.workload.small_models import architecture, batch, with_adapter
-    from tests.workload.test_memory import STEP, predicted_bytes, saved_bytes
+    from tests.workload.test_step_memory import STEP, predicted_bytes, saved_bytes
 
     rows = []
     for family in FAMILIES:

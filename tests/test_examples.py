@@ -25,7 +25,7 @@ def test_there_is_one_per_method() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_examples_solve(path: Path) -> None:
     if names_a_model(load_problem(path)):
-        pytest.skip("named models are solved in tests/problems")
+        pytest.skip("named models are solved in tests/planning")
     planned = airtune.plan(path)
     assert not isinstance(planned, list)
     assert planned.answer["status"] in ("optimal", "feasible")

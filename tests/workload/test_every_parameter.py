@@ -14,7 +14,7 @@ from airtune.workload.payload import flat_update_bits, update_bits
 from airtune.workload.step import Attention, Step
 from airtune.workload.transformer import Precision, split_workload, workload
 from tests.workload.small_models import CONFIGS, architecture, base_model, batch
-from tests.workload.test_memory import LiveBytes, saved_bytes
+from tests.workload.test_step_memory import LiveBytes, saved_bytes
 
 WHOLE = EveryParameter()
 

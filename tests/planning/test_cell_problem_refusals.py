@@ -7,7 +7,7 @@ import pytest
 
 from airtune.errors import InputError
 from airtune.methods.plan import plan
-from tests.problems.cell_cases import CASES, FEDSLLM, JCPBA, SFLLLM, TSFA, changed
+from tests.planning.cell_cases import CASES, FEDSLLM, JCPBA, SFLLLM, TSFA, changed
 
 NAN, INF = float("nan"), float("inf")
 

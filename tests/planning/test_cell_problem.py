@@ -20,7 +20,7 @@ from airtune.workload.architecture import load_architecture
 from airtune.workload.payload import update_bits
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, split_workload, workload
-from tests.problems.cell_cases import (
+from tests.planning.cell_cases import (
     CASES,
     CELL,
     FEDSLLM,

@@ -16,7 +16,7 @@ from airtune.tuning.pruning.importance import (
 from airtune.tuning.pruning.slice import UnitLayout
 from airtune.tuning.pruning.tuner import Slicer
 from airtune.workload.architecture import Architecture
-from tests.tuning.test_prune import ALPHA, MODELS, adapted, make_batch, random_state
+from tests.tuning.test_pruning_tuner import ALPHA, MODELS, adapted, make_batch, random_state
 
 NAMES = ["gpt2", "opt", "llama, query heads", "llama, groups", "qwen3", "gemma, one KV head", "phi"]
 

@@ -26,7 +26,7 @@ from airtune.workload.architecture import load_architecture
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 from tests.cli import conftest
-from tests.problems.cell_cases import CASES, CELL, JCPBA, TSFA
+from tests.planning.cell_cases import CASES, CELL, JCPBA, TSFA
 
 Command = Callable[..., tuple[int, str, str]]
 command = conftest.airtune
@@ -127,7 +127,7 @@ def test_a_client_without_signal_is_infeasible(command: Command, tmp_path: Path)
 
 def test_no_torch_without_3gpp() -> None:
     code = (
-        "import sys, airtune; from tests.problems.cell_cases import CASES\n"
+        "import sys, airtune; from tests.planning.cell_cases import CASES\n"
         "for case in CASES.values(): airtune.plan(case)\n"
         "sys.exit('torch' in sys.modules)"
     )

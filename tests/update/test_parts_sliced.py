@@ -20,7 +20,7 @@ from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, ada
 from airtune.workload.architecture import Architecture, load_architecture, pruned
 from airtune.workload.decisions import distinct_rates
 from airtune.workload.payload import flat_update_bits
-from tests.tuning.test_prune import MODELS, Context, adapted, make_batch, random_state
+from tests.tuning.test_pruning_tuner import MODELS, Context, adapted, make_batch, random_state
 from tests.update.codec_checks import check_codec
 
 FAMILIES = ["gpt2", "opt with projections", "llama, query heads", "qwen3, groups", "phi"]
