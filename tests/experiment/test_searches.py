@@ -140,6 +140,8 @@ def test_commands_write_tables(airtune: Call, tmp_path: Path) -> None:  # noqa: 
     [
         (("rank-search", "--ranks", "1,x"), "--ranks is 1,x"),
         (("rank-search", "--ranks", "0"), "--ranks is [0]"),
+        (("rank-search", "--ranks", "1,1"), "a list of different ranks"),
+        (("budget-search", "--budgets", "0.2,0.2"), "a list of different budgets"),
         (("rank-search", "--ranks", "100000"), "adapter.rank"),
         (("budget-search", "--budgets", "1.5"), "--budgets is [1.5]"),
         (("budget-search", "--out", "table.txt"), "--out is table.txt"),

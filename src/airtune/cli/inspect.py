@@ -23,13 +23,22 @@ def evaluate(
     """Test loss, perplexity and the task's own score of the tuned and of the base model."""
     from airtune.experiment import Run
     from airtune.experiment.part_folders import name_folders
+    from airtune.planning.answer import finite
 
     name_folders(parts or ())
     result = Run.open(run_dir, accept_changes=accept_changes).evaluate()
     if json:
         from json import dumps
 
-        typer.echo(dumps(result, indent=2))
+        # JSON has no infinity: a perplexity beyond any float is null.
+        shown = {
+            name: {
+                key: finite(value) if isinstance(value, float) else value
+                for key, value in part.items()
+            }
+            for name, part in result.items()
+        }
+        typer.echo(dumps(shown, indent=2, allow_nan=False))
         return
     for name in ("base", "tuned"):
         part = result[name]

@@ -204,6 +204,10 @@ def _client_table(clients: list[dict[str, Any]], width: int | None) -> str:
     return text_table(headings, rows, width=width) + rest
 
 
+def _rounds_alike(rounds: int) -> str:
+    return "a round like this one" if rounds == 1 else f"{rounds} rounds like this one"
+
+
 def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("model", f"{preview['model']} ({_parameters(preview['parameters'])})"),
@@ -213,7 +217,7 @@ def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
         ("planned latency", f"{format_duration(preview['latency_s'])} a round: "
                             f"{preview['message']}"),
         ("expected virtual time", f"about {format_duration(preview['virtual_time_s'])} for "
-                                  f"{preview['rounds']} rounds like this one"),
+                                  f"{_rounds_alike(preview['rounds'])}"),
         ("expected real time", f"about {format_duration(preview['real_s'])} on this machine"),
     ]  # fmt: skip
     if preview["charge_as"]:

@@ -85,7 +85,7 @@ def _of_all(known: Fingerprint) -> str:
 def _training_data(clients: Sequence[int]) -> str:
     named = ", ".join(str(client) for client in clients[:_NAMED])
     rest = f" and {len(clients) - _NAMED} more" if len(clients) > _NAMED else ""
-    return f"the training data of client {named}{rest}"
+    return f"the training data of client{'s' if len(clients) > 1 else ''} {named}{rest}"
 
 
 def _shown(value: Any) -> str:

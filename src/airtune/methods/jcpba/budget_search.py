@@ -80,6 +80,8 @@ def search_budget(
     budgets = BUDGETS if budgets is None else budgets
     if not budgets or not all(0 <= budget < 1 for budget in budgets):
         raise InputError("--budgets", list(budgets), "numbers from 0 to below 1")
+    if len(set(budgets)) < len(budgets):
+        raise InputError("--budgets", list(budgets), "a list of different budgets")
     size = clients or config.cohort.size or config.clients.count
     runs: dict[float, ProxyRun] = {}
     for budget in sorted(set(budgets)):

@@ -166,6 +166,8 @@ def search_ranks(
     ranks = _default_ranks(config) if ranks is None else ranks
     if not ranks or min(ranks) < 1:
         raise InputError("--ranks", list(ranks), "whole numbers of at least 1")
+    if len(set(ranks)) < len(ranks):
+        raise InputError("--ranks", list(ranks), "a list of different ranks")
     runs: dict[int, ProxyRun] = {}
     seen: dict[int, Observed] = {}
     worlds: dict[int, Trial] = {}
