@@ -35,10 +35,23 @@ def shipped_methods() -> dict[str, MethodSpec]:
     return {spec.name: spec for spec in specs}
 
 
+@cache
 def installed_methods() -> dict[str, EntryPoint]:
-    """The methods of installed packages by name, not yet imported."""
-    own = shipped_methods()
-    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in own}
+    """The methods of installed packages by name, not yet imported.
+
+    Raises InputError for a name that is registered twice, since either could be meant.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        other = found.setdefault(entry.name, entry).value
+        if entry.name in shipped_methods():
+            other = "airtune itself"
+        if other != entry.value:
+            raise InputError(
+                "method", entry.name, "the name of one method",
+                f"{entry.value} and {other} both have it: uninstall one, or rename its method",
+            )  # fmt: skip
+    return found
 
 
 def method_names(*, trained: bool = True) -> list[str]:
