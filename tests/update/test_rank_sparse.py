@@ -1,7 +1,8 @@
 """Masks and kept factors as bytes: what arrives is what was selected, at the predicted length."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 
 import pytest
 import torch
@@ -45,11 +46,15 @@ def masked(change: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Ten
     return sent
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16", "int8"])
-@pytest.mark.parametrize("report", [False, True])
-@pytest.mark.parametrize("importance", ["change", "norm", "random"])
-@pytest.mark.parametrize("kept", [(3, 4, 2), (1, 2, 1), (0, 3, 0), (0, 0, 0)])
-@pytest.mark.parametrize("choice", ["largest", "drawn"])
+def contract_cases() -> Iterator[tuple[str, bool, str, tuple[int, ...], str]]:
+    """Every format of numbers with every count of ranks; the other options take turns beside."""
+    dtypes, counted = ("fp32", "fp16", "bf16", "int8"), ((3, 4, 2), (1, 2, 1), (0, 3, 0), (0, 0, 0))
+    for (i, dtype), (j, kept) in product(enumerate(dtypes), enumerate(counted)):
+        importance = ("change", "norm", "random")[(i + j) % 3]
+        yield dtype, j % 2 == 1, importance, kept, ("largest", "drawn")[(i + j // 2) % 2]
+
+
+@pytest.mark.parametrize(("dtype", "report", "importance", "kept", "choice"), [*contract_cases()])
 def test_contract(
     importance: str, dtype: str, report: bool, kept: tuple[int, ...], choice: str
 ) -> None:
