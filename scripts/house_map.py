@@ -4,8 +4,8 @@
     python scripts/house_map.py --check    # exit 1 if one of them is out of date
 
 An arrow means "imports". Drawn is the transitive reduction: where `a` imports `b` and `b` imports
-`c`, an arrow from `a` to `c` is left out. Imports inside functions count; the foundations (modules
-beside the packages), which every package may import, have no arrows.
+`c`, an arrow from `a` to `c` is left out. Imports inside functions and by strings count; the
+foundations (modules beside the packages), which every package may import, have no arrows.
 """
 
 import ast
@@ -27,6 +27,9 @@ STYLE = """\
   .line { fill: none; stroke: #8496a8; stroke-width: 1.2; marker-end: url(#head) }
   text { font: 14px sans-serif; fill: #1f2d3a; text-anchor: middle }
   .small { font-size: 12px; fill: #5b6b7a }"""
+
+PLACE_OF_CODE = re.compile(r"airtune(\.\w+)+(:\w+)?")
+"""A module or a function as a string, which is imported when it is needed."""
 
 Graph = Mapping[str, frozenset[str]]
 """Package -> the packages below it."""
@@ -53,12 +56,13 @@ def import_graph() -> Graph:
 
 def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value] if PLACE_OF_CODE.fullmatch(node.value) else []
         yield from (name for name in names if name.startswith("airtune."))
 
 
