@@ -189,7 +189,7 @@ def test_other_versions_are_told_and_recorded(place: Path, monkeypatch: pytest.M
     real = environment.versions()
     monkeypatch.setattr(environment, "versions", lambda: {**real, "torch": "9.9"})
     run = Experiment.resume(place / "run")
-    sentence = f"The run goes on with torch 9.9 (was {real['torch']}): rounds to come may differ"
+    sentence = f"The run continues with torch 9.9 (was {real['torch']}): rounds to come may differ"
     assert any(told.startswith(sentence) for told in run.notices)
     assert sessions(place)[-1]["versions"]["torch"] == "9.9"
 
@@ -284,7 +284,7 @@ def test_a_run_of_the_first_format_goes_on(tmp_path: Path) -> None:
     run = Experiment.resume(tmp_path / "run")
     assert [record["round"] for record in run.records] == [1, 2, 3]
     assert (tmp_path / "run" / "rounds.jsonl").read_bytes().startswith(old)
-    assert "remembered neither its data nor its weights" in run.notices[0]
+    assert "recorded neither its data nor its weights" in run.notices[0]
     newest = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
     assert read_checkpoint(newest).fingerprint is not None
     assert run.evaluate()["tuned"]["test_loss"] == run.summary["final_test_loss"]

@@ -131,7 +131,7 @@ def test_late_silent_and_skipped_are_counted() -> None:
     made[1]["skipped"] = {"4": "out of reach"}
     told = run_sentences(view(read(made)))
     assert (
-        "Of 9 updates asked for, 1 came too late, 1 fell silent, 1 left out by the planner." in told
+        "Of 9 updates requested, 1 came too late, 1 fell silent, 1 left out by the planner." in told
     )
 
 

@@ -63,8 +63,8 @@ FORMATS = (".json", ".yaml", ".yml", ".csv")
 
 
 def check_name(path: Path | None) -> None:
-    """Refuse a name whose ending says no format, and a place that does not exist, before the work
-    that would fill it."""
+    """Refuse a name without the ending of a known format, and a place that does not exist, before
+    the work that would fill it."""
     if path is None:
         return
     if path.suffix not in FORMATS:

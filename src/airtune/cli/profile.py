@@ -160,7 +160,7 @@ def _table(name: str, half: "Workload", update_dtype: str, width: int | None) ->
     from airtune.cli.text import text_table
     from airtune.workload.payload import dtype_bits
 
-    # Units stand in the heading, so that the table fits a terminal of 80 columns.
+    # Units are in the heading, so that the table fits a terminal of 80 columns.
     headings = (name, "parameters", "update bit", "forward FLOP", "backward FLOP", "output bit",
                 "memory B")  # fmt: skip
     sent = dtype_bits(update_dtype)

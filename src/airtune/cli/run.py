@@ -22,7 +22,7 @@ Parts = Annotated[
 AcceptChanges = Annotated[
     bool,
     typer.Option(
-        "--accept-changes", help="Go on although data, weights, keys or other contents changed."
+        "--accept-changes", help="Continue although data, weights, keys or other contents changed."
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -117,7 +117,7 @@ class TerminalListener:
         self._console, self._view = console, view
 
     def notice(self, sentence: str) -> None:
-        """Something a user should know: rows dropped, a checkpoint passed over."""
+        """A notice for the user: rows dropped, a checkpoint passed over."""
         self._console.print(prose(sentence, page_width()), highlight=False, markup=False)
 
     def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None:

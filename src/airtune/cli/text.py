@@ -123,7 +123,7 @@ def _wide(columns: Sequence[Sequence[str]]) -> int:
 
 def _drawn(columns: Sequence[Sequence[str]]) -> str:
     tallest = max(len(column) for column in columns)
-    # Headings of fewer lines stand at the bottom, next to their cells.
+    # Headings of fewer lines are at the bottom, next to their cells.
     full = [[" " * len(c[0])] * (tallest - len(c)) + list(c) for c in columns]
     return "\n".join(GAP.join(parts).rstrip() for parts in zip(*full, strict=True))
 

@@ -1,8 +1,8 @@
 """Running every arm and seed into its own run folder; what is finished is not run again.
 
-Several runs can go on at once, each in a process of its own. A run that trains on one thread leaves
-the other cores idle while it loads, evaluates and writes; so runs side by side finish sooner than
-one run on all cores. Results do not depend on it: every run is the one that it would have been
+Several runs can proceed at once, each in a process of its own. A run that trains on one thread
+leaves the other cores idle while it loads, evaluates and writes; so runs side by side finish sooner
+than one run on all cores. Results do not depend on it: every run is the one that it would have been
 alone.
 """
 

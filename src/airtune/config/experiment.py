@@ -95,7 +95,7 @@ class ClientsSection(Section):
     devices: Annotated[list[str], BeforeValidator(_as_list)] = Field(
         ["galaxy-s25", "raspberry-pi-5", "pixel-9", "laptop-cpu"],
         min_length=1,
-        description="device profiles, dealt out to the clients in turn (airtune device list)",
+        description="device profiles, assigned to the clients round-robin (airtune device list)",
     )
     device_file: str | None = Field(None, description="a YAML file with profiles of your own")
 
@@ -111,7 +111,7 @@ class TrainingSection(Section):
         0.0125,
         gt=0,
         description="local; suits LoRA on the built-in model (full tuning: 0.003), larger models "
-        "want 1e-4 to 1e-3",
+        "need 1e-4 to 1e-3",
     )
     batch_size: int = Field(2, ge=1, le=MOST_STEPS, description="examples a step")
     local_steps: int = Field(
@@ -159,7 +159,7 @@ class ExperimentConfig(Section):
     adapter: AdapterSection = Field(default=AdapterSection(), description="what is trained")
     data: DataSection = Field(default=DataSection(), description="what is learned")
     clients: ClientsSection = Field(default=ClientsSection(), description="who learns it")
-    cohort: CohortSection = Field(default=CohortSection(), description="who is asked each round")
+    cohort: CohortSection = Field(default=CohortSection(), description="who takes part in a round")
     training: TrainingSection = Field(default=TrainingSection(), description="local training")
     server: ServerSection = Field(default=ServerSection(), description="the server's own step")
     cell: Annotated[InstanceOf[CellSettings], BeforeValidator(_cell)] = Field(
@@ -239,7 +239,7 @@ Checked = TypeVar("Checked", bound=BaseModel)
 def check(model: type[Checked], values: Mapping[str, Any], section: str = "") -> Checked:
     """Validate a mapping; the first mistake becomes one InputError.
 
-    `section` is where the mapping stands in the file.
+    `section` is the place of the mapping in the file.
     """
     try:
         plain = file_value(values)
@@ -259,18 +259,18 @@ def _first_mistake(error: ValidationError, model: type[BaseModel], section: str)
     field = ".".join([section, *place] if section else place)
     if first["type"] in unknown:
         return unknown_key(field, place[-1], _known_keys(model, place[:-1]))
-    # A file says null where Python says None.
+    # A file has null where Python has None.
     given = "null" if first["input"] is None else first["input"]
     return InputError(field, given, _allowed(first))
 
 
 def _is_type_tag(part: object) -> bool:
-    """pydantic names the branch of a union in the place; people do not."""
+    """pydantic names the branch of a union in the place; files do not."""
     return isinstance(part, str) and (part in {"str", "int", "float"} or "[" in part)
 
 
 def _allowed(detail: Mapping[str, Any]) -> str:
-    """pydantic's complaint in the words of a person."""
+    """What is allowed, from pydantic's message."""
     context = detail.get("ctx", {})
     kind = str(detail["type"])
     limits = {

@@ -28,7 +28,7 @@ class Section(BaseModel):
 
 
 MOST_ROWS = 10_000_000
-"""Rows that a limit may ask for: the built-in tasks make as many as they are asked for."""
+"""Rows that a limit may ask for: the built-in tasks make any number."""
 
 
 class PartitionSection(Section):

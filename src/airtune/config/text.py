@@ -1,4 +1,4 @@
-"""Experiment files as text: the commented one for a newcomer, the resolved one of a run."""
+"""Experiment files as text: the commented one of `airtune init`, the resolved one of a run."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _INDENT = "  "
 
 
 def _plain(value: Any) -> Any:
-    """Only what YAML knows: mappings, lists and scalars."""
+    """Only what YAML has: mappings, lists and scalars."""
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
     if is_dataclass(value) and not isinstance(value, type):
@@ -91,7 +91,7 @@ def read_resolved(path: Path) -> tuple[dict[str, Any], int]:
     if found == 1 and isinstance(values.get("cell"), dict):
         # Before there was this key, walking clients started uniform in area.
         values["cell"] = {"walk_start": "uniform", **values["cell"]}
-    # A run from before there was this key was made on the processor, and goes on there.
+    # A run from before there was this key was made on the processor, and continues there.
     return {"device": "cpu", **values}, found
 
 

@@ -28,7 +28,7 @@ def close_run(
     world: World, state: ServerState, folder: RunFolder, notices: Sequence[str] = (),
     diverged: DivergedError | None = None,
 ) -> None:  # fmt: skip
-    """`finish`, and for a run that diverged the error that says so and how to go on.
+    """`finish`, and for a run that diverged the error, with the remedy.
 
     Raises AirtuneError where something cannot be written or made; a resumed run closes again.
     """
@@ -58,8 +58,8 @@ def _way_on(world: World, state: ServerState, folder: RunFolder) -> str:
     start = f"model={path}/model" if full else f"adapter.start={path}/adapter"
     return (
         f"Records, report and {'model' if full else 'adapter'} up to round {done} are in {path}. "
-        f"`airtune resume` would make round {done + 1} again and end the same way: go on in a new "
-        f"run with other settings and --set {start}."
+        f"`airtune resume` would make round {done + 1} again and end the same way: continue in a "
+        f"new run with other settings and --set {start}."
     )
 
 

@@ -1,6 +1,6 @@
-"""What a run rests on, as digests and values: made when it begins, compared when it goes on.
+"""What a run depends on, as digests and values: made when it begins, compared when it continues.
 
-Where a run no longer rests on what it remembers, this says so, or refuses.
+Differences are reported or refused.
 """
 
 import hashlib
@@ -38,12 +38,12 @@ RESULTLESS = (
     "engine", "workers", "backend", "ray_address", "device", "threads", "stop.", "format",
     "data.score_rows",
 )  # fmt: skip
-"""Keys that change no round, up to rounding; a trailing dot stands for a section."""
+"""Keys that change no round, up to rounding; a trailing dot means a section."""
 NAMING = (
     "model", "charge_as", "data.train", "data.test", "data.chat_template", "adapter.start",
     "clients.device_file", "cell.trace", "cell.replay",
 )  # fmt: skip
-"""Keys that say where something lies; what lies there has a digest."""
+"""Keys that name a place; what is there has a digest."""
 WEIGHTS, TOKENIZER, TEST = "the base weights", "the tokenizer or its chat template", "the test data"
 MODEL_CONFIG, CHARGED = "the model's config", "the config of charge_as"
 _TOKENS_AT_ONCE = 1 << 20
@@ -51,7 +51,7 @@ _NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version")
 
 
 def fingerprint(world: World) -> Fingerprint:
-    """What the rounds of this world rest on; to be asked before anything is trained."""
+    """What the rounds of this world depend on; call it before anything is trained."""
     return Fingerprint(
         result_keys(world.config),
         _contents(world),
@@ -200,7 +200,7 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def config_digest(name: str) -> str:
-    """A model's config file, without what says where it came from."""
+    """A model's config file, without the keys that name its origin."""
     config = read_config(name)
     return digest({key: config[key] for key in sorted(config) if key not in _NOT_OF_THE_MODEL})
 
@@ -293,8 +293,8 @@ def refusal(folder: Path, found: Sequence[Difference]) -> AirtuneError:
     named = "; ".join(str(change) for change in found[:_NAMED])
     rest = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return AirtuneError(
-        f"{folder} does not rest on what its checkpoint remembers: {named}{rest}. Restore that, or "
-        f"give {ACCEPT} to go on with what is there now."
+        f"{folder} no longer has what its checkpoint was made with: {named}{rest}. Restore that, "
+        f"or give {ACCEPT} to continue with what is there now."
     )
 
 

@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 def command() -> list[str]:
     """The command as given, without the values of its settings: those may be secret, and those
-    that may be known stand in the resolved experiment."""
+    that are no secrets are in the resolved experiment."""
     shown, hide = [], False
     for word in sys.argv[1:]:
         name, equals, _ = word.removeprefix("--set=").partition("=")
@@ -54,7 +54,7 @@ def command() -> list[str]:
 class Sessions:
     """The file of one run folder, read once and written when something is added.
 
-    `notes` say what was wrong with the file, if anything was.
+    `notes` are what was wrong with the file, if anything.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class Sessions:
             reason = "it holds something else"
         except Exception as error:  # damaged in any way: only a record of the past is lost
             reason = " ".join(str(error).split())
-        return cls(path, {}, [f"{_NAME} is damaged ({reason}) and was begun anew."])
+        return cls(path, {}, [f"{_NAME} is damaged ({reason}) and was started again."])
 
     @property
     def all(self) -> list[dict[str, Any]]:
@@ -119,14 +119,14 @@ class Sessions:
         if not other:
             return ""
         return (
-            f"The run goes on with {', '.join(other)}: rounds to come may differ in their last "
+            f"The run continues with {', '.join(other)}: rounds to come may differ in their last "
             "bits from those of a run that was never interrupted."
         )
 
     def begin(
         self, config: ExperimentConfig, known: Fingerprint, parts: Sequence[Mapping[str, Any]]
     ) -> None:
-        """What the run begins with, where the file does not say so yet."""
+        """What the run begins with, where the file does not have it yet."""
         if "packages" in self.content:
             return
         found = versions()

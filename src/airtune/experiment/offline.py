@@ -1,4 +1,4 @@
-"""Offline stages that a run does by itself before round 1, where the experiment asks for them."""
+"""Offline stages that a run does before round 1, where the experiment sets them."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,9 +1,9 @@
 """Where user-defined parts may come from.
 
-A run folder is data, often from another person: no code is imported because it names it. Parts come
+A run folder is data, often from another user: no code is imported because it names it. Parts come
 from installed packages, from folders that a user names on the command line (`--parts`, or the
-folder of the experiment that is given to `run`), and, for a run that goes on or is looked at, from
-the folders that it was found to use when this user ran something from there: they are remembered in
+folder of the experiment that is given to `run`), and, for a run that continues or is read, from
+the folders that it was found to use when this user ran something from there: they are kept in
 `$XDG_STATE_HOME/airtune/part-folders` (`~/.local/state` without that variable), never in the run.
 """
 
@@ -20,7 +20,7 @@ from airtune.errors import InputError
 from airtune.experiment.folder_lock import LOCK
 
 _NAMED = "_AIRTUNE_PARTS"
-"""In the environment, so that worker processes know it, too."""
+"""In the environment, so that worker processes have it, too."""
 _recorded: dict[str, Path] = {}
 """Parts of runs -> folders in which the runs found them, where those are not this user's."""
 
@@ -48,7 +48,7 @@ def beside_experiment(path: Path | None) -> None:
 
 
 def of_run(run: Path, parts: Iterable[Mapping[str, Any]]) -> None:
-    """For a run that goes on or is looked at: the folders that it records, if they are the user's.
+    """For a run that continues or is read: the folders that it records, if they are the user's.
 
     `parts` are the entries of its environment.json. A folder inside the run never counts.
     """

@@ -32,7 +32,7 @@ def read_config(path: Path | str | None = None, settings: Sequence[str] = ()) ->
 
 
 def check_filled(values: Mapping[str, Any]) -> ExperimentConfig:
-    """Validate an experiment whose texts may hold `${NAME}`; it remembers which do.
+    """Validate an experiment whose texts may hold `${NAME}`; it records which do.
 
     A secret that is given in clear as an option of a part counts as `${AIRTUNE_PART_OPTION}`, so
     that it is written nowhere either.
@@ -60,7 +60,7 @@ def sections_of(names: Sequence[str] = ()) -> dict[str, type[Section]]:
 
 
 def checked(values: Mapping[str, Any]) -> ExperimentConfig:
-    """Validate an experiment as it stands; `${NAME}` in it is plain text.
+    """Validate an experiment as it is; `${NAME}` in it is plain text.
 
     The sections are those of methods that are shipped, named as method, or given.
     """

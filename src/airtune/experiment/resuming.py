@@ -1,4 +1,4 @@
-"""Resuming a run: the experiment asked for now, compared with the fingerprint in its checkpoint."""
+"""Resuming a run: the experiment as wanted now, compared with the fingerprint in its checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -40,15 +40,15 @@ from airtune.tuning.adapter import load_state
 FIXED = ("method", "planner", "adapter.kind")
 """Keys on which the state between rounds depends."""
 UNKNOWN = (
-    "This run was begun by an airtune that remembered neither its data nor its weights nor its "
+    "This run was begun by an airtune that recorded neither its data nor its weights nor its "
     "keys: whether they are still the same cannot be checked."
 )
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a resumed run is asked to do differently: more rounds, or until so many, `key=value`
-    settings, and whether differences that nobody asked for are accepted."""
+    """What a resumed run shall do differently: more rounds, or until so many, `key=value`
+    settings, and whether other differences are accepted."""
 
     more_rounds: int = 0
     rounds: int | None = None
@@ -63,10 +63,10 @@ class Wish:
 
 @dataclass
 class Resumption:
-    """A run folder being resumed; `config` is the experiment asked for now.
+    """A run folder being resumed; `config` is the experiment as wanted now.
 
     `checkpoint` is None for a run that was killed before its first. `changes` are the differences
-    that were accepted or asked for, `told` the sentences for the user.
+    that were accepted or wanted, `told` the sentences for the user.
     """
 
     run: Run
@@ -79,7 +79,7 @@ class Resumption:
 
     @classmethod
     def prepare(cls, run: Run, wish: Wish) -> "Resumption":
-        """Read everything that is cheap to read, and refuse what can be refused already."""
+        """Read everything but model and data, and refuse what can be refused already."""
         folder = run.folder
         folder.clean()
         checkpoint, notes = _newest(folder, wish)
@@ -99,11 +99,11 @@ class Resumption:
 
     @property
     def changed_file(self) -> bool:
-        """Whether the run's experiment file has to say something else now."""
+        """Whether the run's experiment file has to change."""
         return self.config != self.run.config
 
     def state(self, world: World, known: Fingerprint) -> ServerState:
-        """The state to go on from, once contents are compared; the records end with it."""
+        """The state to continue from, once contents are compared; the records end with it."""
         folder, checkpoint = self.run.folder, self.checkpoint
         if checkpoint is None:
             return world.start()
@@ -118,7 +118,7 @@ class Resumption:
                 f"Records after round {checkpoint.state.rounds_done} have no whole checkpoint; "
                 "those rounds are made again."
             )
-        # Accepted records are counted anew.
+        # Accepted records are counted again.
         sound = checkpoint.state.records.holds(folder.records)
         return checkpoint.state if sound else replace(checkpoint.state, records=RecordsMark())
 
@@ -143,7 +143,7 @@ class Resumption:
         self._accept(found)
 
     def _accept(self, found: Sequence[Difference]) -> None:
-        """Note differences that were asked for; refuse the others, unless all are accepted."""
+        """Note differences that were wanted; refuse the others, unless all are accepted."""
         for change in found:
             if change.name in FIXED:
                 raise AirtuneError(f"{change}, and it is the same in all rounds of a run.")
@@ -168,7 +168,7 @@ class Resumption:
 
 
 def _newest(folder: RunFolder, wish: Wish) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint to go on from; where clients' files are lost and that is accepted, without
+    """The checkpoint to continue from; where clients' files are lost and that is accepted, without
     them."""
     length = folder.records_length()
     if not list_checkpoints(folder.checkpoints) and length == 0:
@@ -216,9 +216,9 @@ def _with_settings(run: Run, settings: Sequence[str]) -> ExperimentConfig:
 def _with_rounds(
     config: ExperimentConfig, checkpoint: Checkpoint | None, wish: Wish
 ) -> ExperimentConfig:
-    """The experiment with as many rounds as are asked for, its own where none are.
+    """The experiment with the wanted number of rounds, or its own.
 
-    More rounds count from those asked for or, after an early stop, from those done.
+    More rounds count from those planned or, after an early stop, from those done.
     """
     more, until = wish.more_rounds, wish.rounds
     if not more and until is None:

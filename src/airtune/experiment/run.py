@@ -185,7 +185,7 @@ class Run:
 
     @property
     def notices(self) -> list[str]:
-        """What a reader should know: rows dropped or cut, changes on the way, and what was said
+        """Notices for a reader: rows dropped or cut, changes during the run, and what was reported
         whenever the run began or went on."""
         said = self.summary.get("notices", [])
         return list(dict.fromkeys([*said, *Sessions.read(self.folder.path).notices()]))

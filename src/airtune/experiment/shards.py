@@ -29,7 +29,7 @@ from airtune.workload.step import Step
 class Shards:
     """The data of an experiment as its clients hold it; `ClientFacts` from local rows.
 
-    `inputs` are those of the chat template; `shows_date` says that it writes their day; `stops` are
+    `inputs` are those of the chat template; `shows_date`: it writes their day; `stops` are
     tokens, beside the end of text, that end an answer.
     """
 
@@ -96,7 +96,7 @@ class Shards:
         if self.parts.redraws:
             parts.append(
                 f"The partition was drawn {self.parts.redraws + 1} times, until every client had "
-                "the rows that data.partition.min_rows asks for."
+                "the rows that data.partition.min_rows requires."
             )
         if self.shows_date:
             parts.append(f"The chat template shows the day {self.inputs.date} (data.date).")
@@ -124,9 +124,9 @@ def with_template(config: ExperimentConfig, tokenizer: Any) -> ExperimentConfig:
 
 
 def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int, embeddings: int) -> Shards:
-    """Load, tokenise and deal out the data.
+    """Load, tokenise and partition the data.
 
-    `longest` is the model's own limit of tokens, `embeddings` the number of ids that it knows.
+    `longest` is the model's own limit of tokens, `embeddings` the number of ids in its vocabulary.
     Raises InputError for unreadable sources, an empty shard, or a token limit or ids above the
     model's.
     """

@@ -129,7 +129,7 @@ KEYS = ("rank", "alpha", "target_modules", "rank_pattern", "alpha_pattern")
 def with_start(config: ExperimentConfig, architecture: Architecture) -> ExperimentConfig:
     """The experiment with the adapter section that its `adapter.start` was made with.
 
-    Raises InputError for a key that asks for another adapter, with the value that it must have.
+    Raises InputError for a key that means another adapter, with the value that it must have.
     """
     section = config.adapter
     if section.start is None:

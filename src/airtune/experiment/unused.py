@@ -3,7 +3,7 @@
 Nothing is ignored in silence: such a key is refused by name where its value is not the default's.
 The resolved experiment of a run, which lists every default, is therefore always accepted. A value
 that a stage before round 1 replaces (a searched rank, the rounds of a local accuracy) is not
-refused: the stage says what it chose.
+refused: the stage reports what it chose.
 """
 
 from collections.abc import Iterator

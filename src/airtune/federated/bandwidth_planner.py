@@ -26,7 +26,7 @@ RANDOM = "random"
 class BandwidthPlanner(Planner):
     """Every client trains everything; only the band is divided: `minmax`, `equal` or `random`.
 
-    `random` draws the shares uniformly from all divisions of the band, anew each round: the
+    `random` draws the shares uniformly from all divisions of the band, in every round: the
     baseline that any allocation must beat. `ranks` gives each client a LoRA rank of its own.
 
     A client that cannot make the deadline even with the whole band to itself is left out, with the

@@ -97,7 +97,7 @@ class RoundContext:
 
 @dataclass(frozen=True)
 class RoundStart:
-    """What is settled before anybody trains; a plan without clients waits for `idle_s`."""
+    """What is settled before training; a plan without clients waits for `idle_s`."""
 
     cohort: NDArray[np.int64]
     silent: frozenset[int]

@@ -1,4 +1,4 @@
-"""What the server knows of clients' data: counts and shapes, no rows.
+"""The server's view of clients' data: counts and shapes, no rows.
 
 Planning, charging and the checks use nothing else. A client's batches follow from (seed, round,
 client), so the client can state their shapes before the round.

@@ -3,7 +3,7 @@
 A round in which no client can send is charged its waiting time, recorded as skipped, and the next
 one follows. It lasts `deadline_s` where there is one; else as long as the planner waits for clients
 in outage; else until the channel's next sample, `cell.round_interval_s` later, so that several such
-rounds add up to the time until a client can send again. Planners first ask for the clients that can
+rounds add up to the time until a client can send again. Planners first select the clients that can
 meet the deadline (`Reach`).
 """
 
@@ -40,12 +40,12 @@ def mute(uplink_bps: FloatArray, downlink_bps: FloatArray) -> NDArray[np.bool_]:
 
 
 def nobody_can_send(view: PlanningView) -> bool:
-    """Whether no client of the cohort has a link, as far as the planner can know."""
+    """Whether no client of the cohort has a link, by the planner's estimate."""
     return bool(mute(view.uplink.limit_bps(), view.downlink_bps).all())
 
 
 def first_views(view: Callable[[int], PlanningView], count: int) -> list[PlanningView]:
-    """The first `count` rounds in which anybody can send; fewer where a replayed channel ends.
+    """The first `count` rounds in which any client can send; fewer where a replayed channel ends.
 
     A trace may begin with a long idle stretch, of which `LOOKED_AT` rounds are searched. Raises
     InputError where there is no such round.
@@ -117,7 +117,7 @@ def _unreachable(
 
 
 def idle_seconds(context: RoundContext, view: PlanningView) -> float:
-    """How long a round without clients lasts [s]; the module says why."""
+    """How long a round without clients lasts [s]; see the module."""
     if context.deadline_s is not None:
         return context.deadline_s
     planner = context.method.planner
@@ -139,7 +139,7 @@ def charge_idle_round(start: RoundStart) -> ChargedRound:
 class Reach:
     """Positions in the cohort that are planned for, and the others with the reason.
 
-    `links` and `names` are those of the kept clients, `names` as solvers' messages want them;
+    `links` and `names` are those of the kept clients, `names` for solvers' messages;
     `broadcast_s` is the delay of the broadcast to them alone.
     """
 
@@ -151,7 +151,7 @@ class Reach:
 
     @classmethod
     def of(cls, view: PlanningView, plans: Sequence[ClientPlan] = ()) -> "Reach":
-        """Leave out whoever cannot make the deadline with the whole band to itself.
+        """Leave out clients that cannot make the deadline with the whole band to themselves.
 
         `plans` are the loads to judge by, one for each client of the cohort; by default all of it.
         Without a deadline, those without signal are left out.

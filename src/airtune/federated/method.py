@@ -25,7 +25,7 @@ from airtune.update.codec import Codec, TensorMap
 from airtune.update.server_step import ServerOptimizer, TakeMerged
 
 PlannerState = Mapping[str, Any]
-"""What a planner remembers from round to round; JSON, since it lives in the checkpoint."""
+"""A planner's state from round to round; JSON, since it is part of the checkpoint."""
 
 
 class Planner(ABC):
@@ -37,7 +37,7 @@ class Planner(ABC):
         return frozenset()
 
     def settled(self, view: Callable[[int], PlanningView]) -> "Settled":
-        """The planner with what it derives from the first rounds' channels; asked once.
+        """The planner with what it derives from the first rounds' channels; called once.
 
         `view(index)` is what `plan` would see. A resumed run starts from the settled options.
         """
@@ -52,7 +52,7 @@ class Planner(ABC):
         """The round's plan, for the channel as estimated; no clients where none can take part."""
 
     def idle_s(self, view: PlanningView) -> float | None:
-        """How long a round without clients lasts where no deadline says it [s].
+        """How long a round without clients lasts where there is no deadline [s].
 
         None: until the channel's next sample (`cell.round_interval_s`). A planner that waits for
         clients in outage answers its own limit. `view.broadcast_s` may be infinite.
@@ -60,7 +60,7 @@ class Planner(ABC):
         return None
 
     def after_round(self, state: PlannerState, record: RoundRecord) -> dict[str, Any]:
-        """The next state, from the round as it was charged (a virtual queue lives here)."""
+        """The next state, from the round as it was charged (a virtual queue, for example)."""
         return dict(state)
 
     def hear(self, state: PlannerState, reported: Mapping[int, Sequence[float]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class PlanningView:
     """All that a planner sees: the estimated channel and the costs, nothing of this training.
 
     Arrays have one entry per client of the cohort, in the cohort's (ascending) order. `broadcast_s`
-    is the estimated delay of the downlink, which everybody waits for; `downlink_bps` [client] is
+    is the estimated delay of the downlink, which all clients wait for; `downlink_bps` [client] is
     what each could receive over the whole band. `names` serve messages.
     """
 

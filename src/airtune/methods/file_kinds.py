@@ -1,4 +1,4 @@
-"""Which command a YAML file is for, told from its keys."""
+"""Which command a YAML file is for, from its keys."""
 
 from collections.abc import Mapping
 from pathlib import Path

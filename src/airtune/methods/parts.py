@@ -1,7 +1,7 @@
 """The parts that belong to no single method, by the name that an experiment may give them.
 
 A part is made on a bench: with the experiment, the adapted model and the parts beside it, so that
-a pruned client and its codec cut the same slice. Parts of one method stand in its `MethodSpec`.
+a pruned client and its codec cut the same slice. Parts of one method are in its `MethodSpec`.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,6 @@
 """Planning problems: numbers in, plan out, no weights and no torch.
 
-The numbers stand in the problem, or follow from a model and a cell (`from_cell`).
+The numbers are in the problem, or follow from a model and a cell (`from_cell`).
 A problem's module (`methods.spec.ProblemModule`) is imported when a problem names it.
 """
 
@@ -72,7 +72,7 @@ def from_cell(mapping: Mapping[str, Any]) -> "CellProblem":
     """The explicit numbers of a problem that names a model, a cell and devices.
 
     The sections `model`, `adapter`, `cell`, `clients` and `training` are those of an experiment for
-    `airtune run`; the method's own keys stand beside them, at the top. Nothing is loaded or
+    `airtune run`; the method's own keys are beside them, at the top. Nothing is loaded or
     trained: the workload of any model follows from its config. docs/planning-from-a-model.md lists
     the keys.
 

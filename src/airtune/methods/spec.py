@@ -1,4 +1,4 @@
-"""What airtune knows of a learning method: one `MethodSpec` in the method's own folder.
+"""The description of a learning method: one `MethodSpec` in the method's own folder.
 
 A method is registered once (`methods/registry.py`, or the entry point group `airtune.methods` of an
 installed package). The commands, the experiment file, the documents and the tests read this
@@ -35,7 +35,7 @@ class Lazy:
         return self.load()(*arguments, **options)
 
     def load(self) -> Any:
-        """The function, or whatever stands there."""
+        """The object at this place."""
         module, _, name = self.place.partition(":")
         return getattr(import_module(module), name)
 
@@ -115,7 +115,7 @@ class Decide(Protocol):
 @final
 @dataclass(frozen=True)
 class OfflineStage:
-    """Something that a run settles before round 1, where the experiment asks for it.
+    """Something that a run settles before round 1, where the experiment sets it.
 
     `file` holds the evidence in the run folder; `wanted` reads the switches of the method's
     section. `search` is the same stage as a command of its own, where it has one:
@@ -156,7 +156,7 @@ class MethodSpec:
         unused: `(config, options)` -> keys without effect, with what would give them one.
         needs_factors: works on LoRA's factors, so that full tuning is refused.
         is_federated: False where one client holds all data.
-        switches: options that ask for an offline stage; they change no round themselves.
+        switches: options that switch an offline stage on; they change no round themselves.
         files: options that name a file or a data set, whose content has a digest.
         rests_on: `config -> {what: content}`: what else the rounds depend on.
         chooses_rank: the option that has the LoRA rank chosen before round 1, if it is set.

@@ -1,4 +1,4 @@
-"""Short runs in memory, from which an offline stage learns what the real run needs to know."""
+"""Short runs in memory, with which an offline stage measures what it decides."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""What a person reads after a run."""
+"""Reports of a run and of a comparison: sentences, figures, pages."""

@@ -1,4 +1,4 @@
-"""Where the clients are, and how well they are heard."""
+"""Where the clients are, and the rates of their links."""
 
 from math import isfinite
 

@@ -62,7 +62,7 @@ def comparison_panels(view: ComparisonView) -> dict[str, list[Panel]]:
 
 
 def _bars(view: ComparisonView, cost: Cost) -> Panel | None:
-    """One cost to the target, a bar an arm; arms that did not get there say so."""
+    """One cost to the target, a bar an arm; arms that did not get there are marked."""
     arms = [arm for arm in view.measured["arms"] if arm["finished"]]
     means = [arm["to_target"][cost.key]["mean"] if arm["to_target"] else None for arm in arms]
     known = [mean for mean in means if mean is not None]

@@ -46,7 +46,7 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
         points = [*x, *map(_mean, losses)]
         twin = next((name for name, other in drawn if _coincide(points, other)), None)
         drawn.append((curve.name, points))
-        # A curve that lies on an earlier one is dashed, so that both are seen, and says so.
+        # A curve that lies on an earlier one is dashed, so that both are seen, and labelled.
         style = line(index) | ({"dash": "dash"} if twin else {})
         name = f"{curve.name} (on {twin})" if twin else curve.name
         if len(curve.runs) > 1:
@@ -72,7 +72,7 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
         )
     if target is not None:
         made.add_hline(y=target, line={"color": INK, "dash": "dash", "width": 1})
-        # plotly wants the logarithm of an annotation's place, though not of a line's.
+        # plotly takes the logarithm of an annotation's place, though not of a line's.
         made.add_annotation(
             text=f"target {target:.4g} nat", showarrow=False, xref="paper", x=0, xanchor="left",
             y=log10(target) if len(curves) > 1 else target, yanchor="top",
@@ -82,7 +82,7 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
 
 
 def _coincide(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two curves cannot be told apart in a figure."""
+    """Whether two curves cannot be distinguished in a figure."""
     size = max(map(abs, [*one, *other]))
     return len(one) == len(other) and all(
         abs(a - b) <= 1e-3 * size for a, b in zip(one, other, strict=True)

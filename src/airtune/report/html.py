@@ -78,7 +78,7 @@ def sentences(told: Sequence[str]) -> str:
 
 
 def notices(told: Sequence[str]) -> str:
-    """What a reader of the result should know beside it; nothing for nothing."""
+    """Notices beside the result; empty without any."""
     return section("Notices", sentences(told)) if told else ""
 
 
@@ -130,7 +130,7 @@ def _packed_plotly() -> str:
 
 
 def page(title: str, body: str) -> str:
-    """The whole document; it asks nothing of a network."""
+    """The whole document; it opens without a network."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'

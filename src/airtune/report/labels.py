@@ -42,7 +42,7 @@ def quantity(key: str) -> Quantity:
         return _declared()[name]
     for suffix, unit in SUFFIXES.items():
         if name.endswith(suffix) or name == suffix[1:]:
-            # A share or a loss says what it is; a unit does not belong to the words.
+            # A share or a loss needs no unit; others have theirs outside the words.
             words = key if suffix in ("_rate", "_share", "_loss", "flops") else (
                 key.removesuffix(suffix)
             )  # fmt: skip

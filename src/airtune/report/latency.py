@@ -114,7 +114,7 @@ def by_client(view: RunView) -> Panel:
 
 
 def short_name(name: str) -> str:
-    """`client 6 (pixel-9)` as `6 pixel-9`, where an axis says that these are clients."""
+    """`client 6 (pixel-9)` as `6 pixel-9`, where an axis names them as clients."""
     return name.removeprefix("client ").replace("(", "").replace(")", "")
 
 
@@ -134,7 +134,7 @@ def _mean_stages(records: Records) -> dict[int, dict[str, float]]:
 
 
 def departure(records: Records) -> float | None:
-    """Largest |charged / planned - 1|; None where no latency was promised."""
+    """Largest |charged / planned - 1|; None where no latency was predicted."""
     ratios = [
         abs(record.latency_s / record.planned_latency_s - 1.0)
         for record in records

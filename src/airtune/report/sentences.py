@@ -94,11 +94,11 @@ def _missing(view: RunView) -> list[str]:
     ]
     told += [f"{skipped} left out by the planner"] if skipped else []
     asked = sum(outcomes.values()) + skipped
-    return [f"Of {asked} updates asked for, {', '.join(told)}."] if told else []
+    return [f"Of {asked} updates requested, {', '.join(told)}."] if told else []
 
 
 def _constant(view: RunView) -> str:
-    """Decisions that never varied have no figure, so they are said here."""
+    """Decisions that never varied have no figure, so they are stated here."""
     same = constants(view.records)
     if not same:
         return ""

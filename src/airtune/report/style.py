@@ -54,7 +54,7 @@ def line(index: int) -> dict[str, str]:
 
 
 NARROW = 0.2
-"""Values that differ by a smaller share of the largest are shown on a scale that says so."""
+"""Values that differ by a smaller share of the largest are shown on a scale that shows it."""
 
 
 def colour_limits(values: Sequence[float]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Whom a round waited for, and what its time was made of: read from the records alone.
 
 An optimal split of the band lets every client finish at the same time, up to rounding. Naming one
-of them would then name a rounding error, so clients are told apart only beyond a tolerance.
+of them would then name a rounding error, so clients are distinguished only beyond a tolerance.
 """
 
 from collections import Counter

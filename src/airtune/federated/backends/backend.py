@@ -73,7 +73,7 @@ class Backend(ABC):
         """Answer every task."""
 
     def close(self) -> None:  # noqa: B027 (most backends hold nothing)
-        """Let go of processes and connections."""
+        """Close processes and connections."""
 
 
 @final
@@ -81,7 +81,7 @@ class Backend(ABC):
 class ClientSide:
     """Everything a client needs to answer a task: decode, tune, encode, in this order.
 
-    `batches(client, round)` is deterministic, so that whoever runs the client sees the same rows.
+    `batches(client, round)` is deterministic, so that every process has the same rows of a client.
     """
 
     method: Method
@@ -124,7 +124,7 @@ class ClientSide:
                 yield self._report(task, job.start, result)
 
     def answer_together(self, tasks: Sequence[ClientTask]) -> list[ClientReport]:
-        """Do everybody's part of a round in which the cohort trains together."""
+        """The part of all clients in a round in which the cohort trains together."""
         assert isinstance(self.method.tuner, CohortTuner), "these clients train one by one"
         starts = [self._start(task) for task in tasks]
         parties = [
@@ -188,7 +188,7 @@ class ClientSide:
 class InProcess(Backend):
     """On one shared model: one client after another, or stacks of at most `together` clients.
 
-    A tuner that wants the whole cohort together gets it.
+    A `CohortTuner` gets the whole cohort at once.
     """
 
     side: ClientSide
@@ -220,7 +220,7 @@ def deal(tasks: Sequence[ClientTask], count: int, largest: int) -> list[Sequence
 @final
 @dataclass(frozen=True)
 class Scripted(Backend):
-    """A test double that ships: answers by a function and remembers what it was asked."""
+    """A test double that ships: answers by a function and records the tasks."""
 
     script: Callable[[ClientTask], ClientReport]
     asked: list[ClientTask] = field(default_factory=list)
@@ -234,7 +234,7 @@ class Scripted(Backend):
 def reported(
     codec: Codec, tasks: Sequence[ClientTask], reports: Mapping[int, ClientReport], shapes: Shapes
 ) -> dict[int, list[float]]:
-    """What these clients said beside their updates; the codec is bound to the round."""
+    """What these clients reported beside their updates; the codec is bound to the round."""
     said = {}
     for task in tasks:
         with asked("codec", codec, task.round_index, task.client):

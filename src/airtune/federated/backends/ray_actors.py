@@ -125,7 +125,7 @@ class RayActors(Backend):
 
 
 def _stored(tasks: Sequence[ClientTask]) -> dict[bytes, Any]:
-    """Each broadcast once in the object store, whoever reads it."""
+    """Each broadcast once in the object store, for all readers."""
     import ray
 
     return {broadcast: ray.put(broadcast) for broadcast in {task.broadcast for task in tasks}}
@@ -146,7 +146,7 @@ def connect(address: str | None, cores: int | None = None) -> None:
 
     What a cluster started here writes (logs, sockets, spilled objects) goes into a temporary folder
     that `disconnect`, or the end of this process, removes. Raises InputError where Ray cannot be
-    imported or nobody answers at the address.
+    imported or the address does not answer.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -209,7 +209,7 @@ def _session_folder() -> str:
 
 
 def _remove_sessions() -> None:
-    """Ray's processes may still write for a moment after they were told to end."""
+    """Ray's processes may still write for a moment after they were asked to end."""
     for folder in _sessions:
         for _ in range(REMOVAL_TRIES):
             shutil.rmtree(folder, ignore_errors=True)

@@ -96,7 +96,7 @@ def _path() -> str:
 
 def _end(process: "subprocess.Popen[bytes]", control: Connection) -> None:
     control.close()
-    # There is nobody to kill where all of them have ended.
+    # There is no process to kill where all of them have ended.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

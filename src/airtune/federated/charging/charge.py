@@ -137,9 +137,9 @@ def _charge_clients(
 def _round_latency(
     delays: StageDelays, deadline_s: float | None, silent: NDArray[np.bool_]
 ) -> RoundLatency:
-    """With a deadline the server waits until then for whoever fell silent.
+    """With a deadline the server waits until then for silent clients.
 
-    Without one, a silent client is noticed when its link goes down, and nobody waits.
+    Without one, a silent client is noticed when its link goes down, and the server does not wait.
     """
     latency = round_latency(delays, deadline_s)
     if deadline_s is not None and silent.any():

@@ -53,8 +53,8 @@ def charge_split_round(
 ) -> ChargedRound:
     """Charge the clients of a split round.
 
-    Whoever fell silent received the broadcast and did nothing more; the others trained without it,
-    on the subchannels that they were planned with. At a deadline everybody stops.
+    A silent client received the broadcast and did nothing more; the others trained without it,
+    on the subchannels that they were planned with. At a deadline all clients stop.
     """
     costs = start.costs.split
     assert costs is not None, "a plan with a main server belongs to a method that splits"

@@ -1,6 +1,6 @@
 """What the rounds of a split model cost: two uplinks, work on both sides of the cut, messages.
 
-Both servers stand behind the cell's base station, so both uplinks have its gains, and each has the
+Both servers are behind the cell's base station, so both uplinks have its gains, and each has the
 whole band in equal subchannels, since activations and adapters are never sent at the same time. On
 the downlink a client has a share of band and power for its gradients; the adapter is one multicast
 over the whole band.

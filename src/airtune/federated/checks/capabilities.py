@@ -25,7 +25,7 @@ PARTS = ("tuner", "codec", "aggregator")
 
 
 def part_name(part: object) -> str:
-    """What messages call a part that nobody named."""
+    """What messages call a part without a name."""
     return type(part).__name__
 
 

@@ -1,7 +1,7 @@
-"""Is this plan possible, and does it last as long as it says? Asked of every plan before its round.
+"""Feasibility and predicted latency of a plan, checked before every round.
 
 Nothing here trusts a planner: shares are added up, powers compared with the devices', and the
-latency is computed anew from the channel that the planner saw and the costs of the parts that run.
+latency is recomputed from the channel that the planner saw and the costs of the parts that run.
 """
 
 from dataclasses import replace
@@ -25,7 +25,7 @@ PROMISE = 1e-6
 
 
 class BrokenRoundPlanError(AirtuneError):
-    """A planner's answer that cannot be carried out, or is not what it says."""
+    """A planner's answer that cannot be carried out, or whose prediction is wrong."""
 
 
 def check_plan(view: PlanningView, plan: Plan, split: SplitSystem | None) -> None:
@@ -42,9 +42,9 @@ def check_plan(view: PlanningView, plan: Plan, split: SplitSystem | None) -> Non
 
 
 def refuse_small_devices(method: Method, costs: RoundCosts, rank: int) -> None:
-    """Refuse devices that cannot hold the least that the planner may ask of them.
+    """Refuse devices that cannot hold the least that the planner may assign to them.
 
-    `rank` is the adapter's. What the planner does ask is checked with every plan. Raises
+    `rank` is the adapter's. What the planner does assign is checked with every plan. Raises
     InputError for the first such client.
     """
     decides = method.planner.decides
@@ -72,7 +72,7 @@ class _Check:
         )
 
     def members(self) -> None:
-        """Scheduled and skipped clients are of the cohort, and nobody is both."""
+        """Scheduled and skipped clients are of the cohort, and no client is both."""
         scheduled = [entry.client for entry in self.plan.clients]
         for client in (*scheduled, *self.plan.skipped):
             if client not in self.places:

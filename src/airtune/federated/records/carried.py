@@ -2,7 +2,7 @@
 
 One file a client and round, `clients/12/round-00007.safetensors`, written before the checkpoint
 that counts on it and never changed. A client's newest two files are kept, as the checkpoints are,
-so that whoever goes back one round finds what it needs. A cohort needs memory for itself, however
+so that falling back by one round finds what it needs. A cohort needs memory for itself, however
 many clients are registered.
 """
 
@@ -31,7 +31,7 @@ class Saved(NamedTuple):
 @final
 @dataclass(frozen=True)
 class CarriedStates(Mapping[int, Mapping[str, Tensor]]):
-    """Client -> named tensors: `fresh` ones in memory, the others in files as `index` says."""
+    """Client -> named tensors: `fresh` ones in memory, the others in the files of `index`."""
 
     folder: Path = Path()
     index: Mapping[int, Saved] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class CarriedStates(Mapping[int, Mapping[str, Tensor]]):
         return {client: word for client, word in zip(self.index, wrong, strict=True) if word}
 
     def without(self, clients: Iterable[int]) -> "CarriedStates":
-        """The same with nothing of these clients, which then begin anew."""
+        """The same with nothing of these clients, which then start without it."""
         gone = set(clients)
         kept = {client: saved for client, saved in self.index.items() if client not in gone}
         return CarriedStates(self.folder, kept, self.fresh)

@@ -52,7 +52,7 @@ class RecordsMark:
     def extended(self, path: Path) -> "RecordsMark":
         """The mark of the whole file, from the lines after this mark alone.
 
-        From all lines where this mark does not know the digest of its own.
+        From all lines where this mark has no digest of its own.
         """
         content = path.read_bytes() if path.exists() else b""
         start = self.length if self.digest else 0
@@ -73,7 +73,7 @@ def _chained(digest: str, lines: bytes) -> str:
 
 
 FORMAT = 2
-"""Format 1, which did not say so, held neither a fingerprint nor the digest of the records."""
+"""Format 1, which was not named, held neither a fingerprint nor the digest of the records."""
 KEPT = 2
 _ADAPTER, _CARRIED, _SERVER, _SHARDS = "adapter/", "carried/", "server/", "fingerprint/shards"
 _DIGEST_LENGTH = 64
@@ -228,7 +228,7 @@ def check_format(found: object, known: int, what: str) -> None:
     if isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= known:
         return
     raise NewerFormatError(
-        f"{what} has format {found!r}, and this airtune knows formats 1 to {known}: use the "
+        f"{what} has format {found!r}, and this airtune reads formats 1 to {known}: use the "
         "airtune that wrote it, or a later one."
     )
 

@@ -1,4 +1,4 @@
-"""What a record consists of: fields that say what they mean, and JSON objects made of them.
+"""What a record consists of: fields with their meaning and unit, and JSON objects made of them.
 
 A field is declared once, where its value is made, with a docstring that the documents quote:
 
@@ -26,7 +26,7 @@ _JSON: Mapping[Any, tuple[type, ...]] = {
 
 
 class Shown(NamedTuple):
-    """The unit in which a person reads a quantity; `scale` turns a recorded value into it."""
+    """The unit in which a quantity is displayed; `scale` turns a recorded value into it."""
 
     unit: str
     scale: float = 1.0
@@ -47,15 +47,13 @@ class Quantity:
     """What a field means.
 
     Attributes:
-        label: its name in words, short.
-        unit: of the recorded value; `DIMENSIONLESS` for a plain number, empty for what is none.
-        display: the unit that a person reads, where it is not the usual one for `unit`.
-        decision: whether a plan decides it.
-        divides: whether that decision divides something fixed: its mean over clients says nothing.
-        split: whether only split models have it.
-        figure: title of the report's figure that shows it together with others.
-        comparable: whether it means something beside the value of another run.
-        order: its place in the report among what is shown together.
+        label: its name in words, short. unit: of the recorded value; `DIMENSIONLESS` for a plain
+        number, empty for what is none. display: the unit that is displayed, where it is not the
+        usual one for `unit`. decision: whether a plan decides it. divides: whether that decision
+        divides something fixed: its mean over clients has no meaning. split: whether only split
+        models have it. figure: title of the report's figure that shows it together with others.
+        comparable: whether it means something beside the value of another run. order: its place in
+        the report among what is shown together.
     """
 
     label: str
@@ -70,7 +68,7 @@ class Quantity:
 
     @property
     def shown(self) -> Shown:
-        """The unit that a person reads."""
+        """The unit that is displayed."""
         return self.display or _SHOWN.get(self.unit, Shown(self.unit))
 
     @property
@@ -116,7 +114,7 @@ class Record(Mapping[str, Any]):
     """A JSON object of `rounds.jsonl`, with typed attributes.
 
     It is also the mapping that the file has, for scripts: `record["latency_s"]`. A field with a
-    default is left out there while it is None. `others` are keys that this version does not know.
+    default is left out there while it is None. `others` are keys that this version does not have.
     """
 
     others: Mapping[str, Any] = field(default_factory=dict)

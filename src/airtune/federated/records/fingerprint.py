@@ -1,7 +1,7 @@
-"""What the rounds of a run rest on, as a checkpoint remembers it, and how it differs later.
+"""What the rounds of a run depend on, as its checkpoint holds it, and how it differs later.
 
-Keys are remembered with their values, contents (data, weights, files, the source of user-defined
-parts) by a digest. Paths are not remembered: what lies there is.
+Keys are held with their values, contents (data, weights, files, the source of user-defined
+parts) by a digest. Paths are not held, only the contents of what is there.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Difference:
-    """`name` is a key, or says which content; `before` and `after` are values of a key."""
+    """`name` is a key, or names the content; `before` and `after` are values of a key."""
 
     name: str
     before: Any = None
@@ -50,7 +50,7 @@ class Difference:
 
 
 def differing_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Keys with another value; one that either side does not know is no difference.
+    """Keys with another value; one that either side lacks is no difference.
 
     A later version of airtune has other keys: a run that does not have one runs at its default.
     """

@@ -16,7 +16,7 @@ from airtune.update.means import FactorMean
 
 
 def compose(bench: Bench, options: NoOptions) -> Method:
-    """The composition, for the one client that stands for all (`pooled`)."""
+    """The composition, for the one client that holds all data (`pooled`)."""
     return Method(
         "centralised",
         BandwidthPlanner(),

@@ -38,7 +38,7 @@ def ffa_lora(
 ) -> Method:
     """The composition; `drawn` is the adapter before round 1, whose A every client draws itself.
 
-    None: clients cannot know A, so the broadcast is the whole adapter.
+    None: clients cannot draw A, so the broadcast is the whole adapter.
     """
     downlink: Codec = DenseCodec(downlink_dtype)
     if drawn is not None:

@@ -33,7 +33,7 @@ def rank_planner(bench: Bench, options: Any) -> BandwidthPlanner:
 
 
 def hetlora(planner: BandwidthPlanner, uplink_dtype: str, downlink_dtype: str) -> Method:
-    """The composition; the planner knows the ranks."""
+    """The composition; the planner has the ranks."""
     return Method(
         "hetlora",
         planner,

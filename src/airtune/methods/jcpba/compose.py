@@ -58,7 +58,7 @@ def sliced_codec(bench: Bench, options: Any) -> SlicedCodec:
 
 
 def slicer(bench: Bench, importance: str | None = None) -> Slicer:
-    """The one slicer of a bench; InputError where two parts ask for different importances."""
+    """The one slicer of a bench; InputError where two parts need different importances."""
     asked = importance or bench.config.section(JcpbaSection).importance
     name = bench.shared("importance", lambda: asked)
     if importance and name != importance:

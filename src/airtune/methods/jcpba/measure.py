@@ -2,7 +2,7 @@
 
 In the manner of the bound of Pang et al., arXiv 2602.01024, in our reading: training a pruned copy
 adds an error in proportion to `sum_n w_n ||W - W_n||^2`, W_n the weights that client n kept. A
-pruning rate stands in for it: unit by unit `||W - W_n||^2 <= rho_n ||W||^2` if the units removed
+pruning rate replaces it: unit by unit `||W - W_n||^2 <= rho_n ||W||^2` if the units removed
 are no larger than the average one. That is what the budget `sum_n w_n rho_n <= Gamma` limits.
 Left out: the constants of the bound (smoothness, step size, number of rounds).
 """

@@ -2,7 +2,7 @@
 
 The ranks are the keys of `rounds`, which maps each to the global rounds until the target loss;
 that has to be measured, so it has no default. Split points whose client half does not fit the
-smallest device are left out, and said so. Both servers stand behind the cell's base station: both
+smallest device are left out with a notice. Both servers are behind the cell's base station: both
 links have its gains, and each has the whole band, since uploads of activations and of adapters
 never overlap. On the downlink every client has an equal share of band and power.
 """

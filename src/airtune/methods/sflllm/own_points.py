@@ -3,7 +3,7 @@
 With one cut for all, the slowest device decides how little the fast ones may do. Here every client
 takes the most blocks whose work it finishes within a common time, for every such time that makes a
 difference; then single clients move their cut by a block, as long as the round gets shorter. Both
-uplinks are solved anew each time. The start is the best common cut, so the result is no worse.
+uplinks are solved again each time. The start is the best common cut, so the result is no worse.
 """
 
 from collections.abc import Sequence

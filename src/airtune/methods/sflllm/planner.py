@@ -34,7 +34,7 @@ class SflllmPlanner(Planner):
     """Split points, subchannels and powers by a solver of `airtune plan`.
 
     `split_point` fixes the cut for all; with `split_points: own` clients may differ, which is for
-    solver `joint` only. Random solvers draw anew every round. Clients whose memory does not hold
+    solver `joint` only. Random solvers draw in every round. Clients whose memory does not hold
     the half at a split point rule that point out. All wait for the slowest, so with a deadline the
     slowest are left out until the others make it.
     """
@@ -91,7 +91,7 @@ class SflllmPlanner(Planner):
         if self.split_points == "own":
             own = OwnPointSearch(problem).search(common)
             plans = problem.plans(own.points, own.main, own.federated)
-            # Nothing bounds cuts of one's own from below, for the solver knows common ones only.
+            # Nothing bounds cuts of one's own from below, for the solver has common ones only.
             bound = None
         latency_s = float(problem.timeline(plans).finish_s.max())
         return Plan(

@@ -1,7 +1,7 @@
 """How TSFA sees the ranks of an adapter: in groups that are kept or dropped together.
 
 The plan fixes how many ranks of each matrix travel, the client fills them with its most important
-ones. So only sorted energies count: the k-th largest of a matrix stands for "the k-th rank kept".
+ones. So only sorted energies count: the k-th largest of a matrix represents "the k-th rank kept".
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,14 +76,14 @@ class RankLayout:
         return grouped / total if total > 0 else grouped
 
     def assumed(self) -> FloatArray:
-        """Energy of each group before anybody reported: all matrices alike, rank k as k^-1.5."""
+        """Energy of each group before the first report: all matrices alike, rank k as k^-1.5."""
         return self.energies(np.tile(default_energy(self.rank), len(self.ranks)).tolist())
 
     def payload_bits(self, costs: RoundCosts, plan: ClientPlan) -> tuple[FloatArray, float]:
         """Bits of each group [group] and of what travels besides, from the codec's own counts.
 
         A straight line through the least and the whole update; frames and scales bend it by less
-        than 100 bytes (`MOST_BENT_BITS`), and the bandwidths are divided anew for the exact bits.
+        than 100 bytes (`MOST_BENT_BITS`), and the bandwidths are divided again for the exact bits.
         """
         if self.rank == 1 and self.selection == "per-layer":
             return np.array([float(costs.payload_bits(plan))]), 0.0
@@ -125,7 +125,7 @@ def newest(
 ) -> FloatArray:
     """Energies [client, group] of a cohort: each client's last report.
 
-    A newcomer gets the mean of the cohort's, or of everybody's where all are new, or `assumed`.
+    A client without a report gets the mean of the cohort's, or of all clients', or `assumed`.
     """
     known = [energies[str(client)] for client in cohort if str(client) in energies]
     stranger = np.mean(known or list(energies.values()) or [assumed], axis=0)

@@ -4,7 +4,7 @@ In the manner of the bound of Kim and Choi, arXiv 2505.00333, in our reading: th
 round's update consists of what the structural rank cannot represent, what sparsification drops, and
 the covariance that averaging factors leaves out. Each is an energy, a squared Frobenius norm of a
 part of the update of all adapted matrices, so that they add up to J(r) of the offline stage.
-Left out: the constants of the bound (smoothness, step size), which nobody knows, and the scale
+Left out: the constants of the bound (smoothness, step size), which are unknown, and the scale
 alpha / r, which multiplies all three alike.
 """
 
@@ -43,7 +43,7 @@ def soft_terms(
 ) -> SoftTerms:
     """The terms from what the server holds.
 
-    A client's sent energy is computed from what it sent; with the share that it says it dropped,
+    A client's sent energy is computed from what it sent; with the share that it reports as dropped,
     that gives what it dropped: `dropped = sent x share / (1 - share)`.
 
     Args:

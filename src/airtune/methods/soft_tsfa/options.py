@@ -48,7 +48,8 @@ class SoftTsfaSection(Section):
         "change", description="of a rank: of its change in this round | its norm (the paper's)"
     )
     choice: Literal["drawn", "largest"] = Field(
-        "drawn", description="ranks sent: drawn by lot, by their energy | the largest (the paper's)"
+        "drawn",
+        description="ranks sent: drawn at random, by their energy | the largest (the paper's)",
     )
     selection: Literal["per-layer", "global"] = Field(
         "per-layer", description="ranks kept: the same number in every matrix | wherever they count"

@@ -3,7 +3,7 @@
 In the manner of Kim and Choi, arXiv 2505.00333. Each round minimises
 `V sum_n w_n (energy share that n drops) + Q tau` (`allocation/sparsity/`), with one virtual queue
 `Q(t+1) = max(Q + tau - target, 0)` in the planner's state, that is, in the checkpoint. The plan
-knows nothing of this round's training: energies are those that each client reported with its last
+does not use this round's training: energies are those that each client reported with its last
 update, as shares of that client's total, so that V keeps its meaning as training converges.
 
 Target, V and the queue's start are derived before round 1 where the user did not give them
@@ -106,7 +106,7 @@ class TsfaPlanner(Planner):
         return {**state, "virtual_queue": queue}
 
     def idle_s(self, view: PlanningView) -> float:
-        """A round with every client in outage lasts the outage limit, which passes in vain."""
+        """A round with every client in outage lasts the outage limit."""
         assert self.latency_target_s is not None
         return self.outage_latency_s or OUTAGE_FACTOR * self.latency_target_s
 
@@ -122,7 +122,7 @@ class TsfaPlanner(Planner):
         return self._divided(view, problem, chosen, solution.lower_bound)
 
     def problem(self, view: PlanningView, state: PlannerState) -> SparsityProblem:
-        """The round as the solvers know it; `settled` planners only."""
+        """The round as the solvers' problem; `settled` planners only."""
         assert self.latency_target_s is not None
         assert self.v is not None
         plans = [view.full_plan(position) for position in range(len(view.cohort))]
@@ -183,7 +183,7 @@ class TsfaPlanner(Planner):
         chosen: SparsityPlan,
         bound: float | None,
     ) -> Plan:
-        """The plan with the bandwidths divided anew for the payloads' exact bits.
+        """The plan with the bandwidths divided again for the payloads' exact bits.
 
         Objective, bound, status and sentence are those of this plan. `bound` is the solver's, on
         payloads along a straight line.
@@ -274,7 +274,7 @@ _SPAN = 1e3
 def settle(planner: TsfaPlanner, view: Callable[[int], PlanningView]) -> Settled:
     """The planner with every open option filled in, and those options.
 
-    A target below what one group of ranks from everybody takes is kept, and said.
+    A target below what one group of ranks from every client takes is kept, and reported.
     """
     if None not in (planner.latency_target_s, planner.v, planner.virtual_queue):
         return Settled(planner)
@@ -323,7 +323,7 @@ def _target_s(planner: TsfaPlanner, views: Sequence[PlanningView]) -> float:
 def _median_s(
     planner: TsfaPlanner, views: Sequence[PlanningView], kept: NDArray[np.bool_]
 ) -> float:
-    """Median over the rounds of the min-max latency when everybody in reach sends these groups."""
+    """Median over the rounds of the min-max latency when all clients in reach send these groups."""
     latency = []
     for view in views:
         reached = np.flatnonzero(view.uplink.limit_bps() > 0)
@@ -341,12 +341,12 @@ def _median_s(
 
 
 def _problems(trial: TsfaPlanner, views: Sequence[PlanningView]) -> list[SparsityProblem]:
-    """The first rounds with everybody's energies as assumed."""
+    """The first rounds with all clients' energies as assumed."""
     return [trial.problem(view, trial.initial_state()) for view in views]
 
 
 def _least_s(problems: Sequence[SparsityProblem]) -> float:
-    """Mean latency when everybody who is not in outage sends its smallest group.
+    """Mean latency when every client that is not in outage sends its smallest group.
 
     A round with every client in outage waits for its limit.
     """

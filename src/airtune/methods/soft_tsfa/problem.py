@@ -234,7 +234,7 @@ def simulate(
     Args:
         trace: where to write one row a round, as csv.
         solver: of each round; `exact` by default. A queue per client is not simulated.
-        say: told every few seconds where the simulation is. It passes the rounds once to plan
+        say: called every few seconds with the progress. It passes the rounds once to plan
             them, once for the least mean latency, and where that misses the target some more.
 
     Returns:
@@ -248,7 +248,7 @@ def simulate(
     channel = _saying(drawn, rounds, say)
     table = run_rounds(template, rounds, channel, _round_solver(problem, solver))
     least = least_mean_latency_s(template, rounds, channel)
-    # A target so short that the outage rule skips everybody is held by nobody.
+    # No planner holds a target so short that the outage rule skips every client.
     reachable = least <= template.latency_target_s and table.empty_rounds < rounds
     smallest = None
     own_limit = not np.isnan(template.outage_latency_s)
@@ -296,7 +296,7 @@ def _summary(
     if table.empty_rounds:
         waits = (
             f"; in {table.empty_rounds} of {len(table)} rounds every client was in outage, and the "
-            f"round waited {limit} in vain"
+            f"round waited {limit} without an update"
         )
     if not reachable:
         smallest = (

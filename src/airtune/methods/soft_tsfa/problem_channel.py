@@ -94,7 +94,7 @@ def channel_source(
 def faded(links: Links, power_gain: FloatArray) -> Links:
     """The links with their signal-to-noise ratio times a power gain [client].
 
-    A fixed spectral efficiency eta stands for the ratio `2^eta - 1`, which fades likewise:
+    A fixed spectral efficiency eta represents the ratio `2^eta - 1`, which fades likewise:
     `eta' = log2(1 + (2^eta - 1) h)`.
     """
     if isinstance(links, ShannonLinks):

@@ -3,8 +3,8 @@
 `J(r) = truncated + dropped + covariance`, shares of ||dW||^2 (`allocation/sparsity/`):
 `truncated` from the spectrum of clients' updates at the largest candidate, `covariance` and the
 energies of the ranks from a short run at each rank that sends everything, `dropped` from those
-energies with as many ranks as the median channel of the first rounds lets everybody send within
-the latency target. The same runs tell the rounds E(r) to a target loss, which SflLLM's
+energies with as many ranks as the median channel of the first rounds lets every client send within
+the latency target. The same runs give the rounds E(r) to a target loss, which SflLLM's
 plan needs.
 """
 
@@ -243,7 +243,7 @@ def _target(worlds: dict[int, Trial], config: ExperimentConfig) -> tuple[float, 
 def _measured(
     seen: Observed, reference: Observed, world: Trial, round_index: int
 ) -> RankMeasurement:
-    """One rank's evidence as the choice wants it: shares of ||dW||^2."""
+    """One rank's evidence as the choice needs it: shares of ||dW||^2."""
     planner = _planner(world)
     problem = planner.problem(planning_view(world.context, round_index), planner.initial_state())
     truncated = reference.truncated(seen.rank)
