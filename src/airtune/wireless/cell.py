@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from math import isfinite
-from typing import Any
 
 from airtune.errors import InputError
 from airtune.files import file_value
@@ -16,6 +14,7 @@ from airtune.quantities import (
     refuse_unusual,
 )
 from airtune.wireless.attenuation import CELLULAR_INTERCEPT_DB, CELLULAR_SLOPE_DB
+from airtune.wireless.cell_fields import check, choice, number, text
 
 SCENARIOS = ("umi", "uma", "rma")
 """Scenarios of 3GPP TR 38.901: urban micro, urban macro, rural macro."""
@@ -24,9 +23,10 @@ FADINGS = ("3gpp", "rayleigh", "rician", "none")
 RATE_MODELS = ("shannon", "cqi")
 WALK_STARTS = ("stationary", "uniform")
 TRACE_UNITS = {
-    "bps": 1.0, "kbps": 1e3, "Mbps": 1e6, "Gbps": 1e9,
-    "Bps": 8.0, "kBps": 8e3, "MBps": 8e6, "GBps": 8e9,
-}  # fmt: skip
+    f"{prefix}{unit}": scale * bits
+    for unit, bits in (("bps", 1.0), ("Bps", 8.0))
+    for prefix, scale in (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9))
+}
 """Units of measured throughput in bit/s; a capital B is a byte."""
 
 _BAND = UsualRange(1e3, 100e9, "it is read in hertz: 20e6 for 20 MHz")
@@ -34,27 +34,6 @@ _MOST_RADII = 1000
 """Way between two rounds: each leg of it is drawn, about one a radius."""
 _BASE_STATION_HEIGHT_M = {"umi": 10.0, "uma": 25.0, "rma": 35.0}
 _HIGHEST_CARRIER_HZ = {"umi": 100e9, "uma": 100e9, "rma": 30e9}
-
-
-def _number(
-    default: float | None,
-    about: str,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-    usual: UsualRange | None = None,
-) -> Any:
-    limits = {"above": above, "least": least, "most": most, "usual": usual}
-    return field(default=default, metadata={"help": about, **limits})
-
-
-def _choice(default: str | None, about: str, choices: tuple[str, ...]) -> Any:
-    return field(default=default, metadata={"help": about, "choices": choices})
-
-
-def _text(about: str, *, several: bool = False) -> Any:
-    return field(default=None, metadata={"help": about, "several": several})
 
 
 @dataclass(frozen=True)
@@ -71,139 +50,139 @@ class CellSettings:
         InputError: naming `cell.<field>`, its value and what is allowed.
     """
 
-    bandwidth_hz: float = _number(
+    bandwidth_hz: float = number(
         3e6, "width of the band that the clients share, Hz", above=0, usual=_BAND
     )
-    carrier_hz: float = _number(
+    carrier_hz: float = number(
         3.5e9, "carrier frequency, Hz", above=0,
         usual=UsualRange(30e6, 10e12, "it is read in hertz: 3.5e9 for 3.5 GHz"),
     )  # fmt: skip
-    radius_m: float = _number(
+    radius_m: float = number(
         200.0, "radius of the cell, m", above=0,
         usual=UsualRange(1.0, 100e3, "it is read in metres"),
     )  # fmt: skip
-    min_distance_m: float = _number(
+    min_distance_m: float = number(
         10.0, "least horizontal distance of a client from the base station, m", least=1
     )
-    speed_m_s: float = _number(
+    speed_m_s: float = number(
         0.83, "speed of the clients' random-waypoint walk, m/s; 0: they stand", least=0, most=1e3,
         usual=UsualRange(0.0, 140.0, "it is read in m/s: 140 m/s are 500 km/h"),
     )  # fmt: skip
-    walk_start: str = _choice(
+    walk_start: str = choice(
         "stationary", "where walking clients are in round 0: stationary (distributed as in every "
         "later round) | uniform (in area, at the start of a leg: they then drift inward for some "
         "20 rounds)", WALK_STARTS,
     )  # fmt: skip
-    round_interval_s: float = _number(
+    round_interval_s: float = number(
         10.0, "nominal time between the channels of two rounds, s", above=0,
         usual=UsualRange(1e-3, 1e6, "it is read in seconds"),
     )  # fmt: skip
 
-    path_loss: str = _choice(
+    path_loss: str = choice(
         "umi", "mean attenuation: 3GPP TR 38.901 (umi, uma, rma), log_distance, free_space",
         PATH_LOSSES,
     )  # fmt: skip
-    log_distance_intercept_db: float = _number(
+    log_distance_intercept_db: float = number(
         CELLULAR_INTERCEPT_DB, "path loss at 1 km of log_distance, dB",
         usual=UsualRange(
             60.0, 250.0, "it is the loss at 1 km; add 3 x log_distance_slope_db to one at 1 m",
             decibels=True,
         ),
     )  # fmt: skip
-    log_distance_slope_db: float = _number(
+    log_distance_slope_db: float = number(
         CELLULAR_SLOPE_DB, "path loss per decade of distance of log_distance, dB", least=0,
         usual=UsualRange(
             10.0, 100.0, "it is 10 times the path loss exponent", or_zero=True, decibels=True
         ),
     )  # fmt: skip
-    shadowing_db: float | None = _number(
+    shadowing_db: float | None = number(
         None, "standard deviation of log-normal shadowing, dB; empty: the path loss model's own "
         "(TR 38.901 by line of sight; log_distance 8, free_space 0)", least=0, most=30,
     )  # fmt: skip
-    shadowing_distance_m: float | None = _number(
+    shadowing_distance_m: float | None = number(
         None, "decorrelation distance of shadowing, m; empty: TR 38.901's, else 50", above=0,
         usual=UsualRange(0.5, 10e3, "it is read in metres"),
     )  # fmt: skip
-    fading: str | None = _choice(
+    fading: str | None = choice(
         None, "small-scale fading: 3gpp (rays of TR 38.901, averaged over the band), rayleigh, "
         "rician, none; empty: 3gpp for umi, uma and rma, else rayleigh", FADINGS,
     )  # fmt: skip
-    rician_k_db: float = _number(6.0, "Rician factor of fading: rician, dB", least=-60, most=60)
-    fading_correlation: float | None = _number(
+    rician_k_db: float = number(6.0, "Rician factor of fading: rician, dB", least=-60, most=60)
+    fading_correlation: float | None = number(
         None, "correlation of the complex gain between rounds; empty: from the speed (Jakes); 0: "
         "independent blocks; 1: constant", least=-1, most=1,
     )  # fmt: skip
 
-    tx_power_dbm: float = _number(
+    tx_power_dbm: float = number(
         23.0, "transmit power of a client, dBm", most=60,
         usual=UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W", decibels=True),
     )  # fmt: skip
-    bs_tx_power_dbm: float = _number(
+    bs_tx_power_dbm: float = number(
         33.0, "transmit power of the base station over the whole band, dBm", most=80,
         usual=UsualRange(-20.0, 70.0, "it is read in dBm: 46 for 40 W", decibels=True),
     )  # fmt: skip
-    antenna_gain_dbi: float = _number(0.0, "antenna gain of a client, dBi", least=-40, most=60)
-    bs_antenna_gain_dbi: float = _number(
+    antenna_gain_dbi: float = number(0.0, "antenna gain of a client, dBi", least=-40, most=60)
+    bs_antenna_gain_dbi: float = number(
         0.0, "antenna gain of the base station, dBi", least=-40, most=60
     )
-    bs_height_m: float | None = _number(
+    bs_height_m: float | None = number(
         None, "height of the base station's antenna in TR 38.901, m; empty: 10, 25, 35 for umi, "
         "uma, rma", least=3, most=150,
     )  # fmt: skip
-    client_height_m: float = _number(
+    client_height_m: float = number(
         1.5, "height of the clients' antennas in TR 38.901, m", least=1, most=10
     )
 
-    noise_psd_dbm_hz: float = _number(
+    noise_psd_dbm_hz: float = number(
         THERMAL_NOISE_PSD_DBM_HZ, "thermal noise density, dBm/Hz", least=-250, most=0,
         usual=UsualRange(
             -190.0, -130.0, "it is a density in dBm/Hz, -174 at room temperature; not dBW/Hz, and "
             "not the noise of a whole band", decibels=True,
         ),
     )  # fmt: skip
-    noise_figure_db: float = _number(
+    noise_figure_db: float = number(
         5.0, "noise figure of the base station (uplink), dB", least=0, most=60
     )
-    client_noise_figure_db: float = _number(
+    client_noise_figure_db: float = number(
         9.0, "noise figure of a client (downlink), dB", least=0, most=60
     )
-    interference_margin_db: float = _number(
+    interference_margin_db: float = number(
         0.0, "rise of the noise floor by other cells, dB", least=0, most=60
     )
-    rate_model: str = _choice(
+    rate_model: str = choice(
         "shannon", "bit rate: shannon, or cqi (3GPP TS 38.214 table)", RATE_MODELS
     )
-    implementation_margin_db: float = _number(
+    implementation_margin_db: float = number(
         0.0, "SNR that a real receiver loses against the rate model, dB", least=0, most=60
     )
 
-    csi_error_db: float = _number(
+    csi_error_db: float = number(
         0.0, "standard deviation of the planner's error in the channel gain, dB", least=0, most=60
     )
-    csi_delay_rounds: int = _number(
+    csi_delay_rounds: int = number(
         0, "age of the channel that the planner sees, rounds", least=0, most=1e6
     )
 
-    trace: str | Sequence[str] | None = _text(
+    trace: str | Sequence[str] | None = text(
         "csv file, or one per client, of measured throughput that replaces propagation",
         several=True,
     )
-    trace_column: str | Sequence[str] | None = _text(
+    trace_column: str | Sequence[str] | None = text(
         "throughput column, or several, one per client; empty: the only one in the file",
         several=True,
     )
-    trace_unit: str | None = _choice(
+    trace_unit: str | None = choice(
         None, "unit of the throughput columns: bits (bps, kbps, Mbps, Gbps) or bytes (Bps, kBps, "
         "MBps, GBps); empty: as the column's name ends", tuple(TRACE_UNITS),
     )  # fmt: skip
     trace_where: Mapping[str, str] | None = field(
         default=None, metadata={"help": "rows of the trace to use, as column: value"}
     )
-    trace_bandwidth_hz: float | None = _number(
+    trace_bandwidth_hz: float | None = number(
         None, "width of the carrier that the trace was measured on, Hz", above=0, usual=_BAND
     )
-    replay: str | None = _text("exported channel (csv or npz) that replaces everything else")
-    unusual_values: str | Sequence[str] | None = _text(
+    replay: str | None = text("exported channel (csv or npz) that replaces everything else")
+    unusual_values: str | Sequence[str] | None = text(
         "keys of this section whose value is meant although it is outside its usual range",
         several=True,
     )
@@ -213,7 +192,7 @@ class CellSettings:
             # Paths and numpy's numbers, as Python programs have them, are good values, too.
             value = file_value(given := getattr(self, entry.name))
             object.__setattr__(self, entry.name, tuple(value) if type(given) is tuple else value)
-            _check(entry.name, getattr(self, entry.name), dict(entry.metadata), entry.default)
+            check(entry.name, getattr(self, entry.name), dict(entry.metadata), entry.default)
         self._check_units()
         self._check_geometry()
         self._check_sources()
@@ -337,36 +316,3 @@ class LinkBudget:
     downlink_noise_psd: float
     margin: float
     rate_model: str
-
-
-def _check(name: str, value: Any, rule: dict[str, Any], default: Any) -> None:
-    """Refuse a value of the wrong kind or outside the limits in its field's metadata."""
-    if value is None and default is None:
-        return
-    if choices := rule.get("choices"):
-        if value not in choices:
-            raise InputError(f"cell.{name}", value, f"one of {', '.join(choices)}")
-    elif "above" in rule:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-            raise InputError(f"cell.{name}", value, "a finite number")
-        _check_limits(name, value, rule)
-    elif "several" in rule:
-        _check_text(name, value, rule["several"])
-
-
-def _check_limits(name: str, value: float, rule: dict[str, Any]) -> None:
-    above, least, most = rule.get("above"), rule.get("least"), rule.get("most")
-    if above is not None and value <= above:
-        raise InputError(f"cell.{name}", value, f"above {above:g}")
-    if least is not None and value < least:
-        raise InputError(f"cell.{name}", value, f"at least {least:g}")
-    if most is not None and value > most:
-        raise InputError(f"cell.{name}", value, f"at most {most:g}")
-
-
-def _check_text(name: str, value: Any, several: bool) -> None:
-    if isinstance(value, str) and value:
-        return
-    listed = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
-    if not (several and listed and all(isinstance(each, str) and each for each in value)):
-        raise InputError(f"cell.{name}", value, "a string" + (" or a list of strings" * several))
