@@ -61,10 +61,15 @@ def refuse_unlike(run: Run, other: Run) -> None:
         data = config.data.model_dump(exclude={"partition", "score_rows"})
         training = config.training
         return {
-            "data": data, "model": config.model, "rank": config.adapter.rank, "seed": config.seed,
-            "samples": samples(one), "schedule": training.schedule,
-            "warmup_rounds": training.warmup_rounds, "start": one.summary["start_test_loss"],
-        }  # fmt: skip
+            "data": data,
+            "model": config.model,
+            "rank": config.adapter.rank,
+            "seed": config.seed,
+            "samples": samples(one),
+            "schedule": training.schedule,
+            "warmup_rounds": training.warmup_rounds,
+            "start": one.summary["start_test_loss"],
+        }
 
     for key, value in alike(run).items():
         if alike(other)[key] != value:

@@ -14,9 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 SHAPES = (
-    (64, 8, 16, 16), (64, 4, 32, 64), (16, 12, 32, 64), (32, 4, 64, 64), (4, 12, 128, 64),
-    (4, 12, 256, 64), (1, 12, 1024, 64),
-)  # fmt: skip
+    (64, 8, 16, 16),
+    (64, 4, 32, 64),
+    (16, 12, 32, 64),
+    (32, 4, 64, 64),
+    (4, 12, 128, 64),
+    (4, 12, 256, 64),
+    (1, 12, 1024, 64),
+)
 
 
 def compare(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Any]:

@@ -31,10 +31,15 @@ from airtune.workload.transformer import workload
 RANK = 8
 # Widths of Qwen2.5 0.5 B with Llama's layers: 494 M parameters, embeddings tied.
 SHAPE = {
-    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-    "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
-    "max_position_embeddings": 2048, "tie_word_embeddings": True,
-}  # fmt: skip
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
 SETTINGS = TrainingSettings(learning_rate=1e-3)
 SAME_LOSS = 2e-2
 """Of losses near 12 nat in bf16, whose products round to 3 digits."""
@@ -134,9 +139,12 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
     report(
-        "gpu_speed", rows, gpu=torch.cuda.get_device_name(), gemm_tflop_per_s=peak / 1e12,
+        "gpu_speed",
+        rows,
+        gpu=torch.cuda.get_device_name(),
+        gemm_tflop_per_s=peak / 1e12,
         rows_tokens=f"{options.rows}x{options.tokens}",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -63,11 +63,15 @@ def draw() -> None:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([row["clients"] for row in steps], [row["ms_per_client_step"] for row in steps], "o-")
-    left.set(xscale="log", xlabel="clients in the cohort",
-             ylabel="processor time of a client's step [ms]")  # fmt: skip
+    left.set(
+        xscale="log",
+        xlabel="clients in the cohort",
+        ylabel="processor time of a client's step [ms]",
+    )
     right.plot([row["registered"] for row in memory], [row["peak_mb"] for row in memory], "o-")
-    right.set(xscale="log", xlabel=f"registered clients (cohorts of {COHORT})",
-              ylabel="peak memory [MB]")  # fmt: skip
+    right.set(
+        xscale="log", xlabel=f"registered clients (cohorts of {COHORT})", ylabel="peak memory [MB]"
+    )
     for axes in (left, right):
         axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)

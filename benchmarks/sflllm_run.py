@@ -29,10 +29,16 @@ FILE = Path(__file__).parents[1] / "experiments" / "sflllm.yaml"
 SEEDS, ROUNDS = (0, 1, 2), 10
 TARGETS = (0.9, 0.8, 0.7, 0.6, 0.55)
 SMALL = [
-    "rounds=10", "training.local_steps=3", "training.batch_size=4", "data.test_limit=60",
-    "data.score_rows=0", "threads=1", "training.keep_optimizer=false", "training.schedule=constant",
+    "rounds=10",
+    "training.local_steps=3",
+    "training.batch_size=4",
+    "data.test_limit=60",
+    "data.score_rows=0",
+    "threads=1",
+    "training.keep_optimizer=false",
+    "training.schedule=constant",
     "training.learning_rate=0.01",
-]  # fmt: skip
+]
 ARMS = {
     "joint": ["sflllm.solver=joint", "sflllm.downlink=planned"],
     "random": ["sflllm.solver=random", "sflllm.downlink=equal"],
@@ -50,8 +56,13 @@ def plan(band_hz: float) -> None:
         totals = dict.fromkeys([s for s in RUN_SOLVERS if s != "random-rank"], 0.0)
         bound = 0.0
         for seed in SEEDS:
-            settings = [f"seed={seed}", f"cell.bandwidth_hz={band_hz}", "threads=1",
-                        f"sflllm.downlink={downlink}", "data.test_limit=6"]  # fmt: skip
+            settings = [
+                f"seed={seed}",
+                f"cell.bandwidth_hz={band_hz}",
+                "threads=1",
+                f"sflllm.downlink={downlink}",
+                "data.test_limit=6",
+            ]
             world = build_world(read_config(FILE, settings))
             views = [planning_view(world.context, index) for index in range(ROUNDS)]
             planner: Any = world.context.method.planner
@@ -62,9 +73,14 @@ def plan(band_hz: float) -> None:
                     bound += sum(entry.lower_bound_s for entry in plans)
         for solver, total in totals.items():
             rows.append(
-                {"downlink": downlink, "solver": solver, "seconds": total,
-                 "joint_over_this": totals["joint"] / total, "over_bound": total / bound}
-            )  # fmt: skip
+                {
+                    "downlink": downlink,
+                    "solver": solver,
+                    "seconds": total,
+                    "joint_over_this": totals["joint"] / total,
+                    "over_bound": total / bound,
+                }
+            )
     report(f"sflllm_plan_{band_hz / 1e6:.0f}mhz", rows, band_hz=band_hz, seeds=SEEDS, rounds=ROUNDS)
 
 

@@ -28,10 +28,15 @@ from airtune.tuning.orthogonality import mean_cosine
 from airtune.update.rank_sparse import norm_importance
 
 PENALTIES = (
-    ("none", 0.0, "raw"), ("raw", 10.0, "raw"), ("raw", 100.0, "raw"),
-    ("relative", 0.03, "relative"), ("relative", 0.1, "relative"), ("relative", 0.3, "relative"),
-    ("relative", 1.0, "relative"), ("svd", 0.0, "raw"),
-)  # fmt: skip
+    ("none", 0.0, "raw"),
+    ("raw", 10.0, "raw"),
+    ("raw", 100.0, "raw"),
+    ("relative", 0.03, "relative"),
+    ("relative", 0.1, "relative"),
+    ("relative", 0.3, "relative"),
+    ("relative", 1.0, "relative"),
+    ("svd", 0.0, "raw"),
+)
 PENALISED = {"orthogonalise": "none", "penalty": 0.03, "choice": "largest"}
 SPARSE: dict[str, dict[str, Any]] = {
     "drawn": {},

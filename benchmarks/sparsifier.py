@@ -30,8 +30,12 @@ from airtune.tuning.adapter import factor_pairs
 from airtune.update.rank_sparse import change_importance, largest_ranks, norm_importance
 from airtune.update.svd import truncated_product
 
-LAYERS = {"c_attn": (768, 2304), "attn.c_proj": (768, 768), "c_fc": (768, 3072),
-          "mlp.c_proj": (3072, 768)}  # fmt: skip
+LAYERS = {
+    "c_attn": (768, 2304),
+    "attn.c_proj": (768, 768),
+    "c_fc": (768, 3072),
+    "mlp.c_proj": (3072, 768),
+}
 """Layer -> in, out."""
 BLOCKS = 12
 RANKS = (8, 16, 32)

@@ -140,8 +140,9 @@ def large_batches() -> list[dict[str, Any]]:
 
         step(2048)
         whole_s, parts_s = step(2**40), step(2048)
-        rows.append({"rows": size, "whole_s": whole_s, "parts_s": parts_s,
-                     "gain": whole_s / parts_s})  # fmt: skip
+        rows.append(
+            {"rows": size, "whole_s": whole_s, "parts_s": parts_s, "gain": whole_s / parts_s}
+        )
         print(rows[-1], flush=True)
     return rows
 

@@ -91,11 +91,15 @@ def set_up(config: ExperimentConfig) -> Federation:
         computing_w=np.array([device.computing_power_w for device in devices], dtype=np.float64),
         tx_power_w=dbm_to_watts(np.array(limit_dbm)),
         training=TrainingSettings(
-            local.optimizer, local.learning_rate, local.batch_size, local.local_steps,
-            local.max_grad_norm, local.keep_optimizer,
+            local.optimizer,
+            local.learning_rate,
+            local.batch_size,
+            local.local_steps,
+            local.max_grad_norm,
+            local.keep_optimizer,
             Schedule(local.schedule, config.rounds, local.warmup_rounds),
         ),
-    )  # fmt: skip
+    )
 
 
 def rounds(config: ExperimentConfig) -> Iterator[dict[str, float]]:

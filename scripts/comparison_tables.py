@@ -47,8 +47,11 @@ def table(numbers: Mapping[str, Any], main: bool) -> str:
     """The comparison in Markdown, with the sentences that belong to it."""
     columns = [k for k, words in enumerate(HEADINGS) if not main or words in FIRST_COLUMNS]
     seeds = [len(arm["runs"]) for arm in numbers["arms"]]
-    rows = [row for row, count in zip(table_rows(numbers), seeds, strict=True)
-            if not main or count == max(seeds)]  # fmt: skip
+    rows = [
+        row
+        for row, count in zip(table_rows(numbers), seeds, strict=True)
+        if not main or count == max(seeds)
+    ]
     lines = [_line([HEADINGS[k] for k in columns]), _line(["---", *["--:"] * (len(columns) - 1)])]
     lines += [_line([row[k] for k in columns]) for row in rows]
     told = [charged_as(numbers["charge_as"], numbers["model"]), *comparison_sentences(numbers)]

@@ -67,9 +67,12 @@ class Recorder:
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(RECORDER), str(folder / "src"), str(self._work), *options],
-                env=_environment(folder), cwd=folder,
-                stdout=log, stderr=subprocess.STDOUT, process_group=0,
-            )  # fmt: skip
+                env=_environment(folder),
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
 
     def recording(self, case: str) -> dict[str, Any]:
         """Wait for the recording of a case."""

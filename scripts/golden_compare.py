@@ -12,10 +12,22 @@ RELATIVE = 1e-9
 ABSOLUTE = {"gap": 1e-9, "excess": 1e-9}
 """Differences of nearly equal numbers, relative to them already: a relative tolerance of theirs
 would compare rounding errors."""
-IGNORED = frozenset({
-    "message", "notices", "tightest", "solve_time_s", "load_s", "real_s", "stages", "airtune",
-    "stderr", "seconds", "base_model_name_or_path", "peft_version",
-})  # fmt: skip
+IGNORED = frozenset(
+    {
+        "message",
+        "notices",
+        "tightest",
+        "solve_time_s",
+        "load_s",
+        "real_s",
+        "stages",
+        "airtune",
+        "stderr",
+        "seconds",
+        "base_model_name_or_path",
+        "peft_version",
+    }
+)
 """Keys whose values are wording, real seconds, versions or places."""
 WORDING = frozenset({"skipped", "stopped", "diverged", "failure"})
 """Keys under which texts are reasons in words: what has a reason is compared, the words are not."""

@@ -34,12 +34,24 @@ SAVED = re.compile(r"(?:.*/)?((?:[^/]+/)?(?:checkpoints|clients/\d+)/round-\d+)\
 """Checkpoints and clients' files, with the run folder's name."""
 STATE_KEYS = ("rounds_done", "time_s", "energy_j", "start_loss", "planner")
 NOT_GOLDEN = (
-    "experiment.yaml", "environment.json", "timing.jsonl", "seed-*.yaml", "tokenizer*.json",
-    "stdout-*", "trace-*", "stderr-*",
-)  # fmt: skip
+    "experiment.yaml",
+    "environment.json",
+    "timing.jsonl",
+    "seed-*.yaml",
+    "tokenizer*.json",
+    "stdout-*",
+    "trace-*",
+    "stderr-*",
+)
 """Files that hold wording, versions, places or real seconds, or that this script wrote."""
-FOREIGN = ("torch", "transformers.models.llama.modeling_llama", "peft", "plotly.graph_objects",
-           "transformers.models.gpt2.modeling_gpt2", "sionna.phy.channel.tr38901")  # fmt: skip
+FOREIGN = (
+    "torch",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+    "plotly.graph_objects",
+    "transformers.models.gpt2.modeling_gpt2",
+    "sionna.phy.channel.tr38901",
+)
 """What takes longer to import than a case to run."""
 NO_PLAN = 3
 """Exit code of `airtune plan` for a problem without one, which is an answer."""

@@ -13,10 +13,17 @@ from shutil import which
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars", "--virtual-time-budget=6000",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--virtual-time-budget=6000",
+)
 MOST_BYTES = 300_000
 
 
@@ -30,10 +37,17 @@ def shoot(page: Path, size: tuple[int, int], image: Path, hidden: str = "none") 
         style = f"<style>{hidden} {{ display: none }}</style></head>"
         copy.write_text(page.read_text().replace("</head>", style, 1))
         subprocess.run(
-            [browser, *FLAGS, f"--user-data-dir={profile}", f"--screenshot={image}",
-             f"--window-size={size[0]},{size[1]}", copy.as_uri()],
-            check=True, capture_output=True,
-        )  # fmt: skip
+            [
+                browser,
+                *FLAGS,
+                f"--user-data-dir={profile}",
+                f"--screenshot={image}",
+                f"--window-size={size[0]},{size[1]}",
+                copy.as_uri(),
+            ],
+            check=True,
+            capture_output=True,
+        )
     if image.stat().st_size > MOST_BYTES:
         sys.exit(f"{image} has more than {MOST_BYTES} bytes: make the window smaller")
 

@@ -6,8 +6,11 @@ import torch
 
 _SHARED = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _GATED = {
-    **_SHARED, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64
-}  # fmt: skip
+    **_SHARED,
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": _GATED,
@@ -17,11 +20,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gemma": {**_GATED, "head_dim": 16},
     "phi": {**_SHARED, "intermediate_size": 48, "max_position_embeddings": 64},
     "opt": {
-        **_SHARED, "ffn_dim": 48, "max_position_embeddings": 64, "word_embed_proj_dim": 32,
+        **_SHARED,
+        "ffn_dim": 48,
+        "max_position_embeddings": 64,
+        "word_embed_proj_dim": 32,
         "dropout": 0.0,
     },
     "gpt2": {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
-}  # fmt: skip
+}
 
 
 def small_model(family: str, seed: int = 0, **overrides: Any) -> Any:

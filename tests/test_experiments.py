@@ -22,8 +22,15 @@ pytestmark = pytest.mark.skipif(not FILES, reason="airtune is installed without 
 IDS = [path.stem for path in FILES]
 COMPARISONS = [path for path in FILES if "arms" in read_yaml_mapping(path, "")]
 SINGLE = [path for path in FILES if path not in COMPARISONS]
-SMALL = ["clients.count=3", "training.local_steps=1", "data.train_limit=300", "data.test_limit=20",
-         "rounds=2", "threads=1", "workers=1"]  # fmt: skip
+SMALL = [
+    "clients.count=3",
+    "training.local_steps=1",
+    "data.train_limit=300",
+    "data.test_limit=20",
+    "rounds=2",
+    "threads=1",
+    "workers=1",
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

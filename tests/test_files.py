@@ -114,9 +114,20 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
         ("a: \x00", "is not YAML (unacceptable character #x0000"),
         ("? {a: 1}\n: b", "is not YAML (found unhashable key, line 1, column 3)"),
     ],
-    ids=["brackets", "indents", "cycle", "merged cycle", "aliases", "merges", "date", "int",
-         "digits", "null byte", "key"],
-)  # fmt: skip
+    ids=[
+        "brackets",
+        "indents",
+        "cycle",
+        "merged cycle",
+        "aliases",
+        "merges",
+        "date",
+        "int",
+        "digits",
+        "null byte",
+        "key",
+    ],
+)
 def test_yaml_without_an_end_or_a_meaning(text: str, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_yaml(text, "file.yaml")
@@ -127,8 +138,11 @@ def test_yaml_without_an_end_or_a_meaning(text: str, sentence: str) -> None:
 def test_modest_aliases_and_merges_are_read() -> None:
     text = "base: &b {x: 1}\none: {<<: *b, y: 2}\ntwo: [*b, *b]\nagain: &b 3\n"
     assert parse_yaml(text, "x") == {
-        "base": {"x": 1}, "one": {"x": 1, "y": 2}, "two": [{"x": 1}] * 2, "again": 3,
-    }  # fmt: skip
+        "base": {"x": 1},
+        "one": {"x": 1, "y": 2},
+        "two": [{"x": 1}] * 2,
+        "again": 3,
+    }
     assert parse_yaml("", "x") is None
 
 

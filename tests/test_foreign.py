@@ -87,14 +87,20 @@ def test_the_traceback_is_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> N
     ("error", "code", "sentence"),
     [
         (ZeroDivisionError("by zero"), 70, "unexpected ZeroDivisionError: by zero; this"),
-        (PermissionError(13, "Permission denied", "/there"), 2,
-         "/there cannot be used (Permission denied)"),
+        (
+            PermissionError(13, "Permission denied", "/there"),
+            2,
+            "/there cannot be used (Permission denied)",
+        ),
         (MemoryError(), 2, "the memory of this machine does not suffice"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), 2,
-         "the memory of this machine does not suffice"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"),
+            2,
+            "the memory of this machine does not suffice",
+        ),
         (InfeasibleError("nobody is reached."), 3, "nobody is reached."),
     ],
-)  # fmt: skip
+)
 def test_every_end_of_the_command_line_is_a_sentence(
     error: Exception,
     code: int,

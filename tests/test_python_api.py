@@ -19,10 +19,15 @@ from airtune.wireless.cell import CellSettings
 from airtune.workload.architecture import load_architecture
 
 QUICK: dict[str, Any] = {
-    "rounds": 1, "clients": {"count": 2}, "training": {"local_steps": 1}, "threads": 1,
-    "data": {"train_limit": 20, "test_limit": 4, "score_rows": 0}, "engine": "sequential",
-    "cell": {"path_loss": "log_distance"}, "adapter": {"rank": 1},
-}  # fmt: skip
+    "rounds": 1,
+    "clients": {"count": 2},
+    "training": {"local_steps": 1},
+    "threads": 1,
+    "data": {"train_limit": 20, "test_limit": 4, "score_rows": 0},
+    "engine": "sequential",
+    "cell": {"path_loss": "log_distance"},
+    "adapter": {"rank": 1},
+}
 
 
 def test_paths_and_numpy_numbers_are_values(tmp_path: Path) -> None:
@@ -35,12 +40,16 @@ def test_paths_and_numpy_numbers_are_values(tmp_path: Path) -> None:
         data={"train": tmp_path / "rows.jsonl", "max_tokens": np.array(64)},
         clients={"devices": np.array(["pixel-9", "laptop-cpu"])},
         training={"keep_optimizer": np.bool_(False)},
-        cell={"bandwidth_hz": np.float32(5e6), "csi_delay_rounds": np.int64(1),
-              "trace": [tmp_path / "a.csv"], "trace_bandwidth_hz": np.array(1e6)},
+        cell={
+            "bandwidth_hz": np.float32(5e6),
+            "csi_delay_rounds": np.int64(1),
+            "trace": [tmp_path / "a.csv"],
+            "trace_bandwidth_hz": np.array(1e6),
+        },
         method="sflllm",
         sflllm={"rounds_table": {np.int64(4): np.float64(60.0)}},
         planner={"use": "jcpba", "pruning_budget": np.float32(0.5)},
-    )  # fmt: skip
+    )
     plain = Experiment(
         model=str(tmp_path),
         rounds=3,
@@ -50,20 +59,29 @@ def test_paths_and_numpy_numbers_are_values(tmp_path: Path) -> None:
         data={"train": str(tmp_path / "rows.jsonl"), "max_tokens": 64},
         clients={"devices": ["pixel-9", "laptop-cpu"]},
         training={"keep_optimizer": False},
-        cell={"bandwidth_hz": 5e6, "csi_delay_rounds": 1,
-              "trace": [str(tmp_path / "a.csv")], "trace_bandwidth_hz": 1e6},
+        cell={
+            "bandwidth_hz": 5e6,
+            "csi_delay_rounds": 1,
+            "trace": [str(tmp_path / "a.csv")],
+            "trace_bandwidth_hz": 1e6,
+        },
         method="sflllm",
         sflllm={"rounds_table": {4: 60.0}},
         planner={"use": "jcpba", "pruning_budget": 0.5},
-    )  # fmt: skip
+    )
     assert given.config == plain.config
     # Nothing of numpy is left to trip over when the run folder is written.
     assert resolved_yaml(given.config) == resolved_yaml(plain.config)
 
 
 def test_wrong_values_stay_wrong() -> None:
-    for keys in ({"rounds": np.float64(2.5)}, {"rounds": np.array([1, 2])}, {"model": 3},
-                 {"rounds": object()}, {"deadline_s": np.float32("nan")}):  # fmt: skip
+    for keys in (
+        {"rounds": np.float64(2.5)},
+        {"rounds": np.array([1, 2])},
+        {"model": 3},
+        {"rounds": object()},
+        {"deadline_s": np.float32("nan")},
+    ):
         with pytest.raises(InputError):
             Experiment(**keys)
 
@@ -85,11 +103,12 @@ def test_a_cell_and_a_problem_from_python(tmp_path: Path) -> None:
         "pruning_budget": np.array(0.2),
         "pruning_rate_max": np.float32(0.9),
         "clients": {
-            "tx_power_dbm": 23, "gain_db": np.array([-100.0, -110.0]),
+            "tx_power_dbm": 23,
+            "gain_db": np.array([-100.0, -110.0]),
             "compute_delay_s": {"fixed": np.float32(0.5), "prunable": 1},
             "payload_bits": {"fixed": 1e6, "prunable": np.int64(10**6)},
         },
-    }  # fmt: skip
+    }
     planned = airtune.plan(problem)
     assert not isinstance(planned, list)
     assert planned.solution.plan is not None

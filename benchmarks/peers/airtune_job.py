@@ -25,10 +25,14 @@ def run_round(side: Any, backend: Any, state: dict[str, Any], job: Any, index: i
     reports = {report.client: report for report in backend.run(tasks)}
     codec = side.method.codec.in_round(state)
     updates = [
-        Update(plan.client, 1.0, codec.decode(reports[plan.client].payload, side.shapes, plan),
-               codec.trained(plan))
+        Update(
+            plan.client,
+            1.0,
+            codec.decode(reports[plan.client].payload, side.shapes, plan),
+            codec.trained(plan),
+        )
         for plan in plans
-    ]  # fmt: skip
+    ]
     return side.method.aggregator.aggregate(state, updates)
 
 

@@ -18,16 +18,35 @@ from airtune.data.builtin_words import (
 )
 
 _SOUNDS = {
-    "dog": "barks", "cat": "purrs", "horse": "neighs", "goat": "bleats", "hen": "clucks",
-    "duck": "quacks", "fox": "yelps", "owl": "hoots", "bear": "growls", "mouse": "squeaks",
-    "rabbit": "is silent", "frog": "croaks", "cow": "moos", "sheep": "bleats",
-}  # fmt: skip
+    "dog": "barks",
+    "cat": "purrs",
+    "horse": "neighs",
+    "goat": "bleats",
+    "hen": "clucks",
+    "duck": "quacks",
+    "fox": "yelps",
+    "owl": "hoots",
+    "bear": "growls",
+    "mouse": "squeaks",
+    "rabbit": "is silent",
+    "frog": "croaks",
+    "cow": "moos",
+    "sheep": "bleats",
+}
 _WORK = {
-    "teacher": "teaches children", "baker": "bakes bread", "doctor": "helps the sick",
-    "farmer": "works in the field", "painter": "paints walls", "sailor": "sails ships",
-    "driver": "drives a bus", "cook": "cooks soup", "nurse": "helps the doctor",
-    "singer": "sings songs", "gardener": "plants flowers", "tailor": "sews clothes",
-}  # fmt: skip
+    "teacher": "teaches children",
+    "baker": "bakes bread",
+    "doctor": "helps the sick",
+    "farmer": "works in the field",
+    "painter": "paints walls",
+    "sailor": "sails ships",
+    "driver": "drives a bus",
+    "cook": "cooks soup",
+    "nurse": "helps the doctor",
+    "singer": "sings songs",
+    "gardener": "plants flowers",
+    "tailor": "sews clothes",
+}
 _CHARACTERS = string.ascii_letters + string.digits + string.punctuation + "éüñ£€°"
 
 

@@ -59,15 +59,27 @@ _CLAUSES = {
 _PRICES = {
     "low": ("everything was cheap", "prices there are low", "it cost us little", "it costs little"),
     "medium": ("the prices were fair", "it asks a moderate price", "we paid an average price"),
-    "high": ("everything was expensive", "prices there are high", "it cost us a lot",
-             "it costs a lot"),
-}  # fmt: skip
+    "high": (
+        "everything was expensive",
+        "prices there are high",
+        "it cost us a lot",
+        "it costs a lot",
+    ),
+}
 _CHILDREN = {
-    "yes": ("kids are welcome", "they welcome families with children", "children like it",
-            "it is a good place for kids"),
-    "no": ("only adults may come", "children are not welcome", "it is no good place for kids",
-           "it is not a house for families"),
-}  # fmt: skip
+    "yes": (
+        "kids are welcome",
+        "they welcome families with children",
+        "children like it",
+        "it is a good place for kids",
+    ),
+    "no": (
+        "only adults may come",
+        "children are not welcome",
+        "it is no good place for kids",
+        "it is not a house for families",
+    ),
+}
 _OFFER_CLAUSES = {
     "cafe": ("we had {}", "the cook makes {}", "they serve {} every day", "its menu has {}",
              "its kitchen makes {}", "many people know it for {}", "we were hungry and ate {}"),

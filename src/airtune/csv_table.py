@@ -47,9 +47,11 @@ def read_csv(path: Path, field: str) -> CsvTable:
     _, header = next(lines, (0, []))
     if len(header) == 1 and re.search("[;\t]", header[0]):
         raise InputError(
-            field, f"{path.name} with the header {header[0]!r}", "cells separated by commas",
+            field,
+            f"{path.name} with the header {header[0]!r}",
+            "cells separated by commas",
             "convert the file",
-        )  # fmt: skip
+        )
     columns = column_names(header, field, path.name)
     rows = tuple(
         (number, _row(columns, cells, field, f"{path.name}, line {number}"))
@@ -64,9 +66,11 @@ def column_names(header: Sequence[str], field: str, name: str) -> tuple[str, ...
     twice = [column for column, count in Counter(names).items() if count > 1 and column]
     if twice:
         raise InputError(
-            field, f"{name} with more than one column {', '.join(map(repr, twice))}",
-            "a file whose columns have different names", "rename or remove the repeated column",
-        )  # fmt: skip
+            field,
+            f"{name} with more than one column {', '.join(map(repr, twice))}",
+            "a file whose columns have different names",
+            "rename or remove the repeated column",
+        )
     return names
 
 
@@ -88,9 +92,10 @@ def _lines(path: Path, field: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
     except csv.Error as error:
         raise InputError(
-            field, f"{path.name}, line {reader.line_num}, not csv ({error})",
+            field,
+            f"{path.name}, line {reader.line_num}, not csv ({error})",
             "rows of comma-separated cells",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _row(
@@ -99,8 +104,10 @@ def _row(
     texts = [cell.strip() for cell in cells]
     if any(texts[len(columns) :]):
         raise InputError(
-            field, f"{place}, with {len(texts)} cells", f"rows of {len(columns)}, as in the header",
+            field,
+            f"{place}, with {len(texts)} cells",
+            f"rows of {len(columns)}, as in the header",
             "write decimals with a point, and quote cells that hold commas",
-        )  # fmt: skip
+        )
     texts += [""] * (len(columns) - len(texts))
     return dict(zip(columns, texts, strict=False))

@@ -93,9 +93,15 @@ def _refuse_endless(root: Any, name: str) -> None:
         if key in open_nodes:
             raise _too_deep(name, node.start_mark.line)
         open_nodes.add(key)
-        inner = [] if isinstance(node.value, str) else [
-            part for entry in node.value for part in (entry if type(entry) is tuple else (entry,))
-        ]  # fmt: skip
+        inner = (
+            []
+            if isinstance(node.value, str)
+            else [
+                part
+                for entry in node.value
+                for part in (entry if type(entry) is tuple else (entry,))
+            ]
+        )
         measured = [measure(part) for part in inner]
         entries = 1 + sum(count for count, _ in measured)
         depth = 1 + max((below for _, below in measured), default=0)
@@ -243,9 +249,11 @@ def with_environment(values: Mapping[str, Any]) -> tuple[dict[str, Any], Templat
     if missing:
         field, value = next(iter(missing.values()))
         raise InputError(
-            field, value, "without variables that are not set",
+            field,
+            value,
+            "without variables that are not set",
             f"set {' and '.join(missing)} in the environment",
-        )  # fmt: skip
+        )
     hide_filled(templates)
     return found, templates
 
@@ -261,9 +269,11 @@ def take_format(values: dict[str, Any], name: str, known: int) -> int:
     if type(found) is int and 1 <= found <= known:
         return found
     raise InputError(
-        f"format in {name}", found, f"a format that this airtune knows, 1 to {known}",
+        f"format in {name}",
+        found,
+        f"a format that this airtune knows, 1 to {known}",
         "use the airtune that wrote the file, or a later one",
-    )  # fmt: skip
+    )
 
 
 def hide_filled(templates: Templates) -> None:

@@ -62,9 +62,13 @@ class ClientPlan:
     def work_key(self) -> tuple[object, ...]:
         """What a client's computing and payload depend on: all but its radio resources."""
         return (
-            self.client, self.rank, self.pruning_rate, self.sparsity, self.kept_ranks,
+            self.client,
+            self.rank,
+            self.pruning_rate,
+            self.sparsity,
+            self.kept_ranks,
             self.split_point,
-        )  # fmt: skip
+        )
 
     def decisions(self, rank: int) -> frozenset[Decision]:
         """The decisions that differ from training and sending all of an adapter of this rank."""

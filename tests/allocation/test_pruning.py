@@ -30,10 +30,12 @@ class TestRefusals:
             ({"weight": np.array([1.0, math.nan])}, "weight of client b is nan"),
             ({"prunable_bits": np.array([1.0, -1.0])}, "prunable_bits of client b is -1.0"),
             ({"fixed_delay_s": np.array([math.inf, 0])}, "fixed_delay_s of client a is inf"),
-            ({"pruning_rate_min": np.array([0.0, 0.95]), "pruning_rate_max": 0.9},
-             r"pruning_rate_min of client b is 0.95, .* from 0 to pruning_rate_max \(0.9\)"),
+            (
+                {"pruning_rate_min": np.array([0.0, 0.95]), "pruning_rate_max": 0.9},
+                r"pruning_rate_min of client b is 0.95, .* from 0 to pruning_rate_max \(0.9\)",
+            ),
         ],
-    )  # fmt: skip
+    )
     def test_one_sentence_each(self, change: dict[str, object], words: str) -> None:
         with pytest.raises(InputError, match=words):
             random_problem(np.random.default_rng(0), 2, names=("a", "b"), **change)
@@ -84,9 +86,12 @@ class TestBestPruning:
 
     def test_a_silent_client_is_pruned_away(self) -> None:
         problem = random_problem(
-            np.random.default_rng(3), 2, pruning_rate_max=1.0, fixed_bits=np.zeros(2),
+            np.random.default_rng(3),
+            2,
+            pruning_rate_max=1.0,
+            fixed_bits=np.zeros(2),
             pruning_budget=0.9,
-        )  # fmt: skip
+        )
         rate = problem.links.rate(np.array([0.0, problem.bandwidth_hz]))
         deadline, pruning_rate = best_pruning(problem, rate)
         assert pruning_rate[0] == 1.0

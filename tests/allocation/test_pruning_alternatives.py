@@ -25,8 +25,12 @@ from tests.allocation.pruning_oracle import odd_problem, random_problem
 
 Solver = Callable[[PruningProblem], Solution[PruningPlan]]
 ALL: list[Solver] = [
-    alternating_pruning, equal_shares_pruning, uniform_pruning, without_pruning, without_anything,
-]  # fmt: skip
+    alternating_pruning,
+    equal_shares_pruning,
+    uniform_pruning,
+    without_pruning,
+    without_anything,
+]
 
 
 @pytest.mark.parametrize("solve", ALL)
@@ -123,9 +127,12 @@ class TestInfeasible:
     @pytest.mark.parametrize("solve", ALL)
     def test_no_signal(self, solve: Solver) -> None:
         problem = random_problem(
-            np.random.default_rng(5), 2, links=ShannonLinks([1e6, 0.0]), pruning_rate_max=0.9,
+            np.random.default_rng(5),
+            2,
+            links=ShannonLinks([1e6, 0.0]),
+            pruning_rate_max=0.9,
             names=("near", "tunnel"),
-        )  # fmt: skip
+        )
         solution = solve(problem)
         assert solution.status is Status.INFEASIBLE
         assert "client tunnel" in solution.message
@@ -134,9 +141,13 @@ class TestInfeasible:
     @pytest.mark.parametrize("solve", [uniform_pruning, without_pruning, without_anything])
     def test_floor_above_the_rate_of_all(self, solve: Solver) -> None:
         problem = random_problem(
-            np.random.default_rng(6), 3, pruning_budget=0.2, names=("a", "b", "c"),
-            pruning_rate_min=np.array([0.0, 0.4, 0.0]), weight=np.array([1.0, 0.1, 1.0]),
-        )  # fmt: skip
+            np.random.default_rng(6),
+            3,
+            pruning_budget=0.2,
+            names=("a", "b", "c"),
+            pruning_rate_min=np.array([0.0, 0.4, 0.0]),
+            weight=np.array([1.0, 0.1, 1.0]),
+        )
         solution = solve(problem)
         assert solution.status is Status.INFEASIBLE
         assert "client b must be pruned by at least 0.4" in solution.message

@@ -21,9 +21,15 @@ from airtune.allocation.solve import (
 class TestSolution:
     @pytest.mark.parametrize(
         ("objective", "bound", "gap"),
-        [(2.0, 1.0, 1.0), (3.0, 3.0, 0.0), (0.0, 0.0, 0.0), (1.0, 0.0, math.inf), (1.0, None, None),
-         (None, None, None)],
-    )  # fmt: skip
+        [
+            (2.0, 1.0, 1.0),
+            (3.0, 3.0, 0.0),
+            (0.0, 0.0, 0.0),
+            (1.0, 0.0, math.inf),
+            (1.0, None, None),
+            (None, None, None),
+        ],
+    )
     def test_gap(self, objective: float | None, bound: float | None, gap: float | None) -> None:
         solution = Solution[str](
             Status.FEASIBLE, "A plan.", "some", objective=objective, lower_bound=bound

@@ -66,9 +66,16 @@ def test_fixed_efficiency_and_equal_delays_have_a_closed_form(seed: int) -> None
     keep[np.arange(clients), energy.argmax(axis=1)] = True
     airtime = keep.sum(axis=1) * bits / eta
     problem = SparsityProblem(
-        FixedEfficiencyLinks(eta), band, np.full(1, delay), energy, bits, 50.0, v, queue,
+        FixedEfficiencyLinks(eta),
+        band,
+        np.full(1, delay),
+        energy,
+        bits,
+        50.0,
+        v,
+        queue,
         weight=weight,
-    )  # fmt: skip
+    )
     objective, plan = solved(problem)
     assert (plan.kept == keep).all()
     assert plan.bandwidth_hz == pytest.approx(band * airtime / airtime.sum())

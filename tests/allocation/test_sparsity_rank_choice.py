@@ -69,9 +69,8 @@ def test_a_wide_band_takes_a_higher_rank_than_a_narrow_one() -> None:
 def test_the_order_of_the_energies_and_of_the_candidates_does_not_matter() -> None:
     forward = choose_rank([measured(rank) for rank in RANKS], LINKS, 1e6, 2.0)
     backward = choose_rank(
-        [measured(rank, rank_energy=SPECTRUM[:rank][::-1]) for rank in RANKS[::-1]],
-        LINKS, 1e6, 2.0,
-    )  # fmt: skip
+        [measured(rank, rank_energy=SPECTRUM[:rank][::-1]) for rank in RANKS[::-1]], LINKS, 1e6, 2.0
+    )
     assert forward.best.rank == backward.best.rank
     assert [s.total for s in forward.scores] == pytest.approx([s.total for s in backward.scores])
 

@@ -131,8 +131,14 @@ def test_order_of_clients_does_not_matter(flat: bool) -> None:
 def test_time_and_counts_scale_together(flat: bool) -> None:
     """Seven times the seconds and bits: every stage takes seven times longer."""
     training = random_training(3, 3, 6, flat)
-    costs = ("client_forward_s", "client_backward_s", "server_s", "activation_bits",
-             "gradient_bits", "adapter_bits")  # fmt: skip
+    costs = (
+        "client_forward_s",
+        "client_backward_s",
+        "server_s",
+        "activation_bits",
+        "gradient_bits",
+        "adapter_bits",
+    )
     scaled = tuple(
         replace(candidate, **{name: 7 * getattr(candidate, name) for name in costs})
         for candidate in training.candidates

@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 
 QUICK = [
-    "rounds=2", "clients.count=3", "training.local_steps=1", "training.batch_size=2",
-    "data.train_limit=60", "data.test_limit=6", "data.score_rows=2", "adapter.rank=2",
-    "cell.path_loss=log_distance", "threads=1", "engine=sequential", "training.schedule=constant",
-]  # fmt: skip
+    "rounds=2",
+    "clients.count=3",
+    "training.local_steps=1",
+    "training.batch_size=2",
+    "data.train_limit=60",
+    "data.test_limit=6",
+    "data.score_rows=2",
+    "adapter.rank=2",
+    "cell.path_loss=log_distance",
+    "threads=1",
+    "engine=sequential",
+    "training.schedule=constant",
+]
 """An experiment of a few seconds, whose first rounds do not depend on how many are planned."""
 
 

@@ -19,8 +19,12 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-m", "airtune", "device", "list"],
-        stdout=write, stderr=subprocess.PIPE, text=True, env=environment, check=False,
-    )  # fmt: skip
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        check=False,
+    )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -44,8 +48,12 @@ def test_output_on_a_full_disk_is_a_sentence() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "airtune", "device", "list"],
-            stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False,
-        )  # fmt: skip
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
+        )
     assert done.returncode == 2
     assert done.stderr.startswith("airtune: something cannot be written (No space left on device)")
     assert done.stderr.count("\n") == 1

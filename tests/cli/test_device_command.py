@@ -56,9 +56,14 @@ def test_list_is_parted_by_software(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--computing-power-w", "0"), ("--computing-power-w", "nan"), ("--computing-power-w", "7e5"),
-     ("--tx-power-dbm", "inf"), ("--tx-power-dbm", "200")],
-)  # fmt: skip
+    [
+        ("--computing-power-w", "0"),
+        ("--computing-power-w", "nan"),
+        ("--computing-power-w", "7e5"),
+        ("--tx-power-dbm", "inf"),
+        ("--tx-power-dbm", "200"),
+    ],
+)
 def test_measure_refuses_a_figure_before_it_measures(
     option: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,9 +106,17 @@ def test_measure_adds_to_a_file(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     assert _run("measure", "--out", str(path), "--name", "one").exit_code == 0
     result = _run(
-        "measure", "--out", str(path), "--name", "two", "--computing-power-w", "30",
-        "--tx-power-dbm", "20", "--json",
-    )  # fmt: skip
+        "measure",
+        "--out",
+        str(path),
+        "--name",
+        "two",
+        "--computing-power-w",
+        "30",
+        "--tx-power-dbm",
+        "20",
+        "--json",
+    )
     assert json.loads(result.stdout)["two"]["computing_power_w"] == 30.0
     assert result.stderr == ""
     devices = load_devices(path)

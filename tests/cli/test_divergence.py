@@ -34,25 +34,33 @@ def diverging(*changes: str) -> list[str]:
             "round 1: the loss of client 0 in its local step 2 is",
         ),
         pytest.param(
-            ("method=jcpba", "training.learning_rate=1e30", *SGD), "round 1",
+            ("method=jcpba", "training.learning_rate=1e30", *SGD),
+            "round 1",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            ("method=soft_tsfa", "training.learning_rate=1e30", *SGD), "round 1",
+            ("method=soft_tsfa", "training.learning_rate=1e30", *SGD),
+            "round 1",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            ("method=sflllm", "training.learning_rate=1e25", "training.local_steps=2"), "client 0",
+            ("method=sflllm", "training.learning_rate=1e25", "training.local_steps=2"),
+            "client 0",
             marks=pytest.mark.slow,
         ),
         (
-            ("method=sflllm", "training.learning_rate=1e25", "training.local_steps=2",
-             "sflllm.activation_dtype=int8", "sflllm.gradient_dtype=int8"),
+            (
+                "method=sflllm",
+                "training.learning_rate=1e25",
+                "training.local_steps=2",
+                "sflllm.activation_dtype=int8",
+                "sflllm.gradient_dtype=int8",
+            ),
             "at the cut are not finite in local step 2",
         ),
     ],
     ids=["fp16", "test loss", "loss", "jcpba", "soft_tsfa", "sflllm", "sflllm int8"],
-)  # fmt: skip
+)
 def test_divergence_in_round_1(
     airtune: Call, tmp_path: Path, changes: tuple[str, ...], sentence: str
 ) -> None:

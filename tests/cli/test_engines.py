@@ -16,9 +16,7 @@ from tests.rounding import assert_same_sgd_step
 
 SETTINGS = ("clients.count=5", "training.local_steps=2", "training.keep_optimizer=true")
 RATE = 0.3
-STEP = (
-    "clients.count=5", "training.optimizer=sgd", f"training.learning_rate={RATE}",
-)  # fmt: skip
+STEP = ("clients.count=5", "training.optimizer=sgd", f"training.learning_rate={RATE}")
 """One step of SGD a round: what is compared between engines is the first one."""
 
 

@@ -148,10 +148,16 @@ Experiment.load(None, {settings()!r}).run({str(tmp_path / "killed")!r}, Kill())
 
 
 EVERYTHING = (
-    "fedlora.bandwidth=equal", "fedlora.uplink_dtype=bf16", "fedlora.downlink_dtype=bf16",
-    "clients.count=4", "cohort.size=3", "cohort.dropout=0.4", "deadline_s=2.3",
-    "server.optimizer=adam", "server.learning_rate=0.001",
-)  # fmt: skip
+    "fedlora.bandwidth=equal",
+    "fedlora.uplink_dtype=bf16",
+    "fedlora.downlink_dtype=bf16",
+    "clients.count=4",
+    "cohort.size=3",
+    "cohort.dropout=0.4",
+    "deadline_s=2.3",
+    "server.optimizer=adam",
+    "server.learning_rate=0.001",
+)
 
 
 @pytest.mark.parametrize("changes", [("method=centralised",), EVERYTHING], ids=["one", "all"])

@@ -28,8 +28,13 @@ def traces(folder: Path, *rows: str) -> list[str]:
         path = folder / f"trace-{index}.csv"
         path.write_text("\n".join(["throughput_mbps", *row.split()]) + "\n")
         paths.append(str(path))
-    return [f"cell.trace=[{','.join(paths)}]", "cell.trace_bandwidth_hz=20e6",
-            f"clients.count={len(rows)}", "data.score_rows=0", "data.test_limit=2"]  # fmt: skip
+    return [
+        f"cell.trace=[{','.join(paths)}]",
+        "cell.trace_bandwidth_hz=20e6",
+        f"clients.count={len(rows)}",
+        "data.score_rows=0",
+        "data.test_limit=2",
+    ]
 
 
 def settings(*changes: str) -> list[str]:

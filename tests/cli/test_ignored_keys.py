@@ -35,7 +35,9 @@ UNUSED = {
     "cell.log_distance_slope_db": ("cell.log_distance_slope_db=20",),
     "cell.bs_height_m": ("cell.path_loss=log_distance", "cell.bs_height_m=20"),
     "cell.fading_correlation": (
-        "cell.path_loss=log_distance", "cell.fading=none", "cell.fading_correlation=1",
+        "cell.path_loss=log_distance",
+        "cell.fading=none",
+        "cell.fading_correlation=1",
     ),
     "cell.shadowing_distance_m": ("cell.path_loss=free_space", "cell.shadowing_distance_m=20"),
     "server.momentum": ("server.momentum=0.5",),
@@ -48,16 +50,20 @@ UNUSED = {
     "adapter.rank": ("adapter.kind=full", "adapter.rank=4"),
     "soft_tsfa.sparsity": ("method=soft_tsfa", "soft_tsfa.sparsity=0.7"),
     "soft_tsfa.choice": (
-        "method=soft_tsfa", "soft_tsfa.sparsifier=top-k", "soft_tsfa.choice=largest",
+        "method=soft_tsfa",
+        "soft_tsfa.sparsifier=top-k",
+        "soft_tsfa.choice=largest",
     ),
     "soft_tsfa.penalty_form": ("method=soft_tsfa", "soft_tsfa.penalty_form=raw"),
     "jcpba.calibration_rows": ("method=jcpba", "jcpba.calibration_rows=8"),
     "jcpba.pruning_rate_max": (
-        "method=jcpba", "jcpba.solver=none", "jcpba.pruning_rate_max=0.5",
+        "method=jcpba",
+        "jcpba.solver=none",
+        "jcpba.pruning_rate_max=0.5",
     ),
     "workers": ("engine=sequential", "workers=2"),
     "ray_address": ("ray_address=auto",),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("key", "settings"), UNUSED.items(), ids=list(UNUSED))

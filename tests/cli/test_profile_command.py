@@ -52,18 +52,33 @@ def test_every_parameter() -> None:
     assert answer["whole"]["memory_bytes"] == counted.memory_bytes
     assert answer["update_bits"] == update_bits(model, EveryParameter())
     assert "every parameter trained; one step" in " ".join(_run("gpt2", "--full").stdout.split())
-    for refused in ("--split-point 2", "--pruning-rate 0.5", "--dtype bf16", "--rank 4",
-                    "--target-modules q_proj"):  # fmt: skip
+    for refused in (
+        "--split-point 2",
+        "--pruning-rate 0.5",
+        "--dtype bf16",
+        "--rank 4",
+        "--target-modules q_proj",
+    ):
         assert "every parameter" in str(_run("gpt2", "--full", *refused.split()).exception)
 
 
 def test_split_pruned_and_chosen_targets() -> None:
     answer = json.loads(
         _run(
-            "llama-3.2-1b", "--split-point", "5", "--pruning-rate", "0.25", "--target-modules",
-            "q_proj, v_proj", "--dtype", "bf16", "--update-dtype", "fp16", "--json",
+            "llama-3.2-1b",
+            "--split-point",
+            "5",
+            "--pruning-rate",
+            "0.25",
+            "--target-modules",
+            "q_proj, v_proj",
+            "--dtype",
+            "bf16",
+            "--update-dtype",
+            "fp16",
+            "--json",
         ).stdout
-    )  # fmt: skip
+    )
     model, adapter = load_architecture("llama-3.2-1b"), AdapterShape(8, ("q_proj", "v_proj"))
     client, server = split_workload(model, adapter, Step(8, 256), 5, 0.25)
     assert answer["client"]["backward_flops"] == client.backward_flops

@@ -105,9 +105,12 @@ def test_schedule_and_server_optimiser_resume_to_the_same_bytes(
     tmp_path: Path, server: str
 ) -> None:
     settings = quick(
-        "rounds=3", f"server.optimizer={server}", "training.schedule=cosine",
-        "training.warmup_rounds=1", "training.keep_optimizer=true",
-    )[1::2]  # fmt: skip
+        "rounds=3",
+        f"server.optimizer={server}",
+        "training.schedule=cosine",
+        "training.warmup_rounds=1",
+        "training.keep_optimizer=true",
+    )[1::2]
 
     class Stop:
         def round_done(self, record: dict[str, Any]) -> None:
@@ -187,10 +190,17 @@ def test_what_a_person_sees(airtune: Call, tmp_path: Path) -> None:
     code, out, err = airtune("run", "--out", "here", *quick())
     assert (code, err) == (0, "")
     for words in (
-        "virtual time", "waited for", "The test loss", "less", "3 together, ", "ended together in",
+        "virtual time",
+        "waited for",
+        "The test loss",
+        "less",
+        "3 together, ",
+        "ended together in",
         "A round's time was",
-        "One test prompt", "reference", "Everything is in here (open report.html).",
-    ):  # fmt: skip
+        "One test prompt",
+        "reference",
+        "Everything is in here (open report.html).",
+    ):
         assert words in out
     page = (tmp_path / "here" / "report.html").read_text()
     before, _, after = page.partition("<script>")

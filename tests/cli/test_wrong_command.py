@@ -78,11 +78,22 @@ def test_a_bundled_shape_is_no_model(airtune: Command) -> None:
 
 
 def test_sizes_are_those_of_the_trained_and_of_the_charged_model(airtune: Command) -> None:
-    settings = [part for setting in (
-        "charge_as=gpt2", "rounds=1", "clients.count=2", "data.train_limit=20",
-        "data.test_limit=4", "cell.path_loss=log_distance", "training.local_steps=1", "threads=1",
-        "clients.devices=[laptop-cpu]", "engine=sequential",
-    ) for part in ("--set", setting)]  # fmt: skip
+    settings = [
+        part
+        for setting in (
+            "charge_as=gpt2",
+            "rounds=1",
+            "clients.count=2",
+            "data.train_limit=20",
+            "data.test_limit=4",
+            "cell.path_loss=log_distance",
+            "training.local_steps=1",
+            "threads=1",
+            "clients.devices=[laptop-cpu]",
+            "engine=sequential",
+        )
+        for part in ("--set", setting)
+    ]
     code, out, told = airtune("run", "--dry-run", *settings)
     assert code == 0, told
     pairs = (line.strip().split("  ", 1) for line in out.splitlines() if "  " in line.strip())

@@ -66,8 +66,12 @@ def test_wrong_settings(airtune: Call, tmp_path: Path, setting: str, sentence: s
 
 
 def test_client_out_of_reach_at_any_bandwidth(airtune: Call, tmp_path: Path) -> None:
-    settings = quick("deadline_s=5", "cell.tx_power_dbm=-80", "clients.count=1",
-                     "cell.unusual_values=[tx_power_dbm]")  # fmt: skip
+    settings = quick(
+        "deadline_s=5",
+        "cell.tx_power_dbm=-80",
+        "clients.count=1",
+        "cell.unusual_values=[tx_power_dbm]",
+    )
     code, _, err = airtune("run", "--out", "run", *settings)
     assert code == 2
     assert "cannot finish within 5 s at any share of the band" in err

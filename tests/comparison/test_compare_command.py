@@ -43,8 +43,9 @@ def _stamps(folder: Path) -> dict[str, int]:
 def test_finished_runs_are_not_repeated(airtune: Call, compared: Path) -> None:
     before = _stamps(compared)
     assert sorted(path.parent.parent.name for path in compared.rglob("rounds.jsonl")) == [
-        "fedlora-bandwidth=equal", "jcpba",
-    ]  # fmt: skip
+        "fedlora-bandwidth=equal",
+        "jcpba",
+    ]
     code, out, err = airtune(
         "compare", "--methods", ARMS, "--out", compared, *settings(), "--target-loss", "1e-3"
     )

@@ -37,8 +37,11 @@ def test_file(tmp_path: Path) -> None:
     assert {c.cell.radius_m for arm in read.arms for c in arm.configs.values()} == {100}
     # Seed by seed, so that an interrupted comparison already compares.
     assert [(arm.name, seed) for arm, seed in read.runs] == [
-        ("equal", 5), ("long", 5), ("equal", 6), ("equal", 7),
-    ]  # fmt: skip
+        ("equal", 5),
+        ("long", 5),
+        ("equal", 6),
+        ("equal", 7),
+    ]
 
 
 def test_command_line_replaces_the_file(tmp_path: Path) -> None:
@@ -93,8 +96,11 @@ def test_a_part_is_replaced_as_a_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("arms: {a: {cell: {radius_m: 50}}}", "arms.a.cell is {'radius_m': 50}, but it must be "
-         "the same for every arm: put it under 'experiment'"),
+        (
+            "arms: {a: {cell: {radius_m: 50}}}",
+            "arms.a.cell is {'radius_m': 50}, but it must be "
+            "the same for every arm: put it under 'experiment'",
+        ),
         ("arms: {a: {seed: 3}}", "arms.a.seed is 3, but it must be the same for every arm"),
         ("arms: {}", "arms is empty, but it must be at least one arm."),
         ("arms: [a]", "arms is ['a'], but it must be a mapping."),
@@ -111,7 +117,7 @@ def test_a_part_is_replaced_as_a_whole(tmp_path: Path) -> None:
         ("arms: {a: {}}\nexperiment: no.yaml", "no.yaml, but it must be a file that exists"),
         ("rounds: 3", "--methods is missing"),
     ],
-)  # fmt: skip
+)
 def test_refused(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(AirtuneError) as error:
         read_comparison(write(tmp_path, text))

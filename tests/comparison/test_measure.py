@@ -94,8 +94,11 @@ def test_default_target_is_what_every_run_of_the_first_arm_reached() -> None:
 
 def test_statistics() -> None:
     assert statistics([1.0, 3.0]) == {
-        "mean": 2.0, "sd": pytest.approx(2.0**0.5), "min": 1.0, "max": 3.0,
-    }  # fmt: skip
+        "mean": 2.0,
+        "sd": pytest.approx(2.0**0.5),
+        "min": 1.0,
+        "max": 3.0,
+    }
     assert statistics([5.0])["sd"] == 0.0
 
 

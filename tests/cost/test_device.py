@@ -54,10 +54,14 @@ def test_there_are_phones_boards_and_laptops() -> None:
 @pytest.mark.parametrize(
     ("name", "step_s"),
     [
-        ("galaxy-s25", 21), ("pixel-9", 100), ("macbook-pro-m3-pro", 7.3), ("arc-a770", 4.3),
-        ("radeon-7900-xtx", 2.7), ("rtx-4090-llama-cpp", 1.1),
+        ("galaxy-s25", 21),
+        ("pixel-9", 100),
+        ("macbook-pro-m3-pro", 7.3),
+        ("arc-a770", 4.3),
+        ("radeon-7900-xtx", 2.7),
+        ("rtx-4090-llama-cpp", 1.1),
     ],
-)  # fmt: skip
+)
 def test_rates_derived_from_measured_steps(name: str, step_s: float) -> None:
     step = workload(load_architecture("qwen3-1.7b"), AdapterShape(8), Step(1, 128))
     assert load_devices()[name].training_flop_rate == pytest.approx(step.flops / step_s, rel=3e-3)
@@ -65,9 +69,13 @@ def test_rates_derived_from_measured_steps(name: str, step_s: float) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hpl_gflops"),
-    [("raspberry-pi-4", 11.889), ("raspberry-pi-5", 30.249), ("orange-pi-5", 53.333),
-     ("laptop-cpu", 72.472)],
-)  # fmt: skip
+    [
+        ("raspberry-pi-4", 11.889),
+        ("raspberry-pi-5", 30.249),
+        ("orange-pi-5", 53.333),
+        ("laptop-cpu", 72.472),
+    ],
+)
 def test_rates_derived_from_linpack(name: str, hpl_gflops: float) -> None:
     derived = 0.7 * 2 * hpl_gflops * 1e9
     assert load_devices()[name].training_flop_rate == pytest.approx(derived, rel=5e-3)
@@ -97,10 +105,13 @@ def test_rates_derived_from_measured_throughput(
 @pytest.mark.parametrize(
     ("name", "peak"),
     [
-        ("jetson-orin-nano", 1024 * 2 * 0.625e9), ("jetson-orin-nano-super", 1024 * 2 * 1.02e9),
-        ("jetson-agx-orin", 2048 * 2 * 1.3e9), ("rtx-4090", 165.2e12), ("a100-40gb", 312e12),
+        ("jetson-orin-nano", 1024 * 2 * 0.625e9),
+        ("jetson-orin-nano-super", 1024 * 2 * 1.02e9),
+        ("jetson-agx-orin", 2048 * 2 * 1.3e9),
+        ("rtx-4090", 165.2e12),
+        ("a100-40gb", 312e12),
     ],
-)  # fmt: skip
+)
 def test_rates_derived_from_a_peak(name: str, peak: float) -> None:
     device = load_devices()[name]
     assert device.training_flop_rate == pytest.approx(0.4 * peak, rel=5e-3)

@@ -11,9 +11,16 @@ def steps(scale: float = 1.0, labels_at_client: bool = False) -> StepDelays:
     draws = np.random.default_rng(3)
     values = {
         name: scale * draws.uniform(0.1, 2.0, size=(2, 3))
-        for name in ("forward_s", "activations_s", "hidden_s", "head_s", "hidden_gradient_s",
-                     "gradient_s", "backward_s")
-    }  # fmt: skip
+        for name in (
+            "forward_s",
+            "activations_s",
+            "hidden_s",
+            "head_s",
+            "hidden_gradient_s",
+            "gradient_s",
+            "backward_s",
+        )
+    }
     if not labels_at_client:
         for name in ("hidden_s", "head_s", "hidden_gradient_s"):
             values[name] = np.zeros((2, 3))

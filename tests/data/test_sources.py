@@ -52,8 +52,14 @@ def test_e2e_slots_and_label(tmp_path: Path) -> None:
     assert data.score is SLOTS_REALISED
     assert (first.label, second.label) == ("Fast food", "none")
     assert [slot.name for slot in first.slots] == [
-        "name", "eatType", "food", "customer rating", "priceRange", "familyFriendly", "near",
-    ]  # fmt: skip
+        "name",
+        "eatType",
+        "food",
+        "customer rating",
+        "priceRange",
+        "familyFriendly",
+        "near",
+    ]
     said = "The Vaults , a pub near Café Adriatic , serves fast food for more than £30 . "
     said += "It is kid friendly with 5 stars ."
     assert SLOTS_REALISED.of(first, said) == 1
@@ -84,10 +90,14 @@ def test_yahoo_with_a_header_and_from_the_hub(tmp_path: Path) -> None:
     path = _csv(tmp_path / "train.csv", [header, *_yahoo_rows(3)])
     named = load_task_data(path, path).train
     hub = [
-        {"topic": n, "question_title": f"title {n}", "question_content": "a\\nb",
-         "best_answer": f'an "answer", {n}'}
+        {
+            "topic": n,
+            "question_title": f"title {n}",
+            "question_content": "a\\nb",
+            "best_answer": f'an "answer", {n}',
+        }
         for n in range(3)
-    ]  # fmt: skip
+    ]
     other = load_task_data(*[_jsonl(tmp_path / "hub.jsonl", hub)] * 2).train
     assert [e.prompt for e in named] == [e.prompt for e in other]
     assert [e.label for e in named] == [e.label for e in other]
@@ -99,8 +109,9 @@ def test_any_two_columns(tmp_path: Path) -> None:
     options = SourceOptions(prompt_column="ask", completion_column="say")
     data = load_task_data(path, path, options)
     assert [(e.prompt, e.completion, e.label) for e in data.train[:2]] == [
-        ("q0", "0", "l0"), ("q1", "1", "l1"),
-    ]  # fmt: skip
+        ("q0", "0", "l0"),
+        ("q1", "1", "l1"),
+    ]
     assert column_values(data.train, "user") == ["u0", "u1", "u2", "u3"]
     assert data.score is None
 
@@ -252,15 +263,18 @@ def test_numbers_and_flags_beside_the_texts_stay_usable(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "a.jsonl", rows)
     train = load_task_data(path, path).train
     assert [(e.prompt, e.completion, e.label) for e in train[:2]] == [
-        ("0.0", "0", "true"), ("0.25", "1", "false"),
-    ]  # fmt: skip
+        ("0.0", "0", "true"),
+        ("0.25", "1", "false"),
+    ]
 
 
 _TURNS = [
-    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "one?"},
-    {"role": "assistant", "content": "1"}, {"role": "user", "content": "two?"},
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "one?"},
+    {"role": "assistant", "content": "1"},
+    {"role": "user", "content": "two?"},
     {"role": "assistant", "content": [{"type": "text", "text": "2"}]},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("chat_format", [None, "chat"])

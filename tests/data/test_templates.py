@@ -102,8 +102,11 @@ def test_the_end_of_a_turn_ends_an_answer(name: str, token: str | None) -> None:
 
 
 CONVERSATION = (
-    Turn("user", "one?"), Turn("assistant", "1"), Turn("user", "two?"), Turn("assistant", "2")
-)  # fmt: skip
+    Turn("user", "one?"),
+    Turn("assistant", "1"),
+    Turn("user", "two?"),
+    Turn("assistant", "2"),
+)
 
 
 @pytest.mark.parametrize(

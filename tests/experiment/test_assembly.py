@@ -17,9 +17,7 @@ from airtune.update.means import OverlapMean
 from airtune.update.svd import SvdGauge
 from tests.cli.conftest import quick
 
-FEEDBACK = (
-    "soft_tsfa.error_feedback=true", "soft_tsfa.merge=mean", "soft_tsfa.orthogonalise=none"
-)  # fmt: skip
+FEEDBACK = ("soft_tsfa.error_feedback=true", "soft_tsfa.merge=mean", "soft_tsfa.orthogonalise=none")
 
 
 def world_of(*changes: str) -> World:
@@ -32,10 +30,11 @@ def residuals(world: World) -> list[float]:
     """Norm of what each client carries over to round 2 to send it again."""
     outcome = run_round(world.context, world.start())
     return [
-        float(sum(x.square().sum() for name, x in kept.items() if name.startswith("residual/"))
-              ** 0.5)
+        float(
+            sum(x.square().sum() for name, x in kept.items() if name.startswith("residual/")) ** 0.5
+        )
         for kept in outcome.state.carried.values()
-    ]  # fmt: skip
+    ]
 
 
 def test_error_feedback_adds_only_what_the_codec_that_runs_left_out() -> None:

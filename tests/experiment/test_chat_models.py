@@ -38,18 +38,29 @@ def rows(tmp_path: Path) -> Path:
 def _experiment(weights: Path, tokenizer: Any, rows: Path, **data: Any) -> Experiment:
     tokenizer.save_pretrained(weights)
     return Experiment(
-        model=weights, clients={"count": 2}, rounds=1, engine="sequential", threads=1,
-        training={"local_steps": 1}, cell={"path_loss": "log_distance"},
+        model=weights,
+        clients={"count": 2},
+        rounds=1,
+        engine="sequential",
+        threads=1,
+        training={"local_steps": 1},
+        cell={"path_loss": "log_distance"},
         data={"train": rows, "score_rows": 0, "max_tokens": 128, **data},
-    )  # fmt: skip
+    )
 
 
 def test_the_day_that_a_template_shows_is_kept(weights: Path, rows: Path, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer(chat=CASES["dates"].template)
     world = build_world(_experiment(weights, tokenizer, rows).config)
     assert world.config.data.date == datetime.date.today().isoformat()
-    chosen = _experiment(weights, tokenizer, rows, date=datetime.date(2031, 3, 5), system="Hi.",
-                         template_inputs={"place": "Oslo"})  # fmt: skip
+    chosen = _experiment(
+        weights,
+        tokenizer,
+        rows,
+        date=datetime.date(2031, 3, 5),
+        system="Hi.",
+        template_inputs={"place": "Oslo"},
+    )
     run = chosen.run(tmp_path / "run")
     kept = read_config(tmp_path / "run" / "experiment.yaml").data
     assert (kept.date, kept.system, kept.template_inputs) == (

@@ -18,12 +18,14 @@ from tests.cli.test_run import fingerprint
 @pytest.mark.parametrize(
     ("failure", "sentence"),
     [
-        (AirtuneError("report.html cannot be written (No space left on device)."),
-         r"^report\.html cannot be written \(No space left on device\)\. Every finished round"),
+        (
+            AirtuneError("report.html cannot be written (No space left on device)."),
+            r"^report\.html cannot be written \(No space left on device\)\. Every finished round",
+        ),
         (IndexError("index out of range in self"), r"^The closing of the run failed: IndexError"),
         (OSError(28, "No space left on device"), r"^The closing of the run failed: OSError"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("diverged", [None, DivergedError("Training diverged in round 2.")])
 def test_a_closing_that_fails_says_how_it_is_finished(
     tmp_path: Path,

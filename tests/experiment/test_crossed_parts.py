@@ -33,9 +33,14 @@ from tests.models import small_model
 PARTS = known_parts()
 COMBINATIONS = list(itertools.product(*PARTS.values()))
 REASONS = (
-    "one that honours", "cannot work without it", "one that splits", "one that does not split",
-    "untrained", "exactly as it is", "counts twice",
-)  # fmt: skip
+    "one that honours",
+    "cannot work without it",
+    "one that splits",
+    "one that does not split",
+    "untrained",
+    "exactly as it is",
+    "counts twice",
+)
 
 
 @dataclass
@@ -102,22 +107,33 @@ def experiment(folder: Path, *changes: str) -> ExperimentConfig:
     return read_config(
         None,
         [
-            f"model={folder}", f"data.train={folder / 'rows.jsonl'}",
-            f"data.test={folder / 'test.jsonl'}", "data.score_rows=0",
-            "clients.count=2", "training.local_steps=1", "training.batch_size=2",
-            "data.max_tokens=64", "data.partition.kind=iid", "adapter.rank=4",
+            f"model={folder}",
+            f"data.train={folder / 'rows.jsonl'}",
+            f"data.test={folder / 'test.jsonl'}",
+            "data.score_rows=0",
+            "clients.count=2",
+            "training.local_steps=1",
+            "training.batch_size=2",
+            "data.max_tokens=64",
+            "data.partition.kind=iid",
+            "adapter.rank=4",
             "cell.path_loss=log_distance",
-            "clients.devices=[pixel-9, laptop-cpu]", "threads=1",
-            "engine=sequential", "jcpba.pruning_budget=0.4", *changes,
+            "clients.devices=[pixel-9, laptop-cpu]",
+            "threads=1",
+            "engine=sequential",
+            "jcpba.pruning_budget=0.4",
+            *changes,
         ],
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
 def worlds(model_folder: Path) -> dict[str, World]:
     """A world with a split system, and one without."""
-    made = {name: build_world(experiment(model_folder, f"method={name}"))
-            for name in ("fedlora", "sflllm")}  # fmt: skip
+    made = {
+        name: build_world(experiment(model_folder, f"method={name}"))
+        for name in ("fedlora", "sflllm")
+    }
     for world in made.values():
         # The counter does not see the fused attention of a processor.
         world.model.get_base_model().set_attn_implementation("eager")

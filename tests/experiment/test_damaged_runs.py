@@ -19,10 +19,17 @@ from airtune.experiment.world import World, build_world
 from tests.cli.conftest import quick
 
 FILES = (
-    "experiment.yaml", "rounds.jsonl", "summary.json", "environment.json", "timing.jsonl",
-    "report.html", "adapter/adapter_model.safetensors", "adapter/adapter_config.json",
-    "checkpoints/round-00002.safetensors", "clients/0/round-00002.safetensors",
-)  # fmt: skip
+    "experiment.yaml",
+    "rounds.jsonl",
+    "summary.json",
+    "environment.json",
+    "timing.jsonl",
+    "report.html",
+    "adapter/adapter_model.safetensors",
+    "adapter/adapter_config.json",
+    "checkpoints/round-00002.safetensors",
+    "clients/0/round-00002.safetensors",
+)
 FOLDERS = ("adapter", "checkpoints", "clients", "clients/0")
 
 
@@ -62,10 +69,13 @@ def a_file(path: Path) -> None:
 DAMAGES = (missing, empty, cut, flipped, noise, a_folder)
 CASES = [*product(FILES, DAMAGES), *product(FOLDERS, (missing, a_file))]
 QUICK_CASES = [
-    ("rounds.jsonl", flipped), ("checkpoints/round-00002.safetensors", a_folder),
-    ("clients/0/round-00002.safetensors", flipped), ("environment.json", noise),
-    ("summary.json", cut), ("checkpoints", a_file),
-]  # fmt: skip
+    ("rounds.jsonl", flipped),
+    ("checkpoints/round-00002.safetensors", a_folder),
+    ("clients/0/round-00002.safetensors", flipped),
+    ("environment.json", noise),
+    ("summary.json", cut),
+    ("checkpoints", a_file),
+]
 
 
 @pytest.fixture(scope="module")

@@ -97,9 +97,12 @@ def test_python_m_airtune_does_not_look_in_the_current_folder(
     (project / "rounds.jsonl").touch()
     done = subprocess.run(
         [sys.executable, "-m", "airtune", "resume", "."],
-        cwd=project, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True,
+        cwd=project,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert not (tmp_path / "imported").exists()
 

@@ -79,26 +79,44 @@ def test_refusals(spec: object, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("code", "options", "sentence"),
     [
-        ("1 / 0", {}, r"codec rough:Mine, while its module was imported, failed: "
-         r"ZeroDivisionError: division by zero \(.*rough.py, line 1\): mend it, or leave it out"),
+        (
+            "1 / 0",
+            {},
+            r"codec rough:Mine, while its module was imported, failed: "
+            r"ZeroDivisionError: division by zero \(.*rough.py, line 1\): mend it, or leave it out",
+        ),
         ("import no_such_package", {}, "was imported, failed: ModuleNotFoundError: No module"),
         ("class Mine(", {}, r"imported, failed: SyntaxError: .*\(rough.py, line 1\)"),
         ("raise SystemExit(3)", {}, "imported, failed: SystemExit: 3"),
         ("def __getattr__(name): raise KeyError(name)", {}, "imported, failed: KeyError: 'Mine'"),
-        ("from airtune.update.codec import DenseCodec\nclass Mine(DenseCodec):\n"
-         " def __init__(self, bits): self.table = {}[bits]", {"bits": 3},
-         r"rough:Mine, while it was made with bits=3, failed: KeyError: 3 \(.*rough.py, line 3\)"),
-        ("from airtune.update.codec import DenseCodec\nclass Mine(DenseCodec):\n"
-         " def __init__(self, bits): self.table = len(bits)", {"bits": 3},
-         "rough:Mine, while it was made with bits=3, failed: TypeError: .*rough.py, line 3"),
-        ("from airtune.update.codec import Codec\nclass Mine(Codec): pass", {},
-         "while it was made with no options, failed: TypeError: Can't instantiate abstract class"),
+        (
+            "from airtune.update.codec import DenseCodec\nclass Mine(DenseCodec):\n"
+            " def __init__(self, bits): self.table = {}[bits]",
+            {"bits": 3},
+            r"rough:Mine, while it was made with bits=3, failed: KeyError: 3 "
+            r"\(.*rough.py, line 3\)",
+        ),
+        (
+            "from airtune.update.codec import DenseCodec\nclass Mine(DenseCodec):\n"
+            " def __init__(self, bits): self.table = len(bits)",
+            {"bits": 3},
+            "rough:Mine, while it was made with bits=3, failed: TypeError: .*rough.py, line 3",
+        ),
+        (
+            "from airtune.update.codec import Codec\nclass Mine(Codec): pass",
+            {},
+            "while it was made with no options, failed: "
+            "TypeError: Can't instantiate abstract class",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_part_that_raises(
-    code: str, options: dict[str, object], sentence: str, tmp_path: Path,
+    code: str,
+    options: dict[str, object],
+    sentence: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     (tmp_path / "rough.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "rough", raising=False)

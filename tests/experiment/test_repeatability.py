@@ -98,12 +98,20 @@ def test_the_same_contents_elsewhere_are_no_change(place: Path) -> None:
         ("rows.jsonl", "called 3.", "called B.", "the training data of client {client} differs"),
         ("test.jsonl", "called 43.", "called B.", "the test data differs"),
         ("trace.csv", "30,22", "30,23", "cell.trace, the file trace.csv, differs"),
-        ("run/experiment.yaml", "learning_rate: 0.0125", "learning_rate: 0.5",
-         "training.learning_rate is 0.5 and was 0.0125"),
-        ("run/experiment.yaml", "max_grad_norm: 1.0", "max_grad_norm: 2.0",
-         "training.max_grad_norm is 2.0 and was 1.0"),
+        (
+            "run/experiment.yaml",
+            "learning_rate: 0.0125",
+            "learning_rate: 0.5",
+            "training.learning_rate is 0.5 and was 0.0125",
+        ),
+        (
+            "run/experiment.yaml",
+            "max_grad_norm: 1.0",
+            "max_grad_norm: 2.0",
+            "training.max_grad_norm is 2.0 and was 1.0",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_changed_is_refused_by_name(
     place: Path, file: str, old: str, new: str, named: str
 ) -> None:
@@ -153,8 +161,9 @@ def test_accepted_changes_are_recorded(place: Path) -> None:
         "went on with changes: training.learning_rate 0.0125"
         in (place / "run/report.html").read_text()
     )
-    assert any(sentence.startswith("Accepted: training.learning_rate is 0.5") for sentence in
-               run.notices)  # fmt: skip
+    assert any(
+        sentence.startswith("Accepted: training.learning_rate is 0.5") for sentence in run.notices
+    )
     # From there on it is what the run rests on.
     assert changes_told(Experiment.resume(place / "run", rounds=3)) == [told]
 
@@ -224,9 +233,16 @@ def test_shards_against_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = source.integers(1, 9, 30)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     rows = Encoded(
-        source.integers(0, 99, starts[-1]).astype(np.int32), source.random(starts[-1]) < 0.5,
-        starts, source.integers(0, lengths).astype(np.int32), np.arange(30), 0, 0, 0, 16,
-    )  # fmt: skip
+        source.integers(0, 99, starts[-1]).astype(np.int32),
+        source.random(starts[-1]) < 0.5,
+        starts,
+        source.integers(0, lengths).astype(np.int32),
+        np.arange(30),
+        0,
+        0,
+        0,
+        16,
+    )
     parts = Partition(source.permutation(30), np.array([0, 7, 8, 30]))
     wanted = []
     for client in range(3):

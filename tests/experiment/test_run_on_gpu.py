@@ -17,10 +17,14 @@ from tests.cli.conftest import QUICK
 from tests.pretend_gpu import PretendGpu, on_gpu
 
 METHODS = [
-    "jcpba", "soft_tsfa", "sflllm",
-    *(pytest.param(name, marks=pytest.mark.slow)
-      for name in ("fedlora", "ffa_lora", "hetlora", "centralised")),
-]  # fmt: skip
+    "jcpba",
+    "soft_tsfa",
+    "sflllm",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("fedlora", "ffa_lora", "hetlora", "centralised")
+    ),
+]
 
 
 @pytest.fixture

@@ -45,9 +45,10 @@ def test_random_rank_is_one_of_the_table_and_no_faster() -> None:
     best = decided("sflllm.rounds_table={1: 100, 4: 10, 8: 50}")[1]
     for seed in range(3):
         config, evidence = decided(
-            "sflllm.rounds_table={1: 100, 4: 10, 8: 50}", "sflllm.solver=random-rank",
+            "sflllm.rounds_table={1: 100, 4: 10, 8: 50}",
+            "sflllm.solver=random-rank",
             f"seed={seed}",
-        )  # fmt: skip
+        )
         assert config.adapter.rank in (1, 4, 8)
         if seed == 0:
             assert evidence["total_delay_s"] >= best["total_delay_s"] * (1 - 1e-9)

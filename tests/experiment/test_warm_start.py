@@ -16,13 +16,23 @@ from airtune.tuning.base_model import load_base
 from airtune.tuning.evaluate import evaluate
 
 QUICK: dict[str, Any] = {
-    "rounds": 2, "clients": {"count": 3}, "training": {"local_steps": 1}, "threads": 1,
-    "data": {"train_limit": 30, "test_limit": 6, "score_rows": 0}, "engine": "sequential",
-    "cell": {"path_loss": "log_distance"}, "stop": {"virtual_time_s": 1e9},
-}  # fmt: skip
-UNEVEN = {"r": 4, "lora_alpha": 6, "use_rslora": True, "rank_pattern": {"v_proj": 2},
-          "target_modules": ["q_proj", "v_proj", "down_proj"],
-          "alpha_pattern": {"layers.0.mlp.down_proj": 3}}  # fmt: skip
+    "rounds": 2,
+    "clients": {"count": 3},
+    "training": {"local_steps": 1},
+    "threads": 1,
+    "data": {"train_limit": 30, "test_limit": 6, "score_rows": 0},
+    "engine": "sequential",
+    "cell": {"path_loss": "log_distance"},
+    "stop": {"virtual_time_s": 1e9},
+}
+UNEVEN = {
+    "r": 4,
+    "lora_alpha": 6,
+    "use_rslora": True,
+    "rank_pattern": {"v_proj": 2},
+    "target_modules": ["q_proj", "v_proj", "down_proj"],
+    "alpha_pattern": {"layers.0.mlp.down_proj": 3},
+}
 
 
 def write(folder: Path, **options: Any) -> Path:
@@ -100,13 +110,17 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     ("keys", "sentence"),
     [
         ({"method": "soft_tsfa"}, "adapter.rank_pattern is not the same for all matrices"),
-        ({"method": "soft_tsfa", "soft_tsfa": {"rank_search": True}},
-         "null where the rank is chosen before round 1: leave out soft_tsfa.rank_search"),
-        ({"method": "sflllm", "sflllm": {"rounds_table": {4: 60.0}}},
-         "null where the rank is chosen before round 1: leave out sflllm.rounds_table"),
+        (
+            {"method": "soft_tsfa", "soft_tsfa": {"rank_search": True}},
+            "null where the rank is chosen before round 1: leave out soft_tsfa.rank_search",
+        ),
+        (
+            {"method": "sflllm", "sflllm": {"rounds_table": {4: 60.0}}},
+            "null where the rank is chosen before round 1: leave out sflllm.rounds_table",
+        ),
         ({"adapter": {"rank": 8}}, "adapter.rank is 8, but it must be 4, as adapter.start was"),
     ],
-)  # fmt: skip
+)
 def test_refusals(keys: dict[str, Any], sentence: str, start: Path) -> None:
     adapter = {"start": start, **keys.get("adapter", {})}
     with pytest.raises(InputError, match=sentence):

@@ -139,9 +139,16 @@ def test_damage_and_loss_are_found(tmp_path: Path) -> None:
 
 def test_older_runs_carried_inside_the_checkpoint(tmp_path: Path) -> None:
     header = json.dumps(
-        {"rounds_done": 4, "time_s": 1.0, "energy_j": 2.0, "planner": {}, "start_loss": 0.5,
-         "stopped": None, "records_length": 0}
-    )  # fmt: skip
+        {
+            "rounds_done": 4,
+            "time_s": 1.0,
+            "energy_j": 2.0,
+            "planner": {},
+            "start_loss": 0.5,
+            "stopped": None,
+            "records_length": 0,
+        }
+    )
     inside = {"adapter/x": torch.ones(2)}
     inside |= {f"carried/7/{name}": tensor for name, tensor in tensors(5.0).items()}
     folder = tmp_path / "checkpoints"

@@ -19,15 +19,27 @@ from tests.fuzz.forked import run_forked
 from tests.fuzz.mutants import MUTATIONS, WEIGHTS, Random, _torn, emit
 
 SMALL: dict[str, Any] = {
-    "model": "builtin", "threads": 1, "engine": "sequential", "rounds": 3, "seed": 0,
+    "model": "builtin",
+    "threads": 1,
+    "engine": "sequential",
+    "rounds": 3,
+    "seed": 0,
     "clients": {"count": 3, "devices": ["laptop-cpu", "pixel-9"]},
     "adapter": {"rank": 2, "alpha": 4.0, "dropout": 0.0},
     "training": {"local_steps": 1, "batch_size": 2, "learning_rate": 0.01, "max_grad_norm": 1.0},
     "data": {"train": "rows.jsonl", "test_limit": 6, "score_rows": 0, "max_tokens": 64},
-    "cell": {"path_loss": "log_distance", "bandwidth_hz": 3e6, "radius_m": 200.0,
-             "speed_m_s": 1.0, "round_interval_s": 10.0, "tx_power_dbm": 23.0,
-             "bs_tx_power_dbm": 33.0, "noise_figure_db": 5.0, "shadowing_db": 8.0},
-}  # fmt: skip
+    "cell": {
+        "path_loss": "log_distance",
+        "bandwidth_hz": 3e6,
+        "radius_m": 200.0,
+        "speed_m_s": 1.0,
+        "round_interval_s": 10.0,
+        "tx_power_dbm": 23.0,
+        "bs_tx_power_dbm": 33.0,
+        "noise_figure_db": 5.0,
+        "shadowing_db": 8.0,
+    },
+}
 KINDS: tuple[dict[str, Any], ...] = (
     {},
     {"method": "fedlora", "fedlora": {"bandwidth": "equal", "uplink_dtype": "fp16"}},
@@ -69,7 +81,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "rounds": (1, 2, 99_999, 10**6),
     "extra_key": (1,),
     "stop": ({"target_loss": 1.0}, {"virtual_time_s": 1e-30}),
-}  # fmt: skip
+}
 """Values that a person might set on the command line."""
 ROWS = 48
 

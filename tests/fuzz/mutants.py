@@ -19,12 +19,17 @@ EXTREMES = (
 WRONG = ("abc", "", "10 MHz", "1e6 Hz", True, False, None, [], [1], {}, {"a": 1}, ["x", None],
          "0x10", "2026-11-26", [[1, 2], [3, 4]], "nan", "1_000")  # fmt: skip
 SWAPS = (
-    ("tx_power_dbm", "tx_power_w"), ("gain_db", "gain"), ("noise_psd_dbm_hz", "noise_psd_w_hz"),
-    ("power_max_dbm", "power_max_w"), ("main_gain_db", "main_gain"),
-    ("total_power_dbm", "total_power_w"), ("gain_db", "spectral_efficiency_bps_hz"),
+    ("tx_power_dbm", "tx_power_w"),
+    ("gain_db", "gain"),
+    ("noise_psd_dbm_hz", "noise_psd_w_hz"),
+    ("power_max_dbm", "power_max_w"),
+    ("main_gain_db", "main_gain"),
+    ("total_power_dbm", "total_power_w"),
+    ("gain_db", "spectral_efficiency_bps_hz"),
     ("bandwidth_hz", "bandwidth_mhz"),
-    ("compute_delay_s", "compute_delay_ms"), ("payload_bits", "payload_bytes"),
-)  # fmt: skip
+    ("compute_delay_s", "compute_delay_ms"),
+    ("payload_bits", "payload_bytes"),
+)
 SOLVERS = {
     "jcpba": ("exact", "bcd", "equal", "uniform-pruning", "no-pruning", "none"),
     "tsfa": ("exact", "per-client-queues", "fixed-sparsity", "dense"),
@@ -32,8 +37,12 @@ SOLVERS = {
     "fedsllm": ("exact", "equal"),
 }
 
-SWEEPS = ("bandwidth_hz=1e6,1e7", "seed=1,2", "noise_psd_dbm_hz=-174,-100,0",
-          "clients.gain_db=-80,-140")  # fmt: skip
+SWEEPS = (
+    "bandwidth_hz=1e6,1e7",
+    "seed=1,2",
+    "noise_psd_dbm_hz=-174,-100,0",
+    "clients.gain_db=-80,-140",
+)
 
 Path_ = tuple[Any, ...]
 Random = np.random.Generator
@@ -175,8 +184,10 @@ def _misspelt(rng: Random, problem: Any) -> None:
 
 
 def _stranger(rng: Random, problem: Any) -> None:
-    homes = [problem, *(x for x in (_parent(problem, (*p, 0)) for p in places(problem))
-                        if isinstance(x, dict))]  # fmt: skip
+    homes = [
+        problem,
+        *(x for x in (_parent(problem, (*p, 0)) for p in places(problem)) if isinstance(x, dict)),
+    ]
     homes[rng.integers(len(homes))][
         str(rng.choice(["extra", "Weight", "tx_power", "seed", "1"]))
     ] = 1
@@ -240,9 +251,21 @@ def _count(rng: Random, problem: Any) -> None:
 
 
 MUTATIONS: list[Callable[[Random, Any], None]] = [
-    _mild, _powers, _extreme, _sign, _wrong, _everywhere, _missing, _misspelt, _stranger,
-    _swapped_unit, _swapped_values, _lists, _names, _count,
-]  # fmt: skip
+    _mild,
+    _powers,
+    _extreme,
+    _sign,
+    _wrong,
+    _everywhere,
+    _missing,
+    _misspelt,
+    _stranger,
+    _swapped_unit,
+    _swapped_values,
+    _lists,
+    _names,
+    _count,
+]
 _CHANCES = [46, 14, 10, 3, 5, 8, 3, 1, 1, 2, 3, 7, 2, 5]
 WEIGHTS = np.array(_CHANCES) / sum(_CHANCES)
 

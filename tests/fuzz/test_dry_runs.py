@@ -44,12 +44,17 @@ def test_mutated_experiments_end_in_an_answer_or_a_sentence() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     driver = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.experiments", "0", str(COUNT)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     runs = [json.loads(line) for line in driver.stdout.splitlines()]
     assert len(runs) == COUNT
-    wrong = {run["seed"]: (told, run["set"], run["err"][-400:])
-             for run in runs if (told := faults(run))}  # fmt: skip
+    wrong = {
+        run["seed"]: (told, run["set"], run["err"][-400:]) for run in runs if (told := faults(run))
+    }
     assert wrong == {}
     valid = sum(run["code"] == 0 for run in runs)
     assert valid >= LEAST_VALID * COUNT

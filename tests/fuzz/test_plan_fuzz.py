@@ -15,10 +15,17 @@ from tests.fuzz.mutants import mutant
 
 MUTANTS = 1_800
 _FORE = (
-    "airtune.cli.main", "rich.table", "rich.console", "ruamel.yaml", "airtune.methods.plan",
-    *(f"airtune.methods.plan.{place}{method}" for place in ("", "from_cell.")
-      for method in ("jcpba", "tsfa", "sflllm", "fedsllm")),
-)  # fmt: skip
+    "airtune.cli.main",
+    "rich.table",
+    "rich.console",
+    "ruamel.yaml",
+    "airtune.methods.plan",
+    *(
+        f"airtune.methods.plan.{place}{method}"
+        for place in ("", "from_cell.")
+        for method in ("jcpba", "tsfa", "sflllm", "fedsllm")
+    ),
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -75,11 +82,15 @@ def test_the_child_reports_what_happens(tmp_path: Path) -> None:
     assert missing.err.startswith("airtune: problem is ")
     assert faults(missing) == []
     assert faults(Ended(1, "", "Traceback (most recent call last):", 30.0, 3 * 1024**3)) == [
-        "exit code 1", "a traceback", "more than its time", "more than its memory",
-    ]  # fmt: skip
+        "exit code 1",
+        "a traceback",
+        "more than its time",
+        "more than its memory",
+    ]
     assert faults(Ended(0, "plan", "x.py:1: RuntimeWarning: overflow", 1.0, 1)) == [
-        "a warning", "words beside a good answer",
-    ]  # fmt: skip
+        "a warning",
+        "words beside a good answer",
+    ]
 
 
 def test_some_mutants(tmp_path: Path) -> None:

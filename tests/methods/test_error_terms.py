@@ -21,8 +21,10 @@ def test_sent_energy_of_orthogonal_factors_is_the_norm_of_the_change() -> None:
 def test_terms_of_two_clients(scale: float) -> None:
     start = random_factors(0)
     changes = [random_factors(seed, scale=scale) for seed in (1, 2)]
-    updates = [Update(n, weight, change) for n, (weight, change) in
-               enumerate(zip((1.0, 3.0), changes, strict=True))]  # fmt: skip
+    updates = [
+        Update(n, weight, change)
+        for n, (weight, change) in enumerate(zip((1.0, 3.0), changes, strict=True))
+    ]
     terms = soft_terms(start, updates, [0.5, 0.2], truncated_share=0.1)
     sent = [sent_energy(start, change) for change in changes]
     whole = 0.25 * sent[0] / 0.5 + 0.75 * sent[1] / 0.8

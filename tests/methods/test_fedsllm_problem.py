@@ -10,9 +10,18 @@ from airtune.errors import InputError
 from airtune.methods.fedsllm import problem as fedsllm
 
 KEYS = [
-    "status", "message", "total_delay_s", "local_accuracy", "lower_bound_s", "gap", "solver",
-    "solve_time_s", "iterations", "check", "clients",
-]  # fmt: skip
+    "status",
+    "message",
+    "total_delay_s",
+    "local_accuracy",
+    "lower_bound_s",
+    "gap",
+    "solver",
+    "solve_time_s",
+    "iterations",
+    "check",
+    "clients",
+]
 
 
 def problem() -> dict[str, Any]:
@@ -23,13 +32,23 @@ def problem() -> dict[str, Any]:
         "bandwidth_hz": 1e7,
         "noise_psd_dbm_hz": -174,
         "clients": [
-            {"name": "a", "tx_power_dbm": 23, "gain_db": -104, "compute_delay_s": 0.05,
-             "payload_bits": 6e6},
-            {"name": "b", "tx_power_w": 0.1, "gain_db": -118, "compute_delay_s": 0.1,
-             "payload_bits": 3e6},
+            {
+                "name": "a",
+                "tx_power_dbm": 23,
+                "gain_db": -104,
+                "compute_delay_s": 0.05,
+                "payload_bits": 6e6,
+            },
+            {
+                "name": "b",
+                "tx_power_w": 0.1,
+                "gain_db": -118,
+                "compute_delay_s": 0.1,
+                "payload_bits": 3e6,
+            },
             {"spectral_efficiency_bps_hz": 2.5, "compute_delay_s": 0.2, "payload_bits": 6e6},
         ],
-    }  # fmt: skip
+    }
 
 
 def solve(mapping: dict[str, Any], solver: str = "exact") -> dict[str, Any]:

@@ -126,8 +126,9 @@ def test_another_importance_prunes_other_units_and_resumes(importance: str, tmp_
 
 
 def test_calibration_rows_are_public_and_the_same_everywhere() -> None:
-    config = read_config(None, settings("jcpba.calibration=builtin:slots",
-                                        "jcpba.calibration_rows=20"))  # fmt: skip
+    config = read_config(
+        None, settings("jcpba.calibration=builtin:slots", "jcpba.calibration_rows=20")
+    )
     once, again = calibration_batches(config), calibration_batches(config)
     assert [len(batch.token_ids) for batch in once] == [16, 4]
     for a, b in zip(once, again, strict=True):
@@ -142,11 +143,15 @@ def test_unknown_solver() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        ("jcpba.uplink_dtype=fp32",), ("jcpba.uplink_dtype=int8",), ("jcpba.uplink_dtype=bf16",),
-        ("codec={use: sliced, dtype: int8}",), ("codec={use: sliced, dtype: fp16}",),
-        ("jcpba.importance=activations", "jcpba.calibration_rows=2"), ("charge_as=gpt2",),
+        ("jcpba.uplink_dtype=fp32",),
+        ("jcpba.uplink_dtype=int8",),
+        ("jcpba.uplink_dtype=bf16",),
+        ("codec={use: sliced, dtype: int8}",),
+        ("codec={use: sliced, dtype: fp16}",),
+        ("jcpba.importance=activations", "jcpba.calibration_rows=2"),
+        ("charge_as=gpt2",),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("bandwidth_hz", ["5e5", "3e6"])
 def test_bound_and_status_are_those_of_the_plan_that_runs(
     changes: tuple[str, ...], bandwidth_hz: str
@@ -157,10 +162,11 @@ def test_bound_and_status_are_those_of_the_plan_that_runs(
             None,
             settings(
                 "clients.devices=[macbook-pro-m3-pro, laptop-cpu]",
-                f"cell.bandwidth_hz={bandwidth_hz}", *changes,
+                f"cell.bandwidth_hz={bandwidth_hz}",
+                *changes,
             ),
         )
-    )  # fmt: skip
+    )
     start = start_round(world.context, world.unmeasured_start())
     plan = start.plan
     assert plan.lower_bound_s is not None

@@ -20,15 +20,20 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "jcpba.yaml"
 def problem(**changes: Any) -> dict[str, Any]:
     """Two clients; `changes` with a client's key change the second."""
     client = {
-        "weight": 1, "tx_power_dbm": 23, "gain_db": -110,
+        "weight": 1,
+        "tx_power_dbm": 23,
+        "gain_db": -110,
         "compute_delay_s": {"fixed": 0.1, "prunable": 8.1},
         "payload_bits": {"fixed": 0, "prunable": 4.7e6},
-    }  # fmt: skip
+    }
     content: dict[str, Any] = {
-        "method": "jcpba", "bandwidth_hz": 10.0e6, "noise_psd_dbm_hz": -174,
-        "pruning_rate_max": 0.9, "pruning_budget": 0.3,
+        "method": "jcpba",
+        "bandwidth_hz": 10.0e6,
+        "noise_psd_dbm_hz": -174,
+        "pruning_rate_max": 0.9,
+        "pruning_budget": 0.3,
         "clients": [{"name": "a", **copy.deepcopy(client)}, {"name": "b", **client}],
-    }  # fmt: skip
+    }
     for key, value in changes.items():
         target = content if key in content else content["clients"][1]
         if value is None:
@@ -74,8 +79,11 @@ class TestMeaning:
         assert found["status"] == "optimal"
         assert found["gap"] < 1e-9
         assert [client["name"] for client in found["clients"]] == [
-            "phone-near", "phone-far", "tablet", "old-board",
-        ]  # fmt: skip
+            "phone-near",
+            "phone-far",
+            "tablet",
+            "old-board",
+        ]
 
 
 class TestRefusals:
@@ -104,7 +112,7 @@ class TestRefusals:
             ({"payload_bits": {"prunable": 1, "prunible": 2}}, "prunible is an unknown key"),
             ({"gain_dbm": 3}, "gain_dbm is an unknown key.*gain_db"),
         ],
-    )  # fmt: skip
+    )
     def test_one_sentence_that_names_client_and_field(
         self, change: dict[str, Any], words: str
     ) -> None:
@@ -128,8 +136,18 @@ class TestRefusals:
 
 
 class TestAnswer:
-    KEYS = ("status", "message", "latency_s", "lower_bound_s", "gap", "solver", "solve_time_s",
-            "iterations", "check", "clients")  # fmt: skip
+    KEYS = (
+        "status",
+        "message",
+        "latency_s",
+        "lower_bound_s",
+        "gap",
+        "solver",
+        "solve_time_s",
+        "iterations",
+        "check",
+        "clients",
+    )
 
     @pytest.mark.parametrize("solver", SOLVERS)
     def test_exact_keys_and_plain_values(self, solver: str) -> None:
@@ -167,8 +185,9 @@ class TestAnswer:
         mapping = problem(name=None)
         got = read(mapping)
         assert [client["name"] for client in answer(got, SOLVERS["exact"](got))["clients"]] == [
-            "a", "1",
-        ]  # fmt: skip
+            "a",
+            "1",
+        ]
 
     def test_twins_get_the_same(self) -> None:
         first, second = solved(problem(name="twin")).answer["clients"]
@@ -192,28 +211,36 @@ class TestDraws:
         assert len(batch) == 5
         for draw, planned in enumerate(batch):
             rows = [
-                {"name": clients["name"][n], "weight": n + 1, "tx_power_dbm": 23,
-                 "gain_db": float(gains_db[draw, n]),
-                 "compute_delay_s": {"fixed": 0.1, "prunable": [3.0, 5.0, 8.0][n]},
-                 "payload_bits": {"prunable": 4.7e6}}
+                {
+                    "name": clients["name"][n],
+                    "weight": n + 1,
+                    "tx_power_dbm": 23,
+                    "gain_db": float(gains_db[draw, n]),
+                    "compute_delay_s": {"fixed": 0.1, "prunable": [3.0, 5.0, 8.0][n]},
+                    "payload_bits": {"prunable": 4.7e6},
+                }
                 for n in range(3)
-            ]  # fmt: skip
+            ]
             alone = solved({**problem(), "clients": rows})
             assert planned.answer["latency_s"] == pytest.approx(alone.answer["latency_s"])
             assert planned.problem.names == ("a", "b", "c")
 
     def test_one_draw_is_still_a_list(self) -> None:
-        clients = {"spectral_efficiency_bps_hz": np.ones((1, 2)),
-                   "compute_delay_s": {"prunable": np.ones(2)},
-                   "payload_bits": {"prunable": np.ones(2)}}  # fmt: skip
+        clients = {
+            "spectral_efficiency_bps_hz": np.ones((1, 2)),
+            "compute_delay_s": {"prunable": np.ones(2)},
+            "payload_bits": {"prunable": np.ones(2)},
+        }
         batch = plan({**problem(noise_psd_dbm_hz=None), "clients": clients})
         assert isinstance(batch, list)
         assert len(batch) == 1
 
     def test_columns_without_draws_are_one_problem(self) -> None:
-        clients = {"spectral_efficiency_bps_hz": np.ones(2),
-                   "compute_delay_s": {"prunable": np.ones(2)},
-                   "payload_bits": {"prunable": np.ones(2)}}  # fmt: skip
+        clients = {
+            "spectral_efficiency_bps_hz": np.ones(2),
+            "compute_delay_s": {"prunable": np.ones(2)},
+            "payload_bits": {"prunable": np.ones(2)},
+        }
         assert isinstance(plan({**problem(noise_psd_dbm_hz=None), "clients": clients}), Planned)
 
     def test_unequal_draws_are_refused(self) -> None:

@@ -14,9 +14,11 @@ from airtune.update.rank_sparse import RankSparseCodec
 
 RANKS, NUMBERS = (3, 3), (10, 20)
 SHAPES = {
-    "x.lora_A.weight": (3, 6), "x.lora_B.weight": (4, 3),
-    "y.lora_A.weight": (3, 12), "y.lora_B.weight": (8, 3),
-}  # fmt: skip
+    "x.lora_A.weight": (3, 6),
+    "x.lora_B.weight": (4, 3),
+    "y.lora_A.weight": (3, 12),
+    "y.lora_B.weight": (8, 3),
+}
 REPORT = [0.1, 0.3, 0.2, 0.0, 0.05, 0.35]
 PLAN = ClientPlan(0, 0.0, 0.1, 3)
 

@@ -25,12 +25,19 @@ from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 from tests.rounding import assert_same_sgd_step
 
-STAGES = ("broadcast", "forward", "activations", "hidden", "head", "hidden_gradient", "gradient",
-          "backward", "adapter")  # fmt: skip
+STAGES = (
+    "broadcast",
+    "forward",
+    "activations",
+    "hidden",
+    "head",
+    "hidden_gradient",
+    "gradient",
+    "backward",
+    "adapter",
+)
 
-CHANGES = (
-    "training.local_steps=2", "training.keep_optimizer=true", "sflllm.server_power_w=300",
-)  # fmt: skip
+CHANGES = ("training.local_steps=2", "training.keep_optimizer=true", "sflllm.server_power_w=300")
 
 
 def settings(*changes: str) -> list[str]:
@@ -54,14 +61,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 VARIANTS = [
-    (), ("sflllm.labels_at=client",), ("sflllm.server_side=copies",), ("sflllm.downlink=free",),
-    ("sflllm.downlink=equal",), ("sflllm.downlink=equal", "sflllm.labels_at=client"),
-    ("sflllm.split_points=own",), ("sflllm.split_point=3",), ("charge_as=gpt2",),
-    ("sflllm.activation_dtype=int8", "sflllm.gradient_dtype=bf16", "sflllm.uplink_dtype=bf16",
-     "sflllm.downlink_dtype=bf16", "sflllm.labels_at=client"),
+    (),
+    ("sflllm.labels_at=client",),
+    ("sflllm.server_side=copies",),
+    ("sflllm.downlink=free",),
+    ("sflllm.downlink=equal",),
+    ("sflllm.downlink=equal", "sflllm.labels_at=client"),
+    ("sflllm.split_points=own",),
+    ("sflllm.split_point=3",),
+    ("charge_as=gpt2",),
+    (
+        "sflllm.activation_dtype=int8",
+        "sflllm.gradient_dtype=bf16",
+        "sflllm.uplink_dtype=bf16",
+        "sflllm.downlink_dtype=bf16",
+        "sflllm.labels_at=client",
+    ),
     ("sflllm.main_total_power_dbm=20", "sflllm.federated_total_power_dbm=17"),
     *((f"sflllm.solver={solver}",) for solver in RUN_SOLVERS if solver != "joint"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: ",".join(changes) or "plain")
@@ -77,9 +95,11 @@ def test_planned_is_charged(changes: tuple[str, ...], tmp_path: Path) -> None:
         # Stages, waiting and the server's time add up to the round, for everybody.
         spent = entry["stages_s"]
         assert sum(spent.values()) + entry["server_s"] + entry["wait_s"] == pytest.approx(
-            record["latency_s"] - max(e["stages_s"]["adapter"] for e in record["clients"])
-            + spent["adapter"], rel=1e-9,
-        )  # fmt: skip
+            record["latency_s"]
+            - max(e["stages_s"]["adapter"] for e in record["clients"])
+            + spent["adapter"],
+            rel=1e-9,
+        )
         assert tuple(spent) == STAGES
 
 
@@ -140,8 +160,9 @@ def test_the_clock_is_the_formula(run: Any) -> None:
         assert plan.federated is not None
         main_w = sum(plan.main.psd_w_per_hz) * 3e6 / 7
         federated_w = sum(plan.federated.psd_w_per_hz) * 3e6 / 20
-        airtime_j = (main_w * entry["stages_s"]["activations"]
-                     + federated_w * entry["stages_s"]["adapter"]) / 0.35  # fmt: skip
+        airtime_j = (
+            main_w * entry["stages_s"]["activations"] + federated_w * entry["stages_s"]["adapter"]
+        ) / 0.35
         computing_j = (device.computing_power_w or 0) * entry["compute_s"]
         assert entry["energy_j"] == pytest.approx(airtime_j + computing_j, rel=1e-9)
 
@@ -188,9 +209,13 @@ def test_one_client_takes_the_centralised_step(tmp_path: Path) -> None:
     several rounds: `tests/tuning/test_split.py`)."""
     rate = 0.3
     changes = (
-        "rounds=1", "clients.count=1", "clients.devices=[laptop-cpu]", "training.max_grad_norm=0",
-        "training.optimizer=sgd", f"training.learning_rate={rate}",
-    )  # fmt: skip
+        "rounds=1",
+        "clients.count=1",
+        "clients.devices=[laptop-cpu]",
+        "training.max_grad_norm=0",
+        "training.optimizer=sgd",
+        f"training.learning_rate={rate}",
+    )
     split = Experiment.load(None, settings(*changes)).run(tmp_path / "split")
     whole = Experiment.load(None, quick("data.score_rows=0", *changes)[1::2]).run(tmp_path / "w")
     ours, theirs = split.records[0], whole.records[0]
@@ -253,13 +278,17 @@ def own_devices(folder: Path) -> str:
 
 
 def test_own_cuts_are_faster_where_devices_differ(tmp_path: Path) -> None:
-    changes = (own_devices(tmp_path), "clients.devices=[fast, slow, fast]",
-               "sflllm.server_flop_rate=4e8", "sflllm.unusual_values=[server_flop_rate]",
-               "cell.bandwidth_hz=30e6")  # fmt: skip
+    changes = (
+        own_devices(tmp_path),
+        "clients.devices=[fast, slow, fast]",
+        "sflllm.server_flop_rate=4e8",
+        "sflllm.unusual_values=[server_flop_rate]",
+        "cell.bandwidth_hz=30e6",
+    )
     common = Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "common")
-    own = Experiment.load(
-        None, settings("rounds=1", "sflllm.split_points=own", *changes)
-    ).run(tmp_path / "own")  # fmt: skip
+    own = Experiment.load(None, settings("rounds=1", "sflllm.split_points=own", *changes)).run(
+        tmp_path / "own"
+    )
     points = [entry["split_point"] for entry in own.records[0]["clients"]]
     assert points[0] == points[2] > points[1]
     assert own.records[0]["latency_s"] < 0.95 * common.records[0]["latency_s"]
@@ -272,10 +301,14 @@ def test_own_cuts_are_faster_where_devices_differ(tmp_path: Path) -> None:
 
 def test_own_cuts_against_all_combinations(tmp_path: Path) -> None:
     """The search against brute force over every client's cut."""
-    changes = (own_devices(tmp_path), "clients.devices=[fast, slow, fast]",
-               "sflllm.server_flop_rate=4e8", "sflllm.unusual_values=[server_flop_rate]",
-               "cell.bandwidth_hz=30e6",
-               "sflllm.split_points=own")  # fmt: skip
+    changes = (
+        own_devices(tmp_path),
+        "clients.devices=[fast, slow, fast]",
+        "sflllm.server_flop_rate=4e8",
+        "sflllm.unusual_values=[server_flop_rate]",
+        "cell.bandwidth_hz=30e6",
+        "sflllm.split_points=own",
+    )
     world = world_of(*changes)
     views: list[Any] = []
 
@@ -310,7 +343,7 @@ def test_a_silent_client_and_a_deadline(tmp_path: Path) -> None:
     latency = whole.records[0]["latency_s"]
     late = Experiment.load(
         None, settings("rounds=1", "clients.count=4", f"deadline_s={0.6 * latency}")
-    ).run(tmp_path / "late")  # fmt: skip
+    ).run(tmp_path / "late")
     (record,) = late.records
     assert record["skipped"]
     assert "would make all miss the deadline" in next(iter(record["skipped"].values()))

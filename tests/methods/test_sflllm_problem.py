@@ -11,22 +11,45 @@ from airtune.errors import InputError
 from airtune.methods.sflllm import problem as sflllm
 
 KEYS = [
-    "status", "message", "total_delay_s", "split_point", "rank", "lower_bound_s", "gap", "solver",
-    "solve_time_s", "iterations", "check", "clients",
-]  # fmt: skip
+    "status",
+    "message",
+    "total_delay_s",
+    "split_point",
+    "rank",
+    "lower_bound_s",
+    "gap",
+    "solver",
+    "solve_time_s",
+    "iterations",
+    "check",
+    "clients",
+]
 CLIENT_KEYS = [
-    "name", "main_subchannels", "main_psd_w_per_hz", "federated_subchannels",
-    "federated_psd_w_per_hz", "client_forward_s", "activation_upload_s", "server_s",
-    "gradient_download_s", "client_backward_s", "adapter_upload_s", "adapter_download_s",
-]  # fmt: skip
+    "name",
+    "main_subchannels",
+    "main_psd_w_per_hz",
+    "federated_subchannels",
+    "federated_psd_w_per_hz",
+    "client_forward_s",
+    "activation_upload_s",
+    "server_s",
+    "gradient_download_s",
+    "client_backward_s",
+    "adapter_upload_s",
+    "adapter_download_s",
+]
 
 
 def problem() -> dict[str, Any]:
     """Three clients, one of them with a gain per subchannel; gradients come back down."""
     row = {
-        "client_forward_flops": 8e9, "client_backward_flops": 8e9, "server_forward_flops": 1.2e11,
-        "server_backward_flops": 1.2e11, "activation_bits": 1.2e6, "gradient_bits": 6e5,
-    }  # fmt: skip
+        "client_forward_flops": 8e9,
+        "client_backward_flops": 8e9,
+        "server_forward_flops": 1.2e11,
+        "server_backward_flops": 1.2e11,
+        "activation_bits": 1.2e6,
+        "gradient_bits": 6e5,
+    }
     return {
         "method": "sflllm",
         "local_steps": 4,

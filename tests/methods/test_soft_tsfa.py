@@ -185,8 +185,11 @@ def test_what_is_derived_is_written_down(run: Any) -> None:
 
 
 def test_a_target_out_of_reach_is_kept_and_said(tmp_path: Path) -> None:
-    world = build_world(read_config(None, settings("soft_tsfa.latency_target_s=0.01",
-                                                   "soft_tsfa.outage_latency_s=1e3")))  # fmt: skip
+    world = build_world(
+        read_config(
+            None, settings("soft_tsfa.latency_target_s=0.01", "soft_tsfa.outage_latency_s=1e3")
+        )
+    )
     assert any("cannot be reached" in notice for notice in world.notices)
     assert world.config.methods["soft_tsfa"].latency_target_s == 0.01
 
@@ -245,8 +248,9 @@ def test_the_gauge_is_exact_and_the_penalty_is_not() -> None:
 
     worst = {}
     for name, changes in {
-        "gauge": (), "penalty": ("soft_tsfa.orthogonalise=none", "soft_tsfa.penalty=0.1"),
-    }.items():  # fmt: skip
+        "gauge": (),
+        "penalty": ("soft_tsfa.orthogonalise=none", "soft_tsfa.penalty=0.1"),
+    }.items():
         world = build_world(read_config(None, settings(*changes)))
         outcome = run_round(world.context, world.start())
         cosine = mean_cosine(outcome.state.adapter)
@@ -295,8 +299,10 @@ def test_what_was_sent_is_what_the_payload_says() -> None:
 
 def test_a_rank_that_was_rounded_to_zero_was_not_dropped() -> None:
     layout = RankLayout((4,), (6,), "per-layer")
-    sent = {"m.lora_A.weight": torch.zeros(4, 3, dtype=torch.bool),
-            "m.lora_B.weight": torch.zeros(3, 4, dtype=torch.bool)}  # fmt: skip
+    sent = {
+        "m.lora_A.weight": torch.zeros(4, 3, dtype=torch.bool),
+        "m.lora_B.weight": torch.zeros(3, 4, dtype=torch.bool),
+    }
     sent["m.lora_A.weight"][[0, 2]] = True
     assert dropped_share(layout, [0.5, 0.3, 0.1, 0.1], sent) == pytest.approx(0.4)
     assert dropped_share(layout, [0.5, 0.3, 0.1, 0.1], None) == 0.0

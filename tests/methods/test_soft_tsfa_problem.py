@@ -34,12 +34,23 @@ PROBLEM: dict[str, Any] = {
     "virtual_queue": 2.0,
     "clients": [
         CLIENT,
-        {**CLIENT, "name": "b", "weight": 2, "gain_db": -121, "fixed_payload_bits": 1e4,
-         "compute_delay_s": 0.5},
-        {"name": "c", "spectral_efficiency_bps_hz": 1.5, "compute_delay_s": 0.1,
-         "rank_payload_bits": [3e5, 1e5], "rank_energy": [2.0, 1.5]},
+        {
+            **CLIENT,
+            "name": "b",
+            "weight": 2,
+            "gain_db": -121,
+            "fixed_payload_bits": 1e4,
+            "compute_delay_s": 0.5,
+        },
+        {
+            "name": "c",
+            "spectral_efficiency_bps_hz": 1.5,
+            "compute_delay_s": 0.1,
+            "rank_payload_bits": [3e5, 1e5],
+            "rank_energy": [2.0, 1.5],
+        },
     ],
-}  # fmt: skip
+}
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -80,17 +91,28 @@ def test_the_numbers_are_read_in_si_units() -> None:
 def test_the_answer_has_the_agreed_keys_and_adds_up() -> None:
     answer = answered(PROBLEM)
     assert list(answer) == [
-        "status", "message", "latency_s", "objective", "objective_lower_bound", "gap",
-        "virtual_queue_next", "solver", "solve_time_s", "iterations", "check", "clients",
-    ]  # fmt: skip
+        "status",
+        "message",
+        "latency_s",
+        "objective",
+        "objective_lower_bound",
+        "gap",
+        "virtual_queue_next",
+        "solver",
+        "solve_time_s",
+        "iterations",
+        "check",
+        "clients",
+    ]
     problem = read(PROBLEM).one_round
     assert answer["status"] == "optimal"
     assert answer["objective"] == pytest.approx(brute_force(problem), rel=1e-9)
     assert answer["gap"] == answer["objective"] / answer["objective_lower_bound"] - 1
     assert answer["virtual_queue_next"] == max(2.0 + answer["latency_s"] - 1.0, 0.0)
     lost, latest, used = 0.0, 0.0, 0.0
-    for weight, given, found in zip([0.25, 0.5, 0.25], PROBLEM["clients"], answer["clients"],
-                                    strict=True):  # fmt: skip
+    for weight, given, found in zip(
+        [0.25, 0.5, 0.25], PROBLEM["clients"], answer["clients"], strict=True
+    ):
         energy = given["rank_energy"]
         kept = found["kept_ranks"]
         assert found["name"] == given["name"]
@@ -227,8 +249,13 @@ def test_many_rounds_are_summed_up_and_written(tmp_path: Path) -> None:
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     rows = list(csv.DictReader(path.open()))
     assert list(rows[0]) == [
-        "round", "latency_s", "virtual_queue", "dropped_energy", "outages", "ranks_sent",
-    ]  # fmt: skip
+        "round",
+        "latency_s",
+        "virtual_queue",
+        "dropped_energy",
+        "outages",
+        "ranks_sent",
+    ]
     latency = [float(row["latency_s"]) for row in rows]
     assert summary["rounds"] == len(rows) == 30
     assert summary["mean_latency_s"] == pytest.approx(np.mean(latency))

@@ -53,18 +53,21 @@ WRONG_PLANS: dict[str, tuple[Callable[[Plan], Plan], str]] = {
         "the downlink shares add up to",
     ),
     "a cut that is none": (
-        lambda plan: _first_client(plan, split_point=9), "split_point of client 0 is 9"
+        lambda plan: _first_client(plan, split_point=9),
+        "split_point of client 0 is 9",
     ),
     "no main server": (
-        lambda plan: replace(plan, main_server=None), "main_server has split_point None"
+        lambda plan: replace(plan, main_server=None),
+        "main_server has split_point None",
     ),
     "a main server elsewhere": (
         lambda plan: replace(
-            plan, main_server=replace(plan.main_server, split_point=9)  # type: ignore[type-var]
+            plan,
+            main_server=replace(plan.main_server, split_point=9),  # type: ignore[type-var]
         ),
         "main_server has split_point 9",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

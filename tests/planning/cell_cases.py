@@ -24,9 +24,14 @@ CASES = {case["method"]: case for case in (JCPBA, TSFA, SFLLLM, FEDSLLM)}
 
 # One client at exactly 250 m, nothing random: the link can be computed by hand.
 STILL = {
-    "bandwidth_hz": 5e6, "radius_m": 250, "min_distance_m": 250, "speed_m_s": 0,
-    "path_loss": "log_distance", "shadowing_db": 0, "fading": "none",
-}  # fmt: skip
+    "bandwidth_hz": 5e6,
+    "radius_m": 250,
+    "min_distance_m": 250,
+    "speed_m_s": 0,
+    "path_loss": "log_distance",
+    "shadowing_db": 0,
+    "fading": "none",
+}
 
 
 def changed(case: dict[str, Any], path: str, value: Any) -> dict[str, Any]:

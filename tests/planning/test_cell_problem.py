@@ -20,16 +20,7 @@ from airtune.workload.architecture import load_architecture
 from airtune.workload.payload import update_bits
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, split_workload, workload
-from tests.planning.cell_cases import (
-    CASES,
-    CELL,
-    FEDSLLM,
-    JCPBA,
-    SFLLLM,
-    STILL,
-    TSFA,
-    changed,
-)  # fmt: skip
+from tests.planning.cell_cases import CASES, CELL, FEDSLLM, JCPBA, SFLLLM, STILL, TSFA, changed
 
 # Counted by torch on the real GPT-2 with adapters of rank 8 on all linear layers, one sequence of
 # 128 tokens (docs/workload.md), and the parameters of that adapter.
@@ -157,9 +148,12 @@ def test_sflllm_by_hand() -> None:
     cut = 32 * rows * hidden
     adapter = 8 * (8 + 72) + 32 * 3 * rank * ends
     step = (
-        forward / speed + cut / up + (4 * GPT2_FLOPS - forward - backward) / server
-        + cut / down + backward / speed
-    )  # fmt: skip
+        forward / speed
+        + cut / up
+        + (4 * GPT2_FLOPS - forward - backward) / server
+        + cut / down
+        + backward / speed
+    )
     total = 35 * (10 * step + adapter / up + adapter / down)
     assert planned.answer["total_delay_s"] == pytest.approx(total, rel=1e-8)
     free = airtune.plan(problem | {"downlink": "free"})
@@ -207,11 +201,14 @@ def test_split_points_that_do_not_fit_are_left_out_and_said() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("changes", [
-    {},
-    {"implementation_margin_db": 3, "interference_margin_db": 2, "tx_power_dbm": 17},
-    {"csi_error_db": 4, "fading": "rician", "bandwidth_hz": 1e6},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"implementation_margin_db": 3, "interference_margin_db": 2, "tx_power_dbm": 17},
+        {"csi_error_db": 4, "fading": "rician", "bandwidth_hz": 1e6},
+    ],
+)
 def test_links_are_those_the_planner_sees(name: str, changes: dict[str, float]) -> None:
     problem = CASES[name] | {"cell": {**CELL, **changes}, "round": 5}
     read = load_problem_module(name).read(from_cell(problem).numbers)
@@ -293,11 +290,19 @@ def test_measured_throughput_becomes_an_efficiency(tmp_path: Path) -> None:
         from_cell(SFLLLM | {"cell": problem["cell"]})
 
 
-@pytest.mark.parametrize(("name", "model"), [
-    ("jcpba", "builtin"), ("tsfa", "builtin"), ("sflllm", "builtin"), ("fedsllm", "builtin"),
-    ("jcpba", "llama-3.1-70b"), ("tsfa", "llama-3.1-70b"), ("sflllm", "llama-3.1-70b"),
-    ("fedsllm", "llama-3.1-70b"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("jcpba", "builtin"),
+        ("tsfa", "builtin"),
+        ("sflllm", "builtin"),
+        ("fedsllm", "builtin"),
+        ("jcpba", "llama-3.1-70b"),
+        ("tsfa", "llama-3.1-70b"),
+        ("sflllm", "llama-3.1-70b"),
+        ("fedsllm", "llama-3.1-70b"),
+    ],
+)
 def test_from_a_million_to_seventy_billion(name: str, model: str, tmp_path: Path) -> None:
     """One source of figures for all: seconds follow the operations that torch counts."""
     profile = """

@@ -115,8 +115,11 @@ def test_wrong_input_exits_with_2_and_writes_nothing(command: Command, tmp_path:
 
 def test_a_client_without_signal_is_infeasible(command: Command, tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text("a_mbps,b_mbps\n20,0\n")
-    trace = {"trace": str(tmp_path / "trace.csv"), "trace_column": ["a_mbps", "b_mbps"],
-             "trace_bandwidth_hz": 20e6}  # fmt: skip
+    trace = {
+        "trace": str(tmp_path / "trace.csv"),
+        "trace_column": ["a_mbps", "b_mbps"],
+        "trace_bandwidth_hz": 20e6,
+    }
     problem = JCPBA | {"cell": trace, "clients": {"count": 2, "devices": "orange-pi-5"}}
     code, out, _ = command("plan", written(tmp_path / "cell.yaml", problem), "--json")
     assert code == 3

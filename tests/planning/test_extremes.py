@@ -65,9 +65,12 @@ def test_refused_in_one_sentence(name: str, path: str, value: Any, words: str) -
 def test_names_that_stand_for_numbers_count_as_names() -> None:
     """A client without a name is called by its number."""
     columns = {
-        "name": ["1", None], "tx_power_w": [1.0, 1.0], "gain": [1e-10, 1e-10],
-        "compute_delay_s": [1.0, 1.0], "payload_bits": [1e6, 1e6],
-    }  # fmt: skip
+        "name": ["1", None],
+        "tx_power_w": [1.0, 1.0],
+        "gain": [1e-10, 1e-10],
+        "compute_delay_s": [1.0, 1.0],
+        "payload_bits": [1e6, 1e6],
+    }
     problem = {"method": "fedsllm", "a": 1, "v": 1, "bandwidth_hz": 1e6, "noise_psd_dbm_hz": -174}
     with pytest.raises(InputError, match=r"two clients .* would share it"):
         plan({**problem, "clients": columns})

@@ -37,8 +37,17 @@ def test_the_table_says_who_gets_what_and_how_sure_that_is(command: Command) -> 
     assert err == ""
     assert out.startswith("Optimal: 4 of 4 clients end together, after 4.56 s; ")
     assert "the band and the pruning budget bind" in out
-    for word in ("phone-near", "old-board", "MHz", "Mbit/s", "lower bound", "gap", "iterations",
-                 "solve time", "every constraint holds"):  # fmt: skip
+    for word in (
+        "phone-near",
+        "old-board",
+        "MHz",
+        "Mbit/s",
+        "lower bound",
+        "gap",
+        "iterations",
+        "solve time",
+        "every constraint holds",
+    ):
         assert word in out
 
 
@@ -109,14 +118,22 @@ KEYS = {
     ),
     "sflllm": (
         ["total_delay_s", "split_point", "rank", "lower_bound_s", "gap"],
-        ["name", "main_subchannels", "main_psd_w_per_hz", "federated_subchannels",
-         "federated_psd_w_per_hz", "client_forward_s", "activation_upload_s", "adapter_upload_s"],
+        [
+            "name",
+            "main_subchannels",
+            "main_psd_w_per_hz",
+            "federated_subchannels",
+            "federated_psd_w_per_hz",
+            "client_forward_s",
+            "activation_upload_s",
+            "adapter_upload_s",
+        ],
     ),
     "fedsllm": (
         ["total_delay_s", "local_accuracy", "lower_bound_s", "gap"],
         ["name", "bandwidth_hz", "compute_s", "upload_s"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("method", KEYS)
@@ -218,10 +235,13 @@ def test_a_written_problem_has_the_same_answer(command: Command, tmp_path: Path)
 
 
 def test_many_clients_are_cut_in_the_table_only(command: Command, tmp_path: Path) -> None:
-    head, client = EXAMPLE.read_text().split("- name: phone-near")[0], (
-        "- {tx_power_dbm: 23, gain_db: -110, compute_delay_s: {prunable: 4}, "
-        "payload_bits: {prunable: 1e6}}\n"
-    )  # fmt: skip
+    head, client = (
+        EXAMPLE.read_text().split("- name: phone-near")[0],
+        (
+            "- {tx_power_dbm: 23, gain_db: -110, compute_delay_s: {prunable: 4}, "
+            "payload_bits: {prunable: 1e6}}\n"
+        ),
+    )
     path = tmp_path / "many.yaml"
     path.write_text(head + 50 * client)
     code, out, _ = command("plan", path)

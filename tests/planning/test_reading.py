@@ -137,8 +137,9 @@ class TestClientColumns:
 
     @pytest.mark.parametrize("value", [-1, math.nan, "x", True, [1.0], {}])
     def test_refusals_name_client_and_field(self, value: Any) -> None:
-        clients = ClientColumns([{"name": "a", "bits": {"fixed": 1}},
-                                 {"name": "b", "bits": {"fixed": value}}])  # fmt: skip
+        clients = ClientColumns(
+            [{"name": "a", "bits": {"fixed": 1}}, {"name": "b", "bits": {"fixed": value}}]
+        )
         with pytest.raises(InputError, match=r"^bits\.fixed of client b is .* a number >= 0"):
             clients.nested("bits").number("fixed", NOT_NEGATIVE)
 

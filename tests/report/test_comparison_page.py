@@ -24,10 +24,15 @@ from tests.report.views import lines, read, records
 def compared() -> ComparisonView:
     """Three arms: two seeds, one seed that misses the target, and one that failed."""
     results = [
-        RunResult("first", seed, Path("x"), {"start_test_loss": 3.0, "stopped": None},
-                  records(seed=seed, plan={"virtual_queue_s": 2.0}))
+        RunResult(
+            "first",
+            seed,
+            Path("x"),
+            {"start_test_loss": 3.0, "stopped": None},
+            records(seed=seed, plan={"virtual_queue_s": 2.0}),
+        )
         for seed in (0, 1)
-    ]  # fmt: skip
+    ]
     short = records(rounds=2)
     results += [
         RunResult("short", 0, Path("x"), {"start_test_loss": 3.0, "stopped": None}, short),
@@ -43,11 +48,14 @@ def compared() -> ComparisonView:
         ArmView(
             name,
             [(3.0, result.records) for result in results if result.arm == name and result.summary],
-            [(r.seed, f"{name}/seed-{r.seed}/report.html") for r in results
-             if r.arm == name and r.summary],
+            [
+                (r.seed, f"{name}/seed-{r.seed}/report.html")
+                for r in results
+                if r.arm == name and r.summary
+            ],
         )
         for name in ("first", "short", "broken")
-    ]  # fmt: skip
+    ]
     return ComparisonView(
         title="three arms",
         note="Charged as gpt2.",

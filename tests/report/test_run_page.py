@@ -82,10 +82,19 @@ def test_every_panel_is_full_and_has_units(full: RunView) -> None:
 def test_what_a_run_does_not_have_makes_no_panel() -> None:
     nan = float("nan")
     made = [
-        {**record, "clients": [{k: v for k, v in entry.items() if k not in (
-            "pruning_rate", "kept_ranks", "main_subchannels")} for entry in record["clients"]]}
+        {
+            **record,
+            "clients": [
+                {
+                    k: v
+                    for k, v in entry.items()
+                    if k not in ("pruning_rate", "kept_ranks", "main_subchannels")
+                }
+                for entry in record["clients"]
+            ],
+        }
         for record in lines()
-    ]  # fmt: skip
+    ]
     plain = view(read(made), limits={"pruning_budget": 0.3}, position_m=[[nan, nan]] * 4)
     sections = run_panels(plain)
     assert sections["Constraints"] == sections["Measured by the method"] == []
@@ -184,17 +193,30 @@ def test_words_and_units_of_fields(key: str, axis: str, scaled: float) -> None:
 @pytest.mark.parametrize(
     ("largest", "unit", "shown"),
     [
-        (2.0, "s", "s"), (200.0, "s", "min"), (20_000.0, "s", "h"), (300_000.0, "s", "d"),
-        (999.0, "B", "B"), (5e6, "B", "MB"), (2e3, "J", "kJ"), (0.0, "J", "J"),
+        (2.0, "s", "s"),
+        (200.0, "s", "min"),
+        (20_000.0, "s", "h"),
+        (300_000.0, "s", "d"),
+        (999.0, "B", "B"),
+        (5e6, "B", "MB"),
+        (2e3, "J", "kJ"),
+        (0.0, "J", "J"),
     ],
-)  # fmt: skip
+)
 def test_spans(largest: float, unit: str, shown: str) -> None:
     assert span(largest, unit).unit == shown
 
 
 def test_numbers_of_any_record() -> None:
-    value: dict[str, Any] = {"a": 1, "b": {"c": 2.0, "d": "x"}, "e": [1, 3], "f": [1, "x"],
-                             "g": True, "h": None, "i": []}  # fmt: skip
+    value: dict[str, Any] = {
+        "a": 1,
+        "b": {"c": 2.0, "d": "x"},
+        "e": [1, 3],
+        "f": [1, "x"],
+        "g": True,
+        "h": None,
+        "i": [],
+    }
     assert numbers(value, most=2) == {"a": 1.0, "b.c": 2.0, "e": 2.0}
     assert numbers({"m": {"q": 1, "v": 3}}, most=1) == {"m": 2.0}
     assert extra_paths(records(rounds=1, new=5)) == {"new": {1: 5.0}}
@@ -220,9 +242,13 @@ def test_a_long_run_has_no_words_about_numbers_that_are_not_drawn() -> None:
 
 @pytest.mark.parametrize(
     ("values", "ends"),
-    [([22.526, 22.540], (0.0, 22.540)), ([1.0, 9.0], (1.0, 9.0)), ([0.0, 0.0], (0.0, 1.0)),
-     ([-2.0, -1.9], (-2.0, 0.0))],
-)  # fmt: skip
+    [
+        ([22.526, 22.540], (0.0, 22.540)),
+        ([1.0, 9.0], (1.0, 9.0)),
+        ([0.0, 0.0], (0.0, 1.0)),
+        ([-2.0, -1.9], (-2.0, 0.0)),
+    ],
+)
 def test_a_colour_scale_does_not_stretch_what_is_alike(
     values: list[float], ends: tuple[float, float]
 ) -> None:

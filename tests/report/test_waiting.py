@@ -180,9 +180,11 @@ def _everything_said(world: World, figures: bool = True) -> list[str]:
     view = report_view(world, summary, made)
     panels = [panel for made in run_panels(view).values() for panel in made] if figures else []
     return [
-        stream.getvalue(), *run_sentences(view),
-        *(panel.title for panel in panels), *(panel.caption for panel in panels),
-    ]  # fmt: skip
+        stream.getvalue(),
+        *run_sentences(view),
+        *(panel.title for panel in panels),
+        *(panel.caption for panel in panels),
+    ]
 
 
 @pytest.mark.parametrize(

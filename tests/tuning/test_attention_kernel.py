@@ -19,10 +19,13 @@ def tiled() -> bool:
 @pytest.mark.parametrize(
     ("dtype", "tokens", "expected"),
     [
-        (torch.float32, 32, False), (torch.float32, 33, True), (torch.bfloat16, 128, False),
-        (torch.bfloat16, 129, True), (torch.float64, 2, True),
+        (torch.float32, 32, False),
+        (torch.float32, 33, True),
+        (torch.bfloat16, 128, False),
+        (torch.bfloat16, 129, True),
+        (torch.float64, 2, True),
     ],
-)  # fmt: skip
+)
 def test_short_rows_take_the_plain_kernel(dtype: torch.dtype, tokens: int, expected: bool) -> None:
     with training_attention(CPU, dtype, tokens):
         assert tiled() is expected

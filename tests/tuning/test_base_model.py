@@ -94,8 +94,12 @@ def test_a_models_own_code_runs_only_where_it_is_asked_for(
 
 def test_a_tokenizers_own_code_does_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "own_code.py").write_text(CODE)
-    change(folder, "tokenizer_config.json", tokenizer_class="Own",
-           auto_map={"AutoTokenizer": ["own_code.Own", None]})  # fmt: skip
+    change(
+        folder,
+        "tokenizer_config.json",
+        tokenizer_class="Own",
+        auto_map={"AutoTokenizer": ["own_code.Own", None]},
+    )
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     with pytest.raises(InputError, match=r"auto_map in tokenizer_config.*trust_remote_code=true"):
         load_base(str(folder))

@@ -277,10 +277,14 @@ def jobs_of(model: Any, ranks: tuple[int, ...], settings: TrainingSettings) -> l
 
 @pytest.mark.parametrize(
     "tuner",
-    [FullTuner(), OrthogonalTuner(3.0), FirstRanksTuner(),
-     FeedbackTuner(OrthogonalTuner(3.0), DenseCodec("bf16"))],
+    [
+        FullTuner(),
+        OrthogonalTuner(3.0),
+        FirstRanksTuner(),
+        FeedbackTuner(OrthogonalTuner(3.0), DenseCodec("bf16")),
+    ],
     ids=lambda tuner: type(tuner).__name__,
-)  # fmt: skip
+)
 def test_tuners_that_stack(tuner: Tuner) -> None:
     """Clients of ranks 1, 3 and 2 of an adapter of rank 3 (only HetLoRA minds)."""
     model = adapted("llama")

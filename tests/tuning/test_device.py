@@ -55,9 +55,13 @@ def test_the_pretended_gpu_refuses_tensors_of_the_processor() -> None:
 def test_one_client(family: str, dropout: float) -> None:
     def run(model: Any) -> Any:
         first = train_locally(
-            model, start_of(model, 0), [batch_of(0, 0)], KEEPING, (0, 0, 0),
+            model,
+            start_of(model, 0),
+            [batch_of(0, 0)],
+            KEEPING,
+            (0, 0, 0),
             penalty=OrthogonalityPenalty(),
-        )  # fmt: skip
+        )
         return train_locally(
             model, first.state, [batch_of(0, 1)], KEEPING, (0, 1, 0), first.carried
         )
@@ -92,9 +96,15 @@ def test_a_split_round(labels_at: str) -> None:
     def run(model: Any) -> Any:
         clients = [SplitClient(c, 1, [batch_of(c, 0, tokens=8 + c)]) for c in range(2)]
         return split_round(
-            SplitModel(model), start_of(model, 0), clients, KEEPING, CutCodec(vocabulary=96),
-            SplitSettings(labels_at=labels_at), seed=0, round_index=0,
-        )  # fmt: skip
+            SplitModel(model),
+            start_of(model, 0),
+            clients,
+            KEEPING,
+            CutCodec(vocabulary=96),
+            SplitSettings(labels_at=labels_at),
+            seed=0,
+            round_index=0,
+        )
 
     found, expected = on_both("llama", run)
     assert_equal_here(found.server, expected.server)

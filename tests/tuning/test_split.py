@@ -76,9 +76,15 @@ def run(
     **settings: str,
 ) -> SplitRound:
     return split_round(
-        SplitModel(model), dict(start), clients, training, cut, SplitSettings(**settings),
-        seed=7, round_index=2,
-    )  # fmt: skip
+        SplitModel(model),
+        dict(start),
+        clients,
+        training,
+        cut,
+        SplitSettings(**settings),
+        seed=7,
+        round_index=2,
+    )
 
 
 def whole_state(result: SplitRound, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -98,13 +104,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 ODD_SHAPES = [
     ("mistral", {"sliding_window": 4}),
-    ("qwen2", {
-        "use_sliding_window": True, "sliding_window": 4,
-        "layer_types": ["full_attention", "sliding_attention", "full_attention"],
-    }),
+    (
+        "qwen2",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        },
+    ),
     ("opt", {"word_embed_proj_dim": 16, "targets": ("q_proj", "fc1")}),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("labels_at", ["server", "client"])
@@ -160,10 +170,16 @@ def test_one_client_follows_centralised_training(family: str, labels_at: str) ->
             for entry, value in entries.items()
         }
         result = split_round(
-            SplitModel(model), central, [SplitClient(0, 1, [batch], carried=carried)], ADAMW,
-            EXACT, SplitSettings("shared", labels_at), seed=7, round_index=0,
+            SplitModel(model),
+            central,
+            [SplitClient(0, 1, [batch], carried=carried)],
+            ADAMW,
+            EXACT,
+            SplitSettings("shared", labels_at),
+            seed=7,
+            round_index=0,
             server_carried=carried,
-        )  # fmt: skip
+        )
         whole = train_locally(model, central, [batch], ADAMW, (7, 0, 0), kept)
         assert result.reports[0].mean_loss == pytest.approx(whole.mean_loss, abs=1e-5)
         moments = {**result.reports[0].carried, **result.server_carried}
@@ -188,15 +204,20 @@ def test_steps_of_a_round_follow_one_another(server_side: str) -> None:
     model = adapted("qwen3")
     start, batches = start_of(model), [batch_of(seed) for seed in range(4)]
     training = ADAMW if server_side == "shared" else TrainingSettings("sgd", 0.1)
-    whole = run(
-        model, start, [SplitClient(0, 2, batches)], training, server_side=server_side
-    )  # fmt: skip
+    whole = run(model, start, [SplitClient(0, 2, batches)], training, server_side=server_side)
     state, kept, server_kept, losses = dict(start), {}, {}, []
     for batch in batches:
         result = split_round(
-            SplitModel(model), state, [SplitClient(0, 2, [batch], carried=kept)], training, EXACT,
-            SplitSettings(server_side), seed=7, round_index=2, server_carried=server_kept,
-        )  # fmt: skip
+            SplitModel(model),
+            state,
+            [SplitClient(0, 2, [batch], carried=kept)],
+            training,
+            EXACT,
+            SplitSettings(server_side),
+            seed=7,
+            round_index=2,
+            server_carried=server_kept,
+        )
         state = whole_state(result, state)
         kept, server_kept = dict(result.reports[0].carried), dict(result.server_carried)
         losses += result.reports[0].losses
@@ -220,8 +241,11 @@ def union(batches: Sequence[Batch]) -> Batch:
 
 
 BATCHES = [
-    batch_of(1), batch_of(2, rows=2, tokens=9), batch_of(3, rows=1, tokens=14), batch_of(4, rows=2)
-]  # fmt: skip
+    batch_of(1),
+    batch_of(2, rows=2, tokens=9),
+    batch_of(3, rows=1, tokens=14),
+    batch_of(4, rows=2),
+]
 """Of different numbers of label tokens, so that clients count with unequal weights."""
 CUTS = [(1, 1, 1), (2, 2, 2), (1, 2, 1), (1, 2, 2), (1, 2, 2, 2), (2, 1, 2, 2)]
 
@@ -341,8 +365,11 @@ def test_copies_are_averaged(labels_at: str) -> None:
     everything = FactorMean().aggregate(start, updates)
     halves = [Update(r.client, 1.0 + r.client, moves(r, start)) for r in result.reports]
     assert_same_sgd_step(merge_halves(start, halves, result.server), everything, start, 1.0)
-    assert_close(result.server, {n: merge_halves(start, halves, result.server)[n]
-                                 for n in result.server}, 0.0)  # fmt: skip
+    assert_close(
+        result.server,
+        {n: merge_halves(start, halves, result.server)[n] for n in result.server},
+        0.0,
+    )
     assert result.server_carried == {}
 
 
@@ -354,8 +381,13 @@ def test_copies_take_the_steps_of_their_clients_alone() -> None:
     together = run(model, start, clients, training, server_side="copies")
     alone = [run(model, start, [one], training, server_side="copies") for one in clients]
     for name, value in together.server.items():
-        mean = sum(client.weight * one.server[name].double() for client, one in
-                   zip(clients, alone, strict=True)) / 6.0  # fmt: skip
+        mean = (
+            sum(
+                client.weight * one.server[name].double()
+                for client, one in zip(clients, alone, strict=True)
+            )
+            / 6.0
+        )
         assert (value - mean).abs().max() <= UNIT * value.abs().max()
     for report, one in zip(together.reports, alone, strict=True):
         assert all(torch.equal(report.state[n], v) for n, v in one.reports[0].state.items())
@@ -399,9 +431,15 @@ def test_random_rounding_repeats_and_depends_on_the_round() -> None:
     def state(seed: int, round_index: int) -> dict[str, Tensor]:
         torch.manual_seed(round_index)
         result = split_round(
-            model, start, clients, GRADIENT, cut, SplitSettings(), seed=seed,
+            model,
+            start,
+            clients,
+            GRADIENT,
+            cut,
+            SplitSettings(),
+            seed=seed,
             round_index=round_index,
-        )  # fmt: skip
+        )
         return whole_state(result, start)
 
     first, again = state(1, 1), state(1, 1)

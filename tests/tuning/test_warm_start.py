@@ -107,12 +107,15 @@ def test_what_is_settled_reads_well(tmp_path: Path) -> None:
     [
         ({"rank": 8}, r"adapter.rank is 8, but it must be 4, as adapter.start was made: set"),
         ({"alpha": 8}, r"adapter.alpha is 8.0, but it must be 32.0, as adapter.start was made"),
-        ({"target_modules": "all-linear"}, r"adapter.target_modules is all-linear, but it must be "
-         r"\['q_proj', 'v_proj'\], as adapter.start was made: .* or leave it out"),
+        (
+            {"target_modules": "all-linear"},
+            r"adapter.target_modules is all-linear, but it must be "
+            r"\['q_proj', 'v_proj'\], as adapter.start was made: .* or leave it out",
+        ),
         ({"rank_pattern": {"q_proj": 2}}, r"adapter.rank_pattern is {'q_proj': 2}, but .* {}, as"),
         ({"alpha_pattern": {"q_proj": 2}}, r"adapter.alpha_pattern is {'q_proj': 2.0}, but"),
     ],
-)  # fmt: skip
+)
 def test_keys_that_ask_for_another_adapter(
     keys: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
@@ -195,12 +198,19 @@ def test_the_builtin_base_is_no_place_on_this_machine(tmp_path: Path) -> None:
     from airtune import Experiment
 
     run = Experiment(
-        rounds=1, clients={"count": 1}, training={"local_steps": 1}, threads=1,
-        data={"train_limit": 10, "test_limit": 2, "score_rows": 0}, engine="sequential",
+        rounds=1,
+        clients={"count": 1},
+        training={"local_steps": 1},
+        threads=1,
+        data={"train_limit": 10, "test_limit": 2, "score_rows": 0},
+        engine="sequential",
         cell={"path_loss": "log_distance"},
-        adapter={"rank": 1, "target_modules": ["q_proj"],
-                 "rank_pattern": {"layers.0.self_attn.q_proj": 2}},
-    ).run(tmp_path / "run")  # fmt: skip
+        adapter={
+            "rank": 1,
+            "target_modules": ["q_proj"],
+            "rank_pattern": {"layers.0.self_attn.q_proj": 2},
+        },
+    ).run(tmp_path / "run")
     config = json.loads((run.folder.adapter / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "builtin"
     assert config["rank_pattern"] == {"layers.0.self_attn.q_proj": 2}

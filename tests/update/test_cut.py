@@ -101,12 +101,14 @@ def test_hidden_states_and_gradients(number_format: str) -> None:
 
 def test_both_directions_have_formats_of_their_own() -> None:
     codec, message = CutCodec(300, "int8", "bf16"), message_of(batch_of(2, 5))
-    assert load(codec.encode_hidden(message.values, message.real, draws))[
-        "activations"
-    ].dtype == torch.int8  # fmt: skip
-    assert load(codec.encode_gradient(message.values, message.real, draws))[
-        "gradient"
-    ].dtype == torch.bfloat16  # fmt: skip
+    assert (
+        load(codec.encode_hidden(message.values, message.real, draws))["activations"].dtype
+        == torch.int8
+    )
+    assert (
+        load(codec.encode_gradient(message.values, message.real, draws))["gradient"].dtype
+        == torch.bfloat16
+    )
 
 
 def test_frame_by_hand() -> None:

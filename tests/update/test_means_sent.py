@@ -106,8 +106,10 @@ def test_int8_is_unbiased(codec: str) -> None:
             total = sum(m * x[name] for m, x in zip(masks, changes, strict=True))
             count = sum(masks).clamp_min(1.0)  # type: ignore[union-attr]
             error[name] += (merged[name] - total / count) / draws
-            lost += sum(int((m.bool() & (u.change[name] == 0)).sum())
-                        for m, u in zip(masks, updates, strict=True))  # fmt: skip
+            lost += sum(
+                int((m.bool() & (u.change[name] == 0)).sum())
+                for m, u in zip(masks, updates, strict=True)
+            )
     assert lost > draws
     for name, mean in error.items():
         assert mean.abs().max() <= 6 * scale / (2 * draws**0.5), name

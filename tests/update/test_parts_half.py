@@ -71,8 +71,9 @@ def test_a_broadcast_serves_every_cut_up_to_the_deepest() -> None:
         assert list(received) == names_below(point)
         assert all(torch.equal(received[name], values[name]) for name in received)
     with pytest.raises(InputError, match="adapter of some first blocks"):
-        codec.decode(DenseCodec().encode({"x": torch.zeros(5)}, plan(0, 1)),
-                     shapes_of(values), plan(0, 1))  # fmt: skip
+        codec.decode(
+            DenseCodec().encode({"x": torch.zeros(5)}, plan(0, 1)), shapes_of(values), plan(0, 1)
+        )
 
 
 @pytest.mark.parametrize(
@@ -93,10 +94,11 @@ def test_halves_are_merged_with_the_main_server_among_the_updates() -> None:
     start, codec = state(), HalfCodec(SAME)
     change = {name: torch.ones_like(value) for name, value in start.items()}
     updates = [
-        Update(party.client, weight, codec.decode(
-            codec.encode(change, party), shapes_of(start), party))
+        Update(
+            party.client, weight, codec.decode(codec.encode(change, party), shapes_of(start), party)
+        )
         for party, weight in ((plan(0, 1), 1.0), (plan(5, 2), 3.0), (plan(MAIN_SERVER, 1), 0.0))
-    ]  # fmt: skip
+    ]
     merged = HalvesMean().aggregate(start, updates)
     assert list(merged) == NAMES
     for name in NAMES:

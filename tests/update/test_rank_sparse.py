@@ -176,8 +176,10 @@ def test_drawn_ranks_follow_their_energy() -> None:
     firsts = 0
     for draw in range(400):
         # A client's draws come from its own update: another size, another draw.
-        change = {"m.lora_A.weight": torch.zeros(2, 3),
-                  "m.lora_B.weight": (1 + draw / 400) * columns}  # fmt: skip
+        change = {
+            "m.lora_A.weight": torch.zeros(2, 3),
+            "m.lora_B.weight": (1 + draw / 400) * columns,
+        }
         payload = codec.encode(change, PLAN)
         decoded = codec.decode(payload, shapes_of(change), PLAN)
         sent = decoded["m.lora_B.weight"].ne(0).any(0).tolist()

@@ -63,9 +63,10 @@ def test_the_expanded_form_would_lose_everything() -> None:
     a0, b0 = start["x.lora_A.weight"], start["x.lora_B.weight"]
     a, b = now["x.lora_A.weight"], now["x.lora_B.weight"]
     expanded = (
-        (b.square().sum(0) * a.square().sum(1)) + (b0.square().sum(0) * a0.square().sum(1))
+        (b.square().sum(0) * a.square().sum(1))
+        + (b0.square().sum(0) * a0.square().sum(1))
         - 2 * (b * b0).sum(0) * (a * a0).sum(1)
-    )  # fmt: skip
+    )
     exact = change_importance(start, change)["x"].square()
     assert ((expanded - exact).abs() / exact).max() > 0.05
 

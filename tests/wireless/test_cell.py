@@ -108,9 +108,13 @@ def test_a_slip_of_units_is_refused_unless_it_is_meant(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("bandwidth_hz", 1e-194), ("radius_m", 1e300), ("tx_power_dbm", -1e6),
-     ("log_distance_intercept_db", -1e300)],
-)  # fmt: skip
+    [
+        ("bandwidth_hz", 1e-194),
+        ("radius_m", 1e300),
+        ("tx_power_dbm", -1e6),
+        ("log_distance_intercept_db", -1e300),
+    ],
+)
 def test_what_cannot_be_computed_with_is_refused_even_when_meant(name: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"^cell\.{name} is .*a billion times"):
         CellSettings(path_loss="log_distance", unusual_values=name, **{name: value})  # type: ignore[arg-type]
@@ -172,9 +176,14 @@ def test_heights_follow_the_scenario_unless_given() -> None:
 
 def test_link_budget_by_hand() -> None:
     budget = CellSettings(
-        tx_power_dbm=20.0, bs_tx_power_dbm=40.0, noise_psd_dbm_hz=-174.0, noise_figure_db=4.0,
-        client_noise_figure_db=7.0, interference_margin_db=3.0, implementation_margin_db=3.0,
-    ).link_budget()  # fmt: skip
+        tx_power_dbm=20.0,
+        bs_tx_power_dbm=40.0,
+        noise_psd_dbm_hz=-174.0,
+        noise_figure_db=4.0,
+        client_noise_figure_db=7.0,
+        interference_margin_db=3.0,
+        implementation_margin_db=3.0,
+    ).link_budget()
     assert budget.tx_power_w == pytest.approx(0.1)
     assert budget.bs_tx_power_w == pytest.approx(10.0)
     # -167 dBm/Hz and -164 dBm/Hz.

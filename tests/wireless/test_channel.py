@@ -162,8 +162,15 @@ def test_shadowing_setting_replaces_the_models_own() -> None:
 
 
 def test_uplink_and_downlink_by_hand() -> None:
-    channel = make(tx_power_dbm=20, bs_tx_power_dbm=40, noise_figure_db=5, interference_margin_db=1,
-                   client_noise_figure_db=8, implementation_margin_db=3, **MACRO)  # fmt: skip
+    channel = make(
+        tx_power_dbm=20,
+        bs_tx_power_dbm=40,
+        noise_figure_db=5,
+        interference_margin_db=1,
+        client_noise_figure_db=8,
+        implementation_margin_db=3,
+        **MACRO,
+    )
     truth = channel.observe(2).truth
     band = np.array([1e6, 2e6, 3e6, 20e6])
     up = 0.1 * truth.gain / (10 ** (-16.8) * 1e-3)

@@ -14,9 +14,22 @@ from airtune.wireless.rate import ShannonLinks
 
 # TS 38.214 Table 5.2.2.1-2, the printed column "efficiency".
 PRINTED = [
-    0.1523, 0.2344, 0.3770, 0.6016, 0.8770, 1.1758, 1.4766, 1.9141, 2.4063, 2.7305, 3.3223, 3.9023,
-    4.5234, 5.1152, 5.5547,
-]  # fmt: skip
+    0.1523,
+    0.2344,
+    0.3770,
+    0.6016,
+    0.8770,
+    1.1758,
+    1.4766,
+    1.9141,
+    2.4063,
+    2.7305,
+    3.3223,
+    3.9023,
+    4.5234,
+    5.1152,
+    5.5547,
+]
 
 
 def sawtooth(bandwidth: float, cn0: float) -> float:
@@ -48,8 +61,20 @@ def test_thresholds_against_simulated_ldpc() -> None:
         pytest.skip("Sionna is not installed")
     folder = Path(next(iter(spec.submodule_search_locations))) / "sys" / "bler_tables"
     table = json.loads((folder / "PDSCH_table1.json").read_text())
-    mcs_of_cqi = {4: 4, 5: 6, 6: 8, 7: 11, 8: 13, 9: 15, 10: 18, 11: 20, 12: 22, 13: 24, 14: 26,
-                  15: 28}  # fmt: skip
+    mcs_of_cqi = {
+        4: 4,
+        5: 6,
+        6: 8,
+        7: 11,
+        8: 13,
+        9: 15,
+        10: 18,
+        11: 20,
+        12: 22,
+        13: 24,
+        14: 26,
+        15: 28,
+    }
     for cqi, mcs in mcs_of_cqi.items():
         curve = table["category"]["1"]["index"]["1"]["MCS"][str(mcs)]
         error, snr_db = np.array(curve["CBS"]["500"]["BLER"]), np.array(curve["SNR_db"])

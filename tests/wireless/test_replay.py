@@ -75,10 +75,16 @@ def test_csv_stands_on_its_own(tmp_path: Path) -> None:
         mine = [row for row in rows if row["view"] == view]
         assert [int(row["client"]) for row in mine] == list(range(5))
         assert {int(row["state_round"]) for row in mine} == {6 if view == "truth" else 4}
-        snr = np.array([
-            float(row["tx_power_w"]) * float(row["gain"]) / float(row["uplink_noise_psd"])
-            / float(row["margin"]) / 1e6 for row in mine
-        ])  # fmt: skip
+        snr = np.array(
+            [
+                float(row["tx_power_w"])
+                * float(row["gain"])
+                / float(row["uplink_noise_psd"])
+                / float(row["margin"])
+                / 1e6
+                for row in mine
+            ]
+        )
         rate = 1e6 * np.log2(1 + snr)
         assert state.uplink().rate(np.full(5, 1e6)) == pytest.approx(rate, rel=1e-12)
         cn0 = [float(row["downlink_cn0_hz"]) for row in mine]
@@ -193,9 +199,11 @@ def test_damaged_npz_is_refused(tmp_path: Path) -> None:
     with np.load(path) as packed:
         whole = dict(packed)
     for changed in (
-        {"gain": whole["gain"].astype(str)}, {"gain": whole["gain"][:2]},
-        {"gain": -whole["gain"]}, {"client": whole["client"] + 0.5},
-    ):  # fmt: skip
+        {"gain": whole["gain"].astype(str)},
+        {"gain": whole["gain"][:2]},
+        {"gain": -whole["gain"]},
+        {"client": whole["client"] + 0.5},
+    ):
         np.savez(path, **{**whole, **changed})
         with pytest.raises(InputError, match=r"cell\.replay"):
             replayed(path)

@@ -69,11 +69,14 @@ def _rma(d2: float, f: float, sight: bool) -> float:
     break_m = 2 * math.pi * bs * ut * f * 1e9 / C
     los = near(d3) if d2 <= break_m else near(break_m) + 40 * math.log10(d3 / break_m)
     nlos = (
-        161.04 - 7.1 * math.log10(w) + 7.5 * math.log10(h)
+        161.04
+        - 7.1 * math.log10(w)
+        + 7.5 * math.log10(h)
         - (24.37 - 3.7 * (h / bs) ** 2) * math.log10(bs)
         + (43.42 - 3.1 * math.log10(bs)) * (math.log10(d3) - 3)
-        + 20 * math.log10(f) - (3.2 * math.log10(11.75 * ut) ** 2 - 4.97)
-    )  # fmt: skip
+        + 20 * math.log10(f)
+        - (3.2 * math.log10(11.75 * ut) ** 2 - 4.97)
+    )
     return los if sight else max(los, nlos)
 
 

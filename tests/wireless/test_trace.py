@@ -41,10 +41,20 @@ def test_units_come_from_the_column_name(cars: Path, walk: Path) -> None:
 @pytest.mark.parametrize(
     ("unit", "bits"),
     [
-        ("bps", 1.0), ("kbps", 1e3), ("Kbps", 1e3), ("mbps", 1e6), ("Mbps", 1e6), ("Gbps", 1e9),
-        ("Bps", 8.0), ("kBps", 8e3), ("KBps", 8e3), ("MBps", 8e6), ("mBps", 8e6), ("GBps", 8e9),
+        ("bps", 1.0),
+        ("kbps", 1e3),
+        ("Kbps", 1e3),
+        ("mbps", 1e6),
+        ("Mbps", 1e6),
+        ("Gbps", 1e9),
+        ("Bps", 8.0),
+        ("kBps", 8e3),
+        ("KBps", 8e3),
+        ("MBps", 8e6),
+        ("mBps", 8e6),
+        ("GBps", 8e9),
     ],
-)  # fmt: skip
+)
 def test_a_capital_b_is_a_byte(tmp_path: Path, unit: str, bits: float) -> None:
     path = tmp_path / "units.csv"
     path.write_text(f"throughput_{unit}\n3\n0\n")

@@ -50,9 +50,15 @@ _OPT: dict[str, Any] = {
     **_TOKENS,
 }
 _GPT2: dict[str, Any] = {
-    "vocab_size": 211, "n_embd": 96, "n_layer": 3, "n_head": 8, "n_inner": 224, "n_positions": 80,
-    "loss_type": "ForCausalLM", **_TOKENS,
-}  # fmt: skip
+    "vocab_size": 211,
+    "n_embd": 96,
+    "n_layer": 3,
+    "n_head": 8,
+    "n_inner": 224,
+    "n_positions": 80,
+    "loss_type": "ForCausalLM",
+    **_TOKENS,
+}
 
 CONFIGS: dict[str, Any] = {
     "gpt2": lambda: GPT2Config(**_GPT2),

@@ -83,10 +83,20 @@ def test_small_models(name: str) -> None:
 
 
 OPTIONAL = [
-    "num_key_value_heads", "head_dim", "tie_word_embeddings", "attention_bias", "mlp_bias",
-    "n_inner", "enable_bias", "qk_layernorm", "hidden_act", "activation_function",
-    "word_embed_proj_dim", "do_layer_norm_before", "layer_norm_elementwise_affine",
-]  # fmt: skip
+    "num_key_value_heads",
+    "head_dim",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "n_inner",
+    "enable_bias",
+    "qk_layernorm",
+    "hidden_act",
+    "activation_function",
+    "word_embed_proj_dim",
+    "do_layer_norm_before",
+    "layer_norm_elementwise_affine",
+]
 
 
 @pytest.mark.parametrize("family", [name for name in CONFIGS if "-" not in name])
@@ -206,8 +216,12 @@ def test_only_hub_names_touch_the_network(name: str, monkeypatch: pytest.MonkeyP
     ],
 )
 def test_other_kinds_of_model_are_no_plain_decoder(changes: dict[str, Any], sentence: str) -> None:
-    plain = {**read_config("llama-3.2-1b"), "architectures": ["LlamaForCausalLM"],
-             "quantization_config": None, "num_experts": 0}  # fmt: skip
+    plain = {
+        **read_config("llama-3.2-1b"),
+        "architectures": ["LlamaForCausalLM"],
+        "quantization_config": None,
+        "num_experts": 0,
+    }
     assert Architecture.from_config(plain) == load_architecture("llama-3.2-1b")
     with pytest.raises(InputError, match=sentence):
         Architecture.from_config({**plain, **changes})

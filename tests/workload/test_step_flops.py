@@ -24,9 +24,15 @@ def test_equals_torch(name: str, rank: int) -> None:
 
 # In the lowest block, what gets a gradient depends on which matrix is adapted.
 TARGETS = [
-    ("q_proj",), ("k_proj",), ("v_proj",), ("q_proj", "v_proj"), ("out_proj", "o_proj", "dense"),
-    ("gate_proj", "fc1"), ("up_proj", "fc1"), ("down_proj", "fc2"),
-]  # fmt: skip
+    ("q_proj",),
+    ("k_proj",),
+    ("v_proj",),
+    ("q_proj", "v_proj"),
+    ("out_proj", "o_proj", "dense"),
+    ("gate_proj", "fc1"),
+    ("up_proj", "fc1"),
+    ("down_proj", "fc2"),
+]
 
 
 def _own_names(name: str, targets: tuple[str, ...]) -> tuple[str, ...]:
@@ -130,9 +136,14 @@ def test_lengths_beyond_the_model_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "field"),
-    [((0, 8), "batch_size"), ((1, 0), "tokens"), ((1, 2.5), "tokens"), ((1, 8, 9), "logit_pos"),
-     ((1, 8, 0), "logit_positions")],
-)  # fmt: skip
+    [
+        ((0, 8), "batch_size"),
+        ((1, 0), "tokens"),
+        ((1, 2.5), "tokens"),
+        ((1, 8, 9), "logit_pos"),
+        ((1, 8, 0), "logit_positions"),
+    ],
+)
 def test_steps_that_are_none_are_refused(arguments: tuple[int, ...], field: str) -> None:
     with pytest.raises(InputError, match=field):
         Step(*arguments)

@@ -15,12 +15,16 @@ from airtune.update.codec import shapes_of
 
 PLAN = ClientPlan(client=0, bandwidth_hz=1e6, tx_power_w=0.2, rank=2)
 SMALL = {
-    "rounds": 2, "seed": 3, "engine": "sequential", "threads": 1,
-    "clients": {"count": 3}, "adapter": {"rank": 2},
+    "rounds": 2,
+    "seed": 3,
+    "engine": "sequential",
+    "threads": 1,
+    "clients": {"count": 3},
+    "adapter": {"rank": 2},
     "data": {"train_limit": 60, "test_limit": 6, "score_rows": 0},
     "training": {"local_steps": 1, "batch_size": 2},
     "cell": {"path_loss": "log_distance"},
-}  # fmt: skip
+}
 
 
 def changes() -> list[dict[str, torch.Tensor]]:
@@ -82,11 +86,17 @@ def test_shares_make_airtimes_equal_at_a_fixed_efficiency() -> None:
 
     links = FixedEfficiencyLinks(np.array([1.0, 2.0, 4.0]))
     view = SimpleNamespace(
-        cohort=np.arange(3), bandwidth_hz=7e6, uplink=links, deadline_s=None,
-        downlink_bps=np.ones(3), names=("client 0", "client 1", "client 2"),
-        broadcast_to=lambda kept: 0.0, costs=SimpleNamespace(payload_bits=lambda plan: 4e6),
-        full_plan=lambda k, band=0.0: ClientPlan(k, band, 0.2, 2), latency_s=lambda clients: 0.0,
-    )  # fmt: skip
+        cohort=np.arange(3),
+        bandwidth_hz=7e6,
+        uplink=links,
+        deadline_s=None,
+        downlink_bps=np.ones(3),
+        names=("client 0", "client 1", "client 2"),
+        broadcast_to=lambda kept: 0.0,
+        costs=SimpleNamespace(payload_bits=lambda plan: 4e6),
+        full_plan=lambda k, band=0.0: ClientPlan(k, band, 0.2, 2),
+        latency_s=lambda clients: 0.0,
+    )
     plan = EqualAirtime().plan(view, {})  # type: ignore[arg-type]
     bands = np.array([entry.bandwidth_hz for entry in plan.clients])
     np.testing.assert_allclose(bands, [4e6, 2e6, 1e6])

@@ -45,9 +45,11 @@ def channel(
     clients = config.clients.count
     if rounds * clients > MOST_ROWS:
         raise InputError(
-            "--rounds", rounds, f"at most {MOST_ROWS // clients} with {clients} clients",
+            "--rounds",
+            rounds,
+            f"at most {MOST_ROWS // clients} with {clients} clients",
             f"a file holds up to {MOST_ROWS:,} rounds times clients",
-        )  # fmt: skip
+        )
     drawn = open_channel(config.cell, clients, config.seed)
     drawn.require_rounds(rounds)
     if rounds > MANY_ROUNDS:

@@ -78,9 +78,10 @@ class ComparisonProgress:
                 f"{format_duration(last.virtual_time_s)}"
             )
         self._progress.update(
-            self._tasks[result.arm], completed=self._done[result.arm],
+            self._tasks[result.arm],
+            completed=self._done[result.arm],
             now=f"seed {result.seed}: {words}",
-        )  # fmt: skip
+        )
         if result.failure or not self._console.is_terminal:
             self._console.print(f"{result.arm}, seed {result.seed}: {words}", highlight=False)
 

@@ -125,18 +125,33 @@ def _say(error: BaseException, sentence: str, exit_code: int) -> NoReturn:
 def _unexpected(error: Exception) -> NoReturn:
     """Unexpected exceptions: one sentence, and an exit code of their own."""
     if isinstance(error, OSError) and error.filename is not None:
-        _say(error, f"{error.filename} cannot be used ({error.strerror}): mend that, and run the "
-             "command again.", AirtuneError.exit_code)  # fmt: skip
+        _say(
+            error,
+            f"{error.filename} cannot be used ({error.strerror}): mend that, and run the "
+            "command again.",
+            AirtuneError.exit_code,
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        _say(error, f"something cannot be written ({error.strerror}), the output of this command "
-             "perhaps: free some space; a run goes on with `airtune resume`.",
-             AirtuneError.exit_code)  # fmt: skip
+        _say(
+            error,
+            f"something cannot be written ({error.strerror}), the output of this command "
+            "perhaps: free some space; a run goes on with `airtune resume`.",
+            AirtuneError.exit_code,
+        )
     # torch has no class of its own for this on a processor.
     if isinstance(error, MemoryError) or "allocate memory" in str(error):
-        _say(error, "the memory of this machine does not suffice: make the model, the batch or the "
-             "number of clients smaller.", AirtuneError.exit_code)  # fmt: skip
-    _say(error, f"unexpected {reason_of(error)}; this is a fault of airtune: please report it with "
-         f"what {TRACEBACK_VARIABLE}=1 prints.", UNEXPECTED)  # fmt: skip
+        _say(
+            error,
+            "the memory of this machine does not suffice: make the model, the batch or the "
+            "number of clients smaller.",
+            AirtuneError.exit_code,
+        )
+    _say(
+        error,
+        f"unexpected {reason_of(error)}; this is a fault of airtune: please report it with "
+        f"what {TRACEBACK_VARIABLE}=1 prints.",
+        UNEXPECTED,
+    )
 
 
 def entry() -> None:

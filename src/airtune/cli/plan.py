@@ -57,8 +57,9 @@ def plan(
     refuse_other_kind(mapping, problem, PROBLEM)
     simulated = rounds is not None or trace is not None
     if sweep is not None:
-        refuse_beside("--sweep", {"--rounds": rounds, "--trace": trace,
-                                  "--write-problem": write_problem})  # fmt: skip
+        refuse_beside(
+            "--sweep", {"--rounds": rounds, "--trace": trace, "--write-problem": write_problem}
+        )
         _show_sweep(mapping, sweep, solver, json)
         return
     if simulated:
@@ -240,9 +241,11 @@ def _simulate(
     if simulate is None:
         option, given = ("--rounds", rounds) if rounds is not None else ("--trace", str(trace))
         raise InputError(
-            option, given, f"left out unless method keeps a queue ({', '.join(simulated())})",
+            option,
+            given,
+            f"left out unless method keeps a queue ({', '.join(simulated())})",
             f"the problem's method is {name}",
-        )  # fmt: skip
+        )
     if rounds is None:
         raise InputError("--trace", str(trace), "given together with --rounds")
     solver_of(method, name, solver)

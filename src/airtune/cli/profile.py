@@ -161,8 +161,15 @@ def _table(name: str, half: "Workload", update_dtype: str, width: int | None) ->
     from airtune.workload.payload import dtype_bits
 
     # Units are in the heading, so that the table fits a terminal of 80 columns.
-    headings = (name, "parameters", "update bit", "forward FLOP", "backward FLOP", "output bit",
-                "memory B")  # fmt: skip
+    headings = (
+        name,
+        "parameters",
+        "update bit",
+        "forward FLOP",
+        "backward FLOP",
+        "output bit",
+        "memory B",
+    )
     sent = dtype_bits(update_dtype)
     rows = []
     for label, part in _grouped(half.parts):

@@ -124,9 +124,14 @@ def resume(
     name_folders(parts or ())
     more, until = parse_rounds(rounds)
     resume_run(
-        run_dir, more_rounds=more, rounds=until, settings=settings or (),
-        accept_changes=accept_changes, as_json=json, quiet=quiet,
-    )  # fmt: skip
+        run_dir,
+        more_rounds=more,
+        rounds=until,
+        settings=settings or (),
+        accept_changes=accept_changes,
+        as_json=json,
+        quiet=quiet,
+    )
 
 
 def parse_rounds(rounds: str | None) -> tuple[int, int | None]:
@@ -136,9 +141,11 @@ def parse_rounds(rounds: str | None) -> tuple[int, int | None]:
     digits = rounds.removeprefix("+")
     if not (digits.isascii() and digits.isdecimal()) or len(digits) > 9 or int(digits) < 1:
         raise InputError(
-            "--rounds", rounds, "a positive whole number",
+            "--rounds",
+            rounds,
+            "a positive whole number",
             "give 50 for fifty rounds in all, or +50 for fifty more",
-        )  # fmt: skip
+        )
     return (int(digits), None) if rounds.startswith("+") else (0, int(digits))
 
 

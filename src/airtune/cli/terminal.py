@@ -214,12 +214,17 @@ def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
         ("trained", f"{preview['adapter_parameters']:,} parameters"),
         ("sent", f"{format_quantity(preview['uplink_bits'] / 8, 'B')} a client and round"),
         ("data", f"{preview['train_rows']} training and {preview['test_rows']} test rows"),
-        ("planned latency", f"{format_duration(preview['latency_s'])} a round: "
-                            f"{preview['message']}"),
-        ("expected virtual time", f"about {format_duration(preview['virtual_time_s'])} for "
-                                  f"{_rounds_alike(preview['rounds'])}"),
+        (
+            "planned latency",
+            f"{format_duration(preview['latency_s'])} a round: {preview['message']}",
+        ),
+        (
+            "expected virtual time",
+            f"about {format_duration(preview['virtual_time_s'])} for "
+            f"{_rounds_alike(preview['rounds'])}",
+        ),
         ("expected real time", f"about {format_duration(preview['real_s'])} on this machine"),
-    ]  # fmt: skip
+    ]
     if preview["charge_as"]:
         size = _parameters(preview["charged_parameters"])
         size += f", {preview['charged_adapter_parameters']:,} trained"

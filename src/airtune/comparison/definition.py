@@ -84,10 +84,12 @@ def read_comparison(
         content = {"experiment": content, "arms": {}}
         if not methods:
             raise InputError(
-                "--methods", "missing", "the arms to compare",
+                "--methods",
+                "missing",
+                "the arms to compare",
                 f"give --methods {','.join(method_names()[:2])}, or a comparison file with a "
                 "section 'arms'",
-            )  # fmt: skip
+            )
     for key in content:
         if key not in KEYS:
             raise unknown_key(str(key), str(key), KEYS)
@@ -180,9 +182,11 @@ def _arm(
     for key in changes:
         if key in SHARED:
             raise InputError(
-                f"arms.{name}.{key}", str(changes[key]), "the same for every arm",
+                f"arms.{name}.{key}",
+                str(changes[key]),
+                "the same for every arm",
                 "put it under 'experiment', or give --set",
-            )  # fmt: skip
+            )
     count = options.get("seeds", len(seeds))
     if type(count) is not int or count < 1:
         raise InputError(f"arms.{name}.seeds", repr(count), "a whole number of at least 1")
@@ -233,9 +237,10 @@ def _refuse_same_folders(arms: Sequence[Arm]) -> None:
     for arm in arms:
         if arm.folder in taken or not arm.folder.strip(".-"):
             raise InputError(
-                "arms", f"{taken.get(arm.folder, arm.name)} and {arm.name}",
+                "arms",
+                f"{taken.get(arm.folder, arm.name)} and {arm.name}",
                 "names that make different folders",
-            )  # fmt: skip
+            )
         taken[arm.folder] = arm.name
 
 

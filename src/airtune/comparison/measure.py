@@ -95,13 +95,15 @@ def _arm(
         "reached": len(there),
         "final_test_loss": _statistics_of(finished, "final_test_loss"),
         "best_test_loss": _statistics_of(finished, "best_test_loss"),
-        "total": {key: statistics([run["total"][key] for run in finished])
-                  for key in MEASURES} if finished else None,
-        "to_target": {key: statistics([costs[key] for costs in there])
-                      for key in MEASURES} if there else None,
+        "total": {key: statistics([run["total"][key] for run in finished]) for key in MEASURES}
+        if finished
+        else None,
+        "to_target": {key: statistics([costs[key] for costs in there]) for key in MEASURES}
+        if there
+        else None,
         "ratio": _ratios(runs, first),
         "runs": list(runs),
-    }  # fmt: skip
+    }
 
 
 def _statistics_of(runs: Sequence[Mapping[str, Any]], key: str) -> dict[str, float] | None:
@@ -117,10 +119,11 @@ def _ratios(
     common = [(own[seed], other[seed]) for seed in own if seed in other]
     both = [(a, b) for a, b in common if a["to_target"] and b["to_target"]]
     ratios: dict[str, float | None] = {
-        key: _mean([a["to_target"][key] / b["to_target"][key] for a, b in both
-                    if b["to_target"][key]])
+        key: _mean(
+            [a["to_target"][key] / b["to_target"][key] for a, b in both if b["to_target"][key]]
+        )
         for key in MEASURES
-    }  # fmt: skip
+    }
     ratios["final_test_loss"] = _mean(
         [a["final_test_loss"] / b["final_test_loss"] for a, b in common]
     )

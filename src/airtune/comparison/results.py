@@ -25,8 +25,16 @@ from airtune.wireless.channel import open_channel
 from airtune.wireless.state import NO_CLIENTS
 
 HEADINGS = (
-    "arm", "seeds", "final loss [nat]", "rounds", "time", "sent up", "sent down", "energy", "FLOPs",
-)  # fmt: skip
+    "arm",
+    "seeds",
+    "final loss [nat]",
+    "rounds",
+    "time",
+    "sent up",
+    "sent down",
+    "energy",
+    "FLOPs",
+)
 """Rounds and all to their right are those to the target loss; energy and FLOPs the clients'."""
 
 _COLUMNS: tuple[tuple[str, Callable[[float], str]], ...] = (
@@ -178,9 +186,10 @@ def _best(
     # seed by seed, so that arms with fewer seeds are compared on those they have.
     # What such an arm takes leaves out the collecting of its data.
     whole = [
-        arm for arm in there
+        arm
+        for arm in there
         if arm["reached"] == arm["finished"] and arm["ratio"][key] and not _is_centralised(arm)
-    ]  # fmt: skip
+    ]
     if len(whole) < 2:
         return []
     best, second = sorted(whole, key=lambda arm: float(arm["ratio"][key]))[:2]

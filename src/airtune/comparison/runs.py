@@ -107,9 +107,11 @@ def _refuse_other_settings(config: ExperimentConfig, folder: Path) -> None:
     ]
     if changed:
         raise InputError(
-            "--out", str(folder), "a folder of the same comparison",
+            "--out",
+            str(folder),
+            "a folder of the same comparison",
             f"the run in it has another {', '.join(changed)}; {remedy}",
-        )  # fmt: skip
+        )
 
 
 def run_comparison(
@@ -123,9 +125,11 @@ def run_comparison(
     out, watcher = Path(out), watcher or Unwatched()
     if (out / "experiment.yaml").is_file():
         raise InputError(
-            "--out", str(out), "a new folder, or that of a comparison",
+            "--out",
+            str(out),
+            "a new folder, or that of a comparison",
             "it holds a run, whose report would be lost; choose another one",
-        )  # fmt: skip
+        )
     check_comparison(comparison, out)
     make_folder("--out", out)
     with locked(out):

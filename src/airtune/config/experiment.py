@@ -289,8 +289,13 @@ def _allowed(detail: Mapping[str, Any]) -> str:
     if kind.startswith("float_") or kind == "finite_number":
         return "a finite number"
     mapping = "a mapping of keys to values"
-    plain = {"list_type": "a list", "too_short": "a list of at least one entry",
-             "model_type": mapping, "is_instance_of": mapping, "string_type": "text"}  # fmt: skip
+    plain = {
+        "list_type": "a list",
+        "too_short": "a list of at least one entry",
+        "model_type": mapping,
+        "is_instance_of": mapping,
+        "string_type": "text",
+    }
     return plain.get(kind, str(detail["msg"]).removeprefix("Input should be "))
 
 

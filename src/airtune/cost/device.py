@@ -110,10 +110,11 @@ def refuse_unnamed(own: Path | str | None, named: Iterable[str]) -> None:
     profiles = _read_profiles(read_yaml_mapping(own, "clients.device_file"), str(own))
     if profiles and not set(profiles) & set(named):
         raise InputError(
-            "clients.device_file", str(own),
+            "clients.device_file",
+            str(own),
             f"a file with a profile that clients.devices names (it has {', '.join(profiles)})",
             "name one in clients.devices, or leave the file out",
-        )  # fmt: skip
+        )
 
 
 def find_device(

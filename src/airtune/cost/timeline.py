@@ -18,9 +18,16 @@ import numpy as np
 from airtune.quantities import FloatArray
 
 STAGES = (
-    "broadcast", "forward", "activations", "hidden", "head", "hidden_gradient", "gradient",
-    "backward", "adapter",
-)  # fmt: skip
+    "broadcast",
+    "forward",
+    "activations",
+    "hidden",
+    "head",
+    "hidden_gradient",
+    "gradient",
+    "backward",
+    "adapter",
+)
 """What a client does or receives itself, in the order of a step."""
 SERVER, WAIT = "server", "wait"
 """Stages that only pass: the main server computes, or other clients are behind."""

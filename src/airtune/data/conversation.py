@@ -104,16 +104,22 @@ class ChatForm:
             fitting = next((whole for whole in wholes if after.startswith(whole)), None)
             if not text.startswith(asked) or fitting is None:
                 raise InputError(
-                    FIELD, f"{where}, where it changes the earlier answer {turn.content[:20]!r}",
-                    _MARKS, _MARK_THEM,
-                )  # fmt: skip
+                    FIELD,
+                    f"{where}, where it changes the earlier answer {turn.content[:20]!r}",
+                    _MARKS,
+                    _MARK_THEM,
+                )
             yield start, start + len(fitting)
 
     @cached_property
     def inner_end(self) -> str:
         """What follows an answer that another turn follows."""
-        marks = [(_PROMPT, "user"), (_ANSWER, "assistant"), (_NEXT_PROMPT, "user"),
-                 (_LAST_ANSWER, "assistant")]  # fmt: skip
+        marks = [
+            (_PROMPT, "user"),
+            (_ANSWER, "assistant"),
+            (_NEXT_PROMPT, "user"),
+            (_LAST_ANSWER, "assistant"),
+        ]
         turns = self.with_system([Turn(role, mark) for mark, role in marks])
         with foreign_input(FIELD, self.template.name, _ALLOWED, _REMEDY):
             text = self._rendered(turns).text
@@ -157,9 +163,11 @@ def chat_form(template: ChatTemplate) -> ChatForm:
         raise InputError(FIELD, template.name, "one that renders the same text every time")
     if not _shows(asked, _PROMPT) or not _shows(finished.text, _PROMPT, _ANSWER):
         raise InputError(
-            FIELD, f"{template.name}, which does not show each turn that it is given once",
-            _ALLOWED, "name another template in data.chat_template",
-        )  # fmt: skip
+            FIELD,
+            f"{template.name}, which does not show each turn that it is given once",
+            _ALLOWED,
+            "name another template in data.chat_template",
+        )
     system = template.inputs.system
     if system is not None and system.strip() not in finished.text:
         raise InputError("data.system", system, "left out where the chat template does not show it")
@@ -209,9 +217,10 @@ def _check_marks(template: ChatTemplate, finished: Rendered) -> None:
     at = finished.text.index(_ANSWER)
     if not any(start <= at < end for start, end in finished.generated):
         raise InputError(
-            FIELD, f"{template.name}, whose {{% generation %}} misses the answer",
+            FIELD,
+            f"{template.name}, whose {{% generation %}} misses the answer",
             "one that puts it around each answer, outside of macros",
-        )  # fmt: skip
+        )
 
 
 def _unlike(where: str, text: str, asked: str) -> InputError:
@@ -221,5 +230,6 @@ def _unlike(where: str, text: str, asked: str) -> InputError:
         FIELD,
         f"{where}, which begins an answer with {asked[at:][:20]!r} where the finished turn "
         f"has {text[at:][:20]!r}",
-        _MARKS, _MARK_THEM,
-    )  # fmt: skip
+        _MARKS,
+        _MARK_THEM,
+    )

@@ -124,9 +124,11 @@ def encode(
         rows.add(index, row)
     if not rows.rows:
         raise InputError(
-            "data.max_tokens", max_tokens, "large enough for some row's completion and a prompt",
+            "data.max_tokens",
+            max_tokens,
+            "large enough for some row's completion and a prompt",
             f"all {len(examples)} rows were dropped",
-        )  # fmt: skip
+        )
     return rows.encoded()
 
 
@@ -172,10 +174,11 @@ def _plain_rows(
 def _refuse_conversations(examples: Sequence[Example]) -> None:
     if any(example.turns for example in examples):
         raise InputError(
-            "model", "one whose tokenizer has no chat template",
+            "model",
+            "one whose tokenizer has no chat template",
             "one with a chat template where the data are conversations of several turns",
             "name a template in data.chat_template",
-        )  # fmt: skip
+        )
 
 
 def _chat_rows(
@@ -357,4 +360,4 @@ def refuse_unknown_ids(tokenizer: Any, ids: Any, embeddings: int) -> None:
                 f"one with ids below {embeddings}, the rows of its embedding",
                 "resize the embedding to the tokenizer (resize_token_embeddings) and train the "
                 "new rows, or take the added tokens out",
-            )  # fmt: skip
+            )

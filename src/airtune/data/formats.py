@@ -35,13 +35,22 @@ class RowError(Exception):
 
 
 _ROLES = {
-    "system": "system", "user": "user", "human": "user", "assistant": "assistant",
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
     "gpt": "assistant",
-}  # fmt: skip
+}
 _UNREAD = (
-    "tool_calls", "function_call", "tool_call_id", "reasoning_content", "reasoning", "thinking",
-    "weight", "train",
-)  # fmt: skip
+    "tool_calls",
+    "function_call",
+    "tool_call_id",
+    "reasoning_content",
+    "reasoning",
+    "thinking",
+    "weight",
+    "train",
+)
 """Keys of a turn that change what is shown or trained, none of which is supported."""
 
 

@@ -69,15 +69,18 @@ def partition(
         raise InputError("clients.count", clients, "at least 1")
     if len(examples) < clients:
         raise InputError(
-            "clients.count", clients, f"at most {len(examples)}, the number of training rows",
+            "clients.count",
+            clients,
+            f"at most {len(examples)}, the number of training rows",
             f"client {len(examples)} would hold no row",
-        )  # fmt: skip
+        )
     if not 1 <= min_rows <= len(examples) // clients:
         raise InputError(
-            "data.partition.min_rows", min_rows,
+            "data.partition.min_rows",
+            min_rows,
             f"from 1 to {len(examples) // clients}, the {len(examples)} training rows over "
             f"{clients} clients",
-        )  # fmt: skip
+        )
     if kind == "iid":
         return iid(len(examples), clients, seed)
     if kind == "dirichlet":
@@ -86,9 +89,11 @@ def partition(
     if kind == "column":
         if column is None:
             raise InputError(
-                "data.partition.column", None, "given where data.partition.kind is column",
+                "data.partition.column",
+                None,
+                "given where data.partition.kind is column",
                 "name a column of the training data",
-            )  # fmt: skip
+            )
         return _enough(by_column(_filled(examples, column), clients), min_rows)
     if kind == "size":
         return by_size(len(examples), clients, concentration, seed, min_rows=min_rows)
@@ -120,9 +125,11 @@ def dirichlet(
     names, label = np.unique(np.asarray(labels), return_inverse=True)
     if len(names) < 2:
         raise InputError(
-            "data.partition.kind", "dirichlet", "another kind where all rows have one label",
+            "data.partition.kind",
+            "dirichlet",
+            "another kind where all rows have one label",
             "use iid, or name a data.partition.column whose values are labels",
-        )  # fmt: skip
+        )
     by_label = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
     draws = max(_FEWEST_DRAWS, min(_MOST_DRAWS, _DRAWN_ROWS // (len(label) + clients * len(names))))
     sizes = np.zeros(clients, dtype=np.int64)
@@ -162,9 +169,11 @@ def by_column(values: Sequence[str], clients: int) -> Partition:
     sizes = Counter(values)
     if len(sizes) < clients:
         raise InputError(
-            "clients.count", clients, f"at most {len(sizes)}, the number of different values",
+            "clients.count",
+            clients,
+            f"at most {len(sizes)}, the number of different values",
             f"client {len(sizes)} would hold no row; choose another data.partition.column",
-        )  # fmt: skip
+        )
     loads = [(0, client) for client in range(clients)]
     client_of: dict[str, int] = {}
     for value, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
@@ -225,9 +234,10 @@ def column_values(examples: Sequence[Example], column: str) -> list[str]:
     if not any(values):
         known = {*examples[0].columns, *(slot.name for slot in examples[0].slots)}
         raise InputError(
-            "data.partition.column", column,
+            "data.partition.column",
+            column,
             f"a column of the training data ({', '.join(sorted(known)) or 'it has none'})",
-        )  # fmt: skip
+        )
     return values
 
 
@@ -237,9 +247,11 @@ def _filled(examples: Sequence[Example], column: str) -> list[str]:
     missing = 0 if _is_slot(examples, column) else values.count("")
     if missing:
         raise InputError(
-            "data.partition.column", column, "a column with a value in every training row",
+            "data.partition.column",
+            column,
+            "a column with a value in every training row",
             f"{missing} of {len(values)} have none: fill them, or remove the rows",
-        )  # fmt: skip
+        )
     return values
 
 
@@ -254,10 +266,12 @@ def _labels(examples: Sequence[Example], column: str | None) -> list[str]:
     missing = labels.count("")
     if 0 < missing < len(labels):
         raise InputError(
-            "data.partition.kind", "dirichlet", "iid, size or column where labels are missing",
+            "data.partition.kind",
+            "dirichlet",
+            "iid, size or column where labels are missing",
             f"{missing} of {len(labels)} training rows have no `label`: fill them, or remove the "
             "rows",
-        )  # fmt: skip
+        )
     return labels
 
 
@@ -265,10 +279,11 @@ def _enough(made: Partition, min_rows: int) -> Partition:
     short = np.flatnonzero(made.sizes < min_rows)
     if len(short):
         raise InputError(
-            "data.partition.min_rows", min_rows,
+            "data.partition.min_rows",
+            min_rows,
             f"at most {int(made.sizes.min())}, the rows of client {int(made.sizes.argmin())}",
             "kind column assigns whole groups: lower min_rows, or use fewer clients",
-        )  # fmt: skip
+        )
     return made
 
 
@@ -283,8 +298,10 @@ def _from_owner(owner: IntArray, clients: int) -> Partition:
     empty = np.flatnonzero(sizes == 0)
     if len(empty):
         raise InputError(
-            f"client {empty[0]}", f"without a training row ({len(empty)} of {clients} are)",
-            "the holder of at least one", "use fewer clients or more rows",
-        )  # fmt: skip
+            f"client {empty[0]}",
+            f"without a training row ({len(empty)} of {clients} are)",
+            "the holder of at least one",
+            "use fewer clients or more rows",
+        )
     starts = np.concatenate([[0], np.cumsum(sizes)])
     return Partition(np.argsort(owner, kind="stable"), starts)

@@ -105,9 +105,11 @@ class Csv:
                 place = f"{self.path}, line {number}"
                 if len(cells) != len(columns):
                     raise InputError(
-                        place, f"a row of {len(cells)} cells", f"{len(columns)} cells long",
+                        place,
+                        f"a row of {len(cells)} cells",
+                        f"{len(columns)} cells long",
                         "quote cells that hold commas or line breaks",
-                    )  # fmt: skip
+                    )
                 yield place, dict(zip(columns, cells, strict=True))
 
     def _cells(self, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
@@ -149,8 +151,10 @@ class HubRows:
 def open_rows(path: Path, field: str) -> Rows:
     """The rows of a jsonl or csv file; `field` is the key that named it."""
     kinds: dict[str, type[JsonLines] | type[Csv]] = {
-        ".jsonl": JsonLines, ".ndjson": JsonLines, ".csv": Csv,
-    }  # fmt: skip
+        ".jsonl": JsonLines,
+        ".ndjson": JsonLines,
+        ".csv": Csv,
+    }
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise InputError(field, str(path), "a .jsonl or .csv file", "convert the file")
@@ -158,9 +162,11 @@ def open_rows(path: Path, field: str) -> Rows:
     first = next(iter(rows), None) if kind is JsonLines else None
     if first is not None and not first[1]:
         raise InputError(
-            first[0], "a row without a text", "a row with texts, or with `messages`",
+            first[0],
+            "a row without a text",
+            "a row with texts, or with `messages`",
             "give prompt and completion as texts, or a conversation as `messages`",
-        )  # fmt: skip
+        )
     if not rows.columns:
         raise InputError(field, f"{path} (an empty file)", "a file with rows")
     return rows
@@ -180,9 +186,11 @@ def _lines(stream: TextIO, path: Path, field: str) -> Iterator[str]:
         yield from stream
     except UnicodeDecodeError:
         raise InputError(
-            field, f"{path}, line {_undecodable_line(path)} (not UTF-8)", "UTF-8 text",
+            field,
+            f"{path}, line {_undecodable_line(path)} (not UTF-8)",
+            "UTF-8 text",
             "save the file as UTF-8",
-        ) from None  # fmt: skip
+        ) from None
     except OSError as error:
         raise InputError(field, f"{path} ({error.strerror})", "a readable file") from None
 

@@ -134,9 +134,11 @@ def _open_source(name: str, field: str) -> tuple[Rows, Rows | None]:
         return open_rows(path, field), None
     if not _HUB_NAME.fullmatch(name):
         raise InputError(
-            field, name, "`builtin`, a file, a folder or a hub data set `owner/name`",
+            field,
+            name,
+            "`builtin`, a file, a folder or a hub data set `owner/name`",
             "check the path",
-        )  # fmt: skip
+        )
     return _open_hub(name, field)
 
 
@@ -180,18 +182,22 @@ def _open_hub(name: str, field: str) -> tuple[Rows, Rows | None]:
         import datasets
     except ImportError:
         raise InputError(
-            field, f"{name} (no such file)", "a file that exists, or a hub data set",
+            field,
+            f"{name} (no such file)",
+            "a file that exists, or a hub data set",
             "for the hub install its extra: pip install 'airtune[hub]'",
-        ) from None  # fmt: skip
+        ) from None
     repository, _, configuration = name.partition(":")
     try:
         splits: Any = datasets.load_dataset(repository, configuration or None)
     except Exception as error:  # dozens of kinds, also of its network stack
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(
-            field, f"{name} ({reason})", "a hub data set that loads",
+            field,
+            f"{name} ({reason})",
+            "a hub data set that loads",
             "check the name, and add :configuration if it has several",
-        ) from error  # fmt: skip
+        ) from error
     if "train" not in splits:
         raise InputError(field, f"{name} (splits {', '.join(splits)})", "a data set with `train`")
     test = next((split for split in _STEMS["test"] if split in splits), None)
@@ -241,9 +247,11 @@ def _check_texts(place: str, row: Row, chosen: Format) -> None:
             raise InputError(place, f"without a text in column {column!r}", "a full row")
         if isinstance(row[column], Flag):
             raise InputError(
-                f"{place}, column {column!r}", row[column], "a text",
+                f"{place}, column {column!r}",
+                row[column],
+                "a text",
                 "write it in quotes if it is one",
-            )  # fmt: skip
+            )
 
 
 def _checksum(example: Example) -> int:
@@ -255,9 +263,11 @@ def _held_out_prompts(rows: Rows, chosen: Format) -> set[int]:
     prompts = {_checksum(example) for example in _examples(rows, chosen)}
     if len(prompts) < 2:
         raise InputError(
-            "data.train", f"{rows.name} ({len(prompts)} different prompts)",
-            "a source with at least two prompts, one of them for testing", "give data.test",
-        )  # fmt: skip
+            "data.train",
+            f"{rows.name} ({len(prompts)} different prompts)",
+            "a source with at least two prompts, one of them for testing",
+            "give data.test",
+        )
     return set(heapq.nsmallest(max(1, round(TEST_SHARE * len(prompts))), prompts))
 
 

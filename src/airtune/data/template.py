@@ -124,16 +124,19 @@ class ChatTemplate:
         }
         for key in (key for key, is_ignored in ignored.items() if is_ignored):
             raise InputError(
-                key, "given", "left out where the chat template does not read it",
+                key,
+                "given",
+                "left out where the chat template does not read it",
                 "remove it, or name another data.chat_template",
-            )  # fmt: skip
+            )
         for name in self.inputs.values:
             if name in _OWN_NAMES or name not in self.variables:
                 known = ", ".join(sorted(self.variables - {*_OWN_NAMES, *self._special}))
                 raise InputError(
-                    f"data.template_inputs.{name}", "given",
+                    f"data.template_inputs.{name}",
+                    "given",
                     f"a variable that the chat template reads ({known or 'it reads none'})",
-                )  # fmt: skip
+                )
 
     def render(self, turns: Sequence[Turn], *, asks: bool = False, parts: bool = False) -> Rendered:
         """The text of a conversation; with `asks`, of a prompt for the next answer.
@@ -149,10 +152,14 @@ class ChatTemplate:
             for turn in turns
         ]
         values = {
-            "documents": None, **self._special, **self.inputs.values,
-            "messages": messages, "tools": [dict(tool) for tool in self.inputs.tools] or None,
-            "add_generation_prompt": asks, "strftime_now": _clock(self.inputs.date),
-        }  # fmt: skip
+            "documents": None,
+            **self._special,
+            **self.inputs.values,
+            "messages": messages,
+            "tools": [dict(tool) for tool in self.inputs.tools] or None,
+            "add_generation_prompt": asks,
+            "strftime_now": _clock(self.inputs.date),
+        }
         if asks or not self.marked:
             return Rendered(self._compiled.render(**values))
         return self._render_marked(values)
@@ -192,14 +199,20 @@ def plain_form(
     What the tokenizer itself puts first, prompt, separator, completion, end of sequence. Raises
     InputError for inputs that only a chat template could read.
     """
-    keys = {"system": "data.system", "tools": "data.tools", "values": "data.template_inputs",
-            "date": "data.date"}  # fmt: skip
+    keys = {
+        "system": "data.system",
+        "tools": "data.tools",
+        "values": "data.template_inputs",
+        "date": "data.date",
+    }
     for entry in fields(inputs):
         if getattr(inputs, entry.name):
             raise InputError(
-                keys[entry.name], "given", "left out where the tokenizer has no chat template",
+                keys[entry.name],
+                "given",
+                "left out where the tokenizer has no chat template",
                 "name a template in data.chat_template, or remove the key",
-            )  # fmt: skip
+            )
     bare, full = token_ids(tokenizer, ["a"])[0], tokenizer("a")["input_ids"]
     starts = [at for at in range(len(full)) if full[at : at + len(bare)] == bare]
     head = full[: starts[0]] if starts else []
@@ -227,13 +240,17 @@ def token_spans(tokenizer: Any, texts: list[str]) -> Iterator[Spans]:
     if not texts:
         return
     with foreign_input(
-        "model", "one whose tokenizer gives no offsets",
+        "model",
+        "one whose tokenizer gives no offsets",
         "one with a fast tokenizer (tokenizer.json) where a chat template is used",
-    ):  # fmt: skip
+    ):
         found = tokenizer(
-            texts, add_special_tokens=False, return_attention_mask=False, verbose=False,
+            texts,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            verbose=False,
             return_offsets_mapping=True,
-        )  # fmt: skip
+        )
         pairs = list(zip(found["input_ids"], found["offset_mapping"], strict=True))
     for ids, offsets in pairs:
         table = np.array(offsets, dtype=np.int64).reshape(-1, 2)

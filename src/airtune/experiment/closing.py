@@ -25,9 +25,12 @@ LIMITS = ("deadline_s", "radius_m", "pruning_budget", "latency_target_s")
 
 
 def close_run(
-    world: World, state: ServerState, folder: RunFolder, notices: Sequence[str] = (),
+    world: World,
+    state: ServerState,
+    folder: RunFolder,
+    notices: Sequence[str] = (),
     diverged: DivergedError | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """`finish`, and for a run that diverged the error, with the remedy.
 
     Raises AirtuneError where something cannot be written or made; a resumed run closes again.
@@ -64,9 +67,12 @@ def _way_on(world: World, state: ServerState, folder: RunFolder) -> str:
 
 
 def finish(
-    world: World, state: ServerState, folder: RunFolder, notices: Sequence[str] = (),
+    world: World,
+    state: ServerState,
+    folder: RunFolder,
+    notices: Sequence[str] = (),
     diverged: DivergedError | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write what a user takes away, `notices` included. Doing it twice gives the same files."""
     write_result(world.config, world.base, world.model, state.adapter, folder)
     records = folder.read_records()

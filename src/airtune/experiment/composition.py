@@ -61,10 +61,11 @@ def compose_method(
     check_parts(method, {kind: _spec_name(spec) for kind, spec in _replaced(config).items()})
     if method.aggregator.refactors and config.server.optimizer != "none":
         raise InputError(
-            "server.optimizer", config.server.optimizer,
+            "server.optimizer",
+            config.server.optimizer,
             f"none with aggregator {part_name(method.aggregator)}",
             "its moments belong to factors that are replaced; choose another aggregator",
-        )  # fmt: skip
+        )
     if config.adapter.kind == FULL:
         check_trains_any(method, f"adapter.kind: {FULL}")
     return method

@@ -35,14 +35,28 @@ from airtune.methods.registry import find_method
 from airtune.workload.config_source import read_config
 
 RESULTLESS = (
-    "engine", "workers", "backend", "ray_address", "device", "threads", "stop.", "format",
+    "engine",
+    "workers",
+    "backend",
+    "ray_address",
+    "device",
+    "threads",
+    "stop.",
+    "format",
     "data.score_rows",
-)  # fmt: skip
+)
 """Keys that change no round, up to rounding; a trailing dot means a section."""
 NAMING = (
-    "model", "charge_as", "data.train", "data.test", "data.chat_template", "adapter.start",
-    "clients.device_file", "cell.trace", "cell.replay",
-)  # fmt: skip
+    "model",
+    "charge_as",
+    "data.train",
+    "data.test",
+    "data.chat_template",
+    "adapter.start",
+    "clients.device_file",
+    "cell.trace",
+    "cell.replay",
+)
 """Keys that name a place; what is there has a digest."""
 WEIGHTS, TOKENIZER, TEST = "the base weights", "the tokenizer or its chat template", "the test data"
 MODEL_CONFIG, CHARGED = "the model's config", "the config of charge_as"
@@ -144,9 +158,13 @@ def _contents(world: World) -> dict[str, str]:
         found[CHARGED] = config_digest(config.charge_as)
     for device in {device.name: device for device in world.devices}.values():
         found[f"the device profile {device.name}"] = digest(
-            [device.training_flop_rate, device.memory_bytes, device.computing_power_w,
-             device.tx_power_dbm]
-        )  # fmt: skip
+            [
+                device.training_flop_rate,
+                device.memory_bytes,
+                device.computing_power_w,
+                device.tx_power_dbm,
+            ]
+        )
     for key, path in _files(config):
         found[f"{key}, the file {path.name},"] = _file_digest(path)
     for what, content in _of_method(config).items():

@@ -47,9 +47,13 @@ class JobShape:
 
     @classmethod
     def of(
-        cls, config: ExperimentConfig, architecture: Architecture, adapter: Trained,
-        step_tokens: float, shapes: Shapes,
-    ) -> "JobShape":  # fmt: skip
+        cls,
+        config: ExperimentConfig,
+        architecture: Architecture,
+        adapter: Trained,
+        step_tokens: float,
+        shapes: Shapes,
+    ) -> "JobShape":
         """From the trained model and an average step."""
         rows = config.training.batch_size
         tokens = max(1, math.ceil(step_tokens / rows))
@@ -90,9 +94,11 @@ def training_device(config: ExperimentConfig) -> str:
     if config.backend == "ray" or config.engine.endswith("workers"):
         if config.device == CUDA:
             raise InputError(
-                "device", CUDA, "auto or cpu with worker processes or Ray, which compute on cores",
+                "device",
+                CUDA,
+                "auto or cpu with worker processes or Ray, which compute on cores",
                 "or take engine=batched and backend=local",
-            )  # fmt: skip
+            )
         return CPU
     return resolve_device(config.device)
 

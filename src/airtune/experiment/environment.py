@@ -114,8 +114,11 @@ class Sessions:
         for entry in self.all:
             before |= entry.get("versions", {})
         now = versions()
-        other = [f"{name} {now[name]} (was {before[name]})" for name in now
-                 if name in before and before[name] != now[name]]  # fmt: skip
+        other = [
+            f"{name} {now[name]} (was {before[name]})"
+            for name in now
+            if name in before and before[name] != now[name]
+        ]
         if not other:
             return ""
         return (

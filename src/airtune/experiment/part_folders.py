@@ -84,10 +84,11 @@ def refuse_run_folder(field: str, name: str) -> None:
             return
         if is_run_folder(folder):
             raise InputError(
-                field, f"{name}, a module in {folder},",
+                field,
+                f"{name}, a module in {folder},",
                 "from an installed package or a folder that you name",
                 f"a run folder is data; give --parts {folder} if you trust what lies there",
-            )  # fmt: skip
+            )
 
 
 def where_it_was(name: str) -> str:

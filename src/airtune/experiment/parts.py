@@ -61,9 +61,11 @@ def _check_options(
     except TypeError as error:
         names = ", ".join(taken.parameters) or "none"
         raise InputError(
-            field, f"{name} with {_shown(options)}", f"given options that it takes ({names})",
+            field,
+            f"{name} with {_shown(options)}",
+            f"given options that it takes ({names})",
             str(error),
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _shown(options: Mapping[str, Any]) -> str:

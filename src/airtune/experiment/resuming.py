@@ -125,13 +125,13 @@ class Resumption:
     def _check_records(self, checkpoint: Checkpoint) -> None:
         folder = self.run.folder
         records = folder.read_records(checkpoint.records_length)
-        last = max((entry.client for record in records for entry in record.clients),
-                   default=-1)  # fmt: skip
+        last = max((entry.client for record in records for entry in record.clients), default=-1)
         if last >= self.config.clients.count:
             raise InputError(
-                "clients.count", self.config.clients.count,
+                "clients.count",
+                self.config.clients.count,
                 f"at least {last + 1}, since client {last} took part in a round",
-            )  # fmt: skip
+            )
         if not checkpoint.state.records.holds(folder.records):
             name = f"{folder.records.name}, as far as round {checkpoint.state.rounds_done},"
             self._accept([Difference(name, checkpoint.state.records.digest, "another")])
@@ -231,9 +231,11 @@ def _with_rounds(
         raise InputError("--rounds", asked, f"{MOST_ROUNDS} rounds in all at most")
     if until is not None and until <= done:
         raise InputError(
-            "--rounds", until, f"above the {done} rounds that are done",
+            "--rounds",
+            until,
+            f"above the {done} rounds that are done",
             f"give +{until} for {until} rounds more",
-        )  # fmt: skip
+        )
     changes: dict[str, Any] = {"rounds": rounds}
     if stopped:
         changes["stop"] = StopSection()

@@ -134,10 +134,15 @@ class Run:
         """
         run = cls(Path(folder), accept_changes=accept_changes)
         if not run.folder.experiment.is_file():
-            remedy = "it has no experiment.yaml" if run.folder.path.is_dir() else (
-                "an experiment file is for `airtune run`" if run.folder.path.is_file()
-                else "check the path"
-            )  # fmt: skip
+            remedy = (
+                "it has no experiment.yaml"
+                if run.folder.path.is_dir()
+                else (
+                    "an experiment file is for `airtune run`"
+                    if run.folder.path.is_file()
+                    else "check the path"
+                )
+            )
             raise InputError("RUN_DIR", str(folder), "the folder of a run", remedy)
         return run
 

@@ -46,18 +46,22 @@ def check_trained(config: ExperimentConfig) -> None:
         return
     if find_method(config.method).needs_factors:
         raise InputError(
-            "adapter.kind", FULL, f"lora for {config.method}, which works on LoRA's factors",
+            "adapter.kind",
+            FULL,
+            f"lora for {config.method}, which works on LoRA's factors",
             f"set method={_without_factors()} to compare with",
-        )  # fmt: skip
+        )
     if config.dtype != "fp32":
         raise InputError("dtype", config.dtype, "fp32 where every parameter is trained")
     if config.adapter.dropout:
         raise InputError("adapter.dropout", config.adapter.dropout, "0 with adapter.kind: full")
     if config.adapter.start is not None:
         raise InputError(
-            "adapter.start", config.adapter.start, "null with adapter.kind: full",
+            "adapter.start",
+            config.adapter.start,
+            "null with adapter.kind: full",
             "name the folder of the model to start from as model",
-        )  # fmt: skip
+        )
 
 
 def _without_factors() -> str:
@@ -80,9 +84,14 @@ def trainable(base: BaseModel, config: ExperimentConfig) -> Any:
 
 
 def write_trained(
-    config: ExperimentConfig, base: BaseModel, model: Any, state: Mapping[str, Tensor],
-    folder: Path, *, merge: bool = False,
-) -> None:  # fmt: skip
+    config: ExperimentConfig,
+    base: BaseModel,
+    model: Any,
+    state: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    merge: bool = False,
+) -> None:
     """A PEFT adapter, or the model with it merged in; of full tuning, either way, the model.
 
     A merged model is used up.
@@ -97,9 +106,12 @@ def write_trained(
 
 
 def write_result(
-    config: ExperimentConfig, base: BaseModel, model: Any, state: Mapping[str, Tensor],
+    config: ExperimentConfig,
+    base: BaseModel,
+    model: Any,
+    state: Mapping[str, Tensor],
     folder: RunFolder,
-) -> None:  # fmt: skip
+) -> None:
     """What was trained, into its place in the run folder."""
     target = folder.model if config.adapter.kind == FULL else folder.adapter
     with filled_whole("--out", target, "free some space, and run `airtune resume`") as place:
@@ -117,9 +129,13 @@ def lora_settings(section: AdapterSection) -> AdapterSettings:
     targets = section.target_modules
     modules = targets if isinstance(targets, str) else tuple(targets)
     return AdapterSettings(
-        section.rank, section.alpha, modules, section.dropout,
-        tuple(section.rank_pattern.items()), tuple(section.alpha_pattern.items()),
-    )  # fmt: skip
+        section.rank,
+        section.alpha,
+        modules,
+        section.dropout,
+        tuple(section.rank_pattern.items()),
+        tuple(section.alpha_pattern.items()),
+    )
 
 
 KEYS = ("rank", "alpha", "target_modules", "rank_pattern", "alpha_pattern")
@@ -144,9 +160,11 @@ def with_start(config: ExperimentConfig, architecture: Architecture) -> Experime
         if not _describes(settled.model_copy(update={key: given}), there, architecture):
             wanted = getattr(settled, key)
             raise InputError(
-                f"adapter.{key}", given, f"{wanted}, as {FIELD} was made",
+                f"adapter.{key}",
+                given,
+                f"{wanted}, as {FIELD} was made",
                 f"set adapter.{key} to that, or leave it out",
-            )  # fmt: skip
+            )
     return config.model_copy(update={"adapter": settled})
 
 
@@ -154,9 +172,11 @@ def refuse_uneven_charge(name: str | None, shape: Trained, architecture: Archite
     """Refuse to charge another model for an adapter that differs from block to block."""
     if name and shape.adaptation(architecture).blocks:
         raise InputError(
-            "charge_as", name, "null with an adapter that differs between blocks",
+            "charge_as",
+            name,
+            "null with an adapter that differs between blocks",
             "matrices of single blocks mean nothing in another model",
-        )  # fmt: skip
+        )
 
 
 def _refuse_chosen_rank(config: ExperimentConfig) -> None:
@@ -165,9 +185,11 @@ def _refuse_chosen_rank(config: ExperimentConfig) -> None:
     key = spec.chooses_rank(config.section(spec.options))
     if key is not None:
         raise InputError(
-            FIELD, str(config.adapter.start), "null where the rank is chosen before round 1",
+            FIELD,
+            str(config.adapter.start),
+            "null where the rank is chosen before round 1",
             f"leave out {spec.name}.{key}",
-        )  # fmt: skip
+        )
 
 
 def _settled(there: Mapping[str, AdaptedMatrix], architecture: Architecture) -> dict[str, Any]:

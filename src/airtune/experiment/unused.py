@@ -47,8 +47,10 @@ def replaced_notice(config: ExperimentConfig) -> list[str]:
         return []
     source = "cell.trace" if config.cell.trace is not None else "cell.replay"
     names = ", ".join(f"cell.{key}" for key in keys)
-    return [f"{source} replaces propagation, so {names} {'has' if len(keys) == 1 else 'have'} no "
-            "effect."]  # fmt: skip
+    return [
+        f"{source} replaces propagation, so {names} {'has' if len(keys) == 1 else 'have'} no "
+        "effect."
+    ]
 
 
 def _default(config: ExperimentConfig, key: str) -> Any:
@@ -83,8 +85,9 @@ def _of_method(config: ExperimentConfig) -> Iterator[Unused]:
 
 def _of_adapter(config: ExperimentConfig) -> Iterator[Unused]:
     if config.adapter.kind == "full":
-        yield from _keys("adapter.kind is lora", "adapter.rank", "adapter.alpha",
-                         "adapter.target_modules")  # fmt: skip
+        yield from _keys(
+            "adapter.kind is lora", "adapter.rank", "adapter.alpha", "adapter.target_modules"
+        )
 
 
 def _of_data(config: ExperimentConfig) -> Iterator[Unused]:
@@ -97,11 +100,11 @@ def _of_data(config: ExperimentConfig) -> Iterator[Unused]:
 
 def _of_training(config: ExperimentConfig) -> Iterator[Unused]:
     if config.server.optimizer == "none":
-        yield from _keys("server.optimizer is momentum or adam", "server.learning_rate",
-                         "server.momentum")  # fmt: skip
+        yield from _keys(
+            "server.optimizer is momentum or adam", "server.learning_rate", "server.momentum"
+        )
     if config.server.optimizer != "adam":
-        yield from _keys("server.optimizer is adam", "server.second_momentum",
-                         "server.adaptivity")  # fmt: skip
+        yield from _keys("server.optimizer is adam", "server.second_momentum", "server.adaptivity")
 
 
 def _of_engine(config: ExperimentConfig) -> Iterator[Unused]:

@@ -97,10 +97,11 @@ class World:
         loss = self.evaluate(state.adapter).loss
         if not isfinite(loss):
             raise InputError(
-                "model", f"{self.config.model}, whose test loss before round 1 is {loss}",
-                "one with a finite loss on the test rows", "try dtype=fp32, or look at "
-                "adapter.start and the test rows",
-            )  # fmt: skip
+                "model",
+                f"{self.config.model}, whose test loss before round 1 is {loss}",
+                "one with a finite loss on the test rows",
+                "try dtype=fp32, or look at adapter.start and the test rows",
+            )
         return replace(state, start_loss=loss)
 
     def unmeasured_start(self) -> ServerState:
@@ -156,17 +157,29 @@ def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: boo
     channel = measured or open_channel(config.cell, config.clients.count, config.seed)
     context = _context(config, side, backend, channel, devices, shards, costs, cohort)
     chosen = {
-        "threads": threads, "engine": engine.name, "workers": engine.workers,
+        "threads": threads,
+        "engine": engine.name,
+        "workers": engine.workers,
         "device": engine.device,
-    }  # fmt: skip
+    }
     with foreign_code(f"The planner {type(method.planner).__qualname__} before round 1"):
         settled = method.planner.settled(partial(planning_view, context))
     config = _with_options(config.model_copy(update=chosen), settled.options)
     context = replace(context, method=replace(method, planner=settled.planner))
     return World(
-        config, base, model, architecture, work, shards, devices, side, context,
-        method.start(model, config.seed), engine.notice, settled.notices,
-    )  # fmt: skip
+        config,
+        base,
+        model,
+        architecture,
+        work,
+        shards,
+        devices,
+        side,
+        context,
+        method.start(model, config.seed),
+        engine.notice,
+        settled.notices,
+    )
 
 
 def _with_options(config: ExperimentConfig, options: Mapping[str, Any]) -> ExperimentConfig:
@@ -184,9 +197,11 @@ def refuse_unasked_code(config: ExperimentConfig, resolved: bool) -> None:
     """A run folder is data: it runs a model's own code only where the user says so again."""
     if resolved and config.trust_remote_code and os.environ.get(TRUST_VARIABLE) != "1":
         raise InputError(
-            "trust_remote_code", True, "confirmed where a run folder sets it",
+            "trust_remote_code",
+            True,
+            "confirmed where a run folder sets it",
             f"set {TRUST_VARIABLE}=1 in the environment if you trust the code of {config.model}",
-        )  # fmt: skip
+        )
 
 
 def _cost_model(

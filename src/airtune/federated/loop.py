@@ -133,5 +133,6 @@ def notice_of_wait(first: RoundStart, rounds: int) -> list[str]:
             f"No client can send in any of the {rounds} rounds, the first in round {number}: they "
             "are charged as waiting, and nothing is learned."
         ]
-    return [f"No client can send before round {number}: the rounds until then are charged as "
-            "waiting."]  # fmt: skip
+    return [
+        f"No client can send before round {number}: the rounds until then are charged as waiting."
+    ]

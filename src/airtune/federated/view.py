@@ -66,9 +66,12 @@ class PlanningView:
         split = self.costs.split
         assert split is not None
         rates = split.rates(
-            clients, self.uplink.select(places), self.tx_power_w[places], self.bandwidth_hz,
+            clients,
+            self.uplink.select(places),
+            self.tx_power_w[places],
+            self.bandwidth_hz,
             self.downlink_bps[places],
-        )  # fmt: skip
+        )
         timeline = split.timeline(
             clients,
             rates,

@@ -11,9 +11,16 @@ from airtune.methods.registry import method_names, problem_specs
 COMPARISON, PROBLEM, EXPERIMENT = "comparison", "planning problem", "experiment"
 _COMMANDS = {COMPARISON: "compare", PROBLEM: "plan", EXPERIMENT: "run"}
 _ARTICLES = {COMPARISON: "a comparison", PROBLEM: "a planning problem", EXPERIMENT: "an experiment"}
-_OF_A_PROBLEM = frozenset({
-    "noise_psd_dbm_hz", "noise_psd_w_hz", "tokens", "candidates", "main_server", "federated_server",
-})  # fmt: skip
+_OF_A_PROBLEM = frozenset(
+    {
+        "noise_psd_dbm_hz",
+        "noise_psd_w_hz",
+        "tokens",
+        "candidates",
+        "main_server",
+        "federated_server",
+    }
+)
 _OF_AN_EXPERIMENT = frozenset({
     "data", "engine", "cohort", "stop", "deadline_s", "charge_as", "planner", "tuner", "codec",
     "aggregator", "workers", "backend", "server", "threads", "device",
@@ -40,16 +47,20 @@ def refuse_other_kind(content: Mapping[str, Any], path: Path | str, wanted: str)
     kind = None if Path(path).suffix == ".jsonl" else kind_of(content)
     if kind not in (None, wanted):
         raise InputError(
-            str(path), _ARTICLES[kind], _ARTICLES[wanted],
+            str(path),
+            _ARTICLES[kind],
+            _ARTICLES[wanted],
             f"run `airtune {_COMMANDS[kind]} {quote(str(path))}`",
-        )  # fmt: skip
+        )
 
 
 def refuse_run_folder(path: Path | str) -> None:
     """Raise InputError, naming the right command, for the folder of a run."""
     if (Path(path) / "experiment.yaml").is_file():
         raise InputError(
-            str(path), "the folder of a run", "the file of an experiment",
+            str(path),
+            "the folder of a run",
+            "the file of an experiment",
             f"run `airtune resume {quote(str(path))}` to continue it, or name the experiment.yaml "
             "in it to run it anew",
-        )  # fmt: skip
+        )

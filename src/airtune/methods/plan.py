@@ -83,9 +83,11 @@ def from_cell(mapping: Mapping[str, Any]) -> "CellProblem":
     spec = find_problem(name)
     if spec is None or spec.from_cell is None:
         raise InputError(
-            "method", name, "one whose numbers follow from a model and a cell",
+            "method",
+            name,
+            "one whose numbers follow from a model and a cell",
             "give explicit numbers of the clients",
-        )  # fmt: skip
+        )
     problem: CellProblem = spec.from_cell(mapping)
     return problem
 
@@ -111,10 +113,12 @@ def method_of(mapping: Mapping[str, Any]) -> tuple[str, ProblemModule]:
     known = ", ".join(problem_specs())
     if name is None:
         raise InputError(
-            "method", "missing", f"one of {known}",
+            "method",
+            "missing",
+            f"one of {known}",
             "name the planner; an experiment is for `airtune run`, a comparison for "
             "`airtune compare`",
-        )  # fmt: skip
+        )
     if not isinstance(name, str):
         raise InputError("method", name, f"one of {known}")
     if find_problem(name) is None:

@@ -48,9 +48,11 @@ def installed_methods() -> dict[str, EntryPoint]:
             other = "airtune itself"
         if other != entry.value:
             raise InputError(
-                "method", entry.name, "the name of one method",
+                "method",
+                entry.name,
+                "the name of one method",
                 f"{entry.value} and {other} both have it: uninstall one, or rename its method",
-            )  # fmt: skip
+            )
     return found
 
 
@@ -88,9 +90,11 @@ def _load(entry: EntryPoint) -> MethodSpec:
         spec = entry.load()
     if not isinstance(spec, MethodSpec) or spec.name != entry.name:
         raise InputError(
-            "method", entry.name, f"a MethodSpec of this name at {entry.value}",
+            "method",
+            entry.name,
+            f"a MethodSpec of this name at {entry.value}",
             "mend the package's entry point",
-        )  # fmt: skip
+        )
     return spec
 
 

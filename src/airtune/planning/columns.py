@@ -109,9 +109,11 @@ class ClientColumns:
             if word in first:
                 both = f"clients {first[word]} and {index}" if name is not None else "two clients"
                 raise InputError(
-                    f"{self._where}[{index}].name", word, "a name of its own for every client",
+                    f"{self._where}[{index}].name",
+                    word,
+                    "a name of its own for every client",
                     f"{both} (counted from 0) would share it",
-                )  # fmt: skip
+                )
             first[word] = index
         return tuple(first)
 

@@ -99,9 +99,11 @@ class Scene:
             state = channel.observe(self.round_index).estimate
         if state.budget.rate_model != "shannon" and not state.is_measured:
             raise InputError(
-                "cell.rate_model", state.budget.rate_model, "shannon in a planning problem",
+                "cell.rate_model",
+                state.budget.rate_model,
+                "shannon in a planning problem",
                 "its explicit numbers hold no table of rates",
-            )  # fmt: skip
+            )
         return state
 
     def noise(self) -> dict[str, float]:

@@ -31,14 +31,41 @@ MOST_DRAWS = 50_000
 MEAN = "mean"
 """`round: mean`: the gains without small-scale fading."""
 
-_TOP = ("method", "model", "dtype", "adapter", "cell", "clients", "training", "tokens", "round",
-        "seed", "uplink_dtype")  # fmt: skip
+_TOP = (
+    "method",
+    "model",
+    "dtype",
+    "adapter",
+    "cell",
+    "clients",
+    "training",
+    "tokens",
+    "round",
+    "seed",
+    "uplink_dtype",
+)
 # The keys after the first two (three) do not change what a step costs; they are known so that an
 # experiment's section can be used as it is.
-_ADAPTER = ("rank", "target_modules", "kind", "alpha", "dropout", "start", "alpha_pattern",
-            "rank_pattern")  # fmt: skip
-_TRAINING = ("batch_size", "local_steps", "optimizer", "learning_rate", "max_grad_norm",
-             "keep_optimizer", "schedule", "warmup_rounds")  # fmt: skip
+_ADAPTER = (
+    "rank",
+    "target_modules",
+    "kind",
+    "alpha",
+    "dropout",
+    "start",
+    "alpha_pattern",
+    "rank_pattern",
+)
+_TRAINING = (
+    "batch_size",
+    "local_steps",
+    "optimizer",
+    "learning_rate",
+    "max_grad_norm",
+    "keep_optimizer",
+    "schedule",
+    "warmup_rounds",
+)
 _CLIENTS = ("count", "devices", "device_file")
 
 
@@ -63,14 +90,18 @@ def read_scene(
     adapter = _section(mapping, "adapter", _ADAPTER)
     if adapter.text("kind", "lora") != "lora":
         raise InputError(
-            "adapter.kind", adapter.text("kind"), "lora in a planning problem",
+            "adapter.kind",
+            adapter.text("kind"),
+            "lora in a planning problem",
             "ranks and LoRA's factors are what the methods planned here divide",
-        )  # fmt: skip
+        )
     if (mapping.get("adapter") or {}).get("rank_pattern"):
         raise InputError(
-            "adapter.rank_pattern", mapping["adapter"]["rank_pattern"],
-            "left out of a planning problem", "every adapted matrix has adapter.rank there",
-        )  # fmt: skip
+            "adapter.rank_pattern",
+            mapping["adapter"]["rank_pattern"],
+            "left out of a planning problem",
+            "every adapted matrix has adapter.rank there",
+        )
     training = _section(mapping, "training", _TRAINING)
     clients = _section(mapping, "clients", (*_CLIENTS, "examples") if weighted else _CLIENTS)
     count = clients.count("count", CLIENTS, most=MOST_CLIENTS)
@@ -107,9 +138,11 @@ def _round(top: Reader, value: Any, clients: int) -> int | None:
     index = top.count("round", 0, least=0)
     if index > latest:
         raise InputError(
-            "round", index, f"at most {latest} with {clients} clients, or {MEAN}",
+            "round",
+            index,
+            f"at most {latest} with {clients} clients, or {MEAN}",
             f"its channel comes after {index} others, which would all have to be drawn",
-        )  # fmt: skip
+        )
     return index
 
 

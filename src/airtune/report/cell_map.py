@@ -40,21 +40,33 @@ def cell_map(view: RunView) -> Panel | None:
         ):
             if not chosen:
                 continue
-            marker = {"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 13,
-                      "line": {"width": 1, "color": INK}}  # fmt: skip
+            marker = {
+                "symbol": SYMBOLS[index % len(SYMBOLS)],
+                "size": 13,
+                "line": {"width": 1, "color": INK},
+            }
             marker |= {"color": [rates[k] for k in chosen], **scale} if told else {"color": "white"}
             made.add_scatter(
                 x=[view.position_m[k][0] for k in chosen],
                 y=[view.position_m[k][1] for k in chosen],
                 mode="markers+text" if len(placed) <= LABELLED else "markers",
-                text=[str(k) for k in chosen], textposition="top center", marker=marker,
+                text=[str(k) for k in chosen],
+                textposition="top center",
+                marker=marker,
                 name=kind if told else f"{kind}, never scheduled",
-                customdata=[f"{rates[k]:.3g} Mbit/s" if told else "never scheduled"
-                            for k in chosen],
+                customdata=[
+                    f"{rates[k]:.3g} Mbit/s" if told else "never scheduled" for k in chosen
+                ],
                 hovertemplate=f"client %{{text}} ({kind})<br>%{{customdata}}<extra></extra>",
-            )  # fmt: skip
-    made.add_scatter(x=[0.0], y=[0.0], mode="markers", name="base station", hoverinfo="name",
-                     marker={"symbol": "x", "size": 14, "color": INK})  # fmt: skip
+            )
+    made.add_scatter(
+        x=[0.0],
+        y=[0.0],
+        mode="markers",
+        name="base station",
+        hoverinfo="name",
+        marker={"symbol": "x", "size": 14, "color": INK},
+    )
     if heard:
         made.update_traces(marker_showscale=False)
         first = next(trace for trace in made.data if trace.marker.cmin is not None)
@@ -62,9 +74,16 @@ def cell_map(view: RunView) -> Panel | None:
         first.marker.colorbar = {"title": {"text": "mean rate<br>[Mbit/s]"}, "thickness": 14}
     if "radius_m" in view.limits:
         r = view.limits["radius_m"]
-        made.add_shape(type="circle", x0=-r, x1=r, y0=-r, y1=r, layer="below",
-                       fillcolor="rgba(0,0,0,0)",
-                       line={"color": QUIET, "dash": "dot", "width": 1})  # fmt: skip
+        made.add_shape(
+            type="circle",
+            x0=-r,
+            x1=r,
+            y0=-r,
+            y1=r,
+            layer="below",
+            fillcolor="rgba(0,0,0,0)",
+            line={"color": QUIET, "dash": "dot", "width": 1},
+        )
         made.update_xaxes(range=[-1.06 * r, 1.06 * r])
         made.update_yaxes(range=[-1.06 * r, 1.06 * r])
     made.update_yaxes(scaleanchor="x", scaleratio=1)

@@ -76,14 +76,19 @@ def _bars(view: ComparisonView, cost: Cost) -> Panel | None:
         orientation="h",
         name=cost.label,
         marker_color=PALETTE[0],
-        error_x={"type": "data", "color": QUIET, "thickness": 1.5, "array": [
-            arm["to_target"][cost.key]["sd"] * shown.scale if arm["to_target"] else 0.0
-            for arm in arms
-        ]},
+        error_x={
+            "type": "data",
+            "color": QUIET,
+            "thickness": 1.5,
+            "array": [
+                arm["to_target"][cost.key]["sd"] * shown.scale if arm["to_target"] else 0.0
+                for arm in arms
+            ],
+        },
         text=["not reached" if mean is None else f"{mean * shown.scale:.3g}" for mean in means],
         textposition="outside",
         cliponaxis=False,
-    )  # fmt: skip
+    )
     made.update_layout(height=max(240, 100 + 28 * len(arms)), showlegend=False)
     made.update_xaxes(range=[0, 1.2 * max(known) * shown.scale])
     made.update_yaxes(autorange="reversed", showgrid=False)
@@ -105,8 +110,11 @@ def _map(view: ComparisonView, arm: ArmView) -> Panel | None:
     panel = cell_map(run)
     if panel is None:
         return None
-    return Panel("The cell in round 1 of the first seed", f"{panel.caption} Rates are those of "
-                 f"{arm.name}.", panel.figure)  # fmt: skip
+    return Panel(
+        "The cell in round 1 of the first seed",
+        f"{panel.caption} Rates are those of {arm.name}.",
+        panel.figure,
+    )
 
 
 def render_comparison(view: ComparisonView) -> str:

@@ -53,15 +53,23 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
             made.add_scatter(
                 x=[*x, *reversed(x)],
                 y=[*(max(y) for y in losses), *(min(y) for y in reversed(losses))],
-                fill="toself", fillcolor=faint(style["color"]), line={"width": 0},
-                hoverinfo="skip", showlegend=False, legendgroup=curve.name,
+                fill="toself",
+                fillcolor=faint(style["color"]),
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=curve.name,
                 name=f"{curve.name}, range",
-            )  # fmt: skip
+            )
         made.add_scatter(
-            x=x, y=[_mean(y) for y in losses], name=name, legendgroup=curve.name,
+            x=x,
+            y=[_mean(y) for y in losses],
+            name=name,
+            legendgroup=curve.name,
             mode="lines+markers" if len(x) <= 60 else "lines",
-            line={**style, "width": 2}, marker={"size": 5},
-        )  # fmt: skip
+            line={**style, "width": 2},
+            marker={"size": 5},
+        )
     if len(curves) > 1:
         # Where the curves end is what is compared, so it gets the room.
         every = [loss for _, losses in paths for at in losses for loss in at]
@@ -74,9 +82,14 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
         made.add_hline(y=target, line={"color": INK, "dash": "dash", "width": 1})
         # plotly takes the logarithm of an annotation's place, though not of a line's.
         made.add_annotation(
-            text=f"target {target:.4g} nat", showarrow=False, xref="paper", x=0, xanchor="left",
-            y=log10(target) if len(curves) > 1 else target, yanchor="top",
-        )  # fmt: skip
+            text=f"target {target:.4g} nat",
+            showarrow=False,
+            xref="paper",
+            x=0,
+            xanchor="left",
+            y=log10(target) if len(curves) > 1 else target,
+            yanchor="top",
+        )
     made.update_layout(showlegend=len(curves) > 1, height=400 + 6 * len(curves))
     return Panel(title, "", made)
 
@@ -107,11 +120,19 @@ def train_and_test(start_loss: float, records: Records) -> Panel:
     x = [time * shown.scale for time in times]
     trained = [(at, record.train_loss) for at, record in zip(x[1:], records, strict=True)]
     trained = [(at, loss) for at, loss in trained if loss is not None]
-    made.add_scatter(x=x, y=[start_loss, *(record.test_loss for record in records)],
-                     name="test", mode="lines+markers", line={"color": PALETTE[0]})  # fmt: skip
+    made.add_scatter(
+        x=x,
+        y=[start_loss, *(record.test_loss for record in records)],
+        name="test",
+        mode="lines+markers",
+        line={"color": PALETTE[0]},
+    )
     if trained:
-        made.add_scatter(x=[at for at, _ in trained], y=[loss for _, loss in trained],
-                         name="train (before each step, mean over the cohort)",
-                         mode="lines+markers", line={"color": PALETTE[1], "dash": "dot"},
-                         )  # fmt: skip
+        made.add_scatter(
+            x=[at for at, _ in trained],
+            y=[loss for _, loss in trained],
+            name="train (before each step, mean over the cohort)",
+            mode="lines+markers",
+            line={"color": PALETTE[1], "dash": "dot"},
+        )
     return Panel("Loss against virtual time", "", made)

@@ -151,9 +151,14 @@ def _by_round(tables: Sequence[Mapping[Any, float]]) -> dict[int, float]:
 def _lines(what: Quantity, paths: Sequence[tuple[str, int, dict[int, float]]]) -> Panel:
     made = figure("round", what.axis)
     for name, index, path in paths:
-        made.add_scatter(x=list(path), y=[value * what.shown.scale for value in path.values()],
-                         name=name, mode="lines+markers", line=line(index),
-                         marker={"size": 4})  # fmt: skip
+        made.add_scatter(
+            x=list(path),
+            y=[value * what.shown.scale for value in path.values()],
+            name=name,
+            mode="lines+markers",
+            line=line(index),
+            marker={"size": 4},
+        )
     made.update_layout(showlegend=True)
     made.update_yaxes(rangemode="tozero")
     count_rounds(made, [number for _, _, path in paths for number in path])

@@ -43,9 +43,11 @@ def quantity(key: str) -> Quantity:
     for suffix, unit in SUFFIXES.items():
         if name.endswith(suffix) or name == suffix[1:]:
             # A share or a loss needs no unit; others have theirs outside the words.
-            words = key if suffix in ("_rate", "_share", "_loss", "flops") else (
-                key.removesuffix(suffix)
-            )  # fmt: skip
+            words = (
+                key
+                if suffix in ("_rate", "_share", "_loss", "flops")
+                else (key.removesuffix(suffix))
+            )
             return Quantity(_words(words), unit)
     return Quantity(_words(key), DIMENSIONLESS)
 

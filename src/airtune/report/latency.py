@@ -48,13 +48,21 @@ def by_round(view: RunView) -> Panel:
         )
     if len(view.records) <= LABELLED_ROUNDS:
         made.add_scatter(
-            x=view.rounds, y=charged, mode="text", showlegend=False, hoverinfo="skip",
+            x=view.rounds,
+            y=charged,
+            mode="text",
+            showlegend=False,
+            hoverinfo="skip",
             text=[_label(record) for record in view.records],
-            textposition="top center", name="last client",
-        )  # fmt: skip
+            textposition="top center",
+            name="last client",
+        )
     if "deadline_s" in view.limits:
-        made.add_hline(y=view.limits["deadline_s"], line={"dash": "dash", "width": 1},
-                       annotation_text="deadline")  # fmt: skip
+        made.add_hline(
+            y=view.limits["deadline_s"],
+            line={"dash": "dash", "width": 1},
+            annotation_text="deadline",
+        )
     made.update_layout(
         barmode="stack", legend_traceorder="normal", height=_height(340, view.records)
     )
@@ -96,8 +104,13 @@ def by_client(view: RunView) -> Panel:
     times = Counter(entry.client for record in apart for entry in last_clients(record))
     labels = [short_name(view.names[c]) + (f", last {times[c]}×" if apart else "") for c in shown]
     for color, stage in zip(PALETTE, stages(view.records), strict=False):
-        made.add_bar(y=labels, x=[means[client][stage] for client in shown],
-                     name=STAGES[stage], orientation="h", marker_color=color)  # fmt: skip
+        made.add_bar(
+            y=labels,
+            x=[means[client][stage] for client in shown],
+            name=STAGES[stage],
+            orientation="h",
+            marker_color=color,
+        )
     made.update_layout(
         barmode="stack",
         legend_traceorder="normal",
@@ -152,11 +165,22 @@ def planned_against_charged(view: RunView) -> Panel | None:
     planned = [record.planned_latency_s for record in view.records]
     charged = [record.latency_s for record in view.records]
     ends = [0.0, 1.05 * max([*planned, *charged])]
-    made.add_scatter(x=planned, y=charged, mode="markers", name="a round",
-                     text=[f"round {number}" for number in view.rounds],
-                     marker={"color": PALETTE[0], "size": 8})  # fmt: skip
-    made.add_scatter(x=ends, y=ends, mode="lines", name="as planned", hoverinfo="skip",
-                     line={"color": PALETTE[6], "dash": "dash", "width": 1})  # fmt: skip
+    made.add_scatter(
+        x=planned,
+        y=charged,
+        mode="markers",
+        name="a round",
+        text=[f"round {number}" for number in view.rounds],
+        marker={"color": PALETTE[0], "size": 8},
+    )
+    made.add_scatter(
+        x=ends,
+        y=ends,
+        mode="lines",
+        name="as planned",
+        hoverinfo="skip",
+        line={"color": PALETTE[6], "dash": "dash", "width": 1},
+    )
     return Panel(
         "Planned against charged latency",
         f"A point above the line is a round that took longer than planned; at most {worst:.1%} "

@@ -67,8 +67,13 @@ def extra_of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
             continue  # one arm's one number: nothing to compare
         rounds = [number for _, _, path in paths for number in path]
         for name, index, path in paths:
-            made.add_scatter(x=list(path), y=[value * what.shown.scale for value in path.values()],
-                             name=name, mode="lines", line=line(index))  # fmt: skip
+            made.add_scatter(
+                x=list(path),
+                y=[value * what.shown.scale for value in path.values()],
+                name=name,
+                mode="lines",
+                line=line(index),
+            )
         made.update_layout(showlegend=True)
         count_rounds(made, rounds)
         title = f"{what.title} over rounds"
@@ -93,9 +98,13 @@ def _group(view: RunView, title: str, paths: Mapping[str, Mapping[int, float]]) 
     made = figure("round", one.axis if len(paths) == 1 else several)
     for index, (key, path) in enumerate(paths.items()):
         made.add_scatter(
-            x=list(path), y=[value * shown[key].shown.scale for value in path.values()],
-            name=shown[key].label, mode="lines+markers", line=line(index), marker={"size": 4},
-        )  # fmt: skip
+            x=list(path),
+            y=[value * shown[key].shown.scale for value in path.values()],
+            name=shown[key].label,
+            mode="lines+markers",
+            line=line(index),
+            marker={"size": 4},
+        )
     made.update_layout(showlegend=len(paths) > 1)
     values = [value for path in paths.values() for value in path.values()]
     if min(values) > 0 and max(values) > LOG_FROM * min(values):
@@ -122,8 +131,13 @@ def _mean_latency(view: RunView, target_s: float) -> Panel:
     latency = [record.latency_s for record in view.records]
     means = [total / (k + 1) for k, total in enumerate(accumulate(latency))]
     made = figure("round", "latency [s]")
-    made.add_scatter(x=view.rounds, y=latency, name="of the round", mode="markers",
-                     marker={"color": line(0)["color"], "size": 5})  # fmt: skip
+    made.add_scatter(
+        x=view.rounds,
+        y=latency,
+        name="of the round",
+        mode="markers",
+        marker={"color": line(0)["color"], "size": 5},
+    )
     made.add_scatter(x=view.rounds, y=means, name="mean so far", mode="lines", line=line(1))
     _limit(made, target_s, f"long-term target {target_s:.4g} s")
     made.update_yaxes(rangemode="tozero")
@@ -151,8 +165,9 @@ def _pruning(view: RunView) -> list[float]:
 def _mean_pruning(view: RunView, budget: float) -> Panel:
     made = figure("round", "mean pruning rate [share removed]")
     rounds = [record.round for record in view.records if record.clients]
-    made.add_scatter(x=rounds, y=_pruning(view), name="weighted mean", mode="lines+markers",
-                     line=line(0))  # fmt: skip
+    made.add_scatter(
+        x=rounds, y=_pruning(view), name="weighted mean", mode="lines+markers", line=line(0)
+    )
     _limit(made, budget, f"budget {budget:g}")
     made.update_yaxes(range=[0, 1.15 * budget])
     count_rounds(made, view.rounds)
@@ -165,5 +180,9 @@ def _mean_pruning(view: RunView, budget: float) -> Panel:
 
 
 def _limit(made: Any, value: float, words: str) -> None:
-    made.add_hline(y=value, line={"color": INK, "dash": "dash", "width": 1},
-                   annotation_text=words, annotation_position="top left")  # fmt: skip
+    made.add_hline(
+        y=value,
+        line={"color": INK, "dash": "dash", "width": 1},
+        annotation_text=words,
+        annotation_position="top left",
+    )

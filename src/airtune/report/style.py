@@ -40,8 +40,9 @@ def figure(x: str, y: str, height: int = 340) -> Any:
     )
     # 2.42e-9 is 2.42 times ten to the power of -9, not "2.42n".
     made.update_xaxes(title=x, showgrid=True, gridcolor="#eeeeee", exponentformat="power")
-    made.update_yaxes(title=y, showgrid=True, gridcolor="#eeeeee", automargin=True,
-                      exponentformat="power")  # fmt: skip
+    made.update_yaxes(
+        title=y, showgrid=True, gridcolor="#eeeeee", automargin=True, exponentformat="power"
+    )
     return made
 
 
@@ -72,8 +73,9 @@ def count_rounds(made: Any, rounds: Sequence[int]) -> None:
     """Whole numbers on a round axis, ten or so of them."""
     span = max(rounds, default=1)
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6) if span / s <= 14)
-    made.update_xaxes(tickmode="linear", tick0=0 if step > 1 else 1, dtick=step,
-                      range=[0.4, span + 0.6])  # fmt: skip
+    made.update_xaxes(
+        tickmode="linear", tick0=0 if step > 1 else 1, dtick=step, range=[0.4, span + 0.6]
+    )
 
 
 def faint(color: str, opacity: float = 0.18) -> str:

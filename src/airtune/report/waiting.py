@@ -126,8 +126,9 @@ def ending_sentences(summary: Mapping[str, Any]) -> list[str]:
         name = f"{worst['name']} ({worst['device']})"
         behind = stage_words(worst["stage"])
         more = f", furthest behind the others in its {behind}" if behind else ""
-        told.append(f"{name[0].upper()}{name[1:]} was last in {worst['rounds']} of {rounds} "
-                    f"rounds{more}.")  # fmt: skip
+        told.append(
+            f"{name[0].upper()}{name[1:]} was last in {worst['rounds']} of {rounds} rounds{more}."
+        )
     shares = {k: v for k, v in summary["time_shares"].items() if v >= WORTH_SAYING}
     if shares:
         parts = [f"{100 * share:.0f} % {words}" for words, share in shares.items()]

@@ -257,9 +257,11 @@ def read_adapter(folder: Path) -> AdapterState:
         pickled = (folder / "adapter_model.bin").is_file()
         remedy = "adapter_model.bin is a pickle, which may run code: load and save it with PEFT"
         raise InputError(
-            "adapter.start", str(folder), "a PEFT adapter folder (adapter_model.safetensors)",
+            "adapter.start",
+            str(folder),
+            "a PEFT adapter folder (adapter_model.safetensors)",
             remedy if pickled else "",
-        )  # fmt: skip
+        )
     with foreign_input("adapter.start", str(path), "a whole safetensors file"):
         tensors = load_file(path)
     return {name: tensor.to(torch.float32) for name, tensor in tensors.items()}

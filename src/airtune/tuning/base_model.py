@@ -97,10 +97,14 @@ def load_base(
         refuse_own_code(config)
     location = model_location(name)
     model, info = _from_pretrained(
-        AutoModelForCausalLM, name, trust_remote_code,
-        dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True,
+        AutoModelForCausalLM,
+        name,
+        trust_remote_code,
+        dtype=DTYPES[dtype],
+        use_safetensors=True,
+        output_loading_info=True,
         ignore_mismatched_sizes=True,  # `_refuse_other_weights` names the tensor
-    )  # fmt: skip
+    )
     _refuse_other_weights(name, info)
     model.requires_grad_(False)
     model.eval()
@@ -120,10 +124,11 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
         if trust_remote_code or "trust_remote_code" not in str(error.__cause__):
             raise
         raise InputError(
-            "model", f"{name} (auto_map in tokenizer_config.json)",
+            "model",
+            f"{name} (auto_map in tokenizer_config.json)",
             "one whose tokenizer needs no Python code of its own",
             "that code may do anything: if you trust it, set trust_remote_code=true",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _from_pretrained(kind: Any, name: str, trust_remote_code: bool, **options: Any) -> Any:
@@ -146,35 +151,42 @@ def _refuse_without_weights(name: str) -> None:
     folder = Path(name).expanduser()
     if name in bundled_names() and not folder.is_dir() and not is_cached(name):
         raise InputError(
-            "model", name, "a model with weights: 'builtin', a folder, or a hub name owner/name",
+            "model",
+            name,
+            "a model with weights: 'builtin', a folder, or a hub name owner/name",
             f"{name} is a bundled config, a shape alone: name it as charge_as, or see "
             f"`airtune profile {name}`",
-        )  # fmt: skip
+        )
     if name != BUILTIN and not folder.is_dir() and not is_cached(name):
         require_hub(name, "model", weights=True)
     pickles = sorted(path.name for path in folder.glob("*.bin")) if folder.is_dir() else []
     if pickles and not list(folder.glob("*.safetensors")):
         raise InputError(
-            "model", f"{name} ({pickles[0]})", "a folder with model.safetensors",
+            "model",
+            f"{name} ({pickles[0]})",
+            "a folder with model.safetensors",
             "a pickle may run code and is never read: load it elsewhere, and save it with "
             "save_pretrained",
-        )  # fmt: skip
+        )
 
 
 def _refuse_other_weights(name: str, info: Mapping[str, Any]) -> None:
     """A tensor that is missing would be random, one too many would be left out, in silence."""
     for kind, words in (
-        ("missing_keys", "is missing"), ("mismatched_keys", "has another shape"),
+        ("missing_keys", "is missing"),
+        ("mismatched_keys", "has another shape"),
         ("unexpected_keys", "belongs to another kind of model"),
-    ):  # fmt: skip
+    ):
         if info.get(kind):
             first = min(info[kind], key=str)
             # Of another shape: the name, its shape in the file and that in the model.
             tensor = first if isinstance(first, str) else first[0]
             raise InputError(
-                "model", name, "a model with the weights that its config.json describes",
+                "model",
+                name,
+                "a model with the weights that its config.json describes",
                 f"of its weights, {tensor} {words}",
-            )  # fmt: skip
+            )
 
 
 def write_model(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -192,9 +204,11 @@ def resolve_device(asked: str) -> str:
     present = torch.cuda.is_available()
     if asked == CUDA and not present:
         raise InputError(
-            "device", asked, "auto or cpu on this machine, where torch sees no GPU",
+            "device",
+            asked,
+            "auto or cpu on this machine, where torch sees no GPU",
             "check the driver, and that torch is a CUDA build",
-        )  # fmt: skip
+        )
     return CUDA if present and asked != CPU else CPU
 
 

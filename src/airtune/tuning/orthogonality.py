@@ -85,10 +85,11 @@ class OrthogonalTuner(Tuner):
 
     def replaced_by(self, tuner: Tuner) -> Tuner:
         raise InputError(
-            "tuner", type(tuner).__name__,
+            "tuner",
+            type(tuner).__name__,
             f"left out with an orthogonality penalty ({self.strength:g})",
             "no other tuner applies it; set the penalty to 0, or leave the tuner out",
-        )  # fmt: skip
+        )
 
     def flops(self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork) -> float:
         # A Gram matrix V V^T of each factor forward; backward one such product for either V.

@@ -25,10 +25,19 @@ _PREFIX = "base_model.model."
 _PEFT_DEFAULT = 8
 """Of r and of lora_alpha alike (peft.LoraConfig)."""
 
-_HONOURED = frozenset({
-    "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "target_modules",
-    "exclude_modules", "layers_to_transform", "layers_pattern",
-})  # fmt: skip
+_HONOURED = frozenset(
+    {
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+    }
+)
 """Fields that define which matrices have an adapter, and with which rank and scale."""
 _WITHOUT_EFFECT = frozenset({
     "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
@@ -76,9 +85,11 @@ def read_start(folder: Path, architecture: Architecture) -> dict[str, AdaptedMat
     odd = sorted(held.keys() - paths.keys())
     if odd:
         raise InputError(
-            FIELD, f"{folder} (with an adapter on {odd[0]})",
-            "an adapter of linear layers inside this model's blocks", _MERGE,
-        )  # fmt: skip
+            FIELD,
+            f"{folder} (with an adapter on {odd[0]})",
+            "an adapter of linear layers inside this model's blocks",
+            _MERGE,
+        )
     chosen = _chosen(config, folder, list(paths), list(held))
     found: dict[str, AdaptedMatrix] = {}
     for path in paths:
@@ -86,10 +97,12 @@ def read_start(folder: Path, architecture: Architecture) -> dict[str, AdaptedMat
             what = "selects" if path in chosen else "leaves out"
             other = "have no" if path in chosen else "have a"
             raise _refused(
-                folder, "target_modules", config.get("target_modules"),
+                folder,
+                "target_modules",
+                config.get("target_modules"),
                 "the choice that its tensors were made with",
                 f"it {what} {path}, of which the tensors {other} factor",
-            )  # fmt: skip
+            )
         if path in held:
             found[path] = _matrix(config, folder, path, held[path])
     return found
@@ -100,9 +113,11 @@ def read_start_config(folder: Path) -> dict[str, Any]:
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise InputError(
-            FIELD, str(folder), "a PEFT adapter folder (adapter_config.json)",
+            FIELD,
+            str(folder),
+            "a PEFT adapter folder (adapter_config.json)",
             "without it the adapter's scale is unknown",
-        )  # fmt: skip
+        )
     with foreign_input(FIELD, str(path), "a JSON object"):
         config = json.loads(read_text(path, FIELD))
     if not isinstance(config, dict):
@@ -131,9 +146,11 @@ def _ranks_of_tensors(folder: Path) -> dict[str, int]:
         path, _, factor = name.removesuffix(".weight").rpartition(".")
         if factor not in ("lora_A", "lora_B") or not name.startswith(_PREFIX) or tensor.ndim != 2:
             raise InputError(
-                FIELD, f"{folder} (with the tensor {name})", "made of LoRA factors alone",
+                FIELD,
+                f"{folder} (with the tensor {name})",
+                "made of LoRA factors alone",
                 "it holds more than an adapter: " + _MERGE,
-            )  # fmt: skip
+            )
         rank = tensor.shape[0 if factor == "lora_A" else 1]
         ranks.setdefault(path.removeprefix(_PREFIX), {})[factor] = rank
     for path, pair in ranks.items():

@@ -54,92 +54,131 @@ class CellSettings:
         3e6, "width of the band that the clients share, Hz", above=0, usual=_BAND
     )
     carrier_hz: float = number(
-        3.5e9, "carrier frequency, Hz", above=0,
+        3.5e9,
+        "carrier frequency, Hz",
+        above=0,
         usual=UsualRange(30e6, 10e12, "it is read in hertz: 3.5e9 for 3.5 GHz"),
-    )  # fmt: skip
+    )
     radius_m: float = number(
-        200.0, "radius of the cell, m", above=0,
+        200.0,
+        "radius of the cell, m",
+        above=0,
         usual=UsualRange(1.0, 100e3, "it is read in metres"),
-    )  # fmt: skip
+    )
     min_distance_m: float = number(
         10.0, "least horizontal distance of a client from the base station, m", least=1
     )
     speed_m_s: float = number(
-        0.83, "speed of the clients' random-waypoint walk, m/s; 0: they stand", least=0, most=1e3,
+        0.83,
+        "speed of the clients' random-waypoint walk, m/s; 0: they stand",
+        least=0,
+        most=1e3,
         usual=UsualRange(0.0, 140.0, "it is read in m/s: 140 m/s are 500 km/h"),
-    )  # fmt: skip
+    )
     walk_start: str = choice(
-        "stationary", "where walking clients are in round 0: stationary (distributed as in every "
+        "stationary",
+        "where walking clients are in round 0: stationary (distributed as in every "
         "later round) | uniform (in area, at the start of a leg: they then drift inward for some "
-        "20 rounds)", WALK_STARTS,
-    )  # fmt: skip
+        "20 rounds)",
+        WALK_STARTS,
+    )
     round_interval_s: float = number(
-        10.0, "nominal time between the channels of two rounds, s", above=0,
+        10.0,
+        "nominal time between the channels of two rounds, s",
+        above=0,
         usual=UsualRange(1e-3, 1e6, "it is read in seconds"),
-    )  # fmt: skip
+    )
 
     path_loss: str = choice(
-        "umi", "mean attenuation: 3GPP TR 38.901 (umi, uma, rma), log_distance, free_space",
+        "umi",
+        "mean attenuation: 3GPP TR 38.901 (umi, uma, rma), log_distance, free_space",
         PATH_LOSSES,
-    )  # fmt: skip
+    )
     log_distance_intercept_db: float = number(
-        CELLULAR_INTERCEPT_DB, "path loss at 1 km of log_distance, dB",
+        CELLULAR_INTERCEPT_DB,
+        "path loss at 1 km of log_distance, dB",
         usual=UsualRange(
-            60.0, 250.0, "it is the loss at 1 km; add 3 x log_distance_slope_db to one at 1 m",
+            60.0,
+            250.0,
+            "it is the loss at 1 km; add 3 x log_distance_slope_db to one at 1 m",
             decibels=True,
         ),
-    )  # fmt: skip
+    )
     log_distance_slope_db: float = number(
-        CELLULAR_SLOPE_DB, "path loss per decade of distance of log_distance, dB", least=0,
+        CELLULAR_SLOPE_DB,
+        "path loss per decade of distance of log_distance, dB",
+        least=0,
         usual=UsualRange(
             10.0, 100.0, "it is 10 times the path loss exponent", or_zero=True, decibels=True
         ),
-    )  # fmt: skip
+    )
     shadowing_db: float | None = number(
-        None, "standard deviation of log-normal shadowing, dB; empty: the path loss model's own "
-        "(TR 38.901 by line of sight; log_distance 8, free_space 0)", least=0, most=30,
-    )  # fmt: skip
+        None,
+        "standard deviation of log-normal shadowing, dB; empty: the path loss model's own "
+        "(TR 38.901 by line of sight; log_distance 8, free_space 0)",
+        least=0,
+        most=30,
+    )
     shadowing_distance_m: float | None = number(
-        None, "decorrelation distance of shadowing, m; empty: TR 38.901's, else 50", above=0,
+        None,
+        "decorrelation distance of shadowing, m; empty: TR 38.901's, else 50",
+        above=0,
         usual=UsualRange(0.5, 10e3, "it is read in metres"),
-    )  # fmt: skip
+    )
     fading: str | None = choice(
-        None, "small-scale fading: 3gpp (rays of TR 38.901, averaged over the band), rayleigh, "
-        "rician, none; empty: 3gpp for umi, uma and rma, else rayleigh", FADINGS,
-    )  # fmt: skip
+        None,
+        "small-scale fading: 3gpp (rays of TR 38.901, averaged over the band), rayleigh, "
+        "rician, none; empty: 3gpp for umi, uma and rma, else rayleigh",
+        FADINGS,
+    )
     rician_k_db: float = number(6.0, "Rician factor of fading: rician, dB", least=-60, most=60)
     fading_correlation: float | None = number(
-        None, "correlation of the complex gain between rounds; empty: from the speed (Jakes); 0: "
-        "independent blocks; 1: constant", least=-1, most=1,
-    )  # fmt: skip
+        None,
+        "correlation of the complex gain between rounds; empty: from the speed (Jakes); 0: "
+        "independent blocks; 1: constant",
+        least=-1,
+        most=1,
+    )
 
     tx_power_dbm: float = number(
-        23.0, "transmit power of a client, dBm", most=60,
+        23.0,
+        "transmit power of a client, dBm",
+        most=60,
         usual=UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W", decibels=True),
-    )  # fmt: skip
+    )
     bs_tx_power_dbm: float = number(
-        33.0, "transmit power of the base station over the whole band, dBm", most=80,
+        33.0,
+        "transmit power of the base station over the whole band, dBm",
+        most=80,
         usual=UsualRange(-20.0, 70.0, "it is read in dBm: 46 for 40 W", decibels=True),
-    )  # fmt: skip
+    )
     antenna_gain_dbi: float = number(0.0, "antenna gain of a client, dBi", least=-40, most=60)
     bs_antenna_gain_dbi: float = number(
         0.0, "antenna gain of the base station, dBi", least=-40, most=60
     )
     bs_height_m: float | None = number(
-        None, "height of the base station's antenna in TR 38.901, m; empty: 10, 25, 35 for umi, "
-        "uma, rma", least=3, most=150,
-    )  # fmt: skip
+        None,
+        "height of the base station's antenna in TR 38.901, m; empty: 10, 25, 35 for umi, uma, rma",
+        least=3,
+        most=150,
+    )
     client_height_m: float = number(
         1.5, "height of the clients' antennas in TR 38.901, m", least=1, most=10
     )
 
     noise_psd_dbm_hz: float = number(
-        THERMAL_NOISE_PSD_DBM_HZ, "thermal noise density, dBm/Hz", least=-250, most=0,
+        THERMAL_NOISE_PSD_DBM_HZ,
+        "thermal noise density, dBm/Hz",
+        least=-250,
+        most=0,
         usual=UsualRange(
-            -190.0, -130.0, "it is a density in dBm/Hz, -174 at room temperature; not dBW/Hz, and "
-            "not the noise of a whole band", decibels=True,
+            -190.0,
+            -130.0,
+            "it is a density in dBm/Hz, -174 at room temperature; not dBW/Hz, and "
+            "not the noise of a whole band",
+            decibels=True,
         ),
-    )  # fmt: skip
+    )
     noise_figure_db: float = number(
         5.0, "noise figure of the base station (uplink), dB", least=0, most=60
     )
@@ -172,9 +211,11 @@ class CellSettings:
         several=True,
     )
     trace_unit: str | None = choice(
-        None, "unit of the throughput columns: bits (bps, kbps, Mbps, Gbps) or bytes (Bps, kBps, "
-        "MBps, GBps); empty: as the column's name ends", tuple(TRACE_UNITS),
-    )  # fmt: skip
+        None,
+        "unit of the throughput columns: bits (bps, kbps, Mbps, Gbps) or bytes (Bps, kBps, "
+        "MBps, GBps); empty: as the column's name ends",
+        tuple(TRACE_UNITS),
+    )
     trace_where: Mapping[str, str] | None = field(
         default=None, metadata={"help": "rows of the trace to use, as column: value"}
     )
@@ -200,9 +241,11 @@ class CellSettings:
             self._check_scenario()
         elif self.fading == "3gpp":
             raise InputError(
-                "cell.fading", "3gpp", f"rayleigh, rician or none with path_loss {self.path_loss}",
+                "cell.fading",
+                "3gpp",
+                f"rayleigh, rician or none with path_loss {self.path_loss}",
                 "its rays belong to the path loss umi, uma or rma",
-            )  # fmt: skip
+            )
 
     @property
     def small_scale(self) -> str:
@@ -248,10 +291,11 @@ class CellSettings:
         if self.speed_m_s * self.round_interval_s > _MOST_RADII * self.radius_m:
             most = _MOST_RADII * self.radius_m / self.speed_m_s
             raise InputError(
-                "cell.round_interval_s", self.round_interval_s,
+                "cell.round_interval_s",
+                self.round_interval_s,
                 f"at most {most:g}, in which a client walks {_MOST_RADII} radii",
                 "places are independent from round to round long before",
-            )  # fmt: skip
+            )
         # log_distance does not depend on the carrier.
         if self.path_loss != "log_distance" and self.bandwidth_hz > 2 * self.carrier_hz:
             allowed = f"at most twice carrier_hz, {2 * self.carrier_hz:g}: a band is above 0 Hz"
@@ -284,17 +328,21 @@ class CellSettings:
             raise InputError("cell.csi_delay_rounds", self.csi_delay_rounds, "a whole number")
         if self.trace is not None and self.trace_bandwidth_hz is None:
             raise InputError(
-                "cell.trace_bandwidth_hz", self.trace_bandwidth_hz, "given with a trace",
+                "cell.trace_bandwidth_hz",
+                self.trace_bandwidth_hz,
+                "given with a trace",
                 "give the carrier width, in hertz, that the throughput was measured on",
-            )  # fmt: skip
+            )
         if self.replay is None:
             return
         for name in ("csi_error_db", "csi_delay_rounds", "trace"):
             if getattr(self, name):
                 raise InputError(
-                    f"cell.{name}", getattr(self, name), "left out with cell.replay",
+                    f"cell.{name}",
+                    getattr(self, name),
+                    "left out with cell.replay",
                     "the file already holds the true channel and the planner's",
-                )  # fmt: skip
+                )
 
 
 @dataclass(frozen=True)

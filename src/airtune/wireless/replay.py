@@ -20,13 +20,24 @@ from airtune.wireless.state import ChannelState, Observation
 VIEWS = ("truth", "estimate")
 _BUDGET = [entry.name for entry in fields(LinkBudget) if entry.name != "rate_model"]
 _PER_CLIENT = [
-    "speed_m_s", "path_loss_db", "shadowing_db", "fading_gain", "gain", "spectral_efficiency",
-]  # fmt: skip
+    "speed_m_s",
+    "path_loss_db",
+    "shadowing_db",
+    "fading_gain",
+    "gain",
+    "spectral_efficiency",
+]
 _LEAST = {
-    "speed_m_s": 0.0, "fading_gain": 0.0, "gain": 0.0, "spectral_efficiency": 0.0,
-    "tx_power_w": 0.0, "bs_tx_power_w": 0.0, "uplink_noise_psd": 0.0, "downlink_noise_psd": 0.0,
+    "speed_m_s": 0.0,
+    "fading_gain": 0.0,
+    "gain": 0.0,
+    "spectral_efficiency": 0.0,
+    "tx_power_w": 0.0,
+    "bs_tx_power_w": 0.0,
+    "uplink_noise_psd": 0.0,
+    "downlink_noise_psd": 0.0,
     "margin": 0.0,
-}  # fmt: skip
+}
 """The least value of a column; there is no largest, but infinity."""
 _LABELS = ["round", "view", "state_round", "client"]
 _STORED = ["x_m", "y_m", "line_of_sight", *_PER_CLIENT, *_BUDGET]
@@ -61,10 +72,11 @@ class Recording:
     def _lacks(self, what: str) -> InputError:
         first, last = min(self.observations), max(self.observations)
         return InputError(
-            "cell.replay", f"{self.name} with rounds {first} to {last}",
+            "cell.replay",
+            f"{self.name} with rounds {first} to {last}",
             f"a recording that holds {what}",
             "record more with `airtune channel --rounds`, or set fewer rounds",
-        )  # fmt: skip
+        )
 
 
 def check_recording_name(path: Path, field: str = "path") -> None:

@@ -97,9 +97,13 @@ class Scenario:
         # In double precision, since a Doppler phase grows with the time since the drop.
         exact = {"carrier_frequency": carrier_hz, "precision": "double", "device": "cpu"}
         antenna = sionna.PanelArray(
-            num_rows_per_panel=1, num_cols_per_panel=1, polarization="single",
-            polarization_type="V", antenna_pattern="omni", **exact,
-        )  # fmt: skip
+            num_rows_per_panel=1,
+            num_cols_per_panel=1,
+            polarization="single",
+            polarization_type="V",
+            antenna_pattern="omni",
+            **exact,
+        )
         link = {"ut_array": antenna, "bs_array": antenna, "direction": "uplink", **exact}
         link["spec_version"] = SPECIFICATION
         if name != "rma":

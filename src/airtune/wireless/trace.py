@@ -88,9 +88,11 @@ def _choose_column(table: CsvTable, column: str | None) -> str:
     if len(candidates) != 1:
         found = ", ".join(candidates) or "none"
         raise InputError(
-            "cell.trace_column", None, f"given, since {table.name} has not one throughput column",
+            "cell.trace_column",
+            None,
+            f"given, since {table.name} has not one throughput column",
             f"columns that end in a unit ({_UNIT_NAMES}): {found}",
-        )  # fmt: skip
+        )
     return candidates[0]
 
 
@@ -99,15 +101,19 @@ def _bits_of(column: str, file: str) -> float:
     found = _UNIT.search(column)
     if found is None:
         raise InputError(
-            "cell.trace_column", column, f"a column of {file} in one of {_UNIT_NAMES}",
+            "cell.trace_column",
+            column,
+            f"a column of {file} in one of {_UNIT_NAMES}",
             "its name must end in the unit, like throughput_mbps, or cell.trace_unit name it",
-        )  # fmt: skip
+        )
     letters = found[0].lstrip("_")
     if letters[-3:] not in ("bps", "Bps"):
         raise InputError(
-            "cell.trace_column", column, f"a column of {file} whose unit is clearly bits or bytes",
+            "cell.trace_column",
+            column,
+            f"a column of {file} whose unit is clearly bits or bytes",
             f"{letters} may mean either: set cell.trace_unit to one of {_UNIT_NAMES}",
-        )  # fmt: skip
+        )
     return TRACE_UNITS[letters[-3:]] * _PREFIX[found[1].lower()]
 
 
@@ -129,9 +135,11 @@ def _samples(
 
 def _bad_sample(table: CsvTable, line: int, column: str, text: str, allowed: str) -> InputError:
     return InputError(
-        "cell.trace", f"{table.name}, line {line}, {column} {text!r}", allowed,
+        "cell.trace",
+        f"{table.name}, line {line}, {column} {text!r}",
+        allowed,
         "mend the cell, or choose the rows to use with cell.trace_where",
-    )  # fmt: skip
+    )
 
 
 class TracedCell:
@@ -157,10 +165,11 @@ class TracedCell:
         self._length = length
         if not any(self._traces[source].rate_bps.any() for source in set(self._source.tolist())):
             raise InputError(
-                "cell.trace", ", ".join(map(str, _several(settings.trace))),
+                "cell.trace",
+                ", ".join(map(str, _several(settings.trace))),
                 "a trace with a throughput above 0 in some row",
                 "no client can ever send on it; choose other rows with cell.trace_where",
-            )  # fmt: skip
+            )
 
     @property
     def samples(self) -> int:
@@ -195,11 +204,12 @@ def _refuse_unusual(trace: Trace, settings: CellSettings) -> None:
     peak = float(trace.rate_bps.max()) / settings.trace_bandwidth_hz
     if peak > 0 and not _LEAST_PEAK <= peak <= _MOST_PEAK and "trace" not in settings.meant:
         raise InputError(
-            "cell.trace", f"{trace.name}, at most {peak:.3g} bit/s/Hz over trace_bandwidth_hz",
+            "cell.trace",
+            f"{trace.name}, at most {peak:.3g} bit/s/Hz over trace_bandwidth_hz",
             f"between {_LEAST_PEAK:g} and {_MOST_PEAK:g} bit/s/Hz at its fastest, which is usual",
             "check the unit of the column and trace_bandwidth_hz in hertz, or list trace in "
             "cell.unusual_values",
-        )  # fmt: skip
+        )
 
 
 def _traces(settings: CellSettings) -> list[Trace]:

@@ -7,8 +7,12 @@ from airtune.wireless.cell import SCENARIOS, CellSettings
 
 MEASURED = "trace", "replay"
 IN_FORCE_WITH_A_FILE = (
-    "bandwidth_hz", "tx_power_dbm", "csi_error_db", "csi_delay_rounds", "round_interval_s",
-)  # fmt: skip
+    "bandwidth_hz",
+    "tx_power_dbm",
+    "csi_error_db",
+    "csi_delay_rounds",
+    "round_interval_s",
+)
 """Keys that a measured or replayed channel still needs; the others describe a drawn one."""
 
 
@@ -35,9 +39,10 @@ def replaced_keys(settings: CellSettings) -> list[str]:
     changed = changed_keys(settings)
     order = [entry.name for entry in fields(CellSettings)]
     return [
-        name for name in order
+        name
+        for name in order
         if name in changed and not name.startswith(MEASURED) and name not in IN_FORCE_WITH_A_FILE
-    ]  # fmt: skip
+    ]
 
 
 def _without_effect(settings: CellSettings) -> list[tuple[str, str]]:

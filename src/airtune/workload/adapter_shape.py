@@ -135,9 +135,11 @@ def _adaptation(shape: AdapterShape, architecture: Architecture) -> Adaptation:
         width = min(linear.input_width(widths), linear.output_width(widths))
         if rank > width:
             raise InputError(
-                "adapter.rank", rank, f"at most {width}, the width of {linear.name}",
+                "adapter.rank",
+                rank,
+                f"at most {width}, the width of {linear.name}",
                 "a higher rank than the matrix itself only costs",
-            )  # fmt: skip
+            )
         (around if block is None else inside[block]).add((linear.name, rank))
     frozen = shape.frozen_a
     blocks = [Adaptation(frozenset(own), frozen_a=frozen) for own in inside]
@@ -152,14 +154,19 @@ def matrix_paths(architecture: Architecture) -> Mapping[str, tuple[int | None, L
     structure = architecture.structure
     places: list[tuple[int | None, str, tuple[Linear, ...]]] = [
         (None, structure.around_path, structure.input_linears),
-        *((block, f"{structure.block_path}.{block}", structure.linears)
-          for block in range(architecture.block_count)),
+        *(
+            (block, f"{structure.block_path}.{block}", structure.linears)
+            for block in range(architecture.block_count)
+        ),
         (None, structure.around_path, structure.output_linears),
-    ]  # fmt: skip
+    ]
     return MappingProxyType(
-        {f"{path}.{linear.name}": (block, linear)
-         for block, path, linears in places for linear in linears}
-    )  # fmt: skip
+        {
+            f"{path}.{linear.name}": (block, linear)
+            for block, path, linears in places
+            for linear in linears
+        }
+    )
 
 
 def first_that_fits(path: str, pattern: Iterable[tuple[str, Any]], default: Any) -> Any:
@@ -177,9 +184,11 @@ def _unknown_matrix(field: str, name: str, architecture: Architecture) -> InputE
     names = [linear.name for linear in architecture.structure.all_linears]
     endings = {name.split(".")[-1]: name for name in names}
     return InputError(
-        field, name, f"among {', '.join(names)} (embedding and LM head cannot be adapted)",
+        field,
+        name,
+        f"among {', '.join(names)} (embedding and LM head cannot be adapted)",
         suggest(name, [*endings, *names]),
-    )  # fmt: skip
+    )
 
 
 def adapter_tensors(

@@ -34,20 +34,26 @@ def refuse_other_kinds(config: Mapping[str, Any]) -> None:
         raise InputError("config.architectures", heads, "a list of class names")
     if heads and not any(head.endswith(_CAUSAL) for head in heads):
         raise InputError(
-            "config.architectures", ", ".join(heads), "a causal language model (…ForCausalLM)",
+            "config.architectures",
+            ", ".join(heads),
+            "a causal language model (…ForCausalLM)",
             "it has another head, or none: choose the model that it was made from",
-        )  # fmt: skip
+        )
     if config.get("quantization_config"):
         raise InputError(
-            "config.quantization_config", config["quantization_config"], "absent",
+            "config.quantization_config",
+            config["quantization_config"],
+            "absent",
             "LoRA here trains on unquantised weights: name the original model, and set dtype",
-        )  # fmt: skip
+        )
     for key, value in config.items():
         if _EXPERTS.search(key) and value:
             raise InputError(
-                f"config.{key}", value, "absent, since blocks are those of a plain decoder",
+                f"config.{key}",
+                value,
+                "absent, since blocks are those of a plain decoder",
                 "choose a model without experts",
-            )  # fmt: skip
+            )
         if key in _NESTED and value:
             raise InputError(f"config.{key}", value, "absent", "choose a model of text alone")
     for key in ("is_encoder_decoder", "add_cross_attention"):
@@ -59,10 +65,12 @@ def refuse_own_code(config: Mapping[str, Any]) -> None:
     """Refuse a model that comes with Python code, unless the user allows it."""
     if config.get("auto_map"):
         raise InputError(
-            "config.auto_map", config["auto_map"], "absent",
+            "config.auto_map",
+            config["auto_map"],
+            "absent",
             "the model brings its own Python code, which may do anything: if you trust it, set "
             "trust_remote_code=true; if transformers' own class will do, remove auto_map",
-        )  # fmt: skip
+        )
 
 
 # Two families whose class defaults are not "as many as heads" and "hidden / heads".

@@ -38,9 +38,11 @@ def read_config(name: str, field: str = "model") -> dict[str, Any]:
         path = path / "config.json"
     if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
         raise InputError(
-            field, name, "a model's folder or its config.json, not a YAML file",
+            field,
+            name,
+            "a model's folder or its config.json, not a YAML file",
             "name the model that stands in it",
-        )  # fmt: skip
+        )
     if path.is_file():
         return _parse(read_text(path, field), str(path))
     if path.name == "config.json":

@@ -118,11 +118,13 @@ class ModelWork:
     def _products(self, linears: Sequence[Linear]) -> float:
         adaptation, widths = self.adapter.adaptation(self.architecture), self.architecture.widths
         return sum(
-            2.0 * adaptation.in_block(block).of(one) * one.input_width(widths)
+            2.0
+            * adaptation.in_block(block).of(one)
+            * one.input_width(widths)
             * one.output_width(widths)
             for block in range(self.architecture.block_count)
             for one in linears
-        )  # fmt: skip
+        )
 
     def scoring_flops(self, batches: Sequence[tuple[int, int, int]]) -> float:
         """Activation-weighted scores from batches of (rows, tokens, real tokens).
@@ -146,9 +148,12 @@ class ModelWork:
 
     def _forward(self, rows: int, tokens: int) -> Workload:
         return workload(
-            self.architecture, self.adapter, Step(rows, tokens, logit_positions=1), 0.0,
+            self.architecture,
+            self.adapter,
+            Step(rows, tokens, logit_positions=1),
+            0.0,
             self.precision,
-        )  # fmt: skip
+        )
 
     def forward_bytes(self, rows: int, tokens: int) -> int:
         """Weights, the adapter, and the activations of one block: a forward pass keeps no more."""

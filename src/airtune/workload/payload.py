@@ -21,11 +21,24 @@ from airtune.workload.architecture import Architecture, pruned
 # The library's own order of the data: a lower entry here comes first in the file. The order
 # matters for the length of a frame, because offsets are written in decimal digits.
 _DTYPE_BYTES = {
-    "U64": 8, "I64": 8, "F64": 8, "C64": 8,
-    "F32": 4, "U32": 4, "I32": 4,
-    "BF16": 2, "F16": 2, "U16": 2, "I16": 2,
-    "F8_E8M0": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
-}  # fmt: skip
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+    "C64": 8,
+    "F32": 4,
+    "U32": 4,
+    "I32": 4,
+    "BF16": 2,
+    "F16": 2,
+    "U16": 2,
+    "I16": 2,
+    "F8_E8M0": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 _DTYPE_ORDER = {name: place for place, name in enumerate(_DTYPE_BYTES)}
 
 WIRE_DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}

@@ -196,9 +196,16 @@ ADAPTER_BYTES = 4
 """What is trained, its gradients and optimiser moments are fp32, whatever the base's dtype is."""
 
 _ARRAYS_KEPT = {
-    "gelu": 1, "gelu_pytorch_tanh": 1, "silu": 1, "swish": 1, "relu": 1,
-    "quick_gelu": 2, "gelu_python": 3, "gelu_new": 4, "gelu_fast": 7,
-}  # fmt: skip
+    "gelu": 1,
+    "gelu_pytorch_tanh": 1,
+    "silu": 1,
+    "swish": 1,
+    "relu": 1,
+    "quick_gelu": 2,
+    "gelu_python": 3,
+    "gelu_new": 4,
+    "gelu_fast": 7,
+}
 """Arrays of the MLP's width that autograd keeps for an activation function."""
 
 OPTIMIZER_MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}

@@ -190,9 +190,11 @@ def _imported() -> Any:
 
 def _not_importable(error: Exception) -> InputError:
     return InputError(
-        "backend", "ray", "local where Ray cannot be imported",
+        "backend",
+        "ray",
+        "local where Ray cannot be imported",
         f"Ray is installed, but its import fails ({reason_of(error)})",
-    )  # fmt: skip
+    )
 
 
 _sessions: list[str] = []

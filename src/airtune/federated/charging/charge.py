@@ -109,8 +109,9 @@ def _charge_clients(
     silent = np.array([answer is None for answer in answers])
     latency = _round_latency(whole, context.deadline_s, silent)
     spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
-    computed = np.divide(spent.compute_s, whole.compute_s, out=np.ones(len(plans)),
-                         where=whole.compute_s > 0)  # fmt: skip
+    computed = np.divide(
+        spent.compute_s, whole.compute_s, out=np.ones(len(plans)), where=whole.compute_s > 0
+    )
     sent = np.where(latency.late, np.floor(rate_bps * spent.upload_s), bits)
     charged = [
         ClientRecord(

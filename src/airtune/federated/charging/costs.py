@@ -128,9 +128,11 @@ class RoundCosts:
             return self.model.work.least_rate(step, usable)
         except InputError as error:
             raise InputError(
-                f"memory of client {plan.client}", f"{usable:.3g} bytes usable", error.allowed,
+                f"memory of client {plan.client}",
+                f"{usable:.3g} bytes usable",
+                error.allowed,
                 error.remedy,
-            ) from None  # fmt: skip
+            ) from None
 
     @cached_property
     def split(self) -> SplitRoundCosts | None:

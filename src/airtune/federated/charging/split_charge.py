@@ -118,8 +118,9 @@ def _with_silent(
     silent: NDArray[np.bool_],
 ) -> Timeline:
     """The active clients' stages beside silent ones, which only receive the broadcast."""
-    broadcast_s = float(transfer_delay(np.array(float(broadcast_bits)),
-                                       np.array(rates.broadcast_bps)))  # fmt: skip
+    broadcast_s = float(
+        transfer_delay(np.array(float(broadcast_bits)), np.array(rates.broadcast_bps))
+    )
     if not active:
         return Timeline(("broadcast",), (-1,), np.full((1, len(silent)), broadcast_s))
     part = costs.timeline(

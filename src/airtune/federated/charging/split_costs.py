@@ -54,10 +54,11 @@ class LinkSettings:
         """
         if not isinstance(links, ShannonLinks):
             raise InputError(
-                "cell", "with a table or a trace of rates",
+                "cell",
+                "with a table or a trace of rates",
                 "one with Shannon's rates for split training",
                 "set cell.rate_model=shannon and no trace: power is allotted by gains",
-            )  # fmt: skip
+            )
         with np.errstate(divide="ignore"):
             noise = tx_power_w / links.effective_hz
         total = float(tx_power_w.sum()) if self.total_power_w is None else self.total_power_w

@@ -45,11 +45,12 @@ def check_decisions(method: Method, plan: Plan, rank: int, round_number: int) ->
                 if decision not in getattr(method, name).honours:
                     value = getattr(entry, decision.value)
                     raise InputError(
-                        f"{decision} of client {entry.client} in round {round_number}", value,
+                        f"{decision} of client {entry.client} in round {round_number}",
+                        value,
                         f"left as it is, since {name} {part_name(getattr(method, name))} does not "
                         "honour it",
                         f"replace the {name}, or planner {part_name(method.planner)}",
-                    )  # fmt: skip
+                    )
 
 
 class _Fit:
@@ -70,17 +71,21 @@ class _Fit:
                     self.refuse(name, f"one that honours {decision}")
             for decision in sorted(part.requires - decides):
                 raise InputError(
-                    "planner", self.names["planner"], f"one that decides {decision}",
+                    "planner",
+                    self.names["planner"],
+                    f"one that decides {decision}",
                     f"{name} {self.names[name]} cannot work without it",
-                )  # fmt: skip
+                )
         self.coverage()
         self.unsent()
 
     def refuse(self, name: str, allowed: str) -> None:
         raise InputError(
-            name, self.names[name], f"{allowed}, beside planner {self.names['planner']}",
+            name,
+            self.names[name],
+            f"{allowed}, beside planner {self.names['planner']}",
             f"choose another {name} or planner",
-        )  # fmt: skip
+        )
 
     def kind(self) -> None:
         """A split needs a tuner made for it, and the servers that only its method has."""
@@ -92,9 +97,10 @@ class _Fit:
             )
         if isinstance(method.tuner, CohortTuner) != splits:
             raise InputError(
-                "tuner", self.names["tuner"],
+                "tuner",
+                self.names["tuner"],
                 f"one that {'splits' if splits else 'does not split'} the model, for {method.name}",
-            )  # fmt: skip
+            )
 
     def coverage(self) -> None:
         """What is trained must travel; what never travels must never change."""
@@ -103,11 +109,12 @@ class _Fit:
             lost = getattr(method, name).leaves_out - method.tuner.freezes
             if lost:
                 raise InputError(
-                    "tuner", self.names["tuner"],
+                    "tuner",
+                    self.names["tuner"],
                     f"one that leaves {', '.join(sorted(lost))} untrained, since {name} "
                     f"{self.names[name]} does not send it",
                     "choose another tuner or codec",
-                )  # fmt: skip
+                )
         still = method.downlink.leaves_out
         if still and not method.aggregator.keeps_unchanged:
             self.refuse(
@@ -119,16 +126,18 @@ class _Fit:
         aggregator = self.method.aggregator
         if self.method.tuner.adds_unsent and aggregator.fills_unsent:
             raise InputError(
-                "aggregator", self.names["aggregator"],
+                "aggregator",
+                self.names["aggregator"],
                 "one that takes what was not sent as no change, together with error feedback",
                 "it would count twice what was left out",
-            )  # fmt: skip
+            )
         if self.method.tuner.adds_unsent and aggregator.refactors:
             raise InputError(
-                "aggregator", self.names["aggregator"],
+                "aggregator",
+                self.names["aggregator"],
                 "one that keeps the factors, together with error feedback",
                 "what a client left out belongs to factors that the server has replaced",
-            )  # fmt: skip
+            )
 
 
 def check_trains_any(method: Method, field: str) -> None:

@@ -40,9 +40,11 @@ def asked(kind: str, part: object, round_index: int, client: int | None = None) 
     cls = type(part) if not hasattr(part, "__qualname__") else part
     name = f"{getattr(cls, '__module__', '')}:{getattr(cls, '__qualname__', kind)}"
     ours = name.startswith("airtune.")
-    remedy = "this is a fault of airtune: please report it" if ours else (
-        "mend it, then run the command again, or `airtune resume` a run that has begun"
-    )  # fmt: skip
+    remedy = (
+        "this is a fault of airtune: please report it"
+        if ours
+        else ("mend it, then run the command again, or `airtune resume` a run that has begun")
+    )
     whom = "" if client is None else f" for {party(client)}"
     try:
         with foreign_code(f"The {kind} {name} in round {round_index + 1}{whom}", remedy):

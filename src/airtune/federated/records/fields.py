@@ -19,9 +19,13 @@ DIMENSIONLESS = "1"
 COUNT = "count"
 """Unit of a list that a report shows as its length; other lists are shown as their mean."""
 _JSON: Mapping[Any, tuple[type, ...]] = {
-    int: (int,), float: (float, int), str: (str,), NoneType: (NoneType,),
-    abc.Sequence: (list,), abc.Mapping: (dict,),
-}  # fmt: skip
+    int: (int,),
+    float: (float, int),
+    str: (str,),
+    NoneType: (NoneType,),
+    abc.Sequence: (list,),
+    abc.Mapping: (dict,),
+}
 """The types as which JSON reads a field's type."""
 
 

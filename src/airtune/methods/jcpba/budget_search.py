@@ -96,9 +96,11 @@ def search_budget(
     if not reached:
         least = min(run.losses[-1] for run in runs.values())
         raise InputError(
-            "--target-loss", target_loss, f"at least {least:.4f}, the least that a proxy reached",
+            "--target-loss",
+            target_loss,
+            f"at least {least:.4f}, the least that a proxy reached",
             "give the proxies more rounds",
-        )  # fmt: skip
+        )
     best = min(reached, key=lambda budget: (reached[budget], budget))
     facts = {"model": config.model, "proxy_rounds": rounds, "proxy_clients": size}
     return BudgetTable(best, target_loss, runs, facts)

@@ -63,9 +63,11 @@ def slicer(bench: Bench, importance: str | None = None) -> Slicer:
     name = bench.shared("importance", lambda: asked)
     if importance and name != importance:
         raise InputError(
-            "tuner.importance", importance, f"{name}, as for the other parts",
+            "tuner.importance",
+            importance,
+            f"{name}, as for the other parts",
             "set jcpba.importance instead",
-        )  # fmt: skip
+        )
     return bench.shared("slicer", lambda: Slicer(bench.model, _importance(bench, name)))
 
 

@@ -25,8 +25,15 @@ MOST_SUBCHANNELS = 10_000
 DOWNLINKS = ("equal", "free")
 """`equal` shares of band and power; `free`: no download is charged, as in the published problem."""
 
-_OWN = ("main_server", "federated_server", "rounds", "split_points", "activation_dtype", "downlink",
-        "blocks")  # fmt: skip
+_OWN = (
+    "main_server",
+    "federated_server",
+    "rounds",
+    "split_points",
+    "activation_dtype",
+    "downlink",
+    "blocks",
+)
 
 
 def explicit(mapping: Mapping[str, Any]) -> CellProblem:
@@ -169,8 +176,13 @@ def _candidates(
 
 def _clients(scene: Scene, downlink: str) -> list[dict[str, float]]:
     share = scene.downlink_rate_bps() / len(scene.devices)
-    columns = zip(scene.flop_rate.tolist(), scene.tx_power_dbm.tolist(), scene.gain_db(),
-                  share.tolist(), strict=True)  # fmt: skip
+    columns = zip(
+        scene.flop_rate.tolist(),
+        scene.tx_power_dbm.tolist(),
+        scene.gain_db(),
+        share.tolist(),
+        strict=True,
+    )
     return [
         {
             "flop_rate": flop_rate,

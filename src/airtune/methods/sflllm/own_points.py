@@ -45,8 +45,10 @@ class OwnPointSearch:
             for k, points in enumerate(problem.points)
         ]
         for limit in sorted({seconds for known in work for seconds in known.values()}):
-            points = [max((p for p, s in known.items() if s <= limit), default=min(known))
-                      for known in work]  # fmt: skip
+            points = [
+                max((p for p, s in known.items() if s <= limit), default=min(known))
+                for known in work
+            ]
             best = min(best, self.solve(points), key=lambda found: found.latency_s)
         return self._polish(best)
 

@@ -53,9 +53,11 @@ class SflllmPlanner(Planner):
             )
         if self.split_points == "own" and (self.solver != "joint" or self.split_point is not None):
             raise InputError(
-                "sflllm.split_points", "own", "common for this solver or a fixed split_point",
+                "sflllm.split_points",
+                "own",
+                "common for this solver or a fixed split_point",
                 "solver joint without split_point chooses a cut for every client",
-            )  # fmt: skip
+            )
 
     @property
     def decides(self) -> frozenset[Decision]:
@@ -71,8 +73,9 @@ class SflllmPlanner(Planner):
             slowest = straggler_of(problem.timeline(plan.clients).own_stages())
             client = problem.clients[slowest]
             skipped = {
-                **skipped, client: f"would make all miss the deadline of {view.deadline_s:g} s"
-            }  # fmt: skip
+                **skipped,
+                client: f"would make all miss the deadline of {view.deadline_s:g} s",
+            }
             kept = [i for i in kept if int(view.cohort[i]) != client]
         return Plan((), 0.0, None, Status.INFEASIBLE, "no client can be reached", skipped)
 

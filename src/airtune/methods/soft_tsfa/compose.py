@@ -70,18 +70,22 @@ def compose(bench: Bench, options: SoftTsfaSection) -> Method:
     config = bench.config
     if config.charge_as and options.selection == "global":
         raise InputError(
-            "soft_tsfa.selection", "global", "per-layer together with charge_as",
+            "soft_tsfa.selection",
+            "global",
+            "per-layer together with charge_as",
             "counts by matrix of one model mean nothing for another",
-        )  # fmt: skip
+        )
     if (
         config.aggregator is None
         and options.orthogonalise != "none"
         and config.server.optimizer != "none"
     ):
         raise InputError(
-            "server.optimizer", config.server.optimizer, "none with soft_tsfa.orthogonalise=svd",
+            "server.optimizer",
+            config.server.optimizer,
+            "none with soft_tsfa.orthogonalise=svd",
             "its moments belong to factors that are replaced; set soft_tsfa.orthogonalise=none",
-        )  # fmt: skip
+        )
     planned = planner(bench, options)
     if options.sparsifier == "dense":
         planned = replace(planned, solver="dense")
@@ -102,14 +106,19 @@ def soft_layout(model: Any, selection: str) -> RankLayout:
     """
     shapes = shapes_of(read_state(model))
     ranks = matrix_ranks(shapes)
-    scales = {module.scaling[model.active_adapter] for module in model.modules()
-              if isinstance(getattr(module, "scaling", None), dict)}  # fmt: skip
+    scales = {
+        module.scaling[model.active_adapter]
+        for module in model.modules()
+        if isinstance(getattr(module, "scaling", None), dict)
+    }
     for key, values in (("rank_pattern", set(ranks)), ("alpha_pattern", scales)):
         if len(values) > 1:
             raise InputError(
-                f"adapter.{key}", "not the same for all matrices", "empty with soft_tsfa",
+                f"adapter.{key}",
+                "not the same for all matrices",
+                "empty with soft_tsfa",
                 "choose another method, or start from another adapter",
-            )  # fmt: skip
+            )
     return RankLayout(tuple(ranks), tuple(rank_payload(shapes)), selection)
 
 
@@ -117,19 +126,25 @@ def soft_tsfa(planner: TsfaPlanner, options: SoftOptions, seed: int) -> Method:
     """The composition: plan ranks and band, train near-orthogonal factors, send ranks, average."""
     if options.sparsifier != "importance" and planner.layout.selection == "global":
         raise InputError(
-            "soft_tsfa.selection", "global", "per-layer with this sparsifier",
+            "soft_tsfa.selection",
+            "global",
+            "per-layer with this sparsifier",
             f"{options.sparsifier} knows no importance by matrix",
-        )  # fmt: skip
+        )
     if options.error_feedback and options.merge != "mean":
         raise InputError(
-            "soft_tsfa.merge", options.merge, "mean together with error_feedback",
+            "soft_tsfa.merge",
+            options.merge,
+            "mean together with error_feedback",
             "the other merge would count twice what was left out",
-        )  # fmt: skip
+        )
     if options.error_feedback and options.orthogonalise == "svd":
         raise InputError(
-            "soft_tsfa.orthogonalise", "svd", "none together with error_feedback",
+            "soft_tsfa.orthogonalise",
+            "svd",
+            "none together with error_feedback",
             "what a client left out belongs to factors that the server has replaced",
-        )  # fmt: skip
+        )
     codec = _codec(options, seed)
     relative = options.penalty_form == "relative"
     tuner: Tuner = OrthogonalTuner(options.penalty, relative) if options.penalty else FullTuner()

@@ -22,8 +22,15 @@ ENERGY_EXPONENT = 1.5
 """Default spectrum: the energy of rank k = 1, 2, ... is in proportion to k^-1.5. Measured on one
 round of the built-in experiment, ranks 4 to 16 (docs/planning-from-a-model.md)."""
 
-_OWN = ("latency_target_s", "v", "virtual_queue", "outage_latency_s", "sparsity",
-        "bandwidth_floor_hz", "channel")  # fmt: skip
+_OWN = (
+    "latency_target_s",
+    "v",
+    "virtual_queue",
+    "outage_latency_s",
+    "sparsity",
+    "bandwidth_floor_hz",
+    "channel",
+)
 
 
 def explicit(mapping: Mapping[str, Any]) -> CellProblem:
@@ -104,7 +111,11 @@ def _energies(value: Any, scene: Scene) -> Sequence[Sequence[float]]:
 def _row(value: Any, rank: int) -> list[float]:
     energy = number_list(value, "rank_energy", NOT_NEGATIVE, None)
     if len(energy) != rank:
-        raise InputError("rank_energy", f"a list of {len(energy)}", f"one for each of {rank} ranks",
-                         "adapter.rank says how many there are")  # fmt: skip
+        raise InputError(
+            "rank_energy",
+            f"a list of {len(energy)}",
+            f"one for each of {rank} ranks",
+            "adapter.rank says how many there are",
+        )
     row: list[float] = energy.tolist()
     return row

@@ -59,10 +59,11 @@ class RankLayout:
         """A client's report [matrix, rank]; InputError where a codec reports something else."""
         if len(reported) != sum(self.ranks):
             raise InputError(
-                "codec", f"reporting {len(reported)} numbers",
+                "codec",
+                f"reporting {len(reported)} numbers",
                 f"silent, or reporting {sum(self.ranks)}, the share of each rank of each matrix, "
                 "for this planner",
-            )  # fmt: skip
+            )
         return np.asarray(reported, dtype=np.float64).reshape(len(self.ranks), self.rank)
 
     def energies(self, reported: Sequence[float]) -> FloatArray:
@@ -101,8 +102,9 @@ class RankLayout:
             return MOST_BENT_BITS
         each, fixed = self.payload_bits(costs, plan)
         counts = range(1, self.groups + 1)
-        exact = [costs.payload_bits(self.with_kept(plan, np.arange(self.groups) < k))
-                 for k in counts]  # fmt: skip
+        exact = [
+            costs.payload_bits(self.with_kept(plan, np.arange(self.groups) < k)) for k in counts
+        ]
         line = [fixed + float(each[:k].sum()) for k in counts]
         return max(*(on - bits for on, bits in zip(line, exact, strict=True)), 0.0)
 

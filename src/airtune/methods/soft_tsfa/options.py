@@ -72,6 +72,11 @@ class SoftTsfaSection(Section):
 
 
 PLANNER_OPTIONS = (
-    "solver", "sparsity", "latency_target_s", "v", "virtual_queue", "outage_latency_s",
+    "solver",
+    "sparsity",
+    "latency_target_s",
+    "v",
+    "virtual_queue",
+    "outage_latency_s",
     "target_share",
-)  # fmt: skip
+)

@@ -182,8 +182,12 @@ def search_ranks(
     choice = choose_rank(measured, view.uplink, view.bandwidth_hz, target_s)
     if target_loss is None:
         target_loss = max(run.losses[-1] for run in runs.values())
-    facts = {"model": config.model, "proxy_rounds": rounds, "proxy_clients": len(view.cohort),
-             "channel": f"of round {view.round_index + 1}"}  # fmt: skip
+    facts = {
+        "model": config.model,
+        "proxy_rounds": rounds,
+        "proxy_clients": len(view.cohort),
+        "channel": f"of round {view.round_index + 1}",
+    }
     return RankTable(choice, target_s, target_loss, runs, facts)
 
 

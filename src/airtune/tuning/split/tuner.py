@@ -82,11 +82,17 @@ def split_round(
     keeps_labels = settings.labels_at == "client"
     halves = {
         client.client: ClientHalf(
-            model, start, client, training, cut,
-            keeps_labels=keeps_labels, seed=seed, round_index=round_index,
+            model,
+            start,
+            client,
+            training,
+            cut,
+            keeps_labels=keeps_labels,
+            seed=seed,
+            round_index=round_index,
         )
         for client in clients
-    }  # fmt: skip
+    }
     points = {client.client: client.split_point for client in clients}
     shared = settings.server_side == "shared"
     groups = [points] if shared else [{client: point} for client, point in points.items()]
