@@ -27,12 +27,14 @@ SHAPES = (
 def compare(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Any]:
     """Both kernels on the same random rows."""
     torch.manual_seed(0)
-    inputs = [torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3)]
+    inputs = query, key, value = [
+        torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3)
+    ]
     upstream = torch.randn(shape, dtype=dtype)
 
     def step(kernel: SDPBackend) -> None:
         with sdpa_kernel(kernel):
-            answer = scaled_dot_product_attention(*inputs, is_causal=True)
+            answer = scaled_dot_product_attention(query, key, value, is_causal=True)
         torch.autograd.grad(answer, inputs, upstream)
 
     tiled, _ = seconds(lambda: step(SDPBackend.FLASH_ATTENTION), repeat=5)

@@ -13,6 +13,7 @@ measured and nothing written. Nobody has run this on a GPU yet.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def sequential_peft(model: Any, start: Any, batches: list[list[Any]]) -> float:
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(start[name])
-        optimizer = make_optimizer(list(parameters.values()), SETTINGS)
+        optimizer, losses = make_optimizer(list(parameters.values()), SETTINGS), []
         for batch in own:
             ids = torch.from_numpy(batch.token_ids).to(CUDA)
             optimizer.zero_grad(set_to_none=True)
@@ -80,7 +81,8 @@ def sequential_peft(model: Any, start: Any, batches: list[list[Any]]) -> float:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(list(parameters.values()), SETTINGS.max_grad_norm)
             optimizer.step()
-        last.append(loss.detach())
+            losses.append(loss.detach())
+        last.append(losses[-1])
     return float(torch.stack(last).mean())
 
 
@@ -119,8 +121,8 @@ def main() -> None:
             ]
             for client in range(clients)
         ]
-        ours_s, ours = gpu_seconds(lambda b=batches: stacked(model, start, b), repeat=2)
-        peft_s, theirs = gpu_seconds(lambda b=batches: sequential_peft(model, start, b), repeat=1)
+        ours_s, ours = gpu_seconds(partial(stacked, model, start, batches), repeat=2)
+        peft_s, theirs = gpu_seconds(partial(sequential_peft, model, start, batches), repeat=1)
         if abs(ours - theirs) > SAME_LOSS:
             raise SystemExit(f"{clients} clients: losses part, {ours} against {theirs}")
         steps = clients * options.steps

@@ -96,6 +96,7 @@ def convex_relaxation(problem: SparsityProblem, deadline_s: float) -> float:
     """The least objective at one deadline if shares of a rank could be sent; all in coverage."""
     import cvxpy
 
+    assert isinstance(problem.links, ShannonLinks)
     clients = len(problem.links)
     share_hz = problem.bandwidth_hz / clients
     count = cvxpy.Variable(clients)
@@ -174,8 +175,8 @@ def measure(method: str, largest: int) -> dict[str, Any]:
     large = [row for row in rows if row["clients"] >= FITTED_FROM[method]]
     if len(large) < 2:
         return {"rows": rows}
-    clients, times = ([math.log(row[key]) for row in large] for key in ("clients", "exact_s"))
-    slope, offset = np.polyfit(clients, times, 1)
+    counts, times = ([math.log(row[key]) for row in large] for key in ("clients", "exact_s"))
+    slope, offset = np.polyfit(counts, times, 1)
     return {"rows": rows, "exponent": float(slope), "seconds_at_one_client": float(np.exp(offset))}
 
 

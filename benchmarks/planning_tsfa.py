@@ -67,7 +67,9 @@ def smallest_target(channel: ChannelSource, rounds: int) -> float:
     start = least_mean_latency_s(job(channel, 1.0, 1.0), rounds, channel)
     low = job(channel, OUT_OF_REACH * start, 1.0)
     least = least_mean_latency_s(low, rounds, channel)
-    return least_reachable_target_s(low, rounds, channel, least)
+    reachable = least_reachable_target_s(low, rounds, channel, least)
+    assert reachable is not None, "every client has a signal in these draws"
+    return reachable
 
 
 def quick(problem: SparsityProblem) -> Solution[SparsityPlan]:

@@ -23,6 +23,7 @@ from reporting import report
 
 from airtune import Experiment
 from airtune.experiment.run import Run
+from airtune.methods.soft_tsfa.options import SoftTsfaSection
 from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.orthogonality import mean_cosine
 from airtune.update.rank_sparse import norm_importance
@@ -112,7 +113,7 @@ def energy_shares(state: dict[str, torch.Tensor]) -> list[float]:
 
 def penalty(options: argparse.Namespace) -> None:
     """Send everything, at several strengths."""
-    rows, reference = [], None
+    rows, runs, reference = [], [], None
     for name, strength, form in PENALTIES:
         if options.rows and name not in options.rows:
             continue
@@ -120,6 +121,7 @@ def penalty(options: argparse.Namespace) -> None:
         done = run(
             options, penalty=strength, penalty_form=form, sparsifier="dense", orthogonalise=gauge
         )
+        runs.append(done)
         state = dict(done.state.adapter)
         cosine, shares = mean_cosine(state), energy_shares(state)
         loss = done.summary["final_test_loss"]
@@ -137,12 +139,12 @@ def penalty(options: argparse.Namespace) -> None:
             }
         )
         print(rows[-1], flush=True)
-    report(f"soft_penalty_{options.task}", rows, **facts(options, done))
+    report(f"soft_penalty_{options.task}", rows, **facts(options, runs[-1]))
 
 
 def sparse(options: argparse.Namespace) -> None:
     """Send a share of it, in as many bytes."""
-    rows = []
+    rows, done = [], []
     for name in options.rows or SPARSE:
         done = [
             run(options, seed, solver="fixed-sparsity", sparsity=options.sparsity, **SPARSE[name])
@@ -186,7 +188,7 @@ def latency(options: argparse.Namespace) -> None:
         engine="batched",
     )
     done = experiment.run(Path(tempfile.mkdtemp()) / "run")
-    section, records = done.config.methods["soft_tsfa"], done.records
+    section, records = done.config.section(SoftTsfaSection), done.records
     mean = sum(record["latency_s"] for record in records) / len(records)
     target = section.latency_target_s or 0.0
     row = {

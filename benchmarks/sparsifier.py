@@ -88,7 +88,8 @@ def by_column_norms(stacks: Stacks, kept: int) -> Tensor:
 
 
 def _triangle(factors: Tensor) -> Tensor:
-    return torch.linalg.qr(factors, mode="r").R
+    triangle: Tensor = torch.linalg.qr(factors, mode="r").R
+    return triangle
 
 
 def singular_values(stacks: Stacks) -> list[Tensor]:

@@ -59,7 +59,7 @@ def job_flops(model: str, job: Any) -> float:
     from airtune.workload.transformer import workload
 
     step = workload(load_architecture(model), AdapterShape(RANK), Step(job.rows, job.tokens))
-    return float(step.flops) * job.clients * job.steps
+    return float(step.flops * job.clients * job.steps)
 
 
 def gemm_flop_rate(size: int = 2048) -> float:

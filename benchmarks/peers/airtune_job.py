@@ -48,10 +48,9 @@ def main() -> None:
 
     host = WorkerHost(PRELOADED) if parallel else None
     import torch
-    from airtune_side import make_side
+    from airtune_side import make_backend, make_side
     from job import answer, held_out_loss, load, process_age_s, read_job, tree_processor_s
 
-    from airtune.experiment.engine import make_backend
     from airtune.tuning.adapter import trained_parameters
     from airtune.tuning.base_model import usable_cores
 

@@ -26,7 +26,7 @@ def _kept() -> dict[str, Any]:
     return _KEPT
 
 
-@client_app.train()
+@client_app.train()  # type: ignore[untyped-decorator]
 def train_client(message: Message, context: Context) -> Message:
     """A client's part of a round."""
     kept = _kept()

@@ -24,7 +24,7 @@ from job import answer, held_out_loss, load, load_model, mean_state, process_age
 server_app = ServerApp()
 
 
-@server_app.main()
+@server_app.main()  # type: ignore[untyped-decorator]
 def serve(grid: Grid, context: Context) -> None:
     """Federated averaging over all nodes."""
     folder = Path(os.environ["PEER_JOB"])

@@ -8,7 +8,7 @@ clipped to norm 1, and the server takes the plain mean of the clients' adapters.
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def load(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
 
 
 def train(
-    model: Any, parameters: Mapping[str, Tensor], batches: Sequence[Any], rate: float
+    model: Any, parameters: Mapping[str, Tensor], batches: Iterable[Any], rate: float
 ) -> dict[str, Tensor]:
     """One client's steps from the adapter that the model holds; a copy of where they end."""
     trained = list(parameters.values())

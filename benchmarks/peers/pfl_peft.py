@@ -30,7 +30,8 @@ class Causal(torch.nn.Module):
         self.model = model
 
     def loss(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss: torch.Tensor = self.model(input_ids=ids, labels=ids, use_cache=False).loss
+        return loss
 
     @torch.no_grad()
     def metrics(self, ids: torch.Tensor) -> dict[str, Any]:
@@ -50,7 +51,7 @@ class Turns:
         return Dataset(raw_data=[rows], user_id=str(user))
 
 
-class Clock(TrainingProcessCallback):
+class Clock(TrainingProcessCallback):  # type: ignore[misc]
     """Real seconds of every round."""
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ class LiveBytes(TorchDispatchMode):
     """Bytes of all storages alive, and their peak, seen from every operation's outputs."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
         self._seen: set[int] = set()
 

@@ -146,7 +146,7 @@ def _add_gradients(
     total = 0.0
     for part in parts_of(batch, TOKENS_AT_ONCE[device]):
         loss, _ = completion_loss(model, part)
-        (loss / count if penalty is None else loss / count + penalty).backward()  # type: ignore[no-untyped-call]
+        (loss / count if penalty is None else loss / count + penalty).backward()
         total, penalty = total + float(loss.detach()), None
     return total / count, count
 

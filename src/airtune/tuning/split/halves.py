@@ -311,7 +311,7 @@ class ServerHalf:
     def step_on_losses(self, losses: Mapping[int, Tensor], messages: Messages) -> dict[int, Tensor]:
         """Backward from the mean over all label tokens, step, and each client's gradient."""
         total = torch.stack(list(losses.values())).sum()
-        (total / _label_tokens(messages)).backward()  # type: ignore[no-untyped-call]
+        (total / _label_tokens(messages)).backward()
         return self._finish(messages)
 
     def step_on_gradients(
