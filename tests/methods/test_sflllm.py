@@ -400,7 +400,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
         SflllmPlanner("best")
     for change in ("cell.rate_model=cqi",):
         cqi = world_of(change)
-        with pytest.raises(InputError, match="Shannon's rates for sflllm"):
+        with pytest.raises(InputError, match="Shannon's rates for split training"):
             start_round(cqi.context, cqi.unmeasured_start())
     few = world_of("sflllm.main_subchannels=2")
     with pytest.raises(Exception, match="2 subchannels for 3 clients"):
