@@ -21,7 +21,7 @@ from reporting import report, seconds
 from torch.nn.functional import cross_entropy
 
 from airtune.data.batches import Batch
-from airtune.experiment.free_memory import clients_at_once
+from airtune.experiment.engine import clients_at_once
 from airtune.tuning import label_loss, stack
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.base_model import BaseModel, fuse_gelu, load_base

@@ -17,7 +17,7 @@ def run_round(side: Any, backend: Any, state: dict[str, Any], job: Any, index: i
     """Broadcast, train, collect, average."""
     from airtune.federated.backends.backend import ClientTask
     from airtune.round_plan import ClientPlan
-    from airtune.update.aggregate import Update
+    from airtune.update.server import Update
 
     plans = [ClientPlan(client, 1.0, 1.0, job.rank) for client in range(job.clients)]
     broadcast = side.method.downlink.encode(state, plans[0])

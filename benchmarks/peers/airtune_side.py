@@ -9,7 +9,7 @@ import torch
 from job import read_job
 
 from airtune.data.batches import Batch
-from airtune.experiment.free_memory import clients_at_once
+from airtune.experiment.engine import clients_at_once
 from airtune.federated.backends.backend import Backend, ClientSide, InProcess
 from airtune.federated.backends.worker_host import WorkerHost
 from airtune.federated.backends.workers import Workers

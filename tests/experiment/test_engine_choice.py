@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from airtune.errors import InputError
-from airtune.experiment import engine_choice, free_memory
-from airtune.experiment.engine_choice import (
+from airtune.experiment import engine
+from airtune.experiment.engine import (
     JobShape,
     choose_engine,
+    clients_at_once,
+    free_bytes,
     starts_ahead,
     training_device,
 )
-from airtune.experiment.free_memory import clients_at_once, free_bytes
 from airtune.experiment.reading import read_config
 from airtune.federated.backends.backend import deal
 from airtune.tuning import base_model
@@ -83,7 +84,7 @@ def test_a_large_batch_needs_no_more_memory_than_its_parts() -> None:
 def test_choice(
     settings: tuple[str, ...], shape: Any, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_choice, "usable_cores", lambda: 2)
+    monkeypatch.setattr(engine, "usable_cores", lambda: 2)
     assert choice(*settings, **shape) == expected
 
 
@@ -119,8 +120,8 @@ def test_on_a_gpu_one_process_trains_everybody(monkeypatch: pytest.MonkeyPatch) 
 def test_workers_that_memory_holds(
     free: float, workers: int | None, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_choice, "usable_cores", lambda: 4)
-    monkeypatch.setattr(engine_choice, "free_bytes", lambda: free)
+    monkeypatch.setattr(engine, "usable_cores", lambda: 4)
+    monkeypatch.setattr(engine, "free_bytes", lambda: free)
     found = choose_engine(read_config(None, []), side_of(FullTuner()), shape_of())
     assert (found.workers, found.reason) == (workers, told)
     asked = read_config(None, ["engine=workers", "workers=4"])
@@ -128,7 +129,7 @@ def test_workers_that_memory_holds(
 
 
 def test_short_jobs_say_why_they_take_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_choice, "usable_cores", lambda: 2)
+    monkeypatch.setattr(engine, "usable_cores", lambda: 2)
     found = choose_engine(read_config(None, ["rounds=1"]), side_of(FullTuner()), shape_of())
     assert found.reason == "about 2.6 s of training, too short for worker processes"
     assert starts_ahead(read_config(None, []))
@@ -140,8 +141,8 @@ def test_short_jobs_say_why_they_take_no_workers(monkeypatch: pytest.MonkeyPatch
 def test_free_memory_is_the_lesser_of_machine_and_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(free_memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(free_memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(engine, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(engine, "_CGROUP", tmp_path)
     assert free_bytes() == math.inf, "nobody says"
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    3000 kB\n")
     assert free_bytes() == 3000 * 1024
@@ -154,7 +155,7 @@ def test_free_memory_is_the_lesser_of_machine_and_group(
 
 def test_stacks_are_bounded_by_memory() -> None:
     one_client = 7 * 4 * 1000
-    assert clients_at_once({"a": (10, 100)}) == free_memory.STACK_BYTES // one_client
+    assert clients_at_once({"a": (10, 100)}) == engine.STACK_BYTES // one_client
     assert clients_at_once({"a": (10_000, 100_000)}) == 2
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from airtune.errors import AirtuneError, InputError
-from airtune.experiment.composition import check_names, compose_method
+from airtune.experiment.composition import check_names, compose_method, make_part
 from airtune.experiment.part_folders import make_importable
-from airtune.experiment.parts import make_part
 from airtune.experiment.reading import read_config
 from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.methods.bench import Bench

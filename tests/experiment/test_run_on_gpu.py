@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from airtune import Experiment
-from airtune.experiment import engine_choice
+from airtune.experiment import engine
 from airtune.experiment.run import Run
 from airtune.tuning import base_model
 from airtune.tuning.base_model import model_location
@@ -43,7 +43,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.nn.Module, "to", moved)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loaded)
-    for module in (engine_choice, base_model):
+    for module in (engine, base_model):
         monkeypatch.setattr(module, "resolve_device", lambda asked: asked)
 
 

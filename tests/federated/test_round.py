@@ -13,9 +13,8 @@ from airtune.federated.context import CohortSettings
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import run_round, start_round
 from airtune.tuning.evaluate import Evaluation
-from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec, DenseCodec
-from airtune.update.server_step import ServerMomentum
+from airtune.update.server import Aggregator, ServerMomentum
 from tests.federated.fakes import (
     EqualPlanner,
     FakeChannel,

@@ -17,10 +17,10 @@ from airtune.methods.hetlora.compose import ranks_by_speed
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.partial import first_ranks_mask
-from airtune.update.aggregate import Update
 from airtune.update.codec import shapes_of
 from airtune.update.means import ZeroPaddedMean, product_norm
 from airtune.update.parts import FactorCodec, FirstRanksCodec
+from airtune.update.server import Update
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 from tests.update.adapters import MATRICES, product, random_factors

@@ -6,7 +6,7 @@ import torch
 
 from airtune.methods.jcpba.measure import pruning_term
 from airtune.methods.soft_tsfa.measure import sent_energy, soft_terms
-from airtune.update.aggregate import Update
+from airtune.update.server import Update
 from tests.update.adapters import MATRICES, orthogonal_factors, product, random_factors
 
 

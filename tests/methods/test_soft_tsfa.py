@@ -19,7 +19,7 @@ from airtune.methods.soft_tsfa.compose import dropped_share
 from airtune.methods.soft_tsfa.layout import RankLayout
 from airtune.methods.soft_tsfa.planner import TsfaPlanner, settle
 from airtune.quantities import format_duration
-from airtune.update.aggregate import Aggregator, Update
+from airtune.update.server import Aggregator, Update
 from airtune.wireless.rate import ShannonLinks
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint

@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 
 from airtune.errors import InputError
-from airtune.planning.columns import ClientColumns, read_links, read_weights
-from airtune.planning.fields import NOT_NEGATIVE, POSITIVE, SHARE, decibel_twin
+from airtune.planning.fields import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    ClientColumns,
+    decibel_twin,
+    read_links,
+    read_weights,
+)
 from airtune.planning.reading import Reader
 from airtune.wireless.rate import FixedEfficiencyLinks, MixedLinks, ShannonLinks
 

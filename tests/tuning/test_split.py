@@ -16,9 +16,9 @@ from airtune.tuning.base_model import BaseModel
 from airtune.tuning.local import TrainingSettings, train_locally
 from airtune.tuning.split.model import SplitModel
 from airtune.tuning.split.tuner import SplitClient, SplitRound, SplitSettings, split_round
-from airtune.update.aggregate import Update
 from airtune.update.cut import CutCodec, CutShape
 from airtune.update.means import FactorMean, merge_halves
+from airtune.update.server import Update
 from tests.models import CONFIGS, small_model
 from tests.rounding import (
     UNIT,

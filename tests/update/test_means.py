@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from airtune.update.aggregate import Update
 from airtune.update.means import FactorMean
+from airtune.update.server import Update
 
 
 def _update(client: int, weight: float, seed: int) -> Update:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from airtune.update.aggregate import Update
 from airtune.update.means import factor_covariance
+from airtune.update.server import Update
 from tests.update.adapters import MATRICES, product, random_factors
 
 

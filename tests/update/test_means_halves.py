@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from airtune.update.aggregate import Update
 from airtune.update.means import FactorMean, merge_halves
+from airtune.update.server import Update
 
 
 def tensors(seed: int, *names: str) -> dict[str, Tensor]:

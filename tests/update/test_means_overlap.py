@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from airtune.update.aggregate import Update
 from airtune.update.means import FactorMean, OverlapMean
+from airtune.update.server import Update
 
 SHAPES = {"a": (2, 5), "b": (7, 2)}
 

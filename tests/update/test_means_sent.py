@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from airtune.round_plan import ClientPlan
-from airtune.update.aggregate import Update
 from airtune.update.codec import Codec, shapes_of
 from airtune.update.means import FactorMean, OverlapMean, SentMean
 from airtune.update.rank_sparse import RankSparseCodec
+from airtune.update.server import Update
 from airtune.update.top_k import TopKCodec
 from tests.update.adapters import MATRICES, random_factors
 

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import MAIN_SERVER, ClientPlan
-from airtune.update.aggregate import Update
 from airtune.update.codec import DenseCodec, shapes_of
 from airtune.update.means import HalvesMean
 from airtune.update.parts import BroadcastHalf, Depth, HalfCodec, block_of
+from airtune.update.server import Update
 
 NAMES = [
     f"base_model.model.model.layers.{block}.mlp.up_proj.lora_{factor}.weight"

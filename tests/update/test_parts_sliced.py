@@ -12,10 +12,10 @@ from airtune.round_plan import ClientPlan
 from airtune.tuning.pruning.importance import WeightImportance
 from airtune.tuning.pruning.slice import kept_coordinates
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
-from airtune.update.aggregate import Update
 from airtune.update.codec import DenseCodec, Shapes, TensorMap, shapes_of
 from airtune.update.means import OverlapMean
 from airtune.update.parts import SlicedCodec
+from airtune.update.server import Update
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
 from airtune.workload.architecture import Architecture, load_architecture, pruned
 from airtune.workload.decisions import distinct_rates

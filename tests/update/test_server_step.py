@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from airtune.update.server_step import ServerAdam, ServerMomentum, ServerOptimizer, TakeMerged
+from airtune.update.server import ServerAdam, ServerMomentum, ServerOptimizer, TakeMerged
 
 
 def _follow(server: ServerOptimizer, start: float, changes: Sequence[float]) -> list[float]:

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from airtune.tuning.orthogonality import mean_cosine
-from airtune.update.aggregate import Update
 from airtune.update.means import FactorMean
 from airtune.update.rank_sparse import norm_importance
+from airtune.update.server import Update
 from airtune.update.svd import SvdGauge, svd_gauge
 from tests.update.adapters import MATRICES, orthogonal_factors, product, random_factors
 

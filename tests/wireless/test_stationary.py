@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from airtune.experiment.devices import deal_devices
 from airtune.experiment.run import Run
+from airtune.experiment.shards import deal_devices
 from airtune.quantities import dbm_to_watts
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel

@@ -13,7 +13,7 @@ from airtune import __version__
 from airtune.comparison.definition import Comparison
 from airtune.comparison.measure import MEASURES, RunResult, default_target, measure_arms
 from airtune.errors import AirtuneError, redacted
-from airtune.experiment.devices import deal_devices
+from airtune.experiment.shards import deal_devices
 from airtune.experiment.world import client_names
 from airtune.files import write_json_atomic, write_text_atomic
 from airtune.methods.registry import unfederated

@@ -1,12 +1,14 @@
-"""Tokenised examples and who holds them."""
+"""Tokenised examples, which client holds them, and which device each client is."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.section import template_inputs
+from airtune.cost.device import DeviceProfile, find_device, load_devices
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode, pad_token, refuse_unknown_ids, turn_ends
 from airtune.data.partition import Partition, partition
@@ -167,3 +169,11 @@ def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int, embeddin
         reads_date(template_text(tokenizer, inputs)),
         turn_ends(tokenizer, inputs),
     )
+
+
+def deal_devices(config: ExperimentConfig) -> tuple[DeviceProfile, ...]:
+    """Profiles dealt out to the clients in turn."""
+    own = config.clients.device_file
+    known = load_devices(Path(own) if own else None)
+    kinds = [find_device(name, known, "clients.devices") for name in config.clients.devices]
+    return tuple(kinds[client % len(kinds)] for client in range(config.clients.count))

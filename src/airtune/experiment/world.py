@@ -15,15 +15,17 @@ from airtune.config.experiment import ExperimentConfig
 from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError, foreign_code
 from airtune.experiment.composition import check_names, compose_method
-from airtune.experiment.devices import deal_devices
-from airtune.experiment.engine import client_side, is_small, make_backend, start_host
-from airtune.experiment.engine_choice import (
+from airtune.experiment.engine import (
     JobShape,
     choose_engine,
+    client_side,
+    is_small,
+    make_backend,
+    start_host,
     starts_ahead,
     training_device,
 )
-from airtune.experiment.shards import Shards, load_shards, with_template
+from airtune.experiment.shards import Shards, deal_devices, load_shards, with_template
 from airtune.experiment.trained import refuse_uneven_charge, trainable, trained_shape, with_start
 from airtune.experiment.unused import replaced_notice
 from airtune.federated.backends.backend import Backend, ClientSide

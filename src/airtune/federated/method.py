@@ -20,9 +20,8 @@ from airtune.federated.view import PlanningView
 from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.tuning.adapter import AdapterState, initial_state
 from airtune.tuning.tuner import CohortTuner, Tuner
-from airtune.update.aggregate import Aggregator, Update
 from airtune.update.codec import Codec, TensorMap
-from airtune.update.server_step import ServerOptimizer, TakeMerged
+from airtune.update.server import Aggregator, ServerOptimizer, TakeMerged, Update
 
 PlannerState = Mapping[str, Any]
 """A planner's state from round to round; JSON, since it is part of the checkpoint."""

@@ -46,8 +46,8 @@ from airtune.federated.records.record import RoundRecord
 from airtune.federated.view import PlanningView
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
 from airtune.tuning.evaluate import Evaluation
-from airtune.update.aggregate import Update
 from airtune.update.codec import Codec
+from airtune.update.server import Update
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from airtune.methods.spec import PartSpec
 from airtune.tuning.orthogonality import OrthogonalTuner
 from airtune.tuning.partial import FirstRanksTuner, FrozenATuner
 from airtune.tuning.tuner import FullTuner
-from airtune.update.aggregate import Aggregator
 from airtune.update.codec import DenseCodec
 from airtune.update.means import FactorMean, OverlapMean, SentMean, ZeroPaddedMean
 from airtune.update.parts import FactorCodec, FirstRanksCodec
 from airtune.update.quantise import BLOCK, Int8Codec
 from airtune.update.rank_sparse import RankSparseCodec
+from airtune.update.server import Aggregator
 from airtune.update.svd import SvdCodec, SvdGauge
 from airtune.update.top_k import TopKCodec
 

@@ -2,19 +2,22 @@
 
 Keys carry their unit. A linear key may be given in decibels instead: `tx_power_w` as
 `tx_power_dbm`, `noise_psd_w_hz` as `noise_psd_dbm_hz`, `gain` as `gain_db`. A reader records the
-keys that were read, and `close` refuses every other one.
+keys that were read, and `close` refuses every other one. What the answers of all methods share is
+plain data for JSON.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from airtune.allocation.solve import Solution
 from airtune.errors import InputError
-from airtune.planning.columns import ClientColumns
 from airtune.planning.fields import (
     FINITE,
     LEVEL,
     NOT_NEGATIVE,
     REQUIRED,
+    ClientColumns,
     Range,
     decibel_twin,
     is_number,
@@ -131,3 +134,28 @@ class Reader:
 
     def _name(self, key: str) -> str:
         return f"{self._where}.{key}" if self._where else key
+
+
+def heading(solution: Solution[Any]) -> dict[str, Any]:
+    """Status and message, the first keys of every answer; `plan: null` where there is none."""
+    found = {"status": str(solution.status), "message": solution.message}
+    return found if solution.plan is not None else {**found, "plan": None}
+
+
+def closing(solution: Solution[Any]) -> dict[str, Any]:
+    """The solver, and the independent check: the constraint nearest to being exceeded."""
+    check = None
+    if solution.check is not None:
+        name, excess = solution.check.worst
+        check = {"passed": solution.check.passed, "tightest": name, "excess": finite(excess)}
+    return {
+        "solver": solution.solver,
+        "solve_time_s": solution.solve_time_s,
+        "iterations": solution.iterations,
+        "check": check,
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has neither NaN nor infinity: null for both."""
+    return None if value is None or not math.isfinite(value) else float(value)

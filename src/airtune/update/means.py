@@ -14,7 +14,7 @@ from torch import Tensor
 
 from airtune.round_plan import MAIN_SERVER, Decision
 from airtune.tuning.adapter import factor_pairs
-from airtune.update.aggregate import Aggregator, Update
+from airtune.update.server import Aggregator, Update
 
 
 @final

@@ -19,10 +19,10 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import factor_pairs
-from airtune.update.aggregate import Aggregator, Update
 from airtune.update.codec import Codec, Shapes, TensorMap, pack, unpack
 from airtune.update.quantise import check_format, content_draws, from_wire, to_wire, wire_frame
 from airtune.update.rank_sparse import KeptCounts, counts_by_plan, matrix_ranks
+from airtune.update.server import Aggregator, Update
 from airtune.workload.payload import frame_bytes
 
 

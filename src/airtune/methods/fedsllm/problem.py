@@ -19,10 +19,8 @@ from airtune.allocation.local_accuracy import (
     solve_local_accuracy,
 )
 from airtune.allocation.solve import Solution
-from airtune.planning.answer import closing, finite, heading
-from airtune.planning.columns import read_links
-from airtune.planning.fields import NOT_NEGATIVE, POSITIVE
-from airtune.planning.reading import Reader
+from airtune.planning.fields import NOT_NEGATIVE, POSITIVE, read_links
+from airtune.planning.reading import Reader, closing, finite, heading
 
 SOLVERS: dict[str, Callable[[LocalTraining], Solution[LocalAccuracyPlan]]] = {
     "exact": solve_local_accuracy,

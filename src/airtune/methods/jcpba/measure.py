@@ -16,8 +16,8 @@ from airtune.federated.method import Exchange
 from airtune.methods.jcpba.recorded import Measured
 from airtune.tuning.pruning.slice import removed_share
 from airtune.tuning.pruning.tuner import Slicer
-from airtune.update.aggregate import Update
 from airtune.update.codec import TensorMap
+from airtune.update.server import Update
 
 
 @dataclass(frozen=True)

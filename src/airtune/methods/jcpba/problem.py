@@ -22,10 +22,8 @@ from airtune.allocation.pruning.exact import (
 )
 from airtune.allocation.pruning.problem import PruningPlan, PruningProblem
 from airtune.allocation.solve import Solution
-from airtune.planning.answer import closing, finite, heading
-from airtune.planning.columns import read_links, read_weights
-from airtune.planning.fields import NOT_NEGATIVE, POSITIVE, SHARE
-from airtune.planning.reading import Reader
+from airtune.planning.fields import NOT_NEGATIVE, POSITIVE, SHARE, read_links, read_weights
+from airtune.planning.reading import Reader, closing, finite, heading
 
 SOLVERS: dict[str, Callable[[PruningProblem], Solution[PruningPlan]]] = {
     "exact": exact_pruning,

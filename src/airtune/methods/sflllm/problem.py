@@ -31,10 +31,8 @@ from airtune.allocation.split.joint import solve_joint
 from airtune.allocation.split.problem import SplitCandidate, SplitPlan, SplitTraining
 from airtune.allocation.subchannels.power import Uplink, measure
 from airtune.errors import InputError
-from airtune.planning.answer import closing, finite, heading
-from airtune.planning.columns import ClientColumns
-from airtune.planning.fields import LEVEL, NOT_NEGATIVE, POSITIVE
-from airtune.planning.reading import Reader
+from airtune.planning.fields import LEVEL, NOT_NEGATIVE, POSITIVE, ClientColumns
+from airtune.planning.reading import Reader, closing, finite, heading
 from airtune.quantities import FloatArray, db_to_linear
 
 DRAWS = "sflllm"

@@ -27,12 +27,12 @@ from airtune.methods.soft_tsfa.recorded import Measured
 from airtune.tuning.adapter import factor_pairs, read_state
 from airtune.tuning.orthogonality import OrthogonalTuner, mean_cosine, orthonormal_state
 from airtune.tuning.tuner import FullTuner, Tuner
-from airtune.update.aggregate import Aggregator
 from airtune.update.codec import Codec, DenseCodec, shapes_of
 from airtune.update.error_feedback import FeedbackTuner
 from airtune.update.means import FactorMean, SentMean
 from airtune.update.quantise import INT8, Int8Codec
 from airtune.update.rank_sparse import RankSparseCodec, matrix_ranks, rank_payload
+from airtune.update.server import Aggregator
 from airtune.update.svd import SvdCodec, SvdGauge
 from airtune.update.top_k import TopKCodec
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from airtune.update.aggregate import Update
 from airtune.update.means import factor_covariance
 from airtune.update.rank_sparse import change_importance, energies
+from airtune.update.server import Update
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,18 @@ from airtune.allocation.sparsity.solvers import dense, exact, fixed_sparsity
 from airtune.errors import InputError
 from airtune.files import write_text_atomic
 from airtune.methods.soft_tsfa.problem_channel import ChannelChoice, channel_source, read_channel
-from airtune.planning.answer import closing, finite, heading
-from airtune.planning.columns import ClientColumns, read_links, read_weights
-from airtune.planning.fields import NOT_NEGATIVE, POSITIVE, SHARE, Range, is_number, number_list
-from airtune.planning.reading import Reader
+from airtune.planning.fields import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    ClientColumns,
+    Range,
+    is_number,
+    number_list,
+    read_links,
+    read_weights,
+)
+from airtune.planning.reading import Reader, closing, finite, heading
 from airtune.quantities import FloatArray, format_duration
 from airtune.wireless.rate import Links
 

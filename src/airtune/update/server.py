@@ -1,16 +1,67 @@
-"""What the server makes of the merged adapter: takes it as it is, or steps towards it.
+"""What the server does with what clients sent: merge the updates, then step to the next adapter.
 
-After Reddi et al., "Adaptive Federated Optimization", arXiv 2003.00295, algorithm 2: the change
-that the aggregator proposes, D = merged - x, is treated as a gradient step's direction.
+The shipped aggregators are in `airtune.update.means` and `airtune.update.svd`. The server's step
+takes the merged adapter as it is, or steps towards it, after Reddi et al., "Adaptive Federated
+Optimization", arXiv 2003.00295, algorithm 2: the change that the aggregator proposes,
+D = merged - x, is treated as a gradient step's direction.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
+
+from airtune.round_plan import Decision
+
+
+@dataclass(frozen=True)
+class Update:
+    """One client's decoded change of the adapter and its weight (its number of examples).
+
+    `kept` is True where the client trained a coordinate, in the change's shapes (None: everywhere).
+    `sent` is True where the payload carried it (None: wherever it was trained); elsewhere the
+    change is 0, whatever was trained.
+    """
+
+    client: int
+    weight: float
+    change: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor] | None = None
+    sent: Mapping[str, Tensor] | None = None
+
+
+class Aggregator(ABC):
+    """Merges updates, which arrive in ascending client order, into the server's adapter.
+
+    `honours` and `requires`: as for a codec. `keeps_unchanged`: a coordinate that no client changed
+    stays exactly as it was. `fills_unsent`: what a client did not send is taken from the others,
+    not as "no change". `refactors`: the merged factors are replaced by others of the same product.
+    `on_factors`: it works on LoRA's factors, not on any trained parameter.
+    """
+
+    honours: frozenset[Decision] = frozenset()
+    requires: frozenset[Decision] = frozenset()
+    keeps_unchanged: bool = False
+    fills_unsent: bool = False
+    refactors: bool = False
+    on_factors: bool = False
+
+    @abstractmethod
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        """The server's next adapter; with no updates, the adapter as it was."""
+
+    def replaced_by(self, aggregator: "Aggregator") -> "Aggregator":
+        """What runs where an experiment names `aggregator` in this one's place.
+
+        An aggregator that wraps another one answers itself around `aggregator`.
+        """
+        return aggregator
+
 
 Memory = Mapping[str, Tensor]
 """The state of a server optimiser, fp32, named `<moment>/<tensor>`; part of the checkpoint."""
