@@ -68,8 +68,8 @@ def test_idle_rows_in_a_tenth_of_the_rounds(
     assert [r["round"] for r in run.records if "idle_s" in r] == [4]
     assert run.summary["idle_rounds"] == 1
     page = (tmp_path / "whole" / "report.html").read_text()
-    assert f"In 1 of 10 rounds nobody could send: {waited_s:.3g} s of" in page
-    assert "waiting, nobody can send" in page
+    assert f"In 1 of 10 rounds no client could send: {waited_s:.3g} s of" in page
+    assert "waiting, no client can send" in page
 
     save = RunFolder.save
 
@@ -92,8 +92,8 @@ def test_a_trace_may_begin_idle(airtune: Call, tmp_path: Path) -> None:
     code, out, error = airtune("run", *quick(*keys, "rounds=3"), "--out", "run")
     assert code == 0, error
     assert "No client can send before round 3" in out
-    assert "nobody can send" in out
-    assert "In 2 of 3 rounds nobody could send: 20 s of" in out
+    assert "no client can send" in out
+    assert "In 2 of 3 rounds no client could send: 20 s of" in out
     records = [json.loads(x) for x in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
     assert [record["latency_s"] for record in records[:2]] == [10.0, 10.0]
     # The client that never has a signal is left out where the other can send.

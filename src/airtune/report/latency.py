@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from airtune.federated.records.record import RoundRecord
 from airtune.report.style import PALETTE, Panel, count_rounds, figure
 from airtune.report.view import STAGES, Records, RunView, entries, stage_s
-from airtune.report.waiting import IDLE, NOBODY, last_clients, stage_seconds, together, waited_for
+from airtune.report.waiting import (
+    IDLE,
+    NO_CLIENT,
+    last_clients,
+    stage_seconds,
+    together,
+    waited_for,
+)
 
 SAME = 1e-6
 """Planned and charged latency that differ by less are one number."""
@@ -90,7 +97,7 @@ def _label(record: RoundRecord) -> str:
 
 def _stages_of(spent: Sequence[Mapping[str, float]]) -> list[str]:
     """The stages [words] that took any time, in the order of a round."""
-    order = [*STAGES.values(), IDLE, NOBODY]
+    order = [*STAGES.values(), IDLE, NO_CLIENT]
     return [words for words in order if any(seconds.get(words, 0.0) > 0 for seconds in spent)]
 
 

@@ -53,11 +53,11 @@ def entries(records: Records) -> Iterator[tuple[int, ClientRecord]]:
 
 
 def idle_sentence(summary: Mapping[str, Any]) -> str:
-    """The rounds in which nobody could send, and their part of the time; nothing without one."""
+    """The rounds in which no client could send, and their part of the time; nothing without one."""
     if "idle_s" not in summary:
         return ""
     return (
-        f"In {summary['idle_rounds']} of {summary['rounds']} rounds nobody could send: "
+        f"In {summary['idle_rounds']} of {summary['rounds']} rounds no client could send: "
         f"{format_duration(summary['idle_s'])} of {format_duration(summary['virtual_time_s'])} are "
         "waiting."
     )

@@ -16,7 +16,7 @@ TOGETHER = 1e-3
 OWN = ("broadcast_s", "compute_s", "upload_s", "download_s")
 """Stages in which a client itself is busy; in the others it waits for the server or for clients."""
 IDLE = "waiting for silent clients"
-NOBODY = "waiting, nobody can send"
+NO_CLIENT = "waiting, no client can send"
 """A round without clients; its record has `idle_s`."""
 WORTH_SAYING = 0.005
 """Stages that take a smaller share of the time than this are not named."""
@@ -60,7 +60,7 @@ def together(record: RoundRecord) -> bool:
 def stage_seconds(record: RoundRecord) -> dict[str, float]:
     """Seconds of a round by stage [words], as the mean over the clients that it waited for."""
     if record.idle_s is not None:
-        return {NOBODY: record.idle_s}
+        return {NO_CLIENT: record.idle_s}
     last = last_clients(record)
     seconds = {
         words: sum(stage_s(entry, [stage]) for entry in last) / len(last)
@@ -149,7 +149,7 @@ def waited_for(record: RoundRecord, names: Sequence[str]) -> str:
     """`client 2 (pixel-9), computing`, or that all ended together, and mostly in which stage."""
     last = last_clients(record)
     if record.idle_s is not None:
-        return "nobody can send"
+        return "no client can send"
     if not last:
         return "-"
     spent = stage_seconds(record)
