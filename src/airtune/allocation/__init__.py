@@ -1,1 +1,1 @@
-"""Solvers: who gets which share of the radio resources, and how far from optimal that is."""
+"""Solvers: the division of the radio resources, and its proven distance from the optimum."""

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: one file a command, progress and summaries at the terminal."""

@@ -1,1 +1,1 @@
-"""Comparing methods: the same cell, devices, data and seeds for every arm."""
+"""Comparison of methods: the same cell, devices, data and seeds for every arm."""

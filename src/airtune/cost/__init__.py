@@ -1,1 +1,1 @@
-"""What a round costs a client: devices, delays and energy."""
+"""The cost of a round for a client: devices, delays and energy."""

@@ -1,1 +1,1 @@
-"""Examples: where they come from, who holds them, how an answer is scored."""
+"""Training data: sources, formats, partition over clients, scores of answers."""

@@ -1,4 +1,4 @@
-"""Experiments and runs: what the command line and the Python API are made of."""
+"""Experiments from their keys to a finished run: reading, world, rounds, closing, resuming."""
 
 from airtune.experiment.experiment import Experiment, Listener
 from airtune.experiment.run import Run

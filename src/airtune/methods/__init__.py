@@ -1,1 +1,1 @@
-"""One file per method, named as in the literature."""
+"""Learning methods: one folder each, described once and found by `registry.py`."""

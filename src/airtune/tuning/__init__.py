@@ -1,1 +1,1 @@
-"""How a client trains: adapters on a frozen base."""
+"""Local training of a client: adapters on a frozen base."""

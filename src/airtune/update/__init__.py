@@ -1,1 +1,1 @@
-"""What a client sends and how the server merges it."""
+"""Codecs, means and server steps: what a client sends and how the server merges it."""

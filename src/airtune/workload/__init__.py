@@ -1,1 +1,1 @@
-"""What fine-tuning computes, holds and sends, from a model config alone."""
+"""The work of fine-tuning, its memory and payload, from a model config alone."""

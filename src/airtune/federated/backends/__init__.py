@@ -1,1 +1,1 @@
-"""Where clients are trained: this process, worker processes, a Ray cluster."""
+"""Training of a cohort: in this process, on worker processes, on a Ray cluster."""

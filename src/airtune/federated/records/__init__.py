@@ -1,1 +1,1 @@
-"""What a run leaves behind: records, checkpoints, fingerprints and timings."""
+"""The files of a run: records, checkpoints, fingerprints and timings."""
