@@ -28,7 +28,7 @@ class OnGpu(Tensor):
             strides=held.stride(),
             storage_offset=held.storage_offset(),
             dtype=held.dtype,
-            device="meta",
+            device=torch.device("meta"),
             requires_grad=False,
         )
         made.held = held
@@ -42,11 +42,13 @@ class OnGpu(Tensor):
         """Where it claims to be; torch below Python sees `meta`, which needs no driver."""
         return GPU
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"OnGpu({self.held!r})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = dict(kwargs or {})
         name = func.overloadpacket.__name__
         leaves = tree_leaves((args, kwargs))
@@ -91,13 +93,13 @@ class PretendGpu(TorchFunctionMode):
     """While it is on, `device="cuda"` is understood; there is no such device here otherwise."""
 
     def __enter__(self) -> Any:
-        self._below = _MadeBelow()
-        self._below.__enter__()
-        return super().__enter__()
+        self._below = _MadeBelow()  # type: ignore[no-untyped-call]
+        self._below.__enter__()  # type: ignore[no-untyped-call]
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._below.__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._below.__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

@@ -119,7 +119,8 @@ def frame(tensors: dict[str, list[float]], metadata: dict[str, str] | None = Non
     import torch
     from safetensors.torch import save
 
-    return save({name: torch.tensor(x) for name, x in tensors.items()}, metadata=metadata)
+    framed: bytes = save({name: torch.tensor(x) for name, x in tensors.items()}, metadata=metadata)
+    return framed
 
 
 def test_tensors_are_digested_by_group_and_a_state_is_read() -> None:

@@ -67,11 +67,12 @@ def plain_total_s(training: SplitTraining, plan: SplitPlan) -> float:
     assert training.downlink_rate_bps is not None
 
     def rate(link: Uplink, owner: np.ndarray, psd: np.ndarray, k: int) -> float:
-        return sum(
+        carried = (
             link.bandwidth_hz[i] * np.log2(1 + psd[i] / link.noise_to_gain[k, i])
             for i in range(link.subchannels)
             if owner[i] == k
         )
+        return float(sum(carried))
 
     main = [rate(training.main, plan.main.owner, plan.main.psd_w_per_hz, k) for k in clients]
     other = [
@@ -88,4 +89,4 @@ def plain_total_s(training: SplitTraining, plan: SplitPlan) -> float:
     step = first + c.server_s + last
     upload = max(c.adapter_bits / other[k] for k in clients)
     download = max(c.adapter_bits / down[k] for k in clients)
-    return c.rounds * (training.local_steps * step + upload + download)
+    return float(c.rounds * (training.local_steps * step + upload + download))

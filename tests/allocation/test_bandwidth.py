@@ -124,18 +124,18 @@ class TestKnownAnswers:
     def test_fixed_efficiency_in_closed_form(self) -> None:
         """Equal delays: b proportional to bits / efficiency, latency = delay + their sum / B."""
         bits, eta = np.array([1e6, 3e6, 5e5]), np.array([1.0, 4.0, 0.5])
-        plan = solve(Uploads(FixedEfficiencyLinks(eta), bits, 0.7, 2e6))
+        plan = solve(Uploads(FixedEfficiencyLinks(eta), bits, np.full(3, 0.7), 2e6))
         needs = bits / eta
         assert plan.latency_s == pytest.approx(0.7 + needs.sum() / 2e6, rel=1e-12)
         np.testing.assert_allclose(plan.bandwidth_hz, 2e6 * needs / needs.sum(), rtol=1e-11)
 
     def test_equal_clients_share_equally(self) -> None:
-        plan = solve(Uploads(ShannonLinks(np.full(8, 1e6)), np.full(8, 1e6), 0.0, 4e6))
+        plan = solve(Uploads(ShannonLinks(np.full(8, 1e6)), np.full(8, 1e6), np.zeros(8), 4e6))
         np.testing.assert_allclose(plan.bandwidth_hz, 5e5, rtol=1e-11)
 
     def test_one_client_has_the_band(self) -> None:
         links = ShannonLinks(np.array([3e6]))
-        plan = solve(Uploads(links, 1e6, 0.25, 1e6))
+        plan = solve(Uploads(links, np.array([1e6]), np.array([0.25]), 1e6))
         assert plan.latency_s == pytest.approx(0.25 + 1e6 / (1e6 * 2.0), rel=1e-12)
 
     def test_a_late_client_without_payload_sets_the_latency(self) -> None:
@@ -158,7 +158,7 @@ class TestKnownAnswers:
         rng = np.random.default_rng(4)
         links = CqiLinks(10 ** rng.uniform(5, 7, 5))
         bits = rng.uniform(1e5, 1e6, 5)
-        plan = solve(Uploads(links, bits, 0.0, 8e5))
+        plan = solve(Uploads(links, bits, np.zeros(5), 8e5))
         grid = plan.latency_s * np.linspace(0.9, 1.1, 2001)
         fits = [float(links.bandwidth_for(bits / tau).sum()) <= 8e5 for tau in grid]
         first = grid[int(np.argmax(fits))]
@@ -222,14 +222,21 @@ class TestInvariances:
 @pytest.mark.parametrize("cn0", [1e-30, 1e30])
 def test_extreme_signals(cn0: float) -> None:
     for clients in (1, 5):
-        solve(Uploads(ShannonLinks(np.full(clients, cn0)), 1e6, 0.1, 1e7))
-    solve(Uploads(ShannonLinks(np.array([1e6, cn0, 1e7])), 1e6, 0.1, 1e7))
+        links = ShannonLinks(np.full(clients, cn0))
+        solve(Uploads(links, np.full(clients, 1e6), np.full(clients, 0.1), 1e7))
+    unlike = ShannonLinks(np.array([1e6, cn0, 1e7]))
+    solve(Uploads(unlike, np.full(3, 1e6), np.full(3, 0.1), 1e7))
 
 
 class TestRefusals:
     @pytest.mark.parametrize("solver", [minmax_bandwidth, equal_bandwidth])
     @pytest.mark.parametrize(
-        "links", [ShannonLinks([1e6, 0.0]), FixedEfficiencyLinks([1.0, 0.0]), CqiLinks([1e6, 0.0])]
+        "links",
+        [
+            ShannonLinks(np.array([1e6, 0.0])),
+            FixedEfficiencyLinks(np.array([1.0, 0.0])),
+            CqiLinks(np.array([1e6, 0.0])),
+        ],
     )
     def test_no_signal_names_the_client(self, solver: object, links: Links) -> None:
         solution = solver(links, 1e6, 0.0, 1e6, names=("near", "tunnel"))  # type: ignore[operator]
@@ -249,15 +256,18 @@ class TestRefusals:
         ],
     )
     def test_bad_numbers(self, bits: object, delay: object, band: float, words: str) -> None:
+        links = ShannonLinks(np.array([1e6, 1e6]))
         with pytest.raises(InputError, match=words):
-            minmax_bandwidth(ShannonLinks([1e6, 1e6]), bits, delay, band, names=("a", "b"))  # type: ignore[arg-type]
+            minmax_bandwidth(links, bits, delay, band, names=("a", "b"))  # type: ignore[arg-type]
 
     def test_the_check_sees_every_violation(self) -> None:
-        cell = Uploads(ShannonLinks([1e6, 1e6]), 1e6, 0.0, 1e6)
+        cell = Uploads(ShannonLinks(np.full(2, 1e6)), np.full(2, 1e6), np.zeros(2), 1e6)
         good = solve(cell)
         assert check_bandwidth(cell, good).passed
         over = BandwidthPlan(1.01 * good.bandwidth_hz, good.latency_s)
-        assert check_bandwidth(cell, over).worst == ("bandwidth", pytest.approx(0.01, rel=1e-6))
+        name, excess = check_bandwidth(cell, over).worst
+        assert name == "bandwidth"
+        assert excess == pytest.approx(0.01, rel=1e-6)
         early = BandwidthPlan(good.bandwidth_hz, 0.99 * good.latency_s)
         assert check_bandwidth(cell, early).worst[0] == "latency"
         assert not check_bandwidth(cell, early).passed

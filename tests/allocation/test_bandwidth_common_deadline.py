@@ -41,7 +41,7 @@ def draw_case(seed: int, clients: int) -> tuple[FloatArray, FloatArray, FloatArr
 @given(st.integers(0, 10_000), st.integers(1, 8), st.sampled_from(["shannon", "fixed", "cqi"]))
 def test_agrees_with_bisection(seed: int, clients: int, kind: str) -> None:
     cn0, bits, slack, band = draw_case(seed, clients)
-    links: Links = {"shannon": ShannonLinks, "cqi": CqiLinks}.get(kind, ShannonLinks)(cn0)
+    links: Links = CqiLinks(cn0) if kind == "cqi" else ShannonLinks(cn0)
     if kind == "fixed":
         links = FixedEfficiencyLinks(np.log10(cn0))
     found = float(common_headroom(links, bits, slack, band))

@@ -78,7 +78,7 @@ def test_one_client_in_closed_form() -> None:
     links = FixedEfficiencyLinks(np.array([2.0]))
     problem = LocalTraining(links, np.array([0.5]), np.array([6e6]), 1e6, a=7.0, v=3.0)
     per_depth, upload = 3.0 * 0.5 / math.log(2), 3.0
-    low, high = 0.0, 50.0
+    low, high, u = 0.0, 50.0, 0.0
     for _ in range(100):
         u = 0.5 * (low + high)
         low, high = (u, high) if math.expm1(u) - u < upload / per_depth else (low, u)

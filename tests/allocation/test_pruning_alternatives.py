@@ -129,7 +129,7 @@ class TestInfeasible:
         problem = random_problem(
             np.random.default_rng(5),
             2,
-            links=ShannonLinks([1e6, 0.0]),
+            links=ShannonLinks(np.array([1e6, 0.0])),
             pruning_rate_max=0.9,
             names=("near", "tunnel"),
         )

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ class TestKnownAnswers:
         problem = random_problem(np.random.default_rng(2), 1)
         columns = ("weight", "fixed_delay_s", "fixed_compute_s", "prunable_compute_s",
                    "fixed_bits", "prunable_bits", "pruning_rate_min")  # fmt: skip
-        copies = {name: np.repeat(getattr(problem, name), 7) for name in columns}
+        copies: dict[str, Any] = {name: np.repeat(getattr(problem, name), 7) for name in columns}
         links = ShannonLinks(np.repeat(problem.links.cn0_hz, 7))  # type: ignore[attr-defined]
         _, plan = solved(replace(problem, links=links, **copies))
         np.testing.assert_allclose(plan.bandwidth_hz, problem.bandwidth_hz / 7, rtol=1e-9)

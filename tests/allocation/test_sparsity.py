@@ -172,7 +172,9 @@ def test_a_permutation_of_clients_permutes_the_plan(seed: int) -> None:
 def test_equal_clients_get_equal_shares_where_the_plan_is_symmetric() -> None:
     one = cell(3, clients=1)
     links = ShannonLinks(np.repeat(one.links.limit_bps() * np.log(2), 8))
-    same = {name: np.repeat(getattr(one, name), 8, axis=0) for name in ("rank_energy", "weight")}
+    same: dict[str, Any] = {
+        name: np.repeat(getattr(one, name), 8, axis=0) for name in ("rank_energy", "weight")
+    }
     problem = replace(one, links=links, bandwidth_hz=8e5, **same, compute_delay_s=np.ones(8),
                       rank_payload_bits=np.repeat(one.rank_payload_bits, 8, axis=0),
                       fixed_payload_bits=np.zeros(8), v=1e4)  # fmt: skip

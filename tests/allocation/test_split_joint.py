@@ -48,6 +48,7 @@ def test_joint_is_proven_optimal_where_subchannels_are_alike(seed: int) -> None:
 def test_total_is_that_of_the_plan_and_never_rises(seed: int, flat: bool) -> None:
     training = random_training(seed, 4, 9, flat, candidates=6)
     joint = solve_joint(training)
+    assert joint.objective is not None
     answers = [joint, solve_greedy(training)]
     answers += [
         solve_blocks(training, blocks, seed, name, joint) for name, blocks in BASELINES.items()
@@ -56,6 +57,7 @@ def test_total_is_that_of_the_plan_and_never_rises(seed: int, flat: bool) -> Non
         assert answer.plan is not None
         assert answer.check is not None
         assert answer.check.passed
+        assert answer.objective is not None
         assert answer.objective == pytest.approx(plain_total_s(training, answer.plan), rel=1e-11)
         assert np.all(np.diff(answer.trace) <= 0), answer.solver
         assert answer.objective >= joint.objective * (1 - 1e-9)

@@ -37,14 +37,15 @@ def plain_least_power(width: FloatArray, noise: FloatArray, rate_bps: float) -> 
     low, high = min(noise), min(noise) * 2.0
 
     def carried(level: float) -> float:
-        return sum(b * math.log2(level / n) for b, n in zip(width, noise, strict=True) if level > n)
+        pairs = zip(width, noise, strict=True)
+        return float(sum(b * math.log2(level / n) for b, n in pairs if level > n))
 
     while carried(high) < rate_bps:
         high *= 2
     for _ in range(200):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if carried(middle) < rate_bps else (low, middle)
-    return sum(b * max(high - n, 0.0) for b, n in zip(width, noise, strict=True))
+    return float(sum(b * max(high - n, 0.0) for b, n in zip(width, noise, strict=True)))
 
 
 @pytest.mark.parametrize("seed", range(10))

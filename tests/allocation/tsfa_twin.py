@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import lambertw
 
 from airtune.allocation.sparsity.problem import SparsityProblem
@@ -29,7 +30,8 @@ def needed(problem: SparsityProblem, client: int, rate_bps: FloatArray) -> Float
     if isinstance(links, ShannonLinks):
         return lambert_bandwidth(links.cn0_hz[client], rate_bps)
     assert isinstance(links, FixedEfficiencyLinks)
-    return rate_bps / links.spectral_efficiency_bps_hz[client]
+    bandwidth_hz: FloatArray = rate_bps / links.spectral_efficiency_bps_hz[client]
+    return bandwidth_hz
 
 
 def latencies(problem: SparsityProblem, clients: list[int], bits: FloatArray) -> FloatArray:
@@ -38,7 +40,7 @@ def latencies(problem: SparsityProblem, clients: list[int], bits: FloatArray) ->
     low = np.full(len(bits), delay.max())
     high = low + 1.0
 
-    def fits(deadline: FloatArray) -> FloatArray:
+    def fits(deadline: FloatArray) -> NDArray[np.bool_]:
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = np.where(bits > 0, bits / (deadline[:, None] - delay), 0.0)
         used = np.zeros(len(bits))

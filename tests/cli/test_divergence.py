@@ -84,7 +84,7 @@ def test_divergence_later_keeps_what_was_done(
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingSettings, "in_round", from_round_2)
-        kept = []
+        kept, summary = [], {}
         for command in (["run", *diverging("rounds=3"), "--out", "a run"], ["resume", "a run"]):
             code, _, error = airtune(*command, "--quiet")
             assert code == 4, error

@@ -27,7 +27,7 @@ def run(folder: Path, *changes: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def sequential(tmp_path_factory: Any) -> Path:
-    folder = tmp_path_factory.mktemp("engines") / "sequential"
+    folder: Path = tmp_path_factory.mktemp("engines") / "sequential"
     run(folder, *STEP)
     return folder
 

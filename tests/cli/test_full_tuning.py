@@ -16,6 +16,7 @@ from airtune.errors import AirtuneError, InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.run import Run
 from airtune.experiment.world import build_world
+from airtune.methods.fedlora.options import FedloraSection
 from airtune.tuning.base_model import load_base
 from airtune.tuning.evaluate import evaluate
 from airtune.workload.payload import flat_update_bits
@@ -235,4 +236,4 @@ def test_an_arm_of_a_comparison() -> None:
     )
     lora, full = (arm.configs[0] for arm in comparison.arms)
     assert (lora.adapter.kind, full.adapter.kind) == ("lora", "full")
-    assert full.methods["fedlora"].bandwidth == "equal"
+    assert full.section(FedloraSection).bandwidth == "equal"

@@ -11,6 +11,7 @@ from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.run_folder import RunFolder
+from airtune.methods.soft_tsfa.options import SoftTsfaSection
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 
@@ -166,6 +167,6 @@ def test_what_is_settled_before_round_1_skips_idle_rounds(tmp_path: Path) -> Non
         build_world(read_config(None, settings(*traces(tmp_path, rows), *changes)))
         for rows in ("30 20 30 20", f"{idle} 30 20 30 20")
     ]
-    targets = [world.config.methods["soft_tsfa"].latency_target_s for world in worlds]
+    targets = [world.config.section(SoftTsfaSection).latency_target_s for world in worlds]
     assert targets[0] is not None
     assert targets[1] == pytest.approx(targets[0], rel=0.5)

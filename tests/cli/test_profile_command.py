@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner, Result  # type: ignore[attr-defined]
 
 from airtune.cli.profile import profile
 from airtune.errors import InputError

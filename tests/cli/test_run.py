@@ -304,7 +304,10 @@ def test_stop_at_target_and_go_on(airtune: Call, tmp_path: Path) -> None:
 
 def test_rounds_in_all_and_rounds_more(airtune: Call, tmp_path: Path) -> None:
     """`--rounds 2` is until two, `--rounds +2` is two more."""
-    lines = lambda: (tmp_path / "s/rounds.jsonl").read_text().count("\n")  # noqa: E731
+
+    def lines() -> int:
+        return (tmp_path / "s/rounds.jsonl").read_text().count("\n")
+
     assert airtune("run", "--out", "s", "--quiet", *quick("rounds=1"))[0] == 0
     assert airtune("resume", "s", "--quiet", "--rounds", "2")[0] == 0
     assert lines() == 2
@@ -387,7 +390,7 @@ def test_killed_ten_times_and_resumed(tmp_path: Path, method: tuple[str, ...]) -
         process.wait()
         if not (folder / "experiment.yaml").exists():
             # Killed before anything was written: the same command simply works.
-            arguments = ["run", "--out", folder, "--quiet", *settings]
+            arguments: list[str | Path] = ["run", "--out", folder, "--quiet", *settings]
         else:
             arguments = ["resume", folder, "--quiet"]
         subprocess.run([*command, *arguments], env=environment, check=True)

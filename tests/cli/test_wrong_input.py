@@ -113,15 +113,15 @@ def test_the_loser_of_a_race_touches_nothing(
 ) -> None:
     """Two runs into one folder: the second starts while the first still loads."""
     from airtune.experiment import experiment
+    from airtune.experiment.world import build_world
 
-    real = experiment.build_world
     seen: list[tuple[int, str, str]] = []
 
     def also_run_another(*arguments: Any, **options: Any) -> Any:
         if not seen:
             seen.append((0, "", ""))
             seen[0] = airtune("run", "--out", "a/run", *quick("rounds=1", "seed=1"))
-        return real(*arguments, **options)
+        return build_world(*arguments, **options)
 
     monkeypatch.setattr(experiment, "build_world", also_run_another)
     assert airtune("run", "--out", "a/run", "--quiet", *quick("rounds=1"))[0] == 0
@@ -158,9 +158,9 @@ def test_what_cannot_be_written_is_not_resumed(airtune: Call, tmp_path: Path) ->
 
 def test_full_disk(airtune: Call, tmp_path: Path, monkeypatch: Any) -> None:
     from airtune.federated.records import checkpoint
+    from airtune.files import write_bytes_atomic
 
     written = []
-    real = checkpoint.write_bytes_atomic
 
     def full_at_the_third(path: Path, data: bytes) -> None:
         from airtune.errors import AirtuneError
@@ -168,13 +168,13 @@ def test_full_disk(airtune: Call, tmp_path: Path, monkeypatch: Any) -> None:
         written.append(path)
         if len(written) == 3:
             raise AirtuneError(f"{path} cannot be written (No space left on device).")
-        real(path, data)
+        write_bytes_atomic(path, data)
 
     monkeypatch.setattr(checkpoint, "write_bytes_atomic", full_at_the_third)
     code, _, err = airtune("run", "--out", "run", *quick("rounds=3"))
     assert code == 2
     assert "No space left on device" in err
-    monkeypatch.setattr(checkpoint, "write_bytes_atomic", real)
+    monkeypatch.setattr(checkpoint, "write_bytes_atomic", write_bytes_atomic)
     assert airtune("resume", "run", "--quiet")[0] == 0
     assert len((tmp_path / "run" / "rounds.jsonl").read_text().splitlines()) == 3
 

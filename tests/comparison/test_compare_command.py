@@ -15,6 +15,7 @@ from airtune.comparison.results import write_results
 from airtune.comparison.runs import run_comparison
 from airtune.experiment import Experiment
 from airtune.experiment.folder_lock import locked
+from airtune.federated.records.record import RoundRecord
 from tests.cli.conftest import airtune, quick
 
 Call = Callable[..., tuple[int, str, str]]
@@ -88,7 +89,7 @@ def test_runs_side_by_side_are_the_same_runs(compared: Path, tmp_path: Path) -> 
     heard: list[tuple[str, int, int]] = []
 
     class Listening(runs.Unwatched):
-        def round_done(self, arm: str, seed: int, record: dict[str, Any]) -> None:
+        def round_done(self, arm: str, seed: int, record: RoundRecord) -> None:
             heard.append((arm, seed, record["round"]))
 
     asked = read_comparison(None, ["jcpba"], settings()[1::2])
@@ -141,7 +142,7 @@ def test_a_failing_arm_does_not_lose_the_others(
     def broken(self: Experiment, *arguments: Any) -> None:
         raise RuntimeError("loose cable")
 
-    monkeypatch.setattr(runs.Experiment, "run", broken)
+    monkeypatch.setattr(Experiment, "run", broken)
     code, out, _ = airtune(
         "compare", "--methods", f"{ARMS},fedlora", "--out", compared, *settings()
     )

@@ -6,6 +6,8 @@ import pytest
 
 from airtune.comparison.definition import parse_methods, read_comparison
 from airtune.errors import AirtuneError
+from airtune.methods.fedlora.options import FedloraSection
+from airtune.methods.jcpba.options import JcpbaSection
 
 FILE = """
 experiment: {rounds: 4, seed: 5, training: {local_steps: 2}, cell: {radius_m: 100}}
@@ -33,7 +35,7 @@ def test_file(tmp_path: Path) -> None:
     assert (config.method, config.rounds, config.seed) == ("jcpba", 9, 5)
     # Sections are laid over each other key by key.
     assert (config.training.local_steps, config.training.batch_size) == (2, 4)
-    assert equal.configs[7].methods["fedlora"].bandwidth == "equal"
+    assert equal.configs[7].section(FedloraSection).bandwidth == "equal"
     assert {c.cell.radius_m for arm in read.arms for c in arm.configs.values()} == {100}
     # Seed by seed, so that an interrupted comparison already compares.
     assert [(arm.name, seed) for arm, seed in read.runs] == [
@@ -51,7 +53,7 @@ def test_command_line_replaces_the_file(tmp_path: Path) -> None:
     assert [arm.name for arm in read.arms] == ["long", "jcpba:solver=bcd"]
     assert [list(arm.configs) for arm in read.arms] == [[5], [5, 6]]
     assert {c.rounds for arm in read.arms for c in arm.configs.values()} == {2}
-    assert read.arms[1].configs[5].methods["jcpba"].solver == "bcd"
+    assert read.arms[1].configs[5].section(JcpbaSection).solver == "bcd"
     assert read.arms[1].folder == "jcpba-solver=bcd"
 
 
@@ -60,7 +62,7 @@ def test_experiment_file_with_methods(tmp_path: Path) -> None:
     path.write_text("rounds: 3\n")
     text = "fedlora:bandwidth=equal+training.local_steps=3, jcpba"
     read = read_comparison(path, parse_methods(text))
-    assert read.arms[0].configs[0].methods["fedlora"].bandwidth == "equal"
+    assert read.arms[0].configs[0].section(FedloraSection).bandwidth == "equal"
     assert read.arms[0].configs[0].training.local_steps == 3
     assert [arm.configs[0].rounds for arm in read.arms] == [3, 3]
     # A comparison may name the file instead.

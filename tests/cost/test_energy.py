@@ -22,8 +22,9 @@ def test_by_hand() -> None:
 
 @given(compute=positive, upload=positive, power=positive, tx=positive, factor=positive)
 def test_linear(compute: float, upload: float, power: float, tx: float, factor: float) -> None:
-    def energy(*values: float) -> float:
-        return float(energy_j(*(np.array([value]) for value in values))[0])
+    def energy(compute_s: float, upload_s: float, computing_w: float, tx_w: float) -> float:
+        columns = np.array([[compute_s], [upload_s], [computing_w], [tx_w]])
+        return float(energy_j(columns[0], columns[1], columns[2], columns[3])[0])
 
     whole = energy(compute, upload, power, tx)
     parts = energy(compute, 0.0, power, tx) + energy(0.0, upload, power, tx)

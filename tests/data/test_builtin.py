@@ -72,7 +72,7 @@ def test_every_answer_is_right_and_every_number_small() -> None:
     for example in builtin_examples("arithmetic", "train", COUNT, 0):
         *lines, last = example.completion.split("\n")
         assert example.label == str(len(lines))
-        results = []
+        results: list[str] = []
         for line in lines:
             found = _SUM.match(line)
             assert found is not None, line

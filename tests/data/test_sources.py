@@ -98,7 +98,8 @@ def test_yahoo_with_a_header_and_from_the_hub(tmp_path: Path) -> None:
         }
         for n in range(3)
     ]
-    other = load_task_data(*[_jsonl(tmp_path / "hub.jsonl", hub)] * 2).train
+    path = _jsonl(tmp_path / "hub.jsonl", hub)
+    other = load_task_data(path, path).train
     assert [e.prompt for e in named] == [e.prompt for e in other]
     assert [e.label for e in named] == [e.label for e in other]
 
@@ -268,7 +269,7 @@ def test_numbers_and_flags_beside_the_texts_stay_usable(tmp_path: Path) -> None:
     ]
 
 
-_TURNS = [
+_TURNS: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "one?"},
     {"role": "assistant", "content": "1"},

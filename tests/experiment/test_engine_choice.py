@@ -20,7 +20,6 @@ from airtune.experiment.engine import (
 )
 from airtune.experiment.reading import read_config
 from airtune.federated.backends.backend import deal
-from airtune.tuning import base_model
 from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
@@ -89,7 +88,7 @@ def test_choice(
 
 
 def on_gpu(monkeypatch: pytest.MonkeyPatch, *settings: str, tokens: float = 200.0) -> Any:
-    monkeypatch.setattr(base_model.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     config = read_config(None, list(settings))
     device = training_device(config)
     return choose_engine(config, side_of(FullTuner()), shape_of(tokens), device)

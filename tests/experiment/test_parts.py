@@ -1,7 +1,9 @@
 """Parts by name and by import path."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,7 @@ class Mine(Planner):
 
 
 @pytest.fixture
-def own_module(tmp_path: Path) -> None:
+def own_module(tmp_path: Path) -> Iterator[None]:
     (tmp_path / "my_parts.py").write_text(OWN)
     make_importable(tmp_path)
     yield
@@ -51,8 +53,9 @@ def test_names_and_options() -> None:
 def test_a_planner_of_ones_own() -> None:
     config = read_config(None, ["planner={use: my_parts:Mine, share: 0.5}"])
     method = compose_method(config, None, ())
-    assert type(method.planner).__name__ == "Mine"
-    assert method.planner.share == 0.5
+    planner: Any = method.planner
+    assert type(planner).__name__ == "Mine"
+    assert planner.share == 0.5
     assert isinstance(compose_method(read_config(), None, ()).planner, BandwidthPlanner)
 
 

@@ -266,7 +266,7 @@ def test_keys_that_change_a_result() -> None:
     plain = digests.result_keys(ExperimentConfig())
     assert not {key.partition(".")[0] for key in plain} & {"engine", "model", "jcpba", "stop"}
     assert plain["rounds"] == 48, "the default schedule depends on it"
-    steady = ExperimentConfig(training={"schedule": "constant"})  # type: ignore[arg-type]
+    steady = ExperimentConfig(training={"schedule": "constant"})
     assert "rounds" not in digests.result_keys(steady)
 
 

@@ -59,7 +59,7 @@ def test_whole_run(method: str, pretended: None, tmp_path: Path) -> None:
     round, in steps of SGD; what the second one then plans may follow the last bits of the first.
     """
     # The lot that draws ranks falls by the update's last bit.
-    sgd = ("training.optimizer=sgd", "training.learning_rate=0.1")
+    sgd: tuple[str, ...] = ("training.optimizer=sgd", "training.learning_rate=0.1")
     if method == "soft_tsfa":
         sgd = ("soft_tsfa.choice=largest", *sgd)
     here = run_of(tmp_path / "cpu", method, *sgd, "device=cpu", "rounds=1")

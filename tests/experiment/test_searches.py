@@ -16,8 +16,10 @@ from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
 from airtune.files import read_yaml_mapping
 from airtune.methods.jcpba.budget_search import search_budget
+from airtune.methods.jcpba.options import JcpbaSection
 from airtune.methods.sflllm.offline import choose_rank
 from airtune.methods.sflllm.rounds_table import read_rounds
+from airtune.methods.soft_tsfa.options import SoftTsfaSection
 from airtune.methods.soft_tsfa.rank_search import fit_rounds, search_ranks
 from airtune.methods.trial import ProxyRun, proxy_config, short_run
 from airtune.update.svd import change_spectrum
@@ -162,7 +164,7 @@ def test_a_run_searches_by_itself_and_does_not_search_again(
     run = Experiment.load(None, quick(*soft)[1::2]).run(tmp_path / "soft")
     evidence = json.loads((tmp_path / "soft/rank-search.json").read_text())
     assert run.config.adapter.rank == evidence["best_rank"]
-    assert not run.config.methods["soft_tsfa"].rank_search
+    assert not run.config.section(SoftTsfaSection).rank_search
     (best,) = [row for row in evidence["ranks"] if row["rank"] == evidence["best_rank"]]
     measured = run.records[0]["measured"]
     assert measured["rank_energy"] == pytest.approx(
@@ -173,5 +175,5 @@ def test_a_run_searches_by_itself_and_does_not_search_again(
     pruned = ("method=jcpba", "jcpba.budget_search=true", "rounds=1")
     run = Experiment.load(None, quick(*pruned)[1::2]).run(tmp_path / "pruned")
     evidence = json.loads((tmp_path / "pruned/budget-search.json").read_text())
-    assert run.config.methods["jcpba"].pruning_budget == evidence["best_budget"]
+    assert run.config.section(JcpbaSection).pruning_budget == evidence["best_budget"]
     assert np.isfinite([row["time_to_target_s"] for row in evidence["budgets"]]).all()

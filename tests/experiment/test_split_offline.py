@@ -30,7 +30,7 @@ def test_few_rounds_win_until_a_rank_costs_too_much() -> None:
     """With as many rounds at every rank the smallest is cheapest; one fewer buys little."""
     config, evidence = decided("sflllm.rounds_table={1: 10, 4: 10, 8: 10}")
     assert config.adapter.rank == 1
-    assert config.methods["sflllm"].rounds_table is None
+    assert config.section(SflllmSection).rounds_table is None
     totals = [row["total_delay_s"] for row in evidence["ranks"]]
     assert totals == sorted(totals)
     assert evidence["total_delay_s"] == pytest.approx(totals[0])
@@ -58,7 +58,7 @@ def test_a_run_is_resolved_at_the_chosen_rank(tmp_path: Path) -> None:
     told = settings("rounds=1", "sflllm.rounds_table={1: 30, 2: 90, 3: 10}")
     run = Experiment.load(None, told).run(tmp_path / "run")
     assert run.config.adapter.rank == 3
-    assert run.config.methods["sflllm"].rounds_table is None
+    assert run.config.section(SflllmSection).rounds_table is None
     assert json.loads((tmp_path / "run/rank-choice.json").read_text())["rank"] == 3
     assert run.records[0]["clients"][0]["rank"] == 3
     longer = Experiment.resume(tmp_path / "run", more_rounds=1)

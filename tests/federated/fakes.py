@@ -162,7 +162,7 @@ def make_context(
         "backend": Scripted(script),
         "channel": FakeChannel(actual, estimate),
         "costs": CostModel(
-            devices=devices,
+            devices=devices,  # type: ignore[arg-type]
             facts=FakeFacts(),
             work=FakeWork(),  # type: ignore[arg-type]
             tuner=FullTuner(),

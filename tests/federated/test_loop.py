@@ -101,14 +101,14 @@ def test_records_have_no_real_time_and_timings_do(tmp_path: Path) -> None:
 
 def test_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: Any) -> None:
     folder = start(tmp_path)
-    folder.append_record({"round": 1})
+    folder.append_record({"round": 1})  # type: ignore[arg-type]
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("airtune.federated.records.run_folder.os.fsync", full)
     with pytest.raises(AirtuneError, match="No space left on device"):
-        folder.append_record({"round": 2})
+        folder.append_record({"round": 2})  # type: ignore[arg-type]
     assert folder.records.read_bytes() == record_line({"format": 2, "round": 1})
 
 

@@ -35,13 +35,14 @@ def view(cn0_hz: list[float], deadline_s: float | None = None) -> PlanningView:
         rank=8,
         broadcast_s=0.5,
         deadline_s=deadline_s,
-        costs=Costs(),
+        costs=Costs(),  # type: ignore[arg-type]
         downlink_bps=np.full(count, 2e6),
     )
 
 
 def finish_s(scene: PlanningView, plan: Plan) -> np.ndarray:
     """When each scheduled client ends, by the formulas written out."""
+    assert isinstance(scene.uplink, ShannonLinks)
     cn0 = dict(zip(scene.cohort.tolist(), scene.uplink.cn0_hz, strict=True))
     return np.array(
         [

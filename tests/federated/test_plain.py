@@ -23,10 +23,11 @@ class NumpyPlanner(EqualPlanner):
     def plan(self, view: Any, state: Any) -> Plan:
         plan = super().plan(view, state)
         clients = tuple(
-            replace(entry, client=np.int64(entry.client), rank=np.int64(entry.rank))
+            replace(entry, client=np.int64(entry.client), rank=np.int64(entry.rank))  # type: ignore[arg-type]
             for entry in plan.clients
         )
-        return replace(plan, clients=clients, extras={"queue": np.float32(0.5), "n": np.int64(3)})
+        extras: Any = {"queue": np.float32(0.5), "n": np.int64(3)}
+        return replace(plan, clients=clients, extras=extras)
 
     def after_round(self, state: Any, record: Any) -> dict[str, Any]:
         return {"queue": np.float32(0.5), "order": [np.int64(2)]}

@@ -410,7 +410,8 @@ def test_a_part_that_raises_is_named_with_round_and_client(parts: Any, sentence:
 @pytest.mark.parametrize("name", ["codec", "downlink"])
 def test_a_codec_that_cannot_predict_its_payload_is_named(name: str) -> None:
     context = make_context()
-    costs = replace(context.costs, **{name: Broken.Predicting()})
+    broken: dict[str, Any] = {name: Broken.Predicting()}
+    costs = replace(context.costs, **broken)
     client = " for client 0" if name == "codec" else ""
     with pytest.raises(AirtuneError, match=rf"codec .*Predicting in round 1{client} failed: Runt"):
         run_round(replace(context, costs=costs), begin())

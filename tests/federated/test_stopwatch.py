@@ -2,14 +2,13 @@
 
 import pytest
 
-from airtune.federated.records import stopwatch
 from airtune.federated.records.stopwatch import Stopwatch
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
     return now
 
 

@@ -166,7 +166,8 @@ def test_processor_time_is_read() -> None:
 def test_test_batches_are_shared_out_and_come_back_in_order() -> None:
     workers = Workers(make_side, 2, host=light())
     try:
-        assert not workers.running
+        running_before = workers.running
+        assert not running_before
         list(workers.run(tasks(1)))
         assert workers.running
         losses = workers.test_losses({"a": torch.tensor(10.0)})

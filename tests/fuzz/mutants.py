@@ -16,8 +16,10 @@ EXTREMES = (
     0, -1, 0.5, 1, 2, 7, 1e-9, 1e9, 1e15, 1e-15, 1e100, 1e-100, 1e-194, 1e194, 1e300, 1e-300,
     5e-324, 1.7e308, -1e308, 2**31, 2**63, 10**30, math.inf, -math.inf, math.nan,
 )  # fmt: skip
-WRONG = ("abc", "", "10 MHz", "1e6 Hz", True, False, None, [], [1], {}, {"a": 1}, ["x", None],
-         "0x10", "2026-11-26", [[1, 2], [3, 4]], "nan", "1_000")  # fmt: skip
+WRONG: tuple[Any, ...] = (
+    "abc", "", "10 MHz", "1e6 Hz", True, False, None, [], [1], {}, {"a": 1}, ["x", None],
+    "0x10", "2026-11-26", [[1, 2], [3, 4]], "nan", "1_000",
+)  # fmt: skip
 SWAPS = (
     ("tx_power_dbm", "tx_power_w"),
     ("gain_db", "gain"),

@@ -95,7 +95,7 @@ def test_a_weak_client_leaves_the_later_ranks_alone() -> None:
         name: torch.randn_like(x) * 0.02 for name, x in world.unmeasured_start().adapter.items()
     }
     context = TuningContext(side.model, side.batches(0, 0), side.training, 0, 0, {})
-    result = tuner.tune(start, ClientPlan(0, 0.0, 0.1, 2), context)  # type: ignore[attr-defined]
+    result = tuner.tune(start, ClientPlan(0, 0.0, 0.1, 2), context)  # type: ignore[union-attr]
     for pair in factor_pairs(start):
         assert torch.equal(result.state[pair.lora_a][2:], start[pair.lora_a][2:])
         assert torch.equal(result.state[pair.lora_b][:, 2:], start[pair.lora_b][:, 2:])

@@ -13,6 +13,7 @@ from airtune.errors import InputError
 from airtune.files import read_yaml_mapping
 from airtune.methods.jcpba.problem import SOLVERS, answer, read
 from airtune.methods.plan import Planned, plan
+from airtune.wireless.rate import ShannonLinks
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jcpba.yaml"
 
@@ -62,7 +63,8 @@ class TestMeaning:
         np.testing.assert_array_equal(got.prunable_bits, 4.7e6)
         np.testing.assert_array_equal(got.pruning_rate_min, [0.0, 0.1])
         expected = [10**2.3 * 1e-3 * g / 10**-20.4 for g in (1e-11, 1e-12)]
-        np.testing.assert_allclose(got.links.cn0_hz, expected, rtol=1e-13)  # type: ignore[attr-defined]
+        assert isinstance(got.links, ShannonLinks)
+        np.testing.assert_allclose(got.links.cn0_hz, expected, rtol=1e-13)
 
     def test_decibels_and_watts_are_the_same(self) -> None:
         linear = problem(tx_power_dbm=None, gain_db=None, tx_power_w=10**2.3 * 1e-3, gain=1e-11)
@@ -198,7 +200,7 @@ class TestDraws:
     def test_columns_with_a_draw_axis_give_one_plan_per_draw(self) -> None:
         rng = np.random.default_rng(0)
         gains_db = rng.uniform(-125, -100, (5, 3))
-        clients = {
+        clients: dict[str, Any] = {
             "name": ["a", "b", "c"],
             "weight": np.array([1.0, 2.0, 3.0]),
             "tx_power_dbm": 23,

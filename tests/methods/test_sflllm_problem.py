@@ -115,7 +115,7 @@ def total_from_answer(mapping: dict[str, Any], answer: dict[str, Any]) -> float:
         up = max(up, row["adapter_bits"] / rate["federated"])
         down = max(down, row["adapter_bits"] / given["downlink_rate_bps"])
     step = first + server / mapping["main_server"]["flop_rate"] + last
-    return row["rounds"] * (mapping["local_steps"] * step + up + down)
+    return float(row["rounds"] * (mapping["local_steps"] * step + up + down))
 
 
 @pytest.mark.parametrize("solver", [name for name in sflllm.SOLVERS if name != "blocks"])

@@ -17,6 +17,7 @@ from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import planning_view, run_round, start_round
 from airtune.methods.soft_tsfa.compose import dropped_share
 from airtune.methods.soft_tsfa.layout import RankLayout
+from airtune.methods.soft_tsfa.options import SoftTsfaSection
 from airtune.methods.soft_tsfa.planner import TsfaPlanner, settle
 from airtune.quantities import format_duration
 from airtune.update.server import Aggregator, Update
@@ -50,8 +51,8 @@ def test_planned_is_charged_and_ranks_are_dropped(run: Any) -> None:
 
 
 def test_the_queue_follows_the_charged_latency(run: Any) -> None:
-    target = run.config.methods["soft_tsfa"].latency_target_s
-    queue = run.config.methods["soft_tsfa"].virtual_queue
+    target = run.config.section(SoftTsfaSection).latency_target_s
+    queue = run.config.section(SoftTsfaSection).virtual_queue
     for record in run.records:
         assert record["plan"]["virtual_queue_s"] == queue
         queue = max(queue + record["latency_s"] - target, 0.0)
@@ -191,7 +192,7 @@ def test_a_target_out_of_reach_is_kept_and_said(tmp_path: Path) -> None:
         )
     )
     assert any("cannot be reached" in notice for notice in world.notices)
-    assert world.config.methods["soft_tsfa"].latency_target_s == 0.01
+    assert world.config.section(SoftTsfaSection).latency_target_s == 0.01
 
 
 def test_a_client_in_outage_is_skipped() -> None:
@@ -350,6 +351,7 @@ def test_the_verdict_is_that_of_the_plan_that_runs(changes: tuple[str, ...]) -> 
     objective, bound = plan.extras["objective"], plan.extras["objective_lower_bound"]
     assert dropped is not None
     assert objective is not None
+    assert planner.v is not None
     wanted = planner.v * dropped + state["virtual_queue"] * latency
     assert objective == pytest.approx(wanted, rel=1e-9)
     if planner.solver == "dense":

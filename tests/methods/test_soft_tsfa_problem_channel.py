@@ -19,7 +19,8 @@ BAND = np.full(2, 1e6)
 
 
 def rates(choice: ChannelChoice, index: int, links: Links = LINKS) -> list[float]:
-    return channel_source(choice, links, PER_GAIN, NAMES)(index).rate(BAND).tolist()
+    rate_bps = channel_source(choice, links, PER_GAIN, NAMES)(index).rate(BAND)
+    return [float(rate) for rate in rate_bps]
 
 
 def test_rayleigh_fading_is_drawn_by_seed_and_round() -> None:

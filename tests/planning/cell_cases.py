@@ -2,7 +2,7 @@
 
 from typing import Any
 
-CELL = {"bandwidth_hz": 10e6, "radius_m": 400, "path_loss": "log_distance"}
+CELL: dict[str, Any] = {"bandwidth_hz": 10e6, "radius_m": 400, "path_loss": "log_distance"}
 COMMON: dict[str, Any] = {
     "model": "gpt2",
     "cell": CELL,

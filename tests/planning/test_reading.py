@@ -98,7 +98,8 @@ class TestReader:
         assert first.count("rank") == 4
         with pytest.raises(InputError, match=r"^rows\[1\]\.rank is x"):
             second.count("rank")
-        for value in ([], "text", 3, {}):
+        wrong: tuple[Any, ...] = ([], "text", 3, {})
+        for value in wrong:
             with pytest.raises(InputError, match=r"rows"):
                 Reader({"rows": value}).rows("rows")
 
@@ -111,7 +112,8 @@ class TestReader:
             Reader({"flops": 1.0}, "server").close()
 
     def test_a_problem_is_a_mapping(self) -> None:
-        for value in ([], "text", 3, None):
+        wrong: tuple[Any, ...] = ([], "text", 3, None)
+        for value in wrong:
             with pytest.raises(InputError, match=r"^the problem is .* a mapping"):
                 Reader(value)
 

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def tiled() -> bool:
-    return torch.backends.cuda.flash_sdp_enabled()
+    return bool(torch.backends.cuda.flash_sdp_enabled())
 
 
 @pytest.mark.parametrize(

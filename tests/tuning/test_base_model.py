@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -34,7 +36,9 @@ def change(folder: Path, file: str = "config.json", **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def change_weights(folder: Path, drop: str | None = None, **added: torch.Tensor) -> None:
+def change_weights(
+    folder: Path, added: Mapping[str, torch.Tensor] = MappingProxyType({}), drop: str | None = None
+) -> None:
     path = folder / "model.safetensors"
     tensors = {name: tensor for name, tensor in load_file(path).items() if name != drop}
     save_file({**tensors, **added}, path, {"format": "pt"})
@@ -51,11 +55,11 @@ def test_weights_that_are_not_the_models(folder: Path) -> None:
     change_weights(folder, drop=name)
     with pytest.raises(InputError, match=rf"model is .*, {name} is missing"):
         load_base(str(folder))
-    change_weights(folder, **{name: torch.zeros(3, 3)})
+    change_weights(folder, {name: torch.zeros(3, 3)})
     with pytest.raises(InputError, match=rf"of its weights, {name} has another shape\.$"):
         load_base(str(folder))
     shape = load_file(Path(model_location("builtin")) / "model.safetensors")[name].shape
-    change_weights(folder, **{name: torch.zeros(shape), "score.weight": torch.zeros(2, 2)})
+    change_weights(folder, {name: torch.zeros(shape), "score.weight": torch.zeros(2, 2)})
     with pytest.raises(InputError, match=r"score.weight belongs to another kind of model"):
         load_base(str(folder))
 

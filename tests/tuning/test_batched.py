@@ -109,6 +109,7 @@ def test_steps_of_a_stack_follow_one_another(family: str) -> None:
     model = adapted(family)
     starts, batches, carried = case(model, steps=3)
     whole = train_stacked(model, starts, batches, ADAMW, carried)
+    results: list[LocalResult] = []
     for step in range(3):
         now = [own[step : step + 1] for own in batches]
         results = train_stacked(model, starts, now, ADAMW, carried)
@@ -252,7 +253,8 @@ def test_stacked_gradients_against_finite_differences() -> None:
 
     def run(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         stacked.lora_a, stacked.lora_b = a, b
-        return stacked(x)
+        output: Tensor = stacked(x)
+        return output
 
     assert torch.autograd.gradcheck(run, inputs)
     expected = [layer(inputs[0][2 * c : 2 * c + 2]) for c in range(2)]

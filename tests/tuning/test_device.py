@@ -1,14 +1,15 @@
 """Training on a pretended GPU: the same numbers, and what leaves it is on the processor."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
-from airtune.tuning import base_model
 from airtune.tuning.adapter import HostDropout
 from airtune.tuning.base_model import resolve_device
 from airtune.tuning.evaluate import evaluate
@@ -16,8 +17,9 @@ from airtune.tuning.local import TrainingSettings, train_locally
 from airtune.tuning.orthogonality import OrthogonalityPenalty
 from airtune.tuning.pruning.importance import ActivationImportance, WeightImportance
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
+from airtune.tuning.split.halves import SplitClient
 from airtune.tuning.split.model import SplitModel
-from airtune.tuning.split.tuner import SplitClient, SplitSettings, split_round
+from airtune.tuning.split.tuner import SplitSettings, split_round
 from airtune.tuning.stack import train_stacked
 from airtune.tuning.tuner import TuningContext, TuningJob
 from airtune.update.cut import CutCodec
@@ -75,8 +77,9 @@ def test_one_client(family: str, dropout: float) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_stack(family: str) -> None:
     def run(model: Any) -> Any:
-        clients = range(3)
-        starts, carried = [start_of(model, c) for c in clients], [{}] * 3
+        clients, results = range(3), []
+        starts = [start_of(model, c) for c in clients]
+        carried: list[Mapping[str, Tensor]] = [{}] * 3
         for step in range(2):
             batches = [[batch_of(c, step)] for c in clients]
             results = train_stacked(
@@ -163,7 +166,7 @@ def test_dropout_drops_what_torch_drops(dtype: torch.dtype) -> None:
 
 def test_device_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     present = True
-    monkeypatch.setattr(base_model.torch.cuda, "is_available", lambda: present)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: present)
     assert [resolve_device(name) for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
     present = False
     assert [resolve_device(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]

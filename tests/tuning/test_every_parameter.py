@@ -78,7 +78,7 @@ def test_steps_follow_one_another() -> None:
     model, batches = full("llama"), [make_batch(seed) for seed in range(3)]
     start = initial_state(model, 0)
     whole = train_locally(model, start, batches, SETTINGS, (0, 0, 0))
-    state, carried = start, {}
+    state, carried = start, dict[str, torch.Tensor]()
     for batch in batches:
         result = train_locally(model, state, [batch], SETTINGS, (0, 0, 0), carried)
         state, carried = result.state, result.carried

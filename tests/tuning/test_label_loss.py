@@ -102,7 +102,8 @@ def test_unknown_models_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_class_of_the_users_own_runs_whole() -> None:
     from transformers import LlamaForCausalLM as Original
 
-    class LlamaForCausalLM(Original):  # the name of one we know, with a soft cap on logits
+    # The name of one we know, with a soft cap on logits.
+    class LlamaForCausalLM(Original):  # type: ignore[misc]
         def forward(self, *arguments: Any, **named: Any) -> Any:
             output = super().forward(*arguments, **named)
             output.logits = 0.1 * torch.tanh(10.0 * output.logits)

@@ -106,7 +106,8 @@ def test_a_large_batch_runs_in_parts_to_the_same_step(
 
 def size_of_b(factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """A penalty that counts once a step, however many parts the batch has."""
-    return sum((v + 1).square().sum() for k, v in factors.items() if "lora_B" in k) * 1e-2
+    squares = ((v + 1).square().sum() for k, v in factors.items() if "lora_B" in k)
+    return sum(squares, start=torch.zeros(())) * 1e-2
 
 
 @given(st.integers(1, 9), st.integers(1, 200), st.integers(0, 99))
@@ -189,7 +190,9 @@ def test_evaluation_does_not_depend_on_batching() -> None:
     batch = make_batch(10)
     rows = [
         Batch(
-            *(part[i : i + 1] for part in (batch.token_ids, batch.attention_mask, batch.label_mask))
+            batch.token_ids[i : i + 1],
+            batch.attention_mask[i : i + 1],
+            batch.label_mask[i : i + 1],
         )
         for i in range(3)
     ]

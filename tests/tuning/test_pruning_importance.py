@@ -34,7 +34,8 @@ def in_force(model: Any, block: int, name: str) -> torch.Tensor:
     weight = weight.T if "Conv1D" in type(matrix.base_layer).__name__ else weight
     state = read_state(model)
     a, b = (state[f"base_model.model.{path}.lora_{x}.weight"].double() for x in "AB")
-    return weight + ALPHA / a.shape[0] * torch.einsum("or,ri->oi", b, a)
+    total: torch.Tensor = weight + ALPHA / a.shape[0] * torch.einsum("or,ri->oi", b, a)
+    return total
 
 
 def heads_of_unit(model: Any) -> list[list[int]]:

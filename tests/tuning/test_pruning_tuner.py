@@ -2,9 +2,9 @@
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from airtune.tuning.local import TrainingSettings, completion_loss, train_locall
 from airtune.tuning.pruning.importance import WeightImportance
 from airtune.tuning.pruning.slice import Slice, adapter_cuts, gather, scatter, whole_slice
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer, sliced_model
-from airtune.tuning.tuner import TuningJob
+from airtune.tuning.tuner import TuningContext, TuningJob
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import pruned_widths
 from airtune.workload.step import Step
@@ -263,14 +263,13 @@ def test_rate_zero_is_the_whole_model(name: str) -> None:
     assert all(torch.equal(one[1][key], two[1][key]) for key in two[1])
 
 
-@dataclass(frozen=True)
-class Context:
-    model: Any
-    batches: list[Batch]
-    training: TrainingSettings = TRAINING
-    seed: int = 5
-    round_index: int = 2
-    carried: dict[str, Tensor] = field(default_factory=dict)
+def context_of(
+    model: Any,
+    batches: list[Batch],
+    training: TrainingSettings = TRAINING,
+    carried: Mapping[str, Tensor] = MappingProxyType({}),
+) -> TuningContext:
+    return TuningContext(model, batches, training, seed=5, round_index=2, carried=carried)
 
 
 def a_plan(rate: float) -> ClientPlan:
@@ -288,7 +287,7 @@ def test_tuning_leaves_the_model_and_unkept_coordinates_alone(name: str, rate: f
     before, modules = everything_in(model), [repr(module) for module in model.modules()]
     start = random_state(model, seed=9)
     slicer = Slicer(model, WeightImportance())
-    result = PrunedTuner(slicer).tune(start, a_plan(rate), Context(model, [make_batch(5)] * 3))
+    result = PrunedTuner(slicer).tune(start, a_plan(rate), context_of(model, [make_batch(5)] * 3))
     assert result.losses[-1] < result.losses[0]
     kept = slicer.kept(start, rate)
     for key, value in start.items():
@@ -301,7 +300,7 @@ def test_tuning_leaves_the_model_and_unkept_coordinates_alone(name: str, rate: f
 
 def test_tuning_is_repeatable_and_rate_zero_is_the_full_tuner() -> None:
     model = adapted(*MODELS["llama, groups"], dropout=0.2)
-    start, context = random_state(model, seed=9), Context(model, [make_batch(5), make_batch(6)])
+    start, context = random_state(model, seed=9), context_of(model, [make_batch(5), make_batch(6)])
     tuner = PrunedTuner(Slicer(model, WeightImportance()))
     one, two = (tuner.tune(start, a_plan(0.5), context) for _ in range(2))
     assert one.losses == two.losses
@@ -318,7 +317,7 @@ def test_optimizer_moments_follow_the_coordinates() -> None:
     start, batches = random_state(model, seed=9), [make_batch(seed) for seed in (5, 6, 7, 8)]
     slicer = Slicer(model, WeightImportance())
     tuner, names = PrunedTuner(slicer), list(start)
-    first = tuner.tune(start, a_plan(0.5), Context(model, batches[:2], training))
+    first = tuner.tune(start, a_plan(0.5), context_of(model, batches[:2], training))
     kept = slicer.kept(start, 0.5)
     for key, value in first.carried.items():
         index, _, entry = key.partition(".")
@@ -329,24 +328,24 @@ def test_optimizer_moments_follow_the_coordinates() -> None:
             assert value[kept[name]].any()
     # Same slice again: continues exactly where it was.
     frozen: Any = _Fixed(slicer, start)
-    whole = PrunedTuner(frozen).tune(start, a_plan(0.5), Context(model, batches, training))
-    half = PrunedTuner(frozen).tune(start, a_plan(0.5), Context(model, batches[:2], training))
+    whole = PrunedTuner(frozen).tune(start, a_plan(0.5), context_of(model, batches, training))
+    half = PrunedTuner(frozen).tune(start, a_plan(0.5), context_of(model, batches[:2], training))
     rest = PrunedTuner(frozen).tune(
-        half.state, a_plan(0.5), Context(model, batches[2:], training, carried=half.carried)
+        half.state, a_plan(0.5), context_of(model, batches[2:], training, carried=half.carried)
     )
     assert all(torch.equal(rest.state[key], whole.state[key]) for key in start)
     assert all(torch.equal(rest.carried[key], whole.carried[key]) for key in whole.carried)
     # A file gives the tensors back in another order.
     other = {key: half.state[key] for key in sorted(half.state, reverse=True)}
     again = PrunedTuner(frozen).tune(
-        other, a_plan(0.5), Context(model, batches[2:], training, carried=half.carried)
+        other, a_plan(0.5), context_of(model, batches[2:], training, carried=half.carried)
     )
     assert list(again.state) == list(other)
     assert all(torch.equal(again.state[key], whole.state[key]) for key in start)
     # Another slice: moments outside it are kept for later.
-    wider = tuner.tune(start, a_plan(0.0), Context(model, batches, training))
+    wider = tuner.tune(start, a_plan(0.0), context_of(model, batches, training))
     later = tuner.tune(
-        start, a_plan(0.5), Context(model, batches[:1], training, carried=wider.carried)
+        start, a_plan(0.5), context_of(model, batches[:1], training, carried=wider.carried)
     )
     for key, value in wider.carried.items():
         name = names[int(key.partition(".")[0])]
@@ -393,13 +392,16 @@ def test_clients_of_one_rate_are_a_stack() -> None:
     tuner = PrunedTuner(Slicer(model, WeightImportance()))
     training = TrainingSettings(keep_optimizer=True, learning_rate=0.02)
     kept, names = tuner.slicer.kept(start, 0.5), list(read_state(model))
-    carried: dict[str, Tensor] = {}
+    carried: Mapping[str, Tensor] = {}
     for turn in range(2):
         jobs = [
-            TuningJob(start, a_plan(0.5), Context(model, [make_batch(10 * c + turn)], training))
-            for c in range(3)
+            TuningJob(
+                start,
+                a_plan(0.5),
+                context_of(model, [make_batch(10 * c + turn)], training, moments),
+            )
+            for c, moments in enumerate((carried, {}, {}))
         ]
-        jobs[0].context.carried.update(carried)
         assert tuner.stackable(jobs[0].plan, jobs[0].context) == 0.5
         expected = [tuner.tune(job.start, job.plan, job.context) for job in jobs]
         for one, other in zip(tuner.tune_stack(jobs), expected, strict=True):
@@ -420,7 +422,7 @@ def test_clients_of_different_slices_are_no_stack() -> None:
     model = adapted(*MODELS["gpt2"])
     tuner = PrunedTuner(Slicer(model, WeightImportance()))
     jobs = [
-        TuningJob(random_state(model, seed), a_plan(0.5), Context(model, [make_batch(1)]))
+        TuningJob(random_state(model, seed), a_plan(0.5), context_of(model, [make_batch(1)]))
         for seed in (1, 2)
     ]
     slices = [tuner.slicer.slice(job.start, 0.5) for job in jobs]

@@ -14,8 +14,9 @@ from airtune.errors import InputError
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.local import TrainingSettings, train_locally
+from airtune.tuning.split.halves import SplitClient
 from airtune.tuning.split.model import SplitModel
-from airtune.tuning.split.tuner import SplitClient, SplitRound, SplitSettings, split_round
+from airtune.tuning.split.tuner import SplitRound, SplitSettings, split_round
 from airtune.update.cut import CutCodec, CutShape
 from airtune.update.means import FactorMean, merge_halves
 from airtune.update.server import Update
@@ -205,7 +206,8 @@ def test_steps_of_a_round_follow_one_another(server_side: str) -> None:
     start, batches = start_of(model), [batch_of(seed) for seed in range(4)]
     training = ADAMW if server_side == "shared" else TrainingSettings("sgd", 0.1)
     whole = run(model, start, [SplitClient(0, 2, batches)], training, server_side=server_side)
-    state, kept, server_kept, losses = dict(start), {}, {}, []
+    state, losses = dict(start), list[float]()
+    kept, server_kept = dict[str, Tensor](), dict[str, Tensor]()
     for batch in batches:
         result = split_round(
             SplitModel(model),

@@ -63,7 +63,8 @@ def started(folder: Path, family: str = "llama", **keys: Any) -> tuple[Experimen
 
 def logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
-        return model(TOKENS).logits
+        output: torch.Tensor = model(TOKENS).logits
+        return output
 
 
 @pytest.mark.parametrize("kind", HONOURED)

@@ -13,7 +13,11 @@ from airtune.round_plan import ClientPlan
 from airtune.update.codec import Codec, DenseCodec, flatten, shapes_of, unflatten
 
 PLAN = ClientPlan(client=3, bandwidth_hz=1e6, tx_power_w=0.2, rank=2)
-SHAPES = {"a.lora_A.weight": (2, 5), "a.lora_B.weight": (7, 2), "b.lora_A.weight": (2, 1)}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "a.lora_A.weight": (2, 5),
+    "a.lora_B.weight": (7, 2),
+    "b.lora_A.weight": (2, 1),
+}
 
 
 def _change(seed: int, shapes: dict[str, tuple[int, ...]] = SHAPES) -> dict[str, torch.Tensor]:

@@ -58,7 +58,9 @@ def test_lengths_are_predicted_and_everything_arrives(
     wide = Activations(
         torch.nn.functional.pad(message.values, (0, 0, 0, padding)),
         torch.nn.functional.pad(message.real, (0, padding)),
-        torch.nn.functional.pad(message.labels, (0, padding), value=NO_LABEL) if labels else None,
+        torch.nn.functional.pad(message.labels, (0, padding), value=NO_LABEL)
+        if message.labels is not None
+        else None,
         message.label_tokens,
     )
     payload = codec.encode_activations(wide, draws)
@@ -71,6 +73,7 @@ def test_lengths_are_predicted_and_everything_arrives(
     assert received.label_tokens == message.label_tokens
     if labels:
         assert received.labels is not None
+        assert message.labels is not None
         assert torch.equal(received.labels, message.labels)
     else:
         assert received.labels is None

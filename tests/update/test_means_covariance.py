@@ -19,7 +19,7 @@ def plain(states: list[dict[str, Tensor]], weights: list[float]) -> float:
     for matrix in MATRICES:
         products = sum(w * product(s, matrix) for w, s in zip(weights, states, strict=True))
         squared += float((products - product(mean, matrix)).norm()) ** 2  # type: ignore[arg-type, operator]
-    return squared**0.5
+    return float(squared**0.5)
 
 
 @pytest.mark.parametrize("clients", [2, 3, 12])

@@ -1,6 +1,7 @@
 """The sliced codec: exact bits before training, kept coordinates and nothing else."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, ada
 from airtune.workload.architecture import Architecture, load_architecture, pruned
 from airtune.workload.decisions import distinct_rates
 from airtune.workload.payload import flat_update_bits
-from tests.tuning.test_pruning_tuner import MODELS, Context, adapted, make_batch, random_state
+from tests.tuning.test_pruning_tuner import MODELS, adapted, context_of, make_batch, random_state
 from tests.update.codec_checks import check_codec
 
 FAMILIES = ["gpt2", "opt with projections", "llama, query heads", "qwen3, groups", "phi"]
@@ -81,7 +82,8 @@ def test_bits_of_published_shapes_are_the_workloads(name: str, rate: float) -> N
     architecture, adapter = load_architecture(name), AdapterShape(rank=8)
     shapes = adapter_tensors(architecture, adapter)
     expected = adapter_parameters(pruned(architecture, rate), adapter)
-    bits = SlicedCodec(_Counting(architecture), "bf16").payload_bits(shapes, a_plan(rate))
+    slices: Any = _Counting(architecture)
+    bits = SlicedCodec(slices, "bf16").payload_bits(shapes, a_plan(rate))
     assert bits == flat_update_bits(expected, "bf16")
 
 
@@ -106,7 +108,7 @@ def test_client_and_server_round_trip() -> None:
     updates, changes = [], []
     for client, rate in ((1, 0.25), (2, 0.75)):
         plan = a_plan(rate, client)
-        context = Context(slicer.model, [make_batch(client)] * 2)
+        context = context_of(slicer.model, [make_batch(client)] * 2)
         state = PrunedTuner(slicer).tune(start, plan, context).state
         change = {name: state[name] - value for name, value in start.items()}
         payload = SlicedCodec(slicer).in_round(start).encode(change, plan)

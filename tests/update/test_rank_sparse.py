@@ -173,7 +173,7 @@ def test_drawn_ranks_follow_their_energy() -> None:
     start = {"m.lora_A.weight": torch.eye(2, 3), "m.lora_B.weight": torch.zeros(4, 2)}
     columns = torch.tensor([[2.0, 1.0], [0, 0], [0, 0], [0, 0]])  # energies 4 and 1
     codec = RankSparseCodec("change", report=True, choice="drawn").in_round(start)
-    firsts = 0
+    firsts, change = 0, start
     for draw in range(400):
         # A client's draws come from its own update: another size, another draw.
         change = {

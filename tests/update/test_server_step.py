@@ -11,7 +11,8 @@ from airtune.update.server import ServerAdam, ServerMomentum, ServerOptimizer, T
 
 def _follow(server: ServerOptimizer, start: float, changes: Sequence[float]) -> list[float]:
     """Where the server goes when round t proposes changes[t]."""
-    adapter, memory, places = {"x": torch.tensor([start])}, {}, []
+    adapter, places = {"x": torch.tensor([start])}, []
+    memory: dict[str, torch.Tensor] = {}
     for change in changes:
         merged = {"x": adapter["x"] + change}
         adapter, memory = server.step(adapter, merged, memory)

@@ -1,12 +1,13 @@
 """A quick cell for tests, and equality of channel states to the bit."""
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
 from airtune.wireless.state import ChannelState, Observation
 
-MACRO = {"path_loss": "log_distance", "carrier_hz": 2e9, "radius_m": 500.0}
+MACRO: dict[str, Any] = {"path_loss": "log_distance", "carrier_hz": 2e9, "radius_m": 500.0}
 
 
 def same(one: ChannelState, other: ChannelState, clients: int | None = None) -> bool:

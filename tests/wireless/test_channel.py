@@ -92,7 +92,7 @@ def test_another_seed_is_another_cell(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_gain_is_what_its_parts_say(kind: str) -> None:
-    gains = {"antenna_gain_dbi": 2.0, "bs_antenna_gain_dbi": 7.0}
+    gains: dict[str, Any] = {"antenna_gain_dbi": 2.0, "bs_antenna_gain_dbi": 7.0}
     truth = make(**KINDS[kind], **gains).observe(3).truth
     loss_db = 9.0 - truth.path_loss_db - truth.shadowing_db
     assert truth.gain == pytest.approx(10 ** (loss_db / 10) * truth.fading_gain, rel=1e-12)
@@ -127,6 +127,8 @@ def test_blocks_of_standing_clients_differ_in_fading_only() -> None:
 def test_constant_fading_of_walking_clients() -> None:
     channel = make(speed_m_s=1.0, fading_correlation=1, carrier_hz=3.5e9)
     first, second = channel.observe(0).truth, channel.observe(1).truth
+    assert first.line_of_sight is not None
+    assert second.line_of_sight is not None
     steady = first.line_of_sight == second.line_of_sight
     assert steady.any()
     assert np.array_equal(first.fading_gain[steady], second.fading_gain[steady])

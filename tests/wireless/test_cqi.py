@@ -128,10 +128,10 @@ def test_limits() -> None:
 
 
 def test_margin_and_selection() -> None:
-    links = CqiLinks(np.array([1e6, 2e6]), margin=2.0)
-    assert links.select(np.array([1])).rate(np.array([1e5]))[0] == CqiLinks([1e6]).rate([1e5])[0]
+    links, one = CqiLinks(np.array([1e6, 2e6]), margin=2.0), CqiLinks(np.array([1e6]))
+    assert links.select(np.array([1])).rate(np.array([1e5]))[0] == one.rate(np.array([1e5]))[0]
     envelope = links.envelope().select(np.array([1]))
-    assert envelope.limit_bps() == pytest.approx(CqiLinks([1e6]).limit_bps())
+    assert envelope.limit_bps() == pytest.approx(one.limit_bps())
 
 
 class TestEnvelope:

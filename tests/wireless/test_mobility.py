@@ -50,10 +50,12 @@ def test_detour_is_no_longer_than_any_other_way_around() -> None:
     circle = radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
     def visible(point: np.ndarray) -> np.ndarray:
-        return circle @ point >= radius**2 * (1 - 1e-12)
+        seen: np.ndarray = circle @ point >= radius**2 * (1 - 1e-12)
+        return seen
 
     def to(point: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(circle - point, axis=1)
+        distance: np.ndarray = np.linalg.norm(circle - point, axis=1)
+        return distance
 
     entry, leave = angles[visible(start[0])], angles[visible(end[0])]
     first, last = to(start[0])[visible(start[0])], to(end[0])[visible(end[0])]
@@ -81,7 +83,8 @@ def _disc_law(share_of_radius: np.ndarray) -> np.ndarray:
     density = 45.0 * (1.0 - r**2) / (64.0 * np.pi) * 2.0 * special.ellipe(r**2)
     below = integrate.cumulative_trapezoid(2.0 * np.pi * r * density, r, initial=0.0)
     assert below[-1] == pytest.approx(1.0, abs=1e-6)
-    return np.interp(share_of_radius, r, below)
+    shares: np.ndarray = np.interp(share_of_radius, r, below)
+    return shares
 
 
 @pytest.mark.parametrize("index", [0, 7, 400])

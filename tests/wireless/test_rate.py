@@ -100,7 +100,9 @@ class TestShannon:
         np.testing.assert_allclose(ShannonLinks(np.ones(3)).slope(1 / x), want, rtol=5e-8)
 
     def test_slope_at_zero_bandwidth(self) -> None:
-        np.testing.assert_array_equal(ShannonLinks([1.0, 0.0]).slope(np.zeros(2)), [np.inf, 0.0])
+        np.testing.assert_array_equal(
+            ShannonLinks(np.array([1.0, 0.0])).slope(np.zeros(2)), [np.inf, 0.0]
+        )
 
     @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
     def test_refuses_by_number(self, bad: float) -> None:

@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def _rma(d2: float, f: float, sight: bool) -> float:
     d3 = math.hypot(d2, bs - ut)
 
     def near(d: float) -> float:
-        return (
+        return float(
             20 * math.log10(40 * math.pi * d * f / 3)
             + min(0.03 * h**1.72, 10) * math.log10(d)
             - min(0.044 * h**1.72, 14.77)
@@ -81,7 +82,7 @@ def _rma(d2: float, f: float, sight: bool) -> float:
 
 
 PATH_LOSS = {"umi": _umi, "uma": _uma, "rma": _rma}
-SIGHT = {
+SIGHT: dict[str, Callable[[float], float]] = {
     "umi": lambda d: 1.0 if d <= 18 else 18 / d + math.exp(-d / 36) * (1 - 18 / d),
     "uma": lambda d: 1.0 if d <= 18 else 18 / d + math.exp(-d / 63) * (1 - 18 / d),
     "rma": lambda d: 1.0 if d <= 10 else math.exp(-(d - 10) / 1000),
@@ -183,7 +184,8 @@ def test_narrowband_gain_decorrelates_as_the_wavelength_says(
 
     def field(way_m: float) -> np.ndarray:
         response = scenarios["umi"].impulse_response(drop, way_m, _seeds(clients))
-        return response[0].sum(axis=1)
+        summed: np.ndarray = response[0].sum(axis=1)
+        return summed
 
     start = field(0.0)
     power = np.mean(np.abs(start) ** 2)
@@ -239,15 +241,20 @@ def test_the_first_draw_is_like_any_other() -> None:
     assert np.array_equal(first[1], again[1])
 
 
+def numpy_state() -> list[int]:
+    state: Any = np.random.get_state()  # noqa: NPY002 - the global generator is meant
+    return [int(word) for word in state[1]]
+
+
 def test_global_generators_are_left_alone(scenarios: dict[str, Scenario]) -> None:
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002 - the global generator is what must not move
     random.seed(3)
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    before = torch.get_rng_state(), numpy_state(), random.getstate()
     Scenario("umi", 3.5e9, 10.0, 1.5).large_scale(np.array([[50.0, 0.0]]))
     scenarios["umi"].impulse_response(_drop(3, False), 0.0, _seeds(3))
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert numpy_state() == before[1]
     assert random.getstate() == before[2]
 
 
