@@ -107,7 +107,7 @@ def test_a_base_model_without_a_finite_loss_is_refused(
     airtune: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "airtune.experiment.world.evaluate", lambda model, batches: Evaluation(float("nan"), 1)
+        "airtune.experiment.engine.evaluate", lambda model, batches: Evaluation(float("nan"), 1)
     )
     code, _, error = airtune("run", *diverging(), "--out", "run", "--quiet")
     assert (code, "whose test loss before round 1 is nan" in error) == (2, True)

@@ -198,7 +198,7 @@ def test_stacks_are_refused_in_words_and_never_chosen(tmp_path: Path) -> None:
     for engine in ("batched", "auto"):
         world = build_world(read_config(None, settings(f"engine={engine}", "rounds=1")))
         assert world.config.engine == "sequential"
-        assert "not batched: every parameter is trained" in world.engine_notice
+        assert "not batched: every parameter is trained" in world.engine.notice
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from airtune.errors import InputError
-from airtune.experiment import world
+from airtune.experiment import loading, world
 from airtune.experiment.reading import read_config
 from airtune.wireless.channel import open_channel
 
@@ -16,7 +16,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any) -> None:
         raise AssertionError("the model was loaded first")
 
-    monkeypatch.setattr(world, "load_base", load)
+    monkeypatch.setattr(loading, "load_base", load)
 
 
 @pytest.mark.usefixtures("no_model")

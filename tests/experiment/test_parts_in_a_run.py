@@ -35,3 +35,31 @@ def test_a_tuner_that_raises(airtune: Call, tmp_path: Path, engine: str) -> None
         "run that has begun.\n"
     )
     assert len((tmp_path / "run" / "rounds.jsonl").read_text().splitlines()) == 1
+
+
+PLANNER = """
+from airtune.federated.method import Planner
+from airtune.round_plan import Plan
+
+class Noted(Planner):
+    def plan(self, view, state):
+        with open("planned.txt", "a") as file:
+            file.write(f"{view.round_index + 1} ")
+        count = len(view.cohort)
+        clients = tuple(view.full_plan(i, view.bandwidth_hz / count) for i in range(count))
+        return Plan(clients, view.latency_s(clients), None, "feasible", "equal shares")
+"""
+
+
+def test_every_round_is_planned_once(
+    airtune: Call,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noting.py").write_text(PLANNER)
+    changes = quick("planner=noting:Noted", "data.score_rows=0", "rounds=2")
+    assert airtune("run", *changes, "--dry-run")[0] == 0
+    assert airtune("run", *changes, "--out", "run", "--quiet")[0] == 0
+    assert airtune("resume", "run", "--rounds", "+1", "--quiet")[0] == 0
+    assert (tmp_path / "planned.txt").read_text() == "1 1 2 3 "

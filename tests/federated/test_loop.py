@@ -12,7 +12,8 @@ from airtune.federated.backends.backend import ClientReport, ClientTask
 from airtune.federated.loop import StopRule, run_rounds
 from airtune.federated.records.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.records.run_folder import RunFolder, record_line
-from tests.federated.fakes import add_client_number, make_context
+from airtune.federated.round import start_round
+from tests.federated.fakes import EqualPlanner, add_client_number, make_context
 
 
 def begin() -> ServerState:
@@ -30,6 +31,18 @@ def content(folder: RunFolder) -> dict[str, bytes]:
         "records": folder.records.read_bytes(),
         **{path.name: path.read_bytes() for path in folder.checkpoints.iterdir()},
     }
+
+
+def test_a_round_that_is_planned_already_is_not_planned_again(tmp_path: Path) -> None:
+    planner = EqualPlanner()
+    context = make_context(planner=planner)
+    first = start_round(context, begin())
+    ahead = start(tmp_path / "ahead")
+    run_rounds(context, begin(), ahead, 2, StopRule(), first=first)
+    assert [view.round_index for view in planner.seen] == [0, 1]
+    plain = start(tmp_path / "plain")
+    run_rounds(make_context(), begin(), plain, 2, StopRule())
+    assert content(ahead) == content(plain)
 
 
 class Killed(BaseException):

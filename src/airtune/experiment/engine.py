@@ -3,15 +3,19 @@
 `sequential` and `workers` give the same bytes, since every client is trained by the same code on
 one thread. `batched` and `batched-workers` give the same numbers up to rounding, and the same bytes
 for the same number of workers. The choice is the experiment's or, for `auto`, made from shapes,
-cores and free memory before round 1, and written into the resolved experiment. On a GPU one process
-trains all clients.
+cores and free memory before round 1, and written into the resolved experiment. Processes are
+started by what runs rounds. On a GPU one process trains all clients.
 """
 
 import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
@@ -22,11 +26,11 @@ from airtune.federated.backends.backend import Backend, ClientSide, InProcess
 from airtune.federated.backends.ray_actors import RayActors, cluster_cores
 from airtune.federated.backends.worker_host import PRELOADED, WorkerHost
 from airtune.federated.backends.workers import Workers
-from airtune.federated.method import Method
-from airtune.tuning.adapter import trained_parameters
+from airtune.tuning.adapter import load_state, trained_parameters
 from airtune.tuning.base_model import (
     CPU,
     CUDA,
+    BaseModel,
     load_base,
     map_weights,
     resolve_device,
@@ -34,6 +38,7 @@ from airtune.tuning.base_model import (
     usable_cores,
     use_threads,
 )
+from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
 from airtune.tuning.label_loss import TOKENS_AT_ONCE
 from airtune.tuning.local import Schedule, TrainingSettings
 from airtune.tuning.stack import COPIES
@@ -141,12 +146,20 @@ class JobShape:
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine, its worker processes (None: it has none), why it is this one, and its device."""
+    """An engine, its worker processes (None: it has none), why it is this one, its device and
+    threads (None: not chosen yet)."""
 
     name: str
     workers: int | None = None
     reason: str = ""
     device: str = CPU
+    threads: int | None = None
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The keys of the resolved experiment, so that a resumed run trains the same way."""
+        names = ("threads", "workers", "device")
+        return {"engine": self.name, **{name: getattr(self, name) for name in names}}
 
     @property
     def notice(self) -> str:
@@ -279,50 +292,17 @@ def is_small(architecture: Architecture) -> bool:
     return architecture.hidden_size < SMALL_MODEL_WIDTH
 
 
-def start_host() -> WorkerHost:
-    """A host that at once begins to import what workers need, this module included."""
-    return WorkerHost((*PRELOADED, __name__))
+def compose_clients(
+    config: ExperimentConfig, base: BaseModel, shards: Shards, weights: str | None = None
+) -> ClientSide:
+    """What answers the tasks of clients: the method on the model, with the clients' rows.
 
-
-def make_backend(
-    config: ExperimentConfig, engine: EngineChoice, side: ClientSide, host: WorkerHost | None
-) -> Backend:
-    """The backend of an engine; workers make `side` again, on this process's frozen weights.
-
-    `host`: that of the workers, where it was started ahead; closed where there are none.
+    `weights` is where the frozen weights are shared by several processes.
     """
-    together = clients_at_once(side.shapes) if engine.name.startswith("batched") else 1
-    make_side = partial(build_client_side, config)
-    if engine.workers and config.backend == "ray":
-        return RayActors(make_side, engine.workers, together, config.ray_address)
-    if engine.workers:
-        weights = share_weights(side.model)
-        make_side = partial(build_client_side, config, weights and weights.path)
-        return Workers(
-            make_side, engine.workers, together, side.watch, weights, host or start_host()
-        )
-    if host is not None:
-        host.close()
-    return InProcess(side, together)
-
-
-def build_client_side(config: ExperimentConfig, weights: str | None = None) -> ClientSide:
-    """A worker's own client side: the same model, data and method, on one thread.
-
-    The model is loaded like that of the main process and then uses its `weights`.
-    """
-    use_threads(config.threads or 1)
-    base = load_base(config.model, config.dtype, trust_remote_code=config.trust_remote_code)
-    architecture = Architecture.from_config(base.config)
-    shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
     model = trainable(base, config)
     if weights:
         map_weights(model, weights)
-    return client_side(config, compose_method(config, model, deal_devices(config)), model, shards)
-
-
-def client_side(config: ExperimentConfig, method: Method, model: Any, shards: Shards) -> ClientSide:
-    """What answers the tasks of clients."""
+    method = compose_method(config, model, deal_devices(config))
     section = config.training
     training = TrainingSettings(
         section.optimizer,
@@ -337,3 +317,73 @@ def client_side(config: ExperimentConfig, method: Method, model: Any, shards: Sh
     at_once = TOKENS_AT_ONCE[next(model.parameters()).device.type]
     test_batches = partial(shards.test_batches, at_once)
     return ClientSide(method, model, shapes, shards.batches, training, config.seed, test_batches)
+
+
+def load_clients(config: ExperimentConfig, weights: str | None = None) -> ClientSide:
+    """The same in a worker process, on one thread, from the same files."""
+    use_threads(config.threads or 1)
+    base = load_base(config.model, config.dtype, trust_remote_code=config.trust_remote_code)
+    architecture = Architecture.from_config(base.config)
+    shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
+    return compose_clients(config, base, shards, weights)
+
+
+_new_host = partial(WorkerHost, (*PRELOADED, __name__))
+
+
+@contextmanager
+def worker_host(config: ExperimentConfig) -> Iterator[WorkerHost | None]:
+    """A process that imports what workers need while this one loads data and model.
+
+    None where the job is unlikely to take workers.
+    """
+    host = _new_host() if starts_ahead(config) else None
+    try:
+        yield host
+    finally:
+        if host is not None:
+            host.close()
+
+
+def open_backend(
+    config: ExperimentConfig, engine: EngineChoice, side: ClientSide, host: WorkerHost | None
+) -> Backend:
+    """The backend of an engine; workers make `side` again, on this process's frozen weights.
+
+    They start with their first round, from `host` where there is one; it is ended where there are
+    to be no workers.
+    """
+    if engine.workers and config.backend == "local":
+        weights = share_weights(side.model)
+        make_side = partial(load_clients, config, weights and weights.path)
+        together = _stacked(engine, side)
+        return Workers(make_side, engine.workers, together, side.watch, weights, host, _new_host)
+    if host is not None:
+        host.close()
+    if engine.workers:
+        make_side = partial(load_clients, config)
+        return RayActors(make_side, engine.workers, _stacked(engine, side), config.ray_address)
+    return in_process(engine, side)
+
+
+def in_process(engine: EngineChoice, side: ClientSide) -> InProcess:
+    """Clients trained by this process, in stacks where the engine stacks them."""
+    return InProcess(side, _stacked(engine, side))
+
+
+def _stacked(engine: EngineChoice, side: ClientSide) -> int:
+    """Clients of one stack."""
+    return clients_at_once(side.shapes) if engine.name.startswith("batched") else 1
+
+
+def evaluator(side: ClientSide, backend: Backend) -> Callable[[Mapping[str, Tensor]], Evaluation]:
+    """Test loss of an adapter: on running workers as well, by the same code to the same bytes."""
+    batches = list(side.test_batches())
+
+    def measure(adapter: Mapping[str, Tensor]) -> Evaluation:
+        if isinstance(backend, Workers) and backend.running and len(batches) > 1:
+            return total_loss(backend.test_losses(adapter))
+        load_state(side.model, dict(adapter))
+        return evaluate(side.model, batches)
+
+    return measure

@@ -16,12 +16,14 @@ import numpy as np
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.section import Section
 from airtune.config.text import resolved_yaml
-from airtune.errors import AirtuneError, DivergedError, InputError, redacted
+from airtune.errors import DivergedError, InputError, redacted
 from airtune.experiment import part_folders
 from airtune.experiment.closing import close_run
 from airtune.experiment.digests import fingerprint, user_parts
+from airtune.experiment.engine import worker_host
 from airtune.experiment.environment import Sessions
 from airtune.experiment.folder_lock import locked, reserved
+from airtune.experiment.loading import prepared
 from airtune.experiment.offline import offline_stages
 from airtune.experiment.reading import check_filled, read_config
 from airtune.experiment.resuming import Resumption, Wish
@@ -60,7 +62,7 @@ def preview(world: World) -> dict[str, Any]:
                 "name": f"client {plan.client}",
                 "device": world.devices[plan.client].name,
                 "distance_m": None if np.isnan(places[plan.client]) else float(places[plan.client]),
-                "rows": int(world.shards.parts.sizes[plan.client]),
+                "rows": world.shards.rows(plan.client),
                 "memory_bytes": start.costs.memory_bytes(plan),
                 "device_memory_bytes": world.devices[plan.client].memory_bytes,
                 "bandwidth_hz": plan.bandwidth_hz,
@@ -86,16 +88,16 @@ def preview(world: World) -> dict[str, Any]:
         "message": start.plan.message,
         "rounds": config.rounds,
         "virtual_time_s": start.plan.predicted_latency_s * config.rounds,
-        "real_s": _real_seconds(world, start),
+        "real_s": _real_seconds(world, state, start),
         "skipped": {str(client): reason for client, reason in start.plan.skipped.items()},
         "clients": rows,
         "notices": [*world.notices, *notice_of_wait(start, config.rounds)],
     }
 
 
-def _real_seconds(world: World, start: RoundStart) -> float:
+def _real_seconds(world: World, state: ServerState, start: RoundStart) -> float:
     """Rounds x clients x steps at the pace of one client's first steps, evaluation included."""
-    state, context = world.unmeasured_start(), world.context
+    context = world.context
     cohort = len(start.plan.clients)
     # Also where all of them will fall silent in this round.
     start = replace(start, silent=frozenset())
@@ -197,17 +199,18 @@ class Experiment:
         path, listener = Path(folder), _Heard(listener)
         with reserved(path):
             config, evidence = offline_stages(self.config, listener.notice)
-            world = build_world(config, trains=True)
-            run_folder = RunFolder(path, fingerprint(world))
-            state = world.start()
-            first = first_start(world.context, state, config.rounds)
-            _create(run_folder, world)
-            for name, table in evidence.items():
-                write_json_atomic(path / name, table)
-            run_folder.clean()
-            for sentence in notice_of_wait(first, config.rounds):
-                listener.notice(sentence)
-            return _run(world, state, run_folder, listener, Sessions.read(path))
+            with worker_host(prepared(config)) as host:
+                world = build_world(config).with_engine(host)
+                run_folder = RunFolder(path, fingerprint(world))
+                state = world.start()
+                first = first_start(world.context, state, config.rounds)
+                _create(run_folder, world)
+                for name, table in evidence.items():
+                    write_json_atomic(path / name, table)
+                run_folder.clean()
+                for sentence in notice_of_wait(first, config.rounds):
+                    listener.notice(sentence)
+                return _run(world, state, run_folder, listener, Sessions.read(path), first)
 
     @classmethod
     def resume(
@@ -233,19 +236,16 @@ class Experiment:
         with locked(run.folder.path):
             wish = Wish(more_rounds, rounds, settings, accept_changes)
             resumption = Resumption.prepare(run, wish)
-            world = build_world(resumption.config, trains=True, resolved=True)
-            return _resume(resumption, world, listener)
+            with worker_host(prepared(resumption.config, resolved=True)) as host:
+                world = build_world(resumption.config, resolved=True).with_engine(host)
+                return _resume(resumption, world, listener)
 
 
 def _resume(resumption: Resumption, world: World, listener: "_Heard") -> Run:
     run = resumption.run
     known = fingerprint(world)
     folder = RunFolder(run.folder.path, known)
-    try:
-        state = resumption.state(world, known)
-    except AirtuneError:
-        world.context.backend.close()
-        raise
+    state = resumption.state(world, known)
     changed, longer = resumption.changed_file, world.config.rounds != run.config.rounds
     for sentence in resumption.told:
         listener.notice(sentence)
@@ -259,9 +259,8 @@ def _resume(resumption: Resumption, world: World, listener: "_Heard") -> Run:
 
     if resumption.wish.lifts_stop:
         state = replace(state, stopped=None)
-    return _run(
-        world, state, folder, listener, resumption.sessions, resumption.changes, change_files
-    )
+    sessions, changes = resumption.sessions, resumption.changes
+    return _run(world, state, folder, listener, sessions, None, changes, change_files)
 
 
 def _tell_schedule(config: ExperimentConfig, listener: Listener) -> None:
@@ -280,11 +279,17 @@ def _run(
     folder: RunFolder,
     listener: "_Heard",
     sessions: Sessions,
+    first: RoundStart | None = None,
     changes: Sequence[Difference] = (),
     change_files: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Rounds and closing. What changes is recorded before `change_files` makes it so."""
+    """Rounds and closing. What changes is recorded before `change_files` makes it so.
+
+    `first` is a round that is planned already; it is used where it is the next one.
+    """
     config = world.config
+    if first is not None and first.costs.round_index != state.rounds_done:
+        first = None
     for sentence in (*world.notices, _tell_templates(config), sessions.other_versions()):
         if sentence:
             listener.notice(sentence)
@@ -298,7 +303,9 @@ def _run(
     stop = StopRule(config.stop.target_loss, config.stop.virtual_time_s, config.stop.energy_j)
     diverged: DivergedError | None = None
     try:
-        state = run_rounds(world.context, state, folder, config.rounds, stop, listener.round_done)
+        state = run_rounds(
+            world.context, state, folder, config.rounds, stop, listener.round_done, first
+        )
     except DivergedError as error:
         diverged = error
         state = newest_checkpoint(folder.checkpoints, folder.records_length())[0].state

@@ -172,7 +172,7 @@ def load_shards(config: ExperimentConfig, tokenizer: Any, longest: int, embeddin
 
 
 def deal_devices(config: ExperimentConfig) -> tuple[DeviceProfile, ...]:
-    """Profiles dealt out to the clients in turn."""
+    """The profiles of `clients.devices`, assigned round-robin."""
     own = config.clients.device_file
     known = load_devices(Path(own) if own else None)
     kinds = [find_device(name, known, "clients.devices") for name in config.clients.devices]

@@ -1,6 +1,15 @@
-"""From a checked experiment to a world that can run rounds. Nothing is written here."""
+"""From a checked experiment to a world that can run rounds. Nothing is written here.
 
-import os
+Four steps, each a function of what the ones before gave:
+
+    load      server: devices, measured channel, charged model; clients: rows; both: the base model
+    compose   the method on the model: what answers clients' tasks
+    cost      server: what every decision costs, from the `ClientFacts` of the clients
+    engine    where this process's clients are trained
+
+No process is started: `World.with_engine` is for what runs rounds.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,69 +23,92 @@ from torch import Tensor
 from airtune.config.experiment import ExperimentConfig
 from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError, foreign_code
-from airtune.experiment.composition import check_names, compose_method
 from airtune.experiment.engine import (
+    EngineChoice,
     JobShape,
     choose_engine,
-    client_side,
-    is_small,
-    make_backend,
-    start_host,
-    starts_ahead,
-    training_device,
+    compose_clients,
+    evaluator,
+    in_process,
+    open_backend,
 )
-from airtune.experiment.shards import Shards, deal_devices, load_shards, with_template
-from airtune.experiment.trained import refuse_uneven_charge, trainable, trained_shape, with_start
+from airtune.experiment.loading import (
+    LoadedModel,
+    LoadedServer,
+    load_model,
+    load_server,
+    prepared,
+)
+from airtune.experiment.shards import Shards, load_shards
 from airtune.experiment.unused import replaced_notice
-from airtune.federated.backends.backend import Backend, ClientSide
-from airtune.federated.backends.workers import Workers
+from airtune.federated.backends.backend import ClientSide
+from airtune.federated.backends.worker_host import WorkerHost
 from airtune.federated.charging.costs import CostModel
 from airtune.federated.checks.feasibility import refuse_small_devices
 from airtune.federated.context import CohortSettings, RoundContext
+from airtune.federated.facts import ClientFacts
+from airtune.federated.method import Settled
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view
-from airtune.methods.registry import find_method
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import AdapterState, load_state, read_adapter
-from airtune.tuning.base_model import BaseModel, load_base, use_threads
-from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
-from airtune.wireless.channel import Channel, open_channel
+from airtune.tuning.base_model import BaseModel, use_threads
+from airtune.tuning.evaluate import Evaluation
+from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import adapter_tensors
 from airtune.workload.architecture import Architecture
-from airtune.workload.config_source import read_config
 from airtune.workload.model_work import ModelWork
 from airtune.workload.transformer import Precision
-
-TRUST_VARIABLE = "AIRTUNE_TRUST_REMOTE_CODE"
 
 
 @dataclass(frozen=True)
 class World:
     """Everything an experiment needs, loaded and checked.
 
-    `config` has threads, engine and device as chosen. `architecture` is the trained model's; `work`
-    is that of the model which time, bits, energy and memory are charged for, another with
-    `charge_as`. `untrained` is the state before any training, which leaves the model as it was
-    loaded.
+    `config` has threads, engine and device as chosen, and the planner's derived options.
+    `architecture` is the trained model's. `context` is the server side, `side` the clients'; until
+    `with_engine` the context trains in this process. `untrained` is the state before any training,
+    which leaves the model as it was loaded.
     """
 
     config: ExperimentConfig
     base: BaseModel
-    model: Any
     architecture: Architecture
-    work: ModelWork
     shards: Shards
-    devices: tuple[DeviceProfile, ...]
     side: ClientSide
     context: RoundContext
+    engine: EngineChoice
     untrained: AdapterState
-    engine_notice: str
     planner_notices: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> Any:
+        """The base with what is trained of it, or on it."""
+        return self.side.model
+
+    @property
+    def devices(self) -> tuple[DeviceProfile, ...]:
+        """The profile of each client."""
+        return tuple(self.context.devices)
+
+    @property
+    def work(self) -> ModelWork:
+        """That of the model which is charged for, another than the trained one with `charge_as`."""
+        return self.context.costs.work
+
+    def with_engine(self, host: WorkerHost | None = None) -> "World":
+        """The world whose clients are trained by its engine, workers as forks of `host`.
+
+        Workers start with their first round; `context.backend.close()` ends them.
+        """
+        backend = open_backend(self.config, self.engine, self.side, host)
+        context = replace(self.context, backend=backend, evaluate=evaluator(self.side, backend))
+        return replace(self, context=context)
 
     @property
     def notices(self) -> list[str]:
         """Sentences that the user should read before the run."""
-        return [*self.result_notices, self.engine_notice]
+        return [*self.result_notices, self.engine.notice]
 
     @property
     def result_notices(self) -> list[str]:
@@ -117,71 +149,112 @@ class World:
             return ServerState(adapter, planner=planner.initial_state())
 
 
-def build_world(config: ExperimentConfig, *, trains: bool = False, resolved: bool = False) -> World:
+def build_world(config: ExperimentConfig, *, resolved: bool = False) -> World:
     """Load and check everything. The cheap checks come first: a typo should not cost a minute.
 
-    `trains` says that rounds will follow at once, so that workers may begin to start; `resolved`
-    that the experiment is that of a run folder, in which a warm start is settled already.
+    `resolved` says that the experiment is that of a run folder, in which a warm start is settled
+    already.
     """
-    check_names(config)
-    config = find_method(config.method).prepare(config)
-    cohort = CohortSettings(config.cohort.size, config.cohort.dropout)
-    cohort.check(config.clients.count)
-    refuse_unasked_code(config, resolved)
-    devices = deal_devices(config)
-    measured = _measured_channel(config)
-    other = _charged_architecture(config.charge_as) if config.charge_as else None
-    device = training_device(config)
-    # It imports what workers need while this process loads what it needs itself.
-    host = start_host() if trains and starts_ahead(config) else None
-    base = load_base(config.model, config.dtype, device, trust_remote_code=config.trust_remote_code)
-    config = with_template(config, base.tokenizer)
-    architecture = Architecture.from_config(base.config)
-    config = config if resolved else with_start(config, architecture)
-    adapter = trained_shape(config)
-    refuse_uneven_charge(config.charge_as, adapter, architecture)
-    threads = use_threads(config.threads or (1 if is_small(architecture) else None))
-    charged = other or architecture
-    adapter.adaptation(architecture)  # refuses names and ranks before anything is attached
-    shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
-    model = trainable(base, config)
-    method = compose_method(config, model, devices)
-    work = ModelWork(charged, adapter, Precision(config.dtype, config.training.optimizer))
-    side = client_side(config, method, model, shards)
-    costs = _cost_model(side, work, shards, devices, other)
-    refuse_small_devices(method, costs.in_round(0), adapter.highest_rank)
-    job = JobShape.of(config, architecture, adapter, shards.step_tokens, side.shapes)
-    engine = choose_engine(config, side, job, device)
-    if engine.workers:
-        # Every process has one thread; this one evaluates while no worker is there yet.
-        threads = use_threads(config.threads or 1)
-    backend = make_backend(config, engine, side, host)
-    channel = measured or open_channel(config.cell, config.clients.count, config.seed)
-    context = _context(config, side, backend, channel, devices, shards, costs, cohort)
-    chosen = {
-        "threads": threads,
-        "engine": engine.name,
-        "workers": engine.workers,
-        "device": engine.device,
-    }
-    with foreign_code(f"The planner {type(method.planner).__qualname__} before round 1"):
-        settled = method.planner.settled(partial(planning_view, context))
-    config = _with_options(config.model_copy(update=chosen), settled.options)
-    context = replace(context, method=replace(method, planner=settled.planner))
+    config = prepared(config, resolved=resolved)
+    server, loaded = load_server(config), load_model(config, resolved=resolved)
+    base, architecture = loaded.base, loaded.architecture
+    shards = load_shards(loaded.config, base.tokenizer, architecture.max_tokens, base.embeddings)
+    side = compose_clients(loaded.config, base, shards)
+    costs = cost_model(server, loaded, side, shards)
+    refuse_small_devices(side.method, costs.in_round(0), loaded.trained.highest_rank)
+    engine = _engine(loaded, side, shards)
+    context = server_side(server, loaded, side, costs, engine)
+    settled = _settled(context)
     return World(
-        config,
-        base,
-        model,
-        architecture,
-        work,
-        shards,
-        devices,
-        side,
-        context,
-        method.start(model, config.seed),
-        engine.notice,
-        settled.notices,
+        config=_with_options(loaded.config.model_copy(update=engine.keys), settled.options),
+        base=base,
+        architecture=architecture,
+        shards=shards,
+        side=side,
+        context=replace(context, method=replace(side.method, planner=settled.planner)),
+        engine=engine,
+        untrained=side.method.start(side.model, config.seed),
+        planner_notices=settled.notices,
     )
+
+
+def cost_model(
+    server: LoadedServer, loaded: LoadedModel, side: ClientSide, facts: ClientFacts
+) -> CostModel:
+    """The costs of the parts that run, for the trained model or the one that `charge_as` names."""
+    config, other, method = loaded.config, server.charged, side.method
+    precision = Precision(config.dtype, config.training.optimizer)
+    return CostModel(
+        devices=server.devices,
+        facts=facts,
+        work=ModelWork(other or loaded.architecture, loaded.trained, precision),
+        tuner=method.tuner,
+        codec=method.codec if other is None else method.codec.charged_as(other),
+        downlink=method.downlink,
+        shapes=side.shapes if other is None else adapter_tensors(other, loaded.trained),
+        as_other_model=other is not None,
+        split=method.split,
+    )
+
+
+def server_side(
+    server: LoadedServer,
+    loaded: LoadedModel,
+    side: ClientSide,
+    costs: CostModel,
+    engine: EngineChoice,
+) -> RoundContext:
+    """What the server has in every round; of the clients' data it knows `costs.facts` alone."""
+    config, devices = loaded.config, server.devices
+    count = config.clients.count
+    backend = in_process(engine, side)
+    return RoundContext(
+        method=side.method,
+        backend=backend,
+        channel=server.measured or open_channel(config.cell, count, config.seed),
+        costs=costs,
+        devices=devices,
+        names=client_names(devices),
+        weights=np.array([costs.facts.rows(client) for client in range(count)], dtype=np.float64),
+        tx_power_w=_tx_power_w(config, devices),
+        bandwidth_hz=config.cell.bandwidth_hz,
+        cohort=CohortSettings(config.cohort.size, config.cohort.dropout),
+        rank=loaded.trained.highest_rank,
+        shapes=side.shapes,
+        deadline_s=config.deadline_s,
+        seed=config.seed,
+        evaluate=evaluator(side, backend),
+        watch=side.watch,
+        sample_interval_s=config.cell.round_interval_s,
+    )
+
+
+def client_names(devices: tuple[DeviceProfile, ...]) -> tuple[str, ...]:
+    """`client 3 (pixel-7)`: a number for the records, a device for people."""
+    return tuple(f"client {client} ({device.name})" for client, device in enumerate(devices))
+
+
+def _tx_power_w(config: ExperimentConfig, devices: tuple[DeviceProfile, ...]) -> FloatArray:
+    """Transmit power [client]: the cell's limit or the device's own, whichever is less [W]."""
+    device_dbm = np.array([device.tx_power_dbm for device in devices])
+    return dbm_to_watts(np.minimum(device_dbm, config.cell.tx_power_dbm))
+
+
+def _engine(loaded: LoadedModel, side: ClientSide, shards: Shards) -> EngineChoice:
+    """The engine and the threads of this process."""
+    config, tokens = loaded.config, shards.step_tokens
+    job = JobShape.of(config, loaded.architecture, loaded.trained, tokens, side.shapes)
+    engine = choose_engine(config, side, job, loaded.device)
+    # Every process has one thread; this one evaluates while no worker is there yet.
+    threads = use_threads(config.threads or 1) if engine.workers else loaded.threads
+    return replace(engine, threads=threads)
+
+
+def _settled(context: RoundContext) -> Settled:
+    """The planner with what it derives from the first rounds' channels."""
+    planner = context.method.planner
+    with foreign_code(f"The planner {type(planner).__qualname__} before round 1"):
+        return planner.settled(partial(planning_view, context))
 
 
 def _with_options(config: ExperimentConfig, options: Mapping[str, Any]) -> ExperimentConfig:
@@ -193,111 +266,3 @@ def _with_options(config: ExperimentConfig, options: Mapping[str, Any]) -> Exper
         return config.model_copy(update={"planner": {**spec, **options}})
     section = config.methods[config.method].model_copy(update=dict(options))
     return config.with_options(config.method, section)
-
-
-def refuse_unasked_code(config: ExperimentConfig, resolved: bool) -> None:
-    """A run folder is data: it runs a model's own code only where the user says so again."""
-    if resolved and config.trust_remote_code and os.environ.get(TRUST_VARIABLE) != "1":
-        raise InputError(
-            "trust_remote_code",
-            True,
-            "confirmed where a run folder sets it",
-            f"set {TRUST_VARIABLE}=1 in the environment if you trust the code of {config.model}",
-        )
-
-
-def _cost_model(
-    side: ClientSide,
-    work: ModelWork,
-    shards: Shards,
-    devices: tuple[DeviceProfile, ...],
-    other: Architecture | None,
-) -> CostModel:
-    """The costs of the parts that run, for the trained model or the `other` one charged."""
-    method = side.method
-    return CostModel(
-        devices=devices,
-        facts=shards,
-        work=work,
-        tuner=method.tuner,
-        codec=method.codec if other is None else method.codec.charged_as(other),
-        downlink=method.downlink,
-        shapes=side.shapes if other is None else adapter_tensors(other, work.adapter),
-        as_other_model=other is not None,
-        split=method.split,
-    )
-
-
-def _measured_channel(config: ExperimentConfig) -> Channel | None:
-    """The channel of a trace or a recording; its files are read before the model, which is large.
-
-    None for a drawn channel. Raises InputError, also for a recording of too few rounds.
-    """
-    if config.cell.trace is None and config.cell.replay is None:
-        return None
-    channel = open_channel(config.cell, config.clients.count, config.seed)
-    channel.require_rounds(config.rounds)
-    return channel
-
-
-def _charged_architecture(name: str) -> Architecture:
-    config = read_config(name, "charge_as")
-    try:
-        return Architecture.from_config(config)
-    except InputError as error:
-        raise error.within(f"charge_as {name}") from None
-
-
-def client_names(devices: tuple[DeviceProfile, ...]) -> tuple[str, ...]:
-    """`client 3 (pixel-7)`: a number for the records, a device for people."""
-    return tuple(f"client {client} ({device.name})" for client, device in enumerate(devices))
-
-
-def _context(
-    config: ExperimentConfig,
-    side: ClientSide,
-    backend: Backend,
-    channel: Channel,
-    devices: tuple[DeviceProfile, ...],
-    shards: Shards,
-    costs: CostModel,
-    cohort: CohortSettings,
-) -> RoundContext:
-    return RoundContext(
-        method=side.method,
-        backend=backend,
-        channel=channel,
-        costs=costs,
-        devices=devices,
-        names=client_names(devices),
-        weights=shards.parts.sizes.astype(np.float64),
-        tx_power_w=_tx_power(config, devices),
-        bandwidth_hz=config.cell.bandwidth_hz,
-        cohort=cohort,
-        rank=trained_shape(config).highest_rank,
-        shapes=side.shapes,
-        deadline_s=config.deadline_s,
-        seed=config.seed,
-        evaluate=_evaluator(side, backend),
-        watch=side.watch,
-        sample_interval_s=config.cell.round_interval_s,
-    )
-
-
-def _tx_power(config: ExperimentConfig, devices: tuple[DeviceProfile, ...]) -> FloatArray:
-    """The cell's limit or the device's own power, whichever is less [W]."""
-    device_dbm = np.array([device.tx_power_dbm for device in devices])
-    return dbm_to_watts(np.minimum(device_dbm, config.cell.tx_power_dbm))
-
-
-def _evaluator(side: ClientSide, backend: Backend) -> Any:
-    """Workers that are there measure along; by the same code, so to the same bytes."""
-    batches = list(side.test_batches())
-
-    def measure(adapter: AdapterState) -> Evaluation:
-        if isinstance(backend, Workers) and backend.running and len(batches) > 1:
-            return total_loss(backend.test_losses(adapter))
-        load_state(side.model, adapter)
-        return evaluate(side.model, batches)
-
-    return measure

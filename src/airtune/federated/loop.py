@@ -46,8 +46,11 @@ def run_rounds(
     rounds: int,
     stop: StopRule,
     on_round: Callable[[RoundRecord], None] = lambda record: None,
+    first: RoundStart | None = None,
 ) -> ServerState:
     """Run until `rounds` are done in all, or a stop rule applies; checkpoint every round.
+
+    `first` is the start of the next round where that is planned already.
 
     The record is on disk before the checkpoint that counts it, so a kill in between costs at
     most the round that is then made again.
@@ -55,7 +58,7 @@ def run_rounds(
     context.watch.take()  # what came before belongs to no round
     while state.rounds_done < rounds and state.stopped is None:
         began = time.perf_counter()
-        outcome = run_round(context, state)
+        outcome, first = run_round(context, state, first), None
         state = replace(outcome.state, stopped=stop.reason(outcome.evaluation.loss, outcome.state))
         with context.watch.stage("write"), _resumable(folder):
             folder.append_record(outcome.record)

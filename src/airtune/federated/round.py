@@ -155,11 +155,13 @@ def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> li
     ]
 
 
-def run_round(context: RoundContext, state: ServerState) -> RoundOutcome:
-    """Run one round to its record."""
+def run_round(
+    context: RoundContext, state: ServerState, start: RoundStart | None = None
+) -> RoundOutcome:
+    """Run one round to its record; `start` where the round is planned already."""
     stage = context.watch.stage
     with stage("plan"):
-        start = start_or_wait(context, state)
+        start = start or start_or_wait(context, state)
     with stage("encode"):
         tasks = tasks_of(context, state, start)
     with stage("tune"):

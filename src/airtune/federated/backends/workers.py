@@ -215,7 +215,7 @@ class Workers(Backend):
 
     Each trains one client at a time, or stacks of at most `together` clients. `keeps` is whatever
     must live as long as workers may be started (the memory of shared weights). `host` is the host
-    of the workers where one was started ahead.
+    of the workers where one was started ahead; `new_host` starts others.
 
     `make_side` must be picklable, and no function of `__main__`: workers are forks of a host.
     """
@@ -228,11 +228,12 @@ class Workers(Backend):
         watch: Stopwatch | None = None,
         keeps: object = None,
         host: WorkerHost | None = None,
+        new_host: Callable[[], WorkerHost] = WorkerHost,
     ) -> None:
         self._make_side, self._count, self._together = make_side, count, together
         self._watch = watch or Stopwatch()
         self._keeps = keeps
-        self._hosts = [] if host is None else [host]
+        self._hosts, self._new_host = [] if host is None else [host], new_host
         self._workers: list[_Worker] = []
 
     def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
@@ -327,7 +328,7 @@ class Workers(Backend):
 
     def _start(self) -> None:
         hosts = 1 if FORKS else self._count
-        self._hosts += [WorkerHost() for _ in range(hosts - len(self._hosts))]
+        self._hosts += [self._new_host() for _ in range(hosts - len(self._hosts))]
         self._workers = [self._new(index) for index in range(self._count)]
 
     def _new(self, index: int) -> _Worker:
