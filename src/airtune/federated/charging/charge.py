@@ -1,7 +1,7 @@
 """What a round took: seconds, bits and joules of every client, as it really was."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.idle import charge_idle_round, without_unreachable
 from airtune.federated.records.record import IN_TIME, LATE, SILENT, ClientRecord, decisions
 from airtune.quantities import FloatArray
+from airtune.round_plan import ClientPlan
 from airtune.wireless.channel import ChannelState
 
 
@@ -87,18 +88,42 @@ def _charge_clients(
     """Every client on its own: broadcast, computing, upload."""
     plans = start.plan.clients
     downlink_bits = start.costs.downlink_bits(start.plan.broadcast)
+    done = _as_done(context, start, [reports.get(plan.client) for plan in plans], downlink_bits)
+    silent = np.array([plan.client not in reports for plan in plans])
+    latency = _round_latency(done.whole, context.deadline_s, silent)
+    charged = []
+    for k, plan in enumerate(plans):
+        outcome = SILENT if silent[k] else LATE if latency.late[k] else IN_TIME
+        charged.append(_record(context, plan, k, done, outcome))
+    return ChargedRound(charged, latency, downlink_bits)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A round's work [client]: whole stages, those spent by the deadline, and what they carry."""
+
+    whole: StageDelays
+    spent: StageDelays
+    flops: FloatArray
+    bits: FloatArray
+    rate_bps: FloatArray
+
+
+def _as_done(
+    context: RoundContext,
+    start: RoundStart,
+    answers: Sequence[ClientReport | None],
+    downlink_bits: int,
+) -> _Done:
+    """Work and bits of the clients that answered, on the true channel."""
+    plans, costs = start.plan.clients, start.costs
     clients = np.array([plan.client for plan in plans], dtype=np.int64)
-    answers = [reports.get(plan.client) for plan in plans]
     bands = np.array([plan.bandwidth_hz for plan in plans])
     rate_bps = start.truth.uplink(context.tx_power_w).select(clients).rate(bands)
-    flops = np.array(
-        [start.costs.compute_flops(p) if r else 0.0 for p, r in zip(plans, answers, strict=True)]
-    )
+    pairs = list(zip(plans, answers, strict=True))
+    flops = np.array([costs.compute_flops(plan) if answer else 0.0 for plan, answer in pairs])
     bits = np.array(
-        [
-            start.costs.charged_bits(p, r.payload) if r else 0
-            for p, r in zip(plans, answers, strict=True)
-        ]
+        [costs.charged_bits(plan, answer.payload) if answer else 0 for plan, answer in pairs]
     )
     speeds = np.array([context.devices[client].training_flop_rate for client in clients])
     whole = StageDelays(
@@ -106,33 +131,30 @@ def _charge_clients(
         compute_delay(flops, speeds),
         transfer_delay(bits, rate_bps),
     )
-    silent = np.array([answer is None for answer in answers])
-    latency = _round_latency(whole, context.deadline_s, silent)
     spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
-    computed = np.divide(
-        spent.compute_s, whole.compute_s, out=np.ones(len(plans)), where=whole.compute_s > 0
+    return _Done(whole, spent, flops, bits, rate_bps)
+
+
+def _record(
+    context: RoundContext, plan: ClientPlan, k: int, done: _Done, outcome: str
+) -> ClientRecord:
+    """One client's entry; at a deadline, the share of the work done and the bits sent by then."""
+    spent, whole_s = done.spent, float(done.whole.compute_s[k])
+    compute_s, upload_s = float(spent.compute_s[k]), float(spent.upload_s[k])
+    computed = compute_s / whole_s if whole_s > 0 else 1.0
+    bits = done.bits[k]
+    sent = np.floor(done.rate_bps[k] * upload_s) if outcome == LATE else bits
+    return ClientRecord(
+        **decisions(plan),
+        outcome=outcome,
+        rate_bps=float(done.rate_bps[k]),
+        broadcast_s=float(spent.broadcast_s[k]),
+        compute_s=compute_s,
+        upload_s=upload_s,
+        uplink_bits=int(min(sent, bits)),
+        flops=float(done.flops[k] * computed),
+        energy_j=client_energy(context.devices[plan.client], compute_s, upload_s, plan.tx_power_w),
     )
-    sent = np.where(latency.late, np.floor(rate_bps * spent.upload_s), bits)
-    charged = [
-        ClientRecord(
-            **decisions(plan),
-            outcome=SILENT if silent[k] else LATE if latency.late[k] else IN_TIME,
-            rate_bps=float(rate_bps[k]),
-            broadcast_s=float(spent.broadcast_s[k]),
-            compute_s=float(spent.compute_s[k]),
-            upload_s=float(spent.upload_s[k]),
-            uplink_bits=int(min(sent[k], bits[k])),
-            flops=float(flops[k] * computed[k]),
-            energy_j=client_energy(
-                context.devices[plan.client],
-                float(spent.compute_s[k]),
-                float(spent.upload_s[k]),
-                plan.tx_power_w,
-            ),
-        )
-        for k, plan in enumerate(plans)
-    ]
-    return ChargedRound(charged, latency, downlink_bits)
 
 
 def _round_latency(
