@@ -48,14 +48,28 @@ _OFFERS = {
 }
 
 _CLAUSES = {
-    "area": ("it is in the {}", "you find it in the {}", "its part of town is the {}",
-             "it belongs to the {}"),
-    "near": ("it stands near {}", "{} is close to it", "it is next to {}", "we met by {}",
-             "from {} it is a short walk"),
-    "rating": ("we gave it {} of 5 points", "it got {} out of five", "its rating was {} stars",
-               "guests rated it with a {}", "most visitors rate it {}"),
+    "area": (
+        "it is in the {}",
+        "you find it in the {}",
+        "its part of town is the {}",
+        "it belongs to the {}",
+    ),
+    "near": (
+        "it stands near {}",
+        "{} is close to it",
+        "it is next to {}",
+        "we met by {}",
+        "from {} it is a short walk",
+    ),
+    "rating": (
+        "we gave it {} of 5 points",
+        "it got {} out of five",
+        "its rating was {} stars",
+        "guests rated it with a {}",
+        "most visitors rate it {}",
+    ),
     "open": ("it is open on {}", "on {} its door is open", "we were there on {}"),
-}  # fmt: skip
+}
 _PRICES = {
     "low": ("everything was cheap", "prices there are low", "it cost us little", "it costs little"),
     "medium": ("the prices were fair", "it asks a moderate price", "we paid an average price"),

@@ -175,9 +175,16 @@ def test_equal_clients_get_equal_shares_where_the_plan_is_symmetric() -> None:
     same: dict[str, Any] = {
         name: np.repeat(getattr(one, name), 8, axis=0) for name in ("rank_energy", "weight")
     }
-    problem = replace(one, links=links, bandwidth_hz=8e5, **same, compute_delay_s=np.ones(8),
-                      rank_payload_bits=np.repeat(one.rank_payload_bits, 8, axis=0),
-                      fixed_payload_bits=np.zeros(8), v=1e4)  # fmt: skip
+    problem = replace(
+        one,
+        links=links,
+        bandwidth_hz=8e5,
+        **same,
+        compute_delay_s=np.ones(8),
+        rank_payload_bits=np.repeat(one.rank_payload_bits, 8, axis=0),
+        fixed_payload_bits=np.zeros(8),
+        v=1e4,
+    )
     plan = solved(problem)[1]
     assert plan.kept.all()
     assert plan.bandwidth_hz == pytest.approx(1e5)

@@ -69,9 +69,11 @@ def no_rows(client: int, round_index: int) -> Any:
 @pytest.mark.parametrize("method", ["jcpba", "sflllm"])
 def test_reported_numbers_plan_and_charge_the_same_rounds(method: str) -> None:
     uneven = (
-        "data.partition.kind=size", f"clients.count={CLIENTS}", "training.local_steps=2",
+        "data.partition.kind=size",
+        f"clients.count={CLIENTS}",
+        "training.local_steps=2",
         f"method={method}",
-    )  # fmt: skip
+    )
     config = prepared(read_config(None, quick(*uneven)[1::2]))
     server, loaded = load_server(config), load_model(config)
     base, limit = loaded.base, loaded.architecture.max_tokens

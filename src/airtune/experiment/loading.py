@@ -71,9 +71,11 @@ def refuse_unasked_code(config: ExperimentConfig, resolved: bool) -> None:
     """A run folder is data: it runs a model's own code only where the user says so again."""
     if resolved and config.trust_remote_code and os.environ.get(TRUST_VARIABLE) != "1":
         raise InputError(
-            "trust_remote_code", True, "confirmed where a run folder sets it",
+            "trust_remote_code",
+            True,
+            "confirmed where a run folder sets it",
             f"set {TRUST_VARIABLE}=1 in the environment if you trust the code of {config.model}",
-        )  # fmt: skip
+        )
 
 
 def load_server(config: ExperimentConfig) -> LoadedServer:

@@ -39,11 +39,25 @@ _HONOURED = frozenset(
     }
 )
 """Fields that define which matrices have an adapter, and with which rank and scale."""
-_WITHOUT_EFFECT = frozenset({
-    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
-    "fan_in_fan_out", "inference_mode", "loftq_config", "lora_dropout", "lora_ga_config",
-    "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
-})  # fmt: skip
+_WITHOUT_EFFECT = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "fan_in_fan_out",
+        "inference_mode",
+        "loftq_config",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+    }
+)
 """Fields of where it came from, how it was first drawn or trained, or of what another switches on.
 
 How a matrix lies in memory (`fan_in_fan_out`) PEFT reads off the layer, not from the file.
