@@ -1,6 +1,7 @@
 """The run in sentences, for the top of the page."""
 
 from collections import Counter
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,8 @@ def charged_as(charge_as: str | None, model: str) -> str:
     """The sentence that keeps a simulated workload apart from the learning."""
     if not charge_as:
         return ""
+    # `${FOLDER}/a/model` came from the environment, and reads better without it.
+    model = re.sub(r"^\$\{\w+\}/", "", model)
     return (
         f"Charged as {charge_as}: time, bits, energy and memory are those of training {charge_as}, "
         f"while the learning is that of {model}."
