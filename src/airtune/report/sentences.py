@@ -1,7 +1,7 @@
 """The run in sentences, for the top of the page."""
 
-from collections import Counter
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 

@@ -62,6 +62,11 @@ def half_codec(bench: Bench, options: Any) -> HalfCodec:
     return replace(cast(HalfCodec, codec), dtype=options.dtype)
 
 
+def halves_mean(bench: Bench, options: Any) -> HalvesMean:
+    """The aggregator alone, beside other parts."""
+    return HalvesMean()
+
+
 def split_method(config: ExperimentConfig, model: Any) -> Method:
     """The composition that the experiment's section describes."""
     section = config.section(SflllmSection)

@@ -23,6 +23,9 @@ SFLLLM = MethodSpec(
             )
         },
         "tuner": {"split": PartSpec(NoOptions, Lazy("airtune.methods.sflllm.compose:split_tuner"))},
+        "aggregator": {
+            "halves-mean": PartSpec(NoOptions, Lazy("airtune.methods.sflllm.compose:halves_mean"))
+        },
         "codec": {
             "half": PartSpec(DenseOptions, Lazy("airtune.methods.sflllm.compose:half_codec"))
         },
