@@ -72,7 +72,7 @@ def test_an_aggregator_stays_within_the_gauge() -> None:
 @pytest.mark.parametrize("feedback", [False, True])
 def test_a_tuner_that_would_drop_the_penalty_is_refused(feedback: bool) -> None:
     changes = ("soft_tsfa.penalty=0.1", *(FEEDBACK if feedback else ()))
-    with pytest.raises(InputError, match=r"tuner is FullTuner.*soft_tsfa\.penalty: 0\.1"):
+    with pytest.raises(InputError, match=r"tuner is FullTuner.*orthogonality penalty \(0\.1\)"):
         world_of("tuner=full", *changes)
     assert OrthogonalTuner(0.1).with_codec(DenseCodec()) == OrthogonalTuner(0.1)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from airtune.methods.registry import problem_specs
 from tests.fuzz.forked import CPU_S, MEMORY_BYTES, Ended, run_forked
 from tests.fuzz.mutants import mutant
 
@@ -21,9 +22,10 @@ _FORE = (
     "ruamel.yaml",
     "airtune.methods.plan",
     *(
-        f"airtune.methods.plan.{place}{method}"
-        for place in ("", "from_cell.")
-        for method in ("jcpba", "tsfa", "sflllm", "fedsllm")
+        place
+        for problem in problem_specs().values()
+        for place in (problem.module, problem.from_cell.module if problem.from_cell else "")
+        if place
     ),
 )
 

@@ -31,6 +31,11 @@ class Lazy:
 
     place: str
 
+    @property
+    def module(self) -> str:
+        """The module's name."""
+        return self.place.partition(":")[0]
+
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return self.load()(*arguments, **options)
 
