@@ -6,9 +6,9 @@ A round is: observe the channel, plan the band, broadcast, train, encode, charge
 decode, average, evaluate. `airtune/federated/round.py` does the same for every method, engine and
 deadline, with checks; this file does it for `method: fedlora` on the built-in model and task, with
 all clients in every round, one after another. `tests/test_examples.py` compares its numbers with
-the records of `airtune run`. Settings are those of `airtune run --set`: rounds, seed, the cell, the
-clients, `training`, `fedlora`'s number formats, the adapter's rank and alpha, and the limits of
-`data` count; other keys have no effect here.
+the records of `airtune run --set engine=sequential --set threads=1`. Settings are those of
+`airtune run --set`: rounds, seed, the cell, the clients, `training`, `fedlora`'s number formats,
+the adapter's rank and alpha, and the limits of `data` count; other keys have no effect here.
 """
 
 import sys

@@ -33,6 +33,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("data.partition={kind: column}", "name a column of the training data"),
         ("clients.devices=[galaxy-s52]", "did you mean 'galaxy-s25'?"),
         ("cohort.size=9", "cohort.size is 9, but it must be between 1 and the 3 clients"),
+        ("tuner={use: full, block: 3}", "there are no keys here"),
         ("method=fedlore", "did you mean 'fedlora'"),
         ("planner=nowhere:Mine", "No module named 'nowhere'"),
         ("data.max_tokens=100000", "data.max_tokens is 100000, but it must be at most "),

@@ -18,7 +18,8 @@ def check_codec(
 ) -> dict[str, Tensor]:
     """Predicted bits are encoded bits; decoding keeps names and shapes; encoding is deterministic.
 
-    What is outside the payload's own mask is 0. Returns what was decoded.
+    What is outside the payload's own mask is 0. A codec that is not `idempotent` rounds at random,
+    so that encoding the decoded change again may give other bytes. Returns what was decoded.
     """
     before = {name: tensor.clone() for name, tensor in change.items()}
     payload = codec.encode(change, plan)

@@ -66,7 +66,8 @@ def _cell(value: object) -> object:
 
 def unknown_key(field: str, key: str, known: Sequence[str]) -> InputError:
     """A mistyped key, with the closest one there is."""
-    return UnknownKeyError(field, suggest(key, known, f"known here: {', '.join(known)}."))
+    here = f"known here: {', '.join(known)}." if known else "there are no keys here."
+    return UnknownKeyError(field, suggest(key, known, here))
 
 
 class AdapterSection(Section):

@@ -71,7 +71,11 @@ def transfer_delay(bits: FloatArray, rate_bps: FloatArray) -> FloatArray:
 
 
 def multicast_delay(bits: float, rate_bps: FloatArray) -> FloatArray:
-    """One broadcast to all, at the worst scheduled client's rate: bits / min(rate) [client]."""
+    """One broadcast to all, at the worst scheduled client's rate: bits / min(rate) [client].
+
+    For planning problems; a round is charged by `federated.charging.charge`, which leaves out
+    clients without a signal.
+    """
     rates = np.asarray(rate_bps, dtype=np.float64)
     slowest = rates.min() if rates.size else np.inf
     return np.broadcast_to(transfer_delay(np.asarray(bits), np.asarray(slowest)), rates.shape)

@@ -130,7 +130,7 @@ def _whole_plan(context: RoundContext, client: int) -> ClientPlan:
 
 
 def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> list[ClientTask]:
-    """What each party has to do: clients in ascending order, then the main server, if there is one.
+    """Tasks with the encoded broadcast: clients in ascending order, then the main server, if any.
 
     The main server has the adapter itself, so what it is given is never charged.
     """

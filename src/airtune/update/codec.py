@@ -30,7 +30,8 @@ class Codec(ABC):
     Contract, checked for every codec by `tests/update/codec_checks.py`: `payload_bits` equals
     8 x the length of what `encode` makes, before any training happened; `decode` returns the
     template's names and shapes, with 0 where `sent` is False; encoding the decoded change again
-    gives the same bytes.
+    gives the same bytes, unless numbers are rounded at random. `pack` in `encode` goes with
+    `workload.payload.frame_bytes` in `payload_bits`; `Int8Codec` is a template for both.
 
     A payload has named sections: the change (`decode`), the mask of what was chosen (`sent`), and
     the report for the next plan (`reported`). All are counted.

@@ -1,6 +1,7 @@
 """The seam to the world: one method, "run this cohort", and what comes back with the updates.
 
-`InProcess` trains here and now; `Scripted` returns what a test gives it. With the updates come
+`InProcess` trains here and now, `Workers` and `RayActors` in other processes, and `Scripted`
+returns what a test gives it; `experiment.engine.open_backend` chooses. With the updates come
 reports for the next plan, and what clients keep for later.
 """
 

@@ -1,7 +1,8 @@
 """What a run leaves behind: records a byte-identical rerun makes again, and timings it does not.
 
 `rounds.jsonl` holds one JSON object a round and nothing of the real world: no wall-clock seconds,
-no paths. Real seconds live in `timing.jsonl`. Each line names its format.
+no paths. Real seconds live in `timing.jsonl`. Each line of `rounds.jsonl` names its
+format.
 """
 
 import json
