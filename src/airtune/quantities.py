@@ -19,8 +19,6 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 SPEED_OF_LIGHT_M_S = 299_792_458.0
 """Exact, SI."""
-BOLTZMANN_J_K = 1.380649e-23
-"""Exact, SI."""
 THERMAL_NOISE_PSD_DBM_HZ = -174.0
 """k T at 290 K is -173.98 dBm/Hz; -174 is the value 3GPP link budgets use (TR 38.901, 36.942)."""
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from airtune.errors import InputError
+
 LIKENESS = 0.6
 """Least share of characters, in order, that a name and its suggestion have in common."""
 
@@ -30,6 +32,13 @@ def suggest(word: object, known: Iterable[str], otherwise: str = "") -> str:
     """
     name = closest(word, known)
     return otherwise if name is None else f"did you mean {name!r}?"
+
+
+def unknown_name(field: str, name: str, known: Iterable[str]) -> InputError:
+    """The error of a name that is not there, with the closest one that is."""
+    choices = list(known)
+    remedy = suggest(name, choices, "check the spelling")
+    return InputError(field, name, f"one of {', '.join(choices)}", remedy)
 
 
 def _form(name: str) -> str:

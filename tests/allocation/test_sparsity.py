@@ -244,10 +244,10 @@ def test_the_outage_limit_decides_who_is_skipped() -> None:
 
 
 def test_only_outages_is_infeasible_and_says_who() -> None:
-    nobody = exact(cell(links=ShannonLinks(np.zeros(5))))
-    assert nobody.status is Status.INFEASIBLE
-    assert nobody.plan is None
-    assert "All 5 clients are in outage" in nobody.message
+    unreachable = exact(cell(links=ShannonLinks(np.zeros(5))))
+    assert unreachable.status is Status.INFEASIBLE
+    assert unreachable.plan is None
+    assert "All 5 clients are in outage" in unreachable.message
     single = exact(cell(clients=1, links=ShannonLinks(np.zeros(1)), names=("phone",)))
     assert "client phone is in outage" in single.message
     late = exact(cell(outage_latency_s=0.5, compute_delay_s=np.full(5, 0.6)))

@@ -161,8 +161,8 @@ def test_outages_are_skipped_and_keep_their_queue() -> None:
     assert isinstance(plan.virtual_queue_next, np.ndarray)
     assert plan.virtual_queue_next[1] == 2.5
     assert bound <= objective
-    nobody = per_client_queues(cell(5, links=ShannonLinks(np.zeros(3))), ClientQueues(queue))
-    assert nobody.status is Status.INFEASIBLE
+    unreachable = per_client_queues(cell(5, links=ShannonLinks(np.zeros(3))), ClientQueues(queue))
+    assert unreachable.status is Status.INFEASIBLE
 
 
 def test_rates_from_a_table_and_unequal_ranks() -> None:

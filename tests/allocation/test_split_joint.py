@@ -278,8 +278,8 @@ def test_check_sees_broken_plans() -> None:
     plan, total = answer.plan, answer.objective
     assert check_split_plan(training, plan, total).passed
     loud = replace(plan, main=LinkPlan(plan.main.owner, plan.main.psd_w_per_hz * 1.5))
-    nobody = np.full_like(plan.federated.owner, -1)
-    lost = replace(plan, federated=LinkPlan(nobody, plan.federated.psd_w_per_hz))
+    unreachable = np.full_like(plan.federated.owner, -1)
+    lost = replace(plan, federated=LinkPlan(unreachable, plan.federated.psd_w_per_hz))
     negative = replace(plan, main=LinkPlan(plan.main.owner, -plan.main.psd_w_per_hz))
     for broken, claimed in ((loud, total), (lost, total), (negative, total), (plan, total * 0.99)):
         assert not check_split_plan(training, broken, claimed).passed

@@ -226,9 +226,9 @@ def test_clients_without_payload_get_nothing() -> None:
         _, window = improve_owners(link, demand, owner)
         bound = best_cut(link, demand, window).window(demand)
         assert 0 < bound <= window
-    nobody = Demand(np.zeros(link.clients), np.zeros(link.clients))
-    assert set(greedy_owners(link, nobody).tolist()) == {UNUSED}
-    assert set(even_owners(link, nobody).tolist()) == {UNUSED}
+    no_demand = Demand(np.zeros(link.clients), np.zeros(link.clients))
+    assert set(greedy_owners(link, no_demand).tolist()) == {UNUSED}
+    assert set(even_owners(link, no_demand).tolist()) == {UNUSED}
 
 
 def test_brute_force_counts_surjections() -> None:

@@ -1,4 +1,4 @@
-"""Engines: the same records whoever trains the clients, and the same bytes after a resume."""
+"""Engines: the same records wherever the clients are trained, and the same bytes after a resume."""
 
 import json
 import shutil

@@ -1,6 +1,5 @@
 """Token ids: what is cut, what is dropped, what the model sees. Tokenizers are made on the spot."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from airtune.data.encoding import encode, encode_cached, show_row
+from airtune.data.encoding import encode, show_row
 from airtune.data.tasks import Example
 from airtune.errors import InputError
 
@@ -147,33 +146,3 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = encode(PLAIN, examples, 40)
     np.testing.assert_array_equal(whole.token_ids, parts.token_ids)
     np.testing.assert_array_equal(whole.starts, parts.starts)
-
-
-def test_the_cache_gives_the_same_and_knows_what_it_depends_on(tmp_path: Path) -> None:
-    examples = [Example("ask", "say", ""), Example("p" * 40, "c", "")]
-    fresh = encode_cached(PLAIN, examples, 20, "\n", tmp_path)
-    (path,) = tmp_path.iterdir()
-    again = encode_cached(PLAIN, examples, 20, "\n", tmp_path)
-    for name in ("token_ids", "label", "starts", "prompt_length", "example"):
-        first, second = getattr(fresh, name), getattr(again, name)
-        assert first.dtype == second.dtype
-        np.testing.assert_array_equal(first, second)
-    assert (again.cut, again.notice) == (1, fresh.notice)
-    path.write_bytes(b"damaged")
-    repaired = encode_cached(PLAIN, examples, 20, "\n", tmp_path)
-    np.testing.assert_array_equal(repaired.token_ids, fresh.token_ids)
-    encode_cached(PLAIN, examples, 21, "\n", tmp_path)
-    encode_cached(PLAIN, examples, 20, " ", tmp_path)
-    encode_cached(PLAIN, [Example("asks", "ay", ""), examples[1]], 20, "\n", tmp_path)
-    encode_cached(byte_tokenizer(chat=CHAT), examples, 20, "\n", tmp_path)
-    encode_cached(byte_tokenizer(first=False), examples, 20, "\n", tmp_path)
-    assert len(list(tmp_path.iterdir())) == 6
-
-
-def test_a_cache_is_read_and_not_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    examples = [Example("ask", "say", "")]
-    encode_cached(PLAIN, examples, 20, "\n", tmp_path)
-    monkeypatch.delattr("airtune.data.encoding.encode")
-    assert len(encode_cached(PLAIN, examples, 20, "\n", tmp_path)) == 1

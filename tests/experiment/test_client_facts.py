@@ -119,7 +119,7 @@ def test_reported_numbers_plan_and_charge_the_same_rounds(method: str) -> None:
     assert records(Reported(told), Repeated()) == local
     assert len({shards.rows(client) for client in range(CLIENTS)}) > 1
     assert all(record.clients for record in local)
-    # Whoever reports fewer steps is planned for fewer.
+    # A client that reports fewer steps is planned for fewer.
     fewer = [json.loads(text) for text in told]
     for one in fewer:
         one |= {name: [steps[:1] for steps in one[name]] for name in ("steps", "cuts")}

@@ -1,4 +1,4 @@
-"""Plans of a split round that must be refused, whoever made them."""
+"""Plans of a split round that must be refused, whatever planner made them."""
 
 from collections.abc import Callable
 from dataclasses import replace

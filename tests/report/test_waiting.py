@@ -109,9 +109,9 @@ def test_one_client_is_no_straggler_and_nobody_is_not_named() -> None:
     alone = record((1, 1, 2))
     assert not together(alone)
     assert ending([alone], DEVICES)["straggler"] is None
-    nobody = record((1, 1, 2), clients=[], latency_s=3.0)
-    assert waited_for(nobody, NAMES) == "-"
-    assert ending([nobody], DEVICES)["straggler"] is None
+    empty = record((1, 1, 2), clients=[], latency_s=3.0)
+    assert waited_for(empty, NAMES) == "-"
+    assert ending([empty], DEVICES)["straggler"] is None
 
 
 def test_a_split_round_is_judged_without_waiting() -> None:

@@ -1,8 +1,5 @@
 """The sliced codec: exact bits before training, kept coordinates and nothing else."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import pytest
 import torch
 from safetensors.torch import load
@@ -11,14 +8,13 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan
 from airtune.tuning.pruning.importance import WeightImportance
-from airtune.tuning.pruning.slice import kept_coordinates
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
-from airtune.update.codec import DenseCodec, Shapes, TensorMap, shapes_of
+from airtune.update.codec import DenseCodec, shapes_of
 from airtune.update.means import OverlapMean
-from airtune.update.parts import SlicedCodec
+from airtune.update.parts import CountedSlices, SlicedCodec
 from airtune.update.server import Update
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
-from airtune.workload.architecture import Architecture, load_architecture, pruned
+from airtune.workload.architecture import load_architecture, pruned
 from airtune.workload.decisions import distinct_rates
 from airtune.workload.payload import flat_update_bits
 from tests.tuning.test_pruning_tuner import MODELS, adapted, context_of, make_batch, random_state
@@ -82,22 +78,8 @@ def test_bits_of_published_shapes_are_the_workloads(name: str, rate: float) -> N
     architecture, adapter = load_architecture(name), AdapterShape(rank=8)
     shapes = adapter_tensors(architecture, adapter)
     expected = adapter_parameters(pruned(architecture, rate), adapter)
-    slices: Any = _Counting(architecture)
-    bits = SlicedCodec(slices, "bf16").payload_bits(shapes, a_plan(rate))
+    bits = SlicedCodec(CountedSlices(architecture), "bf16").payload_bits(shapes, a_plan(rate))
     assert bits == flat_update_bits(expected, "bf16")
-
-
-@dataclass(frozen=True)
-class _Counting:
-    """Slices of an architecture without a model: they can be counted, and nothing else."""
-
-    architecture: Architecture
-
-    def kept(self, broadcast: TensorMap, pruning_rate: float) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def kept_coordinates(self, shapes: Shapes, pruning_rate: float) -> int:
-        return kept_coordinates(self.architecture, shapes, pruning_rate)
 
 
 def test_client_and_server_round_trip() -> None:

@@ -25,7 +25,7 @@ class EqualAirtime(Planner):
         # Clients without a signal are left out, with the reason.
         reach = Reach.of(view)
         if not reach.kept:
-            return reach.nobody()
+            return reach.empty_plan()
         count = len(reach.kept)
         loads = [view.full_plan(position) for position in reach.kept]
         bits = np.array([view.costs.payload_bits(load) for load in loads], dtype=np.float64)

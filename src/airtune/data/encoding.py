@@ -1,12 +1,8 @@
 """Examples as token ids: what a model reads, and what of it it is trained to write."""
 
-import hashlib
-import io
-import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +23,6 @@ from airtune.data.template import (
     token_spans,
 )
 from airtune.errors import InputError
-from airtune.files import write_bytes_atomic
 
 _CHUNK = 4096
 
@@ -283,60 +278,6 @@ class _Builder:
             self.too_long,
             self.max_tokens,
         )
-
-
-def encode_cached(
-    tokenizer: Any,
-    examples: Sequence[Example],
-    max_tokens: int,
-    separator: str,
-    folder: Path,
-    inputs: TemplateInputs = NO_INPUTS,
-) -> Encoded:
-    """`encode`, kept in `folder` under a name that stands for everything the tokens depend on."""
-    path = folder / f"tokens-{_fingerprint(tokenizer, examples, max_tokens, separator, inputs)}.npz"
-    if path.is_file():
-        try:
-            return _load(path)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            pass  # a damaged cache file is rewritten, with the same content
-    encoded = encode(tokenizer, examples, max_tokens, separator, inputs)
-    folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.savez(buffer, **{entry.name: getattr(encoded, entry.name) for entry in fields(Encoded)})
-    write_bytes_atomic(path, buffer.getvalue())
-    return encoded
-
-
-def _load(path: Path) -> Encoded:
-    with np.load(path) as stored:
-        return Encoded(
-            stored["token_ids"],
-            stored["label"],
-            stored["starts"],
-            stored["prompt_length"],
-            stored["example"],
-            *(int(stored[name]) for name in ("cut", "empty", "too_long", "max_tokens")),
-        )
-
-
-def _fingerprint(
-    tokenizer: Any,
-    examples: Sequence[Example],
-    max_tokens: int,
-    separator: str,
-    inputs: TemplateInputs,
-) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
-    digest = hashlib.blake2b(digest_size=16)
-    text = template_text(tokenizer, inputs)
-    for part in (rules, text, inputs, max_tokens, separator):
-        digest.update(repr(part).encode())
-    for example in examples:
-        # repr keeps the border between two texts, wherever they are cut.
-        digest.update(repr((example.prompt, example.completion, example.turns)).encode())
-    return digest.hexdigest()
 
 
 def show_row(tokenizer: Any, encoded: Encoded, index: int) -> str:

@@ -4,7 +4,7 @@ A part has a name, or is user-defined and has an import path.
 """
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
 from typing import Any
@@ -20,7 +20,7 @@ from airtune.methods.bench import Bench
 from airtune.methods.parts import known_parts
 from airtune.methods.registry import find_method, method_names
 from airtune.methods.spec import PartSpec
-from airtune.suggest import suggest
+from airtune.suggest import unknown_name
 from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.codec import Codec
 from airtune.update.server import (
@@ -35,6 +35,13 @@ _MEND = "mend it, or leave it out"
 
 Spec = str | Mapping[str, Any]
 """A name, an import path `package.module:Class`, or a mapping of `use` and the part's options."""
+BASES: dict[str, tuple[type, ...]] = {
+    "planner": (Planner,),
+    "tuner": (Tuner, CohortTuner),
+    "codec": (Codec,),
+    "aggregator": (Aggregator,),
+}
+"""Kind of part -> what a user-defined one must subclass."""
 
 
 def make_part(
@@ -91,13 +98,6 @@ def _shown(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
 
 
-def unknown_name(field: str, name: str, known: Iterable[str]) -> InputError:
-    """The error of a name that is not there, with the closest one that is."""
-    choices = list(known)
-    remedy = suggest(name, choices, "check the spelling")
-    return InputError(field, name, f"one of {', '.join(choices)}", remedy)
-
-
 def _import_class(name: str, known: Mapping[str, object], field: str) -> Any:
     module_name, separator, attribute = name.partition(":")
     if not separator:
@@ -116,15 +116,6 @@ def _import_class(name: str, known: Mapping[str, object], field: str) -> Any:
         if not hasattr(module, attribute):
             raise InputError(field, name, f"a class in {module_name}", "check the class name")
         return getattr(module, attribute)
-
-
-BASES: dict[str, tuple[type, ...]] = {
-    "planner": (Planner,),
-    "tuner": (Tuner, CohortTuner),
-    "codec": (Codec,),
-    "aggregator": (Aggregator,),
-}
-"""Kind of part -> what a user-defined one must subclass."""
 
 
 def check_names(config: ExperimentConfig) -> None:

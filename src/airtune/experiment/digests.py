@@ -165,29 +165,27 @@ def _contents(world: World) -> dict[str, str]:
                 device.tx_power_dbm,
             ]
         )
-    for key, path in _files(config):
-        found[f"{key}, the file {path.name},"] = _file_digest(path)
-    for what, content in _of_method(config).items():
-        if not isinstance(content, Path):
+    for key, path in _channel_files(config):
+        found[_of_file(key, path)] = _file_digest(path)
+    rests_on = find_method(config.method).rests_on
+    for what, content in rests_on(config).items() if rests_on else ():
+        if isinstance(content, Path):
+            found[_of_file(what, content)] = _file_digest(content)
+        else:
             found[what] = digest(content)
     for part in user_parts(config):
         found[f"the source of {part.field} {part.name}"] = part.digest
     return found
 
 
-def _files(config: ExperimentConfig) -> Iterator[tuple[str, Path]]:
+def _of_file(key: str, path: Path) -> str:
+    return f"{key}, the file {path.name},"
+
+
+def _channel_files(config: ExperimentConfig) -> Iterator[tuple[str, Path]]:
     for key, value in (("cell.trace", config.cell.trace), ("cell.replay", config.cell.replay)):
         for name in [value] if isinstance(value, str) else value or []:
             yield key, Path(name).expanduser()
-    for key, content in _of_method(config).items():
-        if isinstance(content, Path):
-            yield key, content
-
-
-def _of_method(config: ExperimentConfig) -> Mapping[str, Any]:
-    """What else the method's rounds depend on: files, or values."""
-    rests_on = find_method(config.method).rests_on
-    return {} if rests_on is None else rests_on(config)
 
 
 def weights_digest(model: Any) -> str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from airtune.tuning.base_model import (
 )
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
 from airtune.tuning.label_loss import TOKENS_AT_ONCE
-from airtune.tuning.local import Schedule, TrainingSettings
+from airtune.tuning.local import Schedule, TokenBatch, TrainingSettings
 from airtune.tuning.stack import COPIES
 from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.tuning.tuner import CohortTuner, Tuner
@@ -249,7 +249,7 @@ def _workers_that_pay(
         return 1, f"about {alone_s:.2g} s of training, too short for worker processes"
     stack = min(clients_at_once(shape.adapter), -(-cohort // workers)) * client_bytes(shape.adapter)
     needed, free = WORKER_BYTES + shape.pass_bytes + stack, free_bytes()
-    # The first term alone is infinite where nobody knows what is free.
+    # The first term alone is infinite where the free memory is not known.
     fitting = int(min(MEMORY_SHARE * free / needed, workers))
     if fitting >= workers:
         return workers, ""
@@ -378,12 +378,15 @@ def _stacked(engine: EngineChoice, side: ClientSide) -> int:
 
 def evaluator(side: ClientSide, backend: Backend) -> Callable[[Mapping[str, Tensor]], Evaluation]:
     """Test loss of an adapter: on running workers as well, by the same code to the same bytes."""
-    batches = list(side.test_batches())
+
+    @cache  # padded once, and only for the backend that evaluates
+    def batches() -> list[TokenBatch]:
+        return list(side.test_batches())
 
     def measure(adapter: Mapping[str, Tensor]) -> Evaluation:
-        if isinstance(backend, Workers) and backend.running and len(batches) > 1:
+        if isinstance(backend, Workers) and backend.running and len(batches()) > 1:
             return total_loss(backend.test_losses(adapter))
         load_state(side.model, dict(adapter))
-        return evaluate(side.model, batches)
+        return evaluate(side.model, batches())
 
     return measure

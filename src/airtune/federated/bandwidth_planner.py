@@ -50,7 +50,7 @@ class BandwidthPlanner(Planner):
         loads = [self._load(view, position) for position in range(len(view.cohort))]
         reach = Reach.of(view, loads)
         if not reach.kept:
-            return reach.nobody()
+            return reach.empty_plan()
         plans = [loads[position] for position in reach.kept]
         fixed_s = reach.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
         bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)

@@ -39,7 +39,7 @@ def mute(uplink_bps: FloatArray, downlink_bps: FloatArray) -> NDArray[np.bool_]:
     return ~((uplink_bps > _LEAST_BPS) & (downlink_bps > _LEAST_BPS))
 
 
-def nobody_can_send(view: PlanningView) -> bool:
+def no_client_can_send(view: PlanningView) -> bool:
     """Whether no client of the cohort has a link, by the planner's estimate."""
     return bool(mute(view.uplink.limit_bps(), view.downlink_bps).all())
 
@@ -58,7 +58,7 @@ def first_views(view: Callable[[int], PlanningView], count: int) -> list[Plannin
             if index == 0:
                 raise
             break
-        if not nobody_can_send(seen):
+        if not no_client_can_send(seen):
             views.append(seen)
         if len(views) == count:
             break
@@ -162,7 +162,7 @@ class Reach:
         links = view.uplink.select(np.array(kept, dtype=np.intp))
         return cls(kept, links, names, skipped, view.broadcast_to(kept))
 
-    def nobody(self) -> Plan:
+    def empty_plan(self) -> Plan:
         """The plan of a round in which no client can be reached."""
         return Plan((), 0.0, None, Status.INFEASIBLE, "no client can be reached", self.skipped)
 

@@ -127,7 +127,7 @@ def first_start(context: RoundContext, state: ServerState, rounds: int) -> Round
 
 
 def notice_of_wait(first: RoundStart, rounds: int) -> list[str]:
-    """A sentence where the run begins with rounds in which nobody can send."""
+    """A sentence where the run begins with rounds in which no client can send."""
     number = first.costs.round_index + 1
     if number == 1:
         return []

@@ -36,7 +36,7 @@ from airtune.federated.idle import (
     SILENT_CELL,
     idle_plan,
     idle_seconds,
-    nobody_can_send,
+    no_client_can_send,
     without_unreachable,
 )
 from airtune.federated.method import Exchange, Method
@@ -88,7 +88,7 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
     The plan has no clients where none can send. Raises InfeasibleError as the planner does.
     """
     view = planning_view(context, state.rounds_done)
-    if nobody_can_send(view):
+    if no_client_can_send(view):
         return _settled(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
     planner = context.method.planner
     with asked("planner", planner, view.round_index):
@@ -111,7 +111,7 @@ def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
 
 
 def _settled(context: RoundContext, view: PlanningView, plan: Plan) -> RoundStart:
-    """The plan on the true channel, without whom nothing would reach and nobody could wait for."""
+    """The plan on the true channel, without clients that no broadcast or update would reach."""
     index = view.round_index
     truth = context.channel.observe(index, view.cohort).truth
     if context.deadline_s is None and plan.clients:

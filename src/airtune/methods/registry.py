@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from airtune.errors import InputError, foreign_code
 from airtune.federated.records.fields import Quantity, quantities
 from airtune.methods.spec import Lazy, MethodSpec, OfflineStage, ProblemSpec
-from airtune.suggest import suggest
+from airtune.suggest import unknown_name
 
 GROUP = "airtune.methods"
 SHIPPED = (
@@ -56,16 +56,10 @@ def installed_methods() -> dict[str, EntryPoint]:
     return found
 
 
-def method_names(*, trained: bool = True) -> list[str]:
-    """All names, with `trained` only of methods that a run can name."""
+def method_names() -> list[str]:
+    """The methods that a run can name."""
     shipped = shipped_methods().values()
-    names = [spec.name for spec in shipped if spec.compose is not None or not trained]
-    return [*names, *installed_methods()]
-
-
-def is_method(name: str) -> bool:
-    """Whether a method of this name is registered."""
-    return name in shipped_methods() or name in installed_methods()
+    return [*(spec.name for spec in shipped if spec.compose is not None), *installed_methods()]
 
 
 def find_method(name: str) -> MethodSpec:
@@ -78,9 +72,7 @@ def find_method(name: str) -> MethodSpec:
         return shipped_methods()[name]
     installed = installed_methods()
     if name not in installed:
-        names = method_names()
-        remedy = suggest(name, names, "check the spelling")
-        raise InputError("method", name, f"one of {', '.join(names)}", remedy)
+        raise unknown_name("method", name, method_names())
     return _load(installed[name])
 
 

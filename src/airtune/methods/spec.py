@@ -9,14 +9,11 @@ method's parts: what is expensive to import is named as a `Lazy`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, cast, final
+from typing import Any, Protocol, cast, final
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.section import Section
 from airtune.methods.options import NoOptions
-
-if TYPE_CHECKING:
-    from airtune.methods.trial import Trial
 
 Report = Callable[[str], None]
 """Takes one sentence of progress."""
@@ -41,8 +38,7 @@ class Lazy:
 
     def load(self) -> Any:
         """The object at this place."""
-        module, _, name = self.place.partition(":")
-        return getattr(import_module(module), name)
+        return getattr(import_module(self.module), self.place.partition(":")[2])
 
 
 @final
@@ -104,26 +100,15 @@ class OfflineTable(Protocol):
         ...
 
 
-class Decide(Protocol):
-    """Settles something before round 1."""
-
-    def __call__(
-        self,
-        config: ExperimentConfig,
-        trials: "Callable[[ExperimentConfig], Trial]",
-        report: Report,
-    ) -> tuple[ExperimentConfig, dict[str, Any]]:
-        """The experiment with the switch off and the choice put in, and the evidence."""
-        ...
-
-
 @final
 @dataclass(frozen=True)
 class OfflineStage:
     """Something that a run settles before round 1, where the experiment sets it.
 
     `file` holds the evidence in the run folder; `wanted` reads the switches of the method's
-    section. `search` is the same stage as a command of its own, where it has one:
+    section. `decide(config, trials, report)` answers the experiment with the switch off and the
+    choice put in, and the evidence (`trials`: `methods.trial.Trials`). `search` is the same stage
+    as a command of its own, where it has one:
     `search(config, trials, candidates, rounds, clients, target_loss, report) -> OfflineTable`.
     """
 
@@ -163,7 +148,8 @@ class MethodSpec:
         is_federated: False where one client holds all data.
         switches: options that switch an offline stage on; they change no round themselves.
         files: options that name a file or a data set, whose content has a digest.
-        rests_on: `config -> {what: content}`: what else the rounds depend on.
+        rests_on: `config -> {what: content}`: what else the rounds depend on; of a `Path`, the
+            content of the file.
         chooses_rank: the option that has the LoRA rank chosen before round 1, if it is set.
         recorded: `plan` or `measured`, the places of a record for numbers of its own, with the
             dataclass that declares them (`federated.records.fields`).

@@ -1,6 +1,8 @@
 """Where the clients are, and the rates of their links."""
 
+from collections.abc import Mapping, Sequence
 from math import isfinite
+from typing import Any
 
 from airtune.report.style import INK, QUIET, SCALE, Panel, colour_limits, figure
 from airtune.report.view import RunView, entries
@@ -28,37 +30,12 @@ def cell_map(view: RunView) -> Panel | None:
         return None
     rates = _mean_rates(view)
     made = figure("east of the base station [m]", "north of the base station [m]", height=520)
-    heard = [rates[k] for k in placed if k in rates]
-    low, high = colour_limits(heard) if heard else (0.0, 1.0)
-    scale = {"cmin": low, "cmax": high, "colorscale": SCALE} if heard else {}
-    kinds = list(dict.fromkeys(_device(view.names[k]) for k in placed))
-    for index, kind in enumerate(kinds):
+    for index, kind in enumerate(dict.fromkeys(_device(view.names[k]) for k in placed)):
         of_kind = [k for k in placed if _device(view.names[k]) == kind]
-        for told, chosen in (
-            (True, [k for k in of_kind if k in rates]),
-            (False, [k for k in of_kind if k not in rates]),
-        ):
-            if not chosen:
-                continue
-            marker = {
-                "symbol": SYMBOLS[index % len(SYMBOLS)],
-                "size": 13,
-                "line": {"width": 1, "color": INK},
-            }
-            marker |= {"color": [rates[k] for k in chosen], **scale} if told else {"color": "white"}
-            made.add_scatter(
-                x=[view.position_m[k][0] for k in chosen],
-                y=[view.position_m[k][1] for k in chosen],
-                mode="markers+text" if len(placed) <= LABELLED else "markers",
-                text=[str(k) for k in chosen],
-                textposition="top center",
-                marker=marker,
-                name=kind if told else f"{kind}, never scheduled",
-                customdata=[
-                    f"{rates[k]:.3g} Mbit/s" if told else "never scheduled" for k in chosen
-                ],
-                hovertemplate=f"client %{{text}} ({kind})<br>%{{customdata}}<extra></extra>",
-            )
+        shape = SYMBOLS[index % len(SYMBOLS)]
+        label = len(placed) <= LABELLED
+        _add_clients(made, view, [k for k in of_kind if k in rates], kind, shape, rates, label)
+        _add_clients(made, view, [k for k in of_kind if k not in rates], kind, shape, {}, label)
     made.add_scatter(
         x=[0.0],
         y=[0.0],
@@ -67,25 +44,9 @@ def cell_map(view: RunView) -> Panel | None:
         hoverinfo="name",
         marker={"symbol": "x", "size": 14, "color": INK},
     )
-    if heard:
-        made.update_traces(marker_showscale=False)
-        first = next(trace for trace in made.data if trace.marker.cmin is not None)
-        first.marker.showscale = True
-        first.marker.colorbar = {"title": {"text": "mean rate<br>[Mbit/s]"}, "thickness": 14}
+    _colour(made, [rates[k] for k in placed if k in rates])
     if "radius_m" in view.limits:
-        r = view.limits["radius_m"]
-        made.add_shape(
-            type="circle",
-            x0=-r,
-            x1=r,
-            y0=-r,
-            y1=r,
-            layer="below",
-            fillcolor="rgba(0,0,0,0)",
-            line={"color": QUIET, "dash": "dot", "width": 1},
-        )
-        made.update_xaxes(range=[-1.06 * r, 1.06 * r])
-        made.update_yaxes(range=[-1.06 * r, 1.06 * r])
+        _draw_edge(made, view.limits["radius_m"])
     made.update_yaxes(scaleanchor="x", scaleratio=1)
     return Panel(
         "The cell in round 1",
@@ -93,3 +54,63 @@ def cell_map(view: RunView) -> Panel | None:
         "uplink rates at the bandwidths given, averaged over the rounds.",
         made,
     )
+
+
+def _add_clients(
+    made: Any,
+    view: RunView,
+    clients: Sequence[int],
+    kind: str,
+    symbol: str,
+    rates: Mapping[int, float],
+    label: bool,
+) -> None:
+    """Clients of one device, filled by rate [Mbit/s]; white without rates: never scheduled."""
+    if not clients:
+        return
+    colour: Any = [rates[k] for k in clients] if rates else "white"
+    said = [f"{rates[k]:.3g} Mbit/s" if rates else "never scheduled" for k in clients]
+    made.add_scatter(
+        x=[view.position_m[k][0] for k in clients],
+        y=[view.position_m[k][1] for k in clients],
+        mode="markers+text" if label else "markers",
+        text=[str(k) for k in clients],
+        textposition="top center",
+        marker={
+            "symbol": symbol,
+            "size": 13,
+            "line": {"width": 1, "color": INK},
+            "color": colour,
+        },
+        name=kind if rates else f"{kind}, never scheduled",
+        customdata=said,
+        hovertemplate=f"client %{{text}} ({kind})<br>%{{customdata}}<extra></extra>",
+    )
+
+
+def _colour(made: Any, rates: Sequence[float]) -> None:
+    """One colour scale for all clients with a rate, and its bar once."""
+    coloured = [trace for trace in made.data if isinstance(trace.marker.color, tuple)]
+    if not coloured:
+        return
+    low, high = colour_limits(rates)
+    for trace in coloured:
+        trace.marker.update(cmin=low, cmax=high, colorscale=SCALE, showscale=False)
+    bar = {"title": {"text": "mean rate<br>[Mbit/s]"}, "thickness": 14}
+    coloured[0].marker.update(showscale=True, colorbar=bar)
+
+
+def _draw_edge(made: Any, radius_m: float) -> None:
+    """The edge of the cell, and axes that show all of it."""
+    made.add_shape(
+        type="circle",
+        x0=-radius_m,
+        x1=radius_m,
+        y0=-radius_m,
+        y1=radius_m,
+        layer="below",
+        fillcolor="rgba(0,0,0,0)",
+        line={"color": QUIET, "dash": "dot", "width": 1},
+    )
+    made.update_xaxes(range=[-1.06 * radius_m, 1.06 * radius_m])
+    made.update_yaxes(range=[-1.06 * radius_m, 1.06 * radius_m])

@@ -12,7 +12,6 @@ DASHES = ("solid", "dash", "dot")
 SCALE = "Viridis"
 """Even in brightness, so it survives a grey printer."""
 INK, QUIET = "#222222", "#999999"
-ROUND = "round"
 
 
 @dataclass(frozen=True)

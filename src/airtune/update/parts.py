@@ -20,6 +20,7 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Decision
 from airtune.tuning.partial import first_ranks_mask
+from airtune.tuning.pruning.slice import fixed_coordinates, kept_coordinates
 from airtune.update.codec import (
     WIRE_DTYPES,
     Codec,
@@ -127,40 +128,49 @@ class FirstRanksCodec(Codec):
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         vector = unpack(payload)["update"].to(torch.float32)
         kept = first_ranks_mask(dict(template), plan.rank)
-        counts = {name: int(mask.sum()) for name, mask in kept.items()}
-        if len(vector) != sum(counts.values()):
-            raise InputError(
-                "payload", f"{len(vector)} numbers", f"{sum(counts.values())} for its rank"
-            )
-        change, start = {name: torch.zeros(shape) for name, shape in template.items()}, 0
-        for name in sorted(template):
-            change[name][kept[name]] = vector[start : start + counts[name]]
-            start += counts[name]
-        return change
+        count = sum(int(mask.sum()) for mask in kept.values())
+        if len(vector) != count:
+            raise InputError("payload", f"{len(vector)} numbers", f"{count} for its rank")
+        return _scattered(vector, kept, template)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         masks = first_ranks_mask(dict(shapes), plan.rank)
         return flat_update_bits(sum(int(mask.sum()) for mask in masks.values()), self.dtype)
 
 
+def _scattered(vector: Tensor, kept: Mapping[str, Tensor], template: Shapes) -> dict[str, Tensor]:
+    """Numbers at the kept coordinates, tensors in the order of their names; 0 elsewhere."""
+    change, start = {name: torch.zeros(shape) for name, shape in template.items()}, 0
+    for name in sorted(template):
+        count = int(kept[name].sum())
+        change[name][kept[name]] = vector[start : start + count]
+        start += count
+    return change
+
+
 class Slices(Protocol):
     """What derives the slice, such as `tuning.pruning.tuner.Slicer`."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The whole model's; how many coordinates are kept follows from it."""
+        ...
 
     def kept(self, broadcast: TensorMap, pruning_rate: float) -> Mapping[str, Tensor]:
         """True where a coordinate is kept, in whole shapes."""
         ...
 
-    def kept_coordinates(self, shapes: Shapes, pruning_rate: float) -> int:
-        """How many coordinates are kept, whatever the broadcast."""
-        ...
 
-    def fixed_coordinates(self, shapes: Shapes) -> int:
-        """How many are kept at any rate: the limit of nothing kept in the blocks."""
-        ...
+@final
+@dataclass(frozen=True)
+class CountedSlices:
+    """Slices of a model known by its config alone: their sizes, not which units they keep."""
 
-    def of_model(self, architecture: Architecture) -> "Slices":
-        """The slices of another model, as far as they can be counted."""
-        ...
+    architecture: Architecture
+
+    def kept(self, broadcast: TensorMap, pruning_rate: float) -> Mapping[str, Tensor]:
+        """Not known: there are no weights."""
+        raise NotImplementedError("slices of a model without weights can only be counted")
 
 
 @final
@@ -191,7 +201,7 @@ class SlicedCodec(Codec):
 
     def charged_as(self, architecture: Architecture) -> "SlicedCodec":
         """This codec for counting the payloads of another model."""
-        return replace(self, slices=self.slices.of_model(architecture))
+        return replace(self, slices=CountedSlices(architecture))
 
     def trained(self, plan: ClientPlan) -> Mapping[str, Tensor]:
         """True where a client with this plan trains and sends a coordinate; for `Update.kept`."""
@@ -207,28 +217,23 @@ class SlicedCodec(Codec):
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         vector = from_wire(unpack(payload), "update", self.dtype)
-        expected = self.slices.kept_coordinates(template, plan.pruning_rate)
+        expected = kept_coordinates(self.slices.architecture, template, plan.pruning_rate)
         if vector.numel() != expected:
             raise InputError(
                 "payload", f"{vector.numel()} numbers", f"{expected} numbers for this slice"
             )
-        kept, start = self.trained(plan), 0
-        change = {name: torch.zeros(shape) for name, shape in template.items()}
-        for name in sorted(template):
-            count = int(kept[name].sum())
-            change[name][kept[name]] = vector[start : start + count]
-            start += count
-        return change
+        return _scattered(vector, self.trained(plan), template)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
-        count = self.slices.kept_coordinates(shapes, plan.pruning_rate)
+        count = kept_coordinates(self.slices.architecture, shapes, plan.pruning_rate)
         return 8 * frame_bytes(wire_frame("update", count, self.dtype))
 
     def affine_bits(self, shapes: Shapes, plan: ClientPlan) -> tuple[float, float]:
         # Units are removed rounded down, and neither a header nor the scales of int8 get shorter
         # than those of the fixed numbers, so the line lies on or below every real payload.
-        fixed = self.slices.fixed_coordinates(shapes)
-        prunable = self.slices.kept_coordinates(shapes, 0.0) - fixed
+        architecture = self.slices.architecture
+        fixed = fixed_coordinates(architecture, shapes)
+        prunable = kept_coordinates(architecture, shapes, 0.0) - fixed
         frame, each = wire_frame("update", fixed, self.dtype), number_bits(self.dtype)
         header = 8 * (frame_bytes(frame) - data_bytes(frame))
         return header + each * fixed, each * prunable

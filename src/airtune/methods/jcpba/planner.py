@@ -62,7 +62,7 @@ class JcpbaPlanner(Planner):
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         reach = Reach.of(view)
         if not reach.kept:
-            return reach.nobody()
+            return reach.empty_plan()
         solution: Solution[PruningPlan] = SOLVERS[self.solver](self._problem(view, reach))
         if solution.plan is None:
             raise InfeasibleError(f"In round {view.round_index + 1}: {solution.message}")

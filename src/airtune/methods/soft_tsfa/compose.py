@@ -36,8 +36,6 @@ from airtune.update.server import Aggregator
 from airtune.update.svd import SvdCodec, SvdGauge
 from airtune.update.top_k import TopKCodec
 
-SPARSIFIERS = ("importance", "random", "top-k", "svd", "dense")
-
 
 @dataclass(frozen=True)
 class SoftOptions:

@@ -38,9 +38,7 @@ from airtune.tuning.pruning.slice import (
     Slice,
     adapter_cuts,
     choose_slice,
-    fixed_coordinates,
     gather,
-    kept_coordinates,
     masks,
     matrix_cut,
     scatter,
@@ -227,42 +225,6 @@ class Slicer:
         """True where an adapter coordinate is trained and sent, in whole shapes."""
         cuts = adapter_cuts(self.slice(broadcast, pruning_rate), broadcast)
         return masks({name: tuple(x.shape) for name, x in broadcast.items()}, cuts)
-
-    def kept_coordinates(self, shapes: Mapping[str, tuple[int, ...]], pruning_rate: float) -> int:
-        """How many of them there are, known before round 1."""
-        return kept_coordinates(self.architecture, shapes, pruning_rate)
-
-    def fixed_coordinates(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """How many no pruning rate removes."""
-        return fixed_coordinates(self.architecture, shapes)
-
-    def of_model(self, architecture: Architecture) -> "CountedSlices":
-        """The slices of a model that is charged for, not trained."""
-        return CountedSlices(architecture)
-
-
-@final
-@dataclass(frozen=True)
-class CountedSlices:
-    """Slices of a model known by its config alone: their sizes, not which units they keep."""
-
-    architecture: Architecture
-
-    def kept(self, broadcast: Mapping[str, Tensor], pruning_rate: float) -> dict[str, Tensor]:
-        """Not known: there are no weights."""
-        raise NotImplementedError("slices of a model without weights can only be counted")
-
-    def kept_coordinates(self, shapes: Mapping[str, tuple[int, ...]], pruning_rate: float) -> int:
-        """How many adapter coordinates are trained and sent."""
-        return kept_coordinates(self.architecture, shapes, pruning_rate)
-
-    def fixed_coordinates(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
-        """How many no pruning rate removes."""
-        return fixed_coordinates(self.architecture, shapes)
-
-    def of_model(self, architecture: Architecture) -> "CountedSlices":
-        """The slices of yet another model."""
-        return CountedSlices(architecture)
 
 
 @final
