@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from airtune.errors import InputError
+from airtune.experiment.digests import method_source
 from airtune.experiment.reading import check_filled, default_experiment
 from airtune.methods import registry
 from airtune.methods.options import DenseSection
@@ -77,6 +78,16 @@ def test_a_broken_package_is_named_where_its_method_is(
     with pytest.raises(Exception, match=sentence) as error:
         check_filled({"method": "mine"})
     assert "mine" in str(error.value)
+
+
+def test_another_source_of_an_installed_method_is_noticed(install: Install, tmp_path: Path) -> None:
+    install("mine")
+    find_method("mine")
+    before = method_source("mine")
+    assert before == method_source("mine")
+    (tmp_path / "mine_methods.py").write_text(MODULE + "# changed\n")
+    assert method_source("mine") != before
+    assert method_source("fedlora") is None
 
 
 def test_a_name_registered_twice_is_refused(install: Install) -> None:

@@ -31,7 +31,7 @@ from airtune.federated.records.fingerprint import (
     differing_contents,
     differing_keys,
 )
-from airtune.methods.registry import find_method
+from airtune.methods.registry import find_method, installed_methods
 from airtune.workload.config_source import read_config
 
 RESULTLESS = (
@@ -173,6 +173,9 @@ def _contents(world: World) -> dict[str, str]:
             found[_of_file(what, content)] = _file_digest(content)
         else:
             found[what] = digest(content)
+    package = method_source(config.method)
+    if package is not None:
+        found[f"the source of method {config.method}"] = package
     for part in user_parts(config):
         found[f"the source of {part.field} {part.name}"] = part.digest
     return found
@@ -245,6 +248,22 @@ def digest(value: Any) -> str:
 def _file_digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[: 2 * DIGEST_BYTES]
+
+
+def method_source(name: str) -> str | None:
+    """A digest of the package of an installed method, once it is imported; None for airtune's own.
+
+    All its files count, since what a method composes is imported when it is needed.
+    """
+    entry = installed_methods().get(name)
+    if entry is None:
+        return None
+    top = sys.modules[entry.module.partition(".")[0]]
+    folders = list(getattr(top, "__path__", ()))
+    paths = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+    if not folders and top.__file__:
+        paths = [Path(top.__file__)]
+    return digest([_file_digest(path) for path in paths])
 
 
 @dataclass(frozen=True)
