@@ -21,7 +21,7 @@ LEVELS = (
     ("planning", "federated", "config"),
     ("methods",),
     ("experiment", "report"),
-    ("comparison",),
+    ("comparison", "deploy"),
     ("cli",),
 )
 """Top-level parts from the lowest up. A part imports from its own level and from lower ones."""

@@ -282,14 +282,15 @@ def hide_filled(templates: Templates) -> None:
         hide(text, template)
 
 
-def write_bytes_atomic(path: Path, data: bytes) -> None:
+def write_bytes_atomic(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write so that a reader sees the old file or the whole new one, also after a power cut.
 
-    Raises AirtuneError (disk full, no permission) and leaves the old file as it was.
+    A private file can be read and written by its owner alone, from its first byte on. Raises
+    AirtuneError (disk full, no permission) and leaves the old file as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with temporary.open("wb") as stream:
+        with open(temporary, "wb", opener=_open_private if private else None) as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -303,6 +304,13 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
             f"{path} cannot be written ({error.strerror or error}): {_remedy(error)}; nothing was "
             "left half-written."
         ) from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags, 0o600)
+    # The mode above counts only where no such file was there.
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def _remedy(error: OSError) -> str:

@@ -13,6 +13,7 @@ from airtune import __version__
 from airtune.cli.before import budget_search, channel, rank_search
 from airtune.cli.command import FullGroup, OnceCommand
 from airtune.cli.compare import compare
+from airtune.cli.deploy import app as deploy_app
 from airtune.cli.device import app as device_app
 from airtune.cli.inspect import evaluate, export, generate, model_app
 from airtune.cli.plan import plan
@@ -85,6 +86,7 @@ app.command("eval", cls=OnceCommand)(evaluate)
 app.command(cls=OnceCommand)(generate)
 app.command(cls=OnceCommand)(export)
 app.add_typer(device_app, name="device")
+app.add_typer(deploy_app, name="deploy")
 app.add_typer(model_app, name="model")
 
 

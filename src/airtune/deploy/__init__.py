@@ -1,0 +1,1 @@
+"""Deployment: the same rounds with clients on other machines, over gRPC with mutual TLS."""
