@@ -5,11 +5,12 @@ Two tasks, 4 clients, from the same start with the same batches: the stories260K
 everything: mean |cos| over pairs of ranks in A and in B of the merged adapter, the least share over
 K of the best rank-K energy that the K largest norms hold, and the test loss over that without a
 penalty; `svd` is the gauge (`orthogonalise`) in its place. Part `sparse` sends a fixed share of the
-ranks, or as many bytes of something else. Part `latency` runs 200 rounds of the built-in model over
-independent Rayleigh fading, with everything about the plan left to airtune: does the mean latency
-meet the target?
+ranks, or as many bytes of something else, merged as the rows say or as `--merge` says. Part
+`latency` runs 200 rounds of the built-in model over independent Rayleigh fading, with everything
+about the plan left to airtune: does the mean latency meet the target?
 
-    python benchmarks/soft.py penalty|sparse|latency [--task gsm8k|builtin] [--rows a,b] [--seeds 1]
+    python benchmarks/soft.py penalty|sparse|latency [--task gsm8k|builtin] [--rows a,b]
+        [--seeds 1] [--merge sent|mean]
 """
 
 import argparse
@@ -29,16 +30,18 @@ from airtune.tuning.orthogonality import mean_cosine
 from airtune.update.rank_sparse import norm_importance
 
 PENALTIES = (
-    ("none", 0.0, "raw"),
+    ("none", 0.0, None),
     ("raw", 10.0, "raw"),
     ("raw", 100.0, "raw"),
     ("relative", 0.03, "relative"),
     ("relative", 0.1, "relative"),
     ("relative", 0.3, "relative"),
     ("relative", 1.0, "relative"),
-    ("svd", 0.0, "raw"),
+    ("svd", 0.0, None),
 )
-PENALISED = {"orthogonalise": "none", "penalty": 0.03, "choice": "largest"}
+# The largest ranks are a choice of the sparsifier `importance` alone.
+PENALISED = {"orthogonalise": "none", "penalty": 0.03}
+LARGEST = {**PENALISED, "choice": "largest"}
 SPARSE: dict[str, dict[str, Any]] = {
     "drawn": {},
     "largest": {"choice": "largest"},
@@ -46,11 +49,11 @@ SPARSE: dict[str, dict[str, Any]] = {
     "top-k": {"sparsifier": "top-k"},
     "norm": {"choice": "largest", "importance": "norm"},
     "svd": {"sparsifier": "svd"},
-    "penalty and largest": PENALISED,
+    "penalty and largest": LARGEST,
     "penalty and random": {**PENALISED, "sparsifier": "random"},
     "penalty and top-k": {**PENALISED, "sparsifier": "top-k"},
-    "penalty and plain mean": {**PENALISED, "merge": "mean"},
-    "penalty and feedback": {**PENALISED, "error_feedback": True, "merge": "mean"},
+    "penalty and plain mean": {**LARGEST, "merge": "mean"},
+    "penalty and feedback": {**LARGEST, "error_feedback": True, "merge": "mean"},
 }
 
 
@@ -118,9 +121,9 @@ def penalty(options: argparse.Namespace) -> None:
         if options.rows and name not in options.rows:
             continue
         gauge = "svd" if name == "svd" else "none"
-        done = run(
-            options, penalty=strength, penalty_form=form, sparsifier="dense", orthogonalise=gauge
-        )
+        # A form without a penalty would have no effect and is refused.
+        forms: dict[str, Any] = {"penalty_form": form} if form else {}
+        done = run(options, penalty=strength, sparsifier="dense", orthogonalise=gauge, **forms)
         runs.append(done)
         state = dict(done.state.adapter)
         cosine, shares = mean_cosine(state), energy_shares(state)
@@ -145,9 +148,11 @@ def penalty(options: argparse.Namespace) -> None:
 def sparse(options: argparse.Namespace) -> None:
     """Send a share of it, in as many bytes."""
     rows, done = [], []
+    shared: dict[str, Any] = {"solver": "fixed-sparsity", "sparsity": options.sparsity}
+    merge = {"merge": options.merge} if options.merge else {}
     for name in options.rows or SPARSE:
         done = [
-            run(options, seed, solver="fixed-sparsity", sparsity=options.sparsity, **SPARSE[name])
+            run(options, seed, **{**shared, **SPARSE[name], **merge})
             for seed in range(options.seeds)
         ]
         losses = [one.summary["final_test_loss"] for one in done]
@@ -160,7 +165,8 @@ def sparse(options: argparse.Namespace) -> None:
             }
         )
         print(rows[-1], flush=True)
-    report(f"soft_sparse_{options.task}", rows, **facts(options, done[0]))
+    ending = f"_{options.merge}" if options.merge else ""
+    report(f"soft_sparse_{options.task}{ending}", rows, **facts(options, done[0]))
 
 
 def latency(options: argparse.Namespace) -> None:
@@ -234,6 +240,7 @@ def main() -> None:
     parser.add_argument("--task", choices=["gsm8k", "builtin"], default="gsm8k")
     parser.add_argument("--rows", type=lambda text: text.split(","), help="names, else all")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--merge", choices=["sent", "mean"], help="of every row of part sparse")
     options = parser.parse_args()
     {"penalty": penalty, "sparse": sparse, "latency": latency}[options.part](options)
 
