@@ -39,7 +39,10 @@ def test_from_first_keys_to_revocation(airtune: Call, tmp_path: Path) -> None:
 
     code, out, err = airtune("deploy", "keys", "keys", "--list")
     assert (code, err) == (0, "")
-    rows = [line.split() for line in out.splitlines() if line.startswith(("server", "client-3"))]
+    rows = [
+        line.split() for line in out.splitlines() if line.startswith(("ca", "server", "client-3"))
+    ]
+    assert rows.pop(0)[2:] == ["3649", "no", "in", "use"]
     assert rows[0][2:] == ["364", "no", "in", "use"]
     assert rows[1] == ["client-3", serial, "364", "yes", "replaced"]
     assert rows[2][2:] == ["364", "no", "in", "use"]
@@ -51,9 +54,10 @@ def test_validities(airtune: Call) -> None:
     code, _, err = airtune("deploy", "keys", "keys", *arguments)
     assert code == 0
     warnings = err.splitlines()
-    assert len(warnings) == 2
-    assert "The certificate of server expires in 9 days (20" in warnings[0]
-    assert "`airtune deploy keys DIR --renew client-0`" in warnings[1]
+    assert len(warnings) == 3
+    assert "The authority's certificate expires in 19 days (20" in warnings[0]
+    assert "The certificate of server expires in 9 days (20" in warnings[1]
+    assert "`airtune deploy keys DIR --renew client-0`" in warnings[2]
     assert airtune("deploy", "keys", "keys", "--renew", "server", "--days", 21) == (
         2,
         "",

@@ -100,7 +100,7 @@ def test_any_order_of_calls_makes_each_client_once(
         assert {name: now[name] for name in found} == found
         found = now
     names = [entry.name for entry in issued_certificates(folder)]
-    assert names == ["server", *(f"client-{k}" for k in range(max(counts)))]
+    assert names == ["ca", "server", *(f"client-{k}" for k in range(max(counts)))]
 
 
 @pytest.mark.parametrize("there", ["notes.txt", "server", "client-0"])
@@ -215,7 +215,7 @@ def test_making_keys_that_is_interrupted(
     make_keys(keys, 1)
     assert read_client_keys(keys / "client-0").ca_pem == read_server_keys(keys / "server").ca_pem
     assert not list(keys.rglob(".*.partial"))
-    assert [entry.name for entry in issued_certificates(keys)] == ["server", "client-0"]
+    assert [entry.name for entry in issued_certificates(keys)] == ["ca", "server", "client-0"]
 
 
 def test_revocation(keys: Path) -> None:

@@ -84,7 +84,7 @@ def _refuse_others(options: Mapping[str, object], *allowed: str) -> None:
 def _make(
     folder: Path, clients: int, hosts: list[str], days: int | None, ca_days: int | None
 ) -> None:
-    from airtune.deploy.authority import AUTHORITY
+    from airtune.deploy.certificates import AUTHORITY
     from airtune.deploy.issuing import AUTHORITY_DAYS, DAYS, issued_certificates, make_keys
     from airtune.errors import InputError
 

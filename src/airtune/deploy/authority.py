@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from airtune.deploy.certificates import (
+    AUTHORITY,
     SERVER,
     KeyPair,
     client_number,
@@ -39,7 +40,6 @@ from airtune.deploy.keys import (
 from airtune.errors import AirtuneError, InputError
 from airtune.files import write_bytes_atomic
 
-AUTHORITY = "ca"
 AUTHORITY_KEY = "ca.key"
 ISSUED = "issued"
 _NAME = r"server|client-(?:0|[1-9][0-9]{0,8})"

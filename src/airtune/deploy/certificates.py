@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from airtune.errors import InputError, foreign_input
 
+AUTHORITY = "ca"
 SERVER = "server"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names that every server certificate has."""
@@ -300,6 +301,11 @@ def expiry_warning(name: str, not_after: datetime) -> str | None:
         return None
     when = f"expires in {left} day{'s' * (left > 1)}" if left >= 1 else "expires today"
     when = "has expired" if left < 0 else when
+    if name == AUTHORITY:
+        return (
+            f"The authority's certificate {when} ({day(not_after)}): make keys with `airtune "
+            "deploy keys` in another folder, and distribute them all."
+        )
     return (
         f"The certificate of {name} {when} ({day(not_after)}): renew it with "
         f"`airtune deploy keys DIR --renew {name}` where its authority is, and copy the new file "

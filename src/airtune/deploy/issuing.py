@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from airtune.deploy.authority import AUTHORITY, Authority, locked, place_authority
+from airtune.deploy.authority import Authority, locked, place_authority
 from airtune.deploy.certificates import (
+    AUTHORITY,
     SERVER,
     check_hosts,
     client_name,
@@ -36,7 +37,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate that the authority signed; the newest of a name is in use."""
+    """A certificate of the authority or signed by it; the newest of a name is in use."""
 
     name: str
     serial: int
@@ -173,9 +174,12 @@ def revoke(folder: Path, name: str) -> list[Issued]:
 
 
 def issued_certificates(folder: Path) -> list[Issued]:
-    """Every certificate that the authority signed: the server's first, then by client and age."""
+    """The authority's certificate and all that it signed: the server's, then by client and age."""
     with locked(folder):
-        return _listed(Authority(folder))
+        authority = Authority(folder)
+        own = authority.certificate
+        first = Issued(AUTHORITY, own.serial_number, own.not_valid_after_utc, True, False)
+        return [first, *_listed(authority)]
 
 
 def _listed(authority: Authority) -> list[Issued]:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
@@ -208,7 +209,7 @@ class Revoked:
 
     A line is a serial number of 40 hexadecimal digits, or empty; `#` begins a comment. A serial
     number once read stays revoked as long as this object lives, so that a file that is being
-    copied over in place opens no gap.
+    copied over in place opens no gap. Threads may share it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -216,6 +217,7 @@ class Revoked:
         self.path = path
         self._data: bytes | None = None
         self._serials: frozenset[int] = frozenset()
+        self._lock = Lock()
         self._read()
 
     def check(self, serial: int) -> bool:
@@ -225,10 +227,11 @@ class Revoked:
 
     def _read(self) -> None:
         # Read every time, since no time stamp shows every change; parsed only when it changed.
-        data = read_revoked(self.path)
-        if data != self._data:
-            self._serials |= parse_revoked(data, self.path)
-            self._data = data
+        with self._lock:
+            data = read_revoked(self.path)
+            if data != self._data:
+                self._serials |= parse_revoked(data, self.path)
+                self._data = data
 
 
 def read_revoked(path: Path) -> bytes:
