@@ -14,7 +14,17 @@ from airtune.methods.registry import problem_specs, shipped_methods
 
 ROOT = Path(airtune.__file__).parent
 LEVELS = (
-    ("errors", "quantities", "seeds", "suggest", "files", "csv_table", "round_plan"),
+    (
+        "errors",
+        "quantities",
+        "seeds",
+        "suggest",
+        "files",
+        "ranges",
+        "section",
+        "csv_table",
+        "round_plan",
+    ),
     ("wireless", "workload", "data"),
     ("cost", "tuning", "update"),
     ("allocation",),

@@ -88,10 +88,10 @@ def test_wrong_values_stay_wrong() -> None:
 
 def test_a_cell_and_a_problem_from_python(tmp_path: Path) -> None:
     cell = CellSettings(
-        bandwidth_hz=np.float32(4e6),  # type: ignore[arg-type]
-        csi_delay_rounds=np.int64(2),  # type: ignore[arg-type]
-        trace=(tmp_path / "a.csv", tmp_path / "b.csv"),  # type: ignore[arg-type]
-        trace_bandwidth_hz=np.int32(1_000_000),  # type: ignore[arg-type]
+        bandwidth_hz=np.float32(4e6),
+        csi_delay_rounds=np.int64(2),
+        trace=(tmp_path / "a.csv", tmp_path / "b.csv"),
+        trace_bandwidth_hz=np.int32(1_000_000),
     )
     assert cell.trace == (str(tmp_path / "a.csv"), str(tmp_path / "b.csv"))
     assert type(cell.bandwidth_hz) is float

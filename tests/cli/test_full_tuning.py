@@ -211,7 +211,7 @@ def test_stacks_are_refused_in_words_and_never_chosen(tmp_path: Path) -> None:
         ("dtype=bf16", "dtype is bf16, but it must be fp32 where every parameter is trained"),
         ("adapter.dropout=0.1", "adapter.dropout is 0.1, but it must be 0 with adapter.kind"),
         ("adapter.start=some", "adapter.start is some, but it must be null with adapter.kind"),
-        ("adapter.kind=half", "adapter.kind is half, but it must be one of 'lora' or 'full'"),
+        ("adapter.kind=half", "adapter.kind is half, but it must be one of lora, full"),
     ],
 )
 def test_refusals_before_anything_is_written(

@@ -22,7 +22,10 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ("setting", "sentence"),
     [
         ("cell.bandwith_hz=1", "did you mean 'bandwidth_hz'?"),
-        ("cell.bandwidth_hz=-5e6", "cell.bandwidth_hz is -5000000.0, but it must be above 0."),
+        (
+            "cell.bandwidth_hz=-5e6",
+            "cell.bandwidth_hz is -5000000.0, but it must be a number above 0.",
+        ),
         ("adapter.rank=4096", "adapter.rank is 4096, but it must be at most "),
         ("adapter.target_modules=[q_prj]", "did you mean 'q_proj'?"),
         ("model=no/such-model", "model is no/such-model, but it must be 'builtin', a folder"),
@@ -43,10 +46,13 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("clients.devices=[]", "clients.devices is [], but it must be a list of at least one"),
         ("training=null", "training is null, but it must be a mapping"),
         ("training.warmup_rounds=2", "at least 0 and below the number of rounds, 2."),
-        ("training.schedule=cosin", "training.schedule is cosin, but it must be one of 'constant'"),
-        ("server.momentum=1", "server.momentum is 1, but it must be below 1."),
+        ("training.schedule=cosin", "training.schedule is cosin, but it must be one of constant"),
+        (
+            "server.momentum=1",
+            "server.momentum is 1, but it must be a number from 0 to below 1.",
+        ),
         ("device=cuda", "device is cuda, but it must be auto or cpu on this machine, where torch"),
-        ("rounds=100000", "rounds is 100000, but it must be at most 99999."),
+        ("rounds=100000", "rounds is 100000, but it must be a whole number from 1 to 99999."),
         ("data.train=half.jsonl", "half.jsonl, line 2 is not JSON"),
         ("cell={trace: none.csv, trace_bandwidth_hz: 1e7}", "none.csv"),
         ("cell={path_loss: log_distance, tx_power_dbm: 99}", "cell.tx_power_dbm is 99"),

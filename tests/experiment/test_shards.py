@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from airtune import Experiment
-from airtune.config.experiment import ExperimentConfig, check
+from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
 from airtune.experiment.shards import Shards, load_shards
+from airtune.section import check
 from tests.data.test_encoding import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()

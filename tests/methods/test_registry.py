@@ -56,7 +56,7 @@ def test_an_installed_method_is_named_and_has_its_section(install: Install) -> N
     assert config.value_of("mine.share") == 0.25
     assert isinstance(config.section(find_method("mine").options), DenseSection)
     assert "mine" not in default_experiment().methods
-    with pytest.raises(InputError, match=r"mine\.share is 2, but it must be at most 1"):
+    with pytest.raises(InputError, match=r"mine\.share is 2, but it must be a number from 0 to 1"):
         check_filled({"method": "mine", "mine": {"share": 2}})
     with pytest.raises(InputError, match=r"mine\.shore is not a key .* did you mean 'share'"):
         check_filled({"mine": {"shore": 2}})

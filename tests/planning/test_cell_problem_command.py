@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from airtune.config.experiment import ExperimentConfig
 from airtune.files import read_yaml_mapping
-from airtune.methods.fedsllm import from_cell as fedsllm
-from airtune.methods.jcpba import from_cell as jcpba
 from airtune.methods.jcpba import problem as jcpba_reader
 from airtune.methods.plan import from_cell
 from airtune.methods.registry import problem_specs
-from airtune.methods.sflllm import from_cell as sflllm
-from airtune.methods.soft_tsfa import from_cell as tsfa
-from airtune.planning import sections
+from airtune.planning.reading import scene_of
+from airtune.planning.sections import CellSection
+from airtune.section import check
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
 from airtune.workload.step import Step
@@ -104,7 +103,7 @@ def test_wrong_input_exits_with_2_and_writes_nothing(command: Command, tmp_path:
     problem = written(tmp_path / "cell.yaml", JCPBA | {"tokns": 3})
     code, out, said = command("plan", problem, "--write-problem", "explicit.yaml")
     assert (code, out) == (2, "")
-    assert said.startswith("airtune: tokns is an unknown key")
+    assert said.startswith("airtune: tokns is not a key that airtune knows")
     assert said.count("\n") == 1
     assert not (tmp_path / "explicit.yaml").exists()
     problem = written(tmp_path / "cell.yaml", JCPBA)
@@ -152,28 +151,18 @@ def test_3gpp_path_loss_is_the_cells_own() -> None:
 
 def test_sections_are_those_of_an_experiment() -> None:
     """Same keys and same defaults as `airtune run`."""
-    from airtune.config.experiment import (
-        AdapterSection,
-        ClientsSection,
-        ExperimentConfig,
-        TrainingSection,
-        check,
-    )
-
-    assert set(sections._ADAPTER) == set(AdapterSection.model_fields)
-    assert set(sections._TRAINING) == set(TrainingSection.model_fields)
-    assert set(sections._CLIENTS) == set(ClientsSection.model_fields)
     training = {"batch_size": 1, "local_steps": 1}
-    mine = sections.read_scene({"method": "x", "training": training, "tokens": 8}, ())
-    theirs = check(ExperimentConfig, {})
-    assert list(sections.DEVICES) == theirs.clients.devices
+    file = check(CellSection, {"method": "x", "training": training, "tokens": 8})
+    mine, theirs = scene_of(file), ExperimentConfig()
+    assert file.clients.model_dump() == theirs.clients.model_dump()
+    assert file.adapter.model_dump() == theirs.adapter.model_dump()
+    given = theirs.training.model_dump() | training
+    assert file.training.model_dump() == given
     assert len(mine.devices) == theirs.clients.count
     assert mine.model == theirs.model
     assert mine.precision.dtype == theirs.dtype
-    assert mine.precision.optimizer == theirs.training.optimizer
     assert mine.seed == theirs.seed
     assert mine.adapter.rank == theirs.adapter.rank
-    assert mine.targets == theirs.adapter.target_modules
     assert mine.cell == theirs.cell
 
 
@@ -224,10 +213,9 @@ def test_the_page_lists_every_key() -> None:
     page = PAGE.read_text()
     cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     listed = set(re.findall(r"`(\w+)`", " ".join(cells)))
-    modules = {"jcpba": jcpba, "tsfa": tsfa, "sflllm": sflllm, "fedsllm": fedsllm}
-    assert set(modules) == set(problem_specs())
-    own = {key for module in modules.values() for key in module._OWN}
-    assert listed == own | {"downlink_dtype", "rank_energy"} | set(sections._TOP)
+    files = [problem.cell_file.load() for problem in problem_specs().values() if problem.cell_file]
+    assert len(files) == len(problem_specs())
+    assert listed == {key for file in files for key in file.model_fields}
 
 
 def test_commands_on_the_page_run(command: Command, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ class TestSweep:
         [
             ("pruning_budget", "KEY=A,B,C"),
             ("=1,2", "KEY=A,B,C"),
-            ("pruning_budgte=0.1", "pruning_budgte is an unknown key"),
+            ("pruning_budgte=0.1", "pruning_budgte is not a key that airtune knows"),
             ("pruning_budget.x=1", "a key of the problem"),
             ("pruning_budget=0.1,much", "pruning_budget is much"),
         ],

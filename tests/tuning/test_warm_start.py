@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from airtune.config.experiment import ExperimentConfig, check
+from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
 from airtune.experiment.trained import lora_settings, lora_shape, with_start
+from airtune.section import check
 from airtune.tuning.adapter import attach, load_state, read_adapter, save_adapter
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.warm_start import read_start

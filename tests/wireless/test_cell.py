@@ -1,10 +1,10 @@
 """The cell's settings: every refusal names its field, and the budget is converted right."""
 
 import re
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from airtune.errors import InputError
@@ -64,9 +64,9 @@ def test_refusal_names_the_field_and_the_value(
         CellSettings(**{name: value, **others})
     message = str(refusal.value)
     assert message.startswith(f"cell.{name} is ")
-    assert message.count(".") >= 2
-    assert message.endswith(".")
-    assert (value if isinstance(value, str) else repr(value)) in message
+    assert message.endswith((".", "?"))
+    shown = "(null|None)" if value is None else re.escape(str(value))
+    assert re.search(shown, message)
     assert refusal.value.exit_code == 2
 
 
@@ -117,14 +117,14 @@ def test_a_slip_of_units_is_refused_unless_it_is_meant(
 )
 def test_what_cannot_be_computed_with_is_refused_even_when_meant(name: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"^cell\.{name} is .*a billion times"):
-        CellSettings(path_loss="log_distance", unusual_values=name, **{name: value})  # type: ignore[arg-type]
+        CellSettings(path_loss="log_distance", unusual_values=name, **{name: value})
 
 
 def test_a_low_carrier_may_be_meant() -> None:
     short_wave = {"carrier_hz": 7e6, "bandwidth_hz": 3e3, "path_loss": "free_space"}
     with pytest.raises(InputError, match=r"cell\.carrier_hz is 7000000\.0"):
-        CellSettings(**short_wave)  # type: ignore[arg-type]
-    CellSettings(**short_wave, unusual_values=["carrier_hz"])  # type: ignore[arg-type]
+        CellSettings(**short_wave)
+    CellSettings(**short_wave, unusual_values=["carrier_hz"])
 
 
 def test_zero_slope_and_standing_clients_are_usual() -> None:
@@ -145,21 +145,19 @@ def test_limits_themselves_are_allowed() -> None:
 
 
 def test_every_field_is_documented_with_its_unit() -> None:
-    for entry in fields(CellSettings):
-        text = entry.metadata["help"]
-        assert len(text) > 20, entry.name
+    for name, field in CellSettings.model_fields.items():
+        text = field.description or ""
+        assert len(text) > 20, name
         for suffix, unit in [("_hz", "Hz"), ("_m", "m"), ("_db", "dB"), ("_dbm", "dBm")]:
-            if entry.name.endswith(suffix):
-                assert unit in re.split(r"[ ,;/]", text), entry.name
+            if name.endswith(suffix):
+                assert unit in re.split(r"[ ,;/]", text), name
 
 
 def test_the_page_of_keys_knows_every_key_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "wireless.md").read_text()
     table = page.split("## The keys")[1].split("\n## ")[0]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == {
-        entry.name for entry in fields(CellSettings)
-    }
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == {*CellSettings.model_fields}
 
 
 def test_fading_follows_the_path_loss_unless_given() -> None:
@@ -193,4 +191,4 @@ def test_link_budget_by_hand() -> None:
 
 
 def test_settings_are_plain_values() -> None:
-    assert replace(CellSettings(), radius_m=100) == CellSettings(radius_m=100)
+    assert CellSettings(radius_m=np.float64(100)) == CellSettings(radius_m=100)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from airtune.config.section import Section
+from airtune.section import Section
 
 
 class NibbleSection(Section):

@@ -95,14 +95,12 @@ def measure(
     json: Json = False,
 ) -> None:
     """Time LoRA training on this machine and write a profile for `clients.devices`."""
-    from airtune.cost.device import check_figure
+    from airtune.cost.device import refuse_figures
     from airtune.errors import InputError
 
     if seconds != seconds:
         raise InputError("--seconds", seconds, "a number from 0 to 3600")
-    check_figure("tx_power_dbm", tx_power_dbm)
-    if computing_power_w is not None:
-        check_figure("computing_power_w", computing_power_w)
+    refuse_figures(tx_power_dbm=tx_power_dbm, computing_power_w=computing_power_w)
     content = _own_profiles(out, name)
     from airtune.cost.measure import measure_training, measured_profile
 

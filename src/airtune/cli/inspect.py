@@ -23,7 +23,7 @@ def evaluate(
     """Test loss, perplexity and the task's own score of the tuned and of the base model."""
     from airtune.experiment import Run
     from airtune.experiment.part_folders import name_folders
-    from airtune.planning.reading import finite
+    from airtune.planning.answer import finite
 
     name_folders(parts or ())
     result = Run.open(run_dir, accept_changes=accept_changes).evaluate()

@@ -15,9 +15,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from airtune.config.experiment import FORMAT, ExperimentConfig, unknown_key, with_settings
+from pydantic import Field
+
+from airtune.config.experiment import FORMAT, ExperimentConfig, with_settings
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.reading import check_filled, sections_of
 from airtune.experiment.unused import unused_error, unused_keys
@@ -30,12 +32,31 @@ from airtune.methods.file_kinds import (
     refuse_other_kind,
 )
 from airtune.methods.registry import find_method, method_names
+from airtune.section import Section, Word, Words, check
 from airtune.wireless.unused import refuse_unused_cell_keys
 
-KEYS = ("experiment", "arms", "seeds", "target_loss")
 SHARED = ("model", "dtype", "data", "clients", "cohort", "cell", "charge_as", "seed")
 """Keys that an arm may not change: arms that differ in them cannot be compared."""
 FIELD = "EXPERIMENT.yaml"
+
+
+class ComparisonFile(Section):
+    """A comparison file; its experiment and arms are read when they lie over each other."""
+
+    from_texts = False
+
+    experiment: Annotated[Any, Words("a mapping, or the name of an experiment file")] = Field(
+        None, description="what all arms share: keys of an experiment, or the name of its file"
+    )
+    seeds: Annotated[Any, Words("a number of seeds of at least 1, or a list of them")] = Field(
+        1, description="how many, counted from the experiment's own, or a list of them"
+    )
+    target_loss: float | None = Field(
+        None, gt=0, description="the test loss to reach [nat]; null: what the first arm reaches"
+    )
+    arms: dict[Word, Annotated[dict[str, Any] | None, Words("a mapping")]] = Field(
+        description="name -> what this arm changes in the experiment; `seeds`: its own number"
+    )
 
 
 @dataclass(frozen=True)
@@ -90,24 +111,16 @@ def read_comparison(
                 f"give --methods {','.join(method_names()[:2])}, or a comparison file with a "
                 "section 'arms'",
             )
-    for key in content:
-        if key not in KEYS:
-            raise unknown_key(str(key), str(key), KEYS)
-    shared = _shared(content.get("experiment") or {}, Path(path or "").parent)
-    arms = _mapping(content["arms"], "arms")
-    chosen = _chosen(arms, methods)
-    wanted = _seeds(content.get("seeds", 1), shared.get("seed", 0), seeds)
-    target = content.get("target_loss") if target_loss is None else target_loss
+    if target_loss is not None:
+        content = {**content, "target_loss": target_loss}
+    file = check(ComparisonFile, content)
+    shared = _shared(file.experiment or {}, Path(path or "").parent)
+    chosen = _chosen(file.arms, methods)
+    wanted = _seeds(file.seeds, shared.get("seed", 0), seeds)
     made = [_arm(name, options, shared, settings, wanted) for name, options in chosen.items()]
     _refuse_same_folders(made)
     _refuse_unused(made, chosen)
-    return Comparison(tuple(made), _target(target))
-
-
-def _mapping(value: object, field: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InputError(field, repr(value), "a mapping")
-    return {str(key): entry for key, entry in value.items()}
+    return Comparison(tuple(made), file.target_loss)
 
 
 def _shared(experiment: object, folder: Path) -> dict[str, Any]:
@@ -117,20 +130,21 @@ def _shared(experiment: object, folder: Path) -> dict[str, Any]:
         values = read_yaml_mapping(path, "experiment")
         refuse_other_kind(values, path, EXPERIMENT)
     else:
-        path, values = Path("experiment"), _mapping(experiment, "experiment")
+        if not isinstance(experiment, Mapping):
+            raise InputError("experiment", experiment, "a mapping, or the name of a file")
+        path, values = Path("experiment"), {str(key): value for key, value in experiment.items()}
     # The experiment of a run folder names its format.
     take_format(values, str(path), FORMAT)
     return values
 
 
-def _chosen(arms: Mapping[str, Any], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _chosen(
+    arms: Mapping[str, dict[str, Any] | None], methods: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     if not methods:
-        chosen = {name: _mapping(arm or {}, f"arms.{name}") for name, arm in arms.items()}
+        chosen = {name: arm or {} for name, arm in arms.items()}
     else:
-        chosen = {
-            name: _mapping(arms[name] or {}, f"arms.{name}") if name in arms else _method(name)
-            for name in methods
-        }
+        chosen = {name: arms[name] or {} if name in arms else _method(name) for name in methods}
         if len(chosen) < len(methods):
             raise InputError("--methods", ",".join(methods), "a list without repetition")
     if not chosen:
@@ -162,13 +176,7 @@ def _seeds(value: object, first: object, asked: int | None) -> list[int]:
     if type(value) is int and value >= 1:
         start = first if type(first) is int else 0
         return list(range(start, start + value))
-    raise InputError("seeds", repr(value), "a number of seeds of at least 1, or a list of them")
-
-
-def _target(value: object) -> float | None:
-    if value is None or (isinstance(value, int | float) and 0 < value < float("inf")):
-        return None if value is None else float(value)
-    raise InputError("target_loss", repr(value), "a positive number")
+    raise InputError("seeds", value, "a number of seeds of at least 1, or a list of them")
 
 
 def _arm(

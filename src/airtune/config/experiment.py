@@ -1,32 +1,17 @@
 """The experiment file: every key documented once, checked once.
 
-The descriptions here are the comments of `airtune init` and the help of `--set`. Bad input becomes
-an InputError that names the key, the value and the remedy; an unknown key gets a suggestion.
+The descriptions here are the comments of `airtune init` and of `airtune schema experiment`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    Field,
-    InstanceOf,
-    PrivateAttr,
-    SerializeAsAny,
-    ValidationError,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
-from airtune.config.section import DataSection, Section
-from airtune.errors import InputError, UnknownKeyError
-from airtune.files import (
-    Templates,
-    file_value,
-    parse_yaml,
-    refuse_half_characters,
-)
-from airtune.suggest import suggest
+from airtune.config.data import DataSection
+from airtune.errors import InputError
+from airtune.files import Templates, parse_yaml
+from airtune.section import Section, Words
 from airtune.wireless.cell import CellSettings
 
 MOST_CLIENTS = 100_000
@@ -53,31 +38,17 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str | Mapping) else value
 
 
-def _cell(value: object) -> object:
-    """CellSettings checks its own values; only unknown keys are found here."""
-    if not isinstance(value, Mapping):
-        return value
-    known = [field.name for field in fields(CellSettings)]
-    for key in value:
-        if key not in known:
-            raise unknown_key(f"cell.{key}", str(key), known)
-    return CellSettings(**value)
-
-
-def unknown_key(field: str, key: str, known: Sequence[str]) -> InputError:
-    """A mistyped key, with the closest one there is."""
-    here = f"known here: {', '.join(known)}." if known else "there are no keys here."
-    return UnknownKeyError(field, suggest(key, known, here))
-
-
 class AdapterSection(Section):
     kind: Literal["lora", "full"] = Field(
         "lora", description="lora | full (every parameter is trained; the other keys are LoRA's)"
     )
     rank: int = Field(8, ge=1, description="LoRA rank r")
     alpha: float | None = Field(None, gt=0, description="LoRA alpha; null is twice the rank")
-    target_modules: str | list[str] = Field(
-        "all-linear", description="adapted modules: all-linear (of the blocks), or a list of names"
+    target_modules: Annotated[str | list[str], Words("all-linear, or a list of module names")] = (
+        Field(
+            "all-linear",
+            description="adapted modules: all-linear (of the blocks), or a list of names",
+        )
     )
     rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {}, description="other ranks by module name, {mlp.down_proj: 4}"
@@ -157,15 +128,17 @@ class ExperimentConfig(Section):
         False, description="run Python code that the model brings along; it may do anything"
     )
     dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype of the frozen base")
-    adapter: AdapterSection = Field(default=AdapterSection(), description="what is trained")
-    data: DataSection = Field(default=DataSection(), description="what is learned")
-    clients: ClientsSection = Field(default=ClientsSection(), description="who learns it")
-    cohort: CohortSection = Field(default=CohortSection(), description="who takes part in a round")
-    training: TrainingSection = Field(default=TrainingSection(), description="local training")
-    server: ServerSection = Field(default=ServerSection(), description="the server's own step")
-    cell: Annotated[InstanceOf[CellSettings], BeforeValidator(_cell)] = Field(
-        default=CellSettings(), description="the radio cell"
+    adapter: AdapterSection = Field(default_factory=AdapterSection, description="what is trained")
+    data: DataSection = Field(default_factory=DataSection, description="what is learned")
+    clients: ClientsSection = Field(default_factory=ClientsSection, description="who learns it")
+    cohort: CohortSection = Field(
+        default_factory=CohortSection, description="who takes part in a round"
     )
+    training: TrainingSection = Field(default_factory=TrainingSection, description="local training")
+    server: ServerSection = Field(
+        default_factory=ServerSection, description="the server's own step"
+    )
+    cell: CellSettings = Field(default_factory=CellSettings, description="the radio cell")
     method: str = Field("fedlora", description="the learning method")
     methods: dict[str, SerializeAsAny[Section]] = Field(
         {}, description="options of methods, by name; in a file each is a section of its own"
@@ -175,7 +148,7 @@ class ExperimentConfig(Section):
     codec: Part | None = Field(None, description="replaces the method's codec")
     aggregator: Part | None = Field(None, description="replaces the method's aggregator")
     rounds: int = Field(48, ge=1, le=MOST_ROUNDS, description="number of rounds")
-    stop: StopSection = Field(default=StopSection(), description="reasons to stop earlier")
+    stop: StopSection = Field(default_factory=StopSection, description="reasons to stop earlier")
     deadline_s: float | None = Field(
         None, gt=0, description="a later update is discarded, its time still charged"
     )
@@ -232,82 +205,6 @@ class ExperimentConfig(Section):
         for part in rest:
             value = getattr(value, part)
         return value
-
-
-Checked = TypeVar("Checked", bound=BaseModel)
-
-
-def check(model: type[Checked], values: Mapping[str, Any], section: str = "") -> Checked:
-    """Validate a mapping; the first mistake becomes one InputError.
-
-    `section` is the place of the mapping in the file.
-    """
-    try:
-        plain = file_value(values)
-        for key, value in plain.items():
-            refuse_half_characters(value, str(key))
-        return model.model_validate(plain)
-    except ValidationError as error:
-        raise _first_mistake(error, model, section) from None
-
-
-def _first_mistake(error: ValidationError, model: type[BaseModel], section: str) -> InputError:
-    details = error.errors(include_url=False)
-    # An unknown key is the likelier cause when a mistyped one also leaves another missing.
-    unknown = ("extra_forbidden", "unexpected_keyword_argument")
-    first = next((item for item in details if item["type"] in unknown), details[0])
-    place = [str(part) for part in first["loc"] if not _is_type_tag(part)]
-    field = ".".join([section, *place] if section else place)
-    if first["type"] in unknown:
-        return unknown_key(field, place[-1], _known_keys(model, place[:-1]))
-    # A file has null where Python has None.
-    given = "null" if first["input"] is None else first["input"]
-    return InputError(field, given, _allowed(first))
-
-
-def _is_type_tag(part: object) -> bool:
-    """pydantic names the branch of a union in the place; files do not."""
-    return isinstance(part, str) and (part in {"str", "int", "float"} or "[" in part)
-
-
-def _allowed(detail: Mapping[str, Any]) -> str:
-    """What is allowed, from pydantic's message."""
-    context = detail.get("ctx", {})
-    kind = str(detail["type"])
-    limits = {
-        "greater_than": ("above", "gt"),
-        "greater_than_equal": ("at least", "ge"),
-        "less_than": ("below", "lt"),
-        "less_than_equal": ("at most", "le"),
-    }
-    if kind in limits:
-        words, key = limits[kind]
-        return f"{words} {context[key]:g}"
-    if kind == "literal_error":
-        return f"one of {context['expected']}"
-    if kind.startswith("int_"):
-        return "a whole number"
-    if kind.startswith("float_") or kind == "finite_number":
-        return "a finite number"
-    mapping = "a mapping of keys to values"
-    plain = {
-        "list_type": "a list",
-        "too_short": "a list of at least one entry",
-        "model_type": mapping,
-        "is_instance_of": mapping,
-        "string_type": "text",
-    }
-    return plain.get(kind, str(detail["msg"]).removeprefix("Input should be "))
-
-
-def _known_keys(model: type[BaseModel], place: Sequence[str]) -> list[str]:
-    """The keys of the section at this place."""
-    for part in place:
-        section = model.model_fields[part].annotation
-        assert isinstance(section, type)
-        assert issubclass(section, BaseModel)
-        model = section
-    return list(model.model_fields)
 
 
 def parse_setting(setting: str) -> tuple[list[str], Any]:

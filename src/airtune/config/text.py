@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from ruamel.yaml import YAML
 
 from airtune.config.experiment import FORMAT, ExperimentConfig
 from airtune.files import read_yaml_mapping, take_format
-from airtune.wireless.cell import CellSettings
 
 _INDENT = "  "
 
@@ -21,8 +19,6 @@ def _plain(value: Any) -> Any:
     """Only what YAML has: mappings, lists and scalars."""
     if isinstance(value, BaseModel):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -105,24 +101,19 @@ def _scalar(value: Any) -> str:
     return stream.getvalue().strip().removeprefix("{k: ").removesuffix("}")
 
 
-def _lines(section: Any, indent: str) -> Iterator[str]:
-    for name, about in _documented(section):
+def _lines(section: BaseModel, indent: str) -> Iterator[str]:
+    for name, field in type(section).model_fields.items():
+        about = field.description or ""
         value = getattr(section, name)
         if name == "methods":
             for method, own in value.items():
                 yield f"{indent}{method}:  # options of {method}"
                 yield from _lines(own, indent + _INDENT)
-        elif isinstance(value, BaseModel | CellSettings):
+        elif isinstance(value, BaseModel):
             yield f"{indent}{name}:  # {about}"
             yield from _lines(value, indent + _INDENT)
         else:
             yield f"{indent}{name}: {_scalar(value)}  # {about}"
-
-
-def _documented(section: Any) -> list[tuple[str, str]]:
-    if isinstance(section, BaseModel):
-        return [(n, f.description or "") for n, f in type(section).model_fields.items()]
-    return [(field.name, field.metadata["help"]) for field in fields(section)]
 
 
 def commented(config: ExperimentConfig) -> str:

@@ -10,23 +10,24 @@ proportional part of an affine amplifier model. Left out: receiving the broadcas
 the device's idle power, the screen, and the server.
 """
 
-import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from airtune.errors import InputError
 from airtune.files import parse_yaml, read_yaml_mapping
-from airtune.quantities import FloatArray, UsualRange, dbm_to_watts, read_meant, refuse_unusual
+from airtune.quantities import FloatArray, UsualRange, dbm_to_watts
+from airtune.section import Section, check, refuse_slip, refused
 from airtune.suggest import suggest
 
-KINDS = ("phone", "board", "laptop", "desktop", "server", "other")
+Kind = Literal["phone", "board", "laptop", "desktop", "server", "other"]
 FIGURES = ("training_flop_rate", "memory_bytes", "computing_power_w", "tx_power_dbm")
 """The figures of a profile, each of which needs a source."""
 UNSTATED = "not stated"
@@ -40,22 +41,66 @@ USABLE_CARD_SHARE = 0.9
 """Of a graphics card's own memory in a desktop or a server; assumed, for what the driver takes."""
 
 _MOST_POWER_W = {"phone": 50.0, "board": 200.0, "laptop": 400.0, "desktop": 2e3}
-_USUAL = {
-    "training_flop_rate": UsualRange(1e7, 1e17, "it is read in FLOP/s: 4e10 for 40 GFLOP/s"),
-    "memory_bytes": UsualRange(16e6, 10e12, "it is read in bytes: 8e9 for 8 GB"),
-    "tx_power_dbm": UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W", decibels=True),
-}
+_RATE = UsualRange(1e7, 1e17, "it is read in FLOP/s: 4e10 for 40 GFLOP/s")
+_MEMORY = UsualRange(16e6, 10e12, "it is read in bytes: 8e9 for 8 GB")
+_RADIO = UsualRange(-50.0, 47.0, "it is read in dBm: 23 for 0.2 W", decibels=True)
+
+
+def power_range(kind: str) -> UsualRange:
+    """The usual power of a device that computes: a phone draws less than a server."""
+    return UsualRange(0.05, _MOST_POWER_W.get(kind, 2e4), "it is read in watts")
+
+
+class DeviceSection(Section):
+    """One kind of device in a file of profiles, under its name.
+
+    A figure outside its usual range is refused as a likely slip of units, unless `unusual_values`
+    names it.
+    """
+
+    from_texts = False
+    meant_too = ("computing_power_w",)
+
+    title: str | None = Field(None, description="of the device in lists; null: its name")
+    kind: Kind = Field("other", description="phone | board | laptop | desktop | server | other")
+    software: str = Field(UNSTATED, description="with which its training rate was measured")
+    training_flop_rate: Annotated[float, _RATE] = Field(
+        gt=0, description="sustained during a LoRA step [FLOP/s]"
+    )
+    memory_bytes: Annotated[float, _MEMORY] = Field(
+        gt=0, description="all of the RAM; in a desktop or a server, of its graphics card"
+    )
+    computing_power_w: float | None = Field(
+        None, gt=0, description="drawn while it trains [W]; null: not known, no energy is charged"
+    )
+    tx_power_dbm: Annotated[float, _RADIO] = Field(description="most that its modem radiates [dBm]")
+    unusual_values: str | tuple[str, ...] | None = Field(
+        None, description="figures that are meant although they are outside their usual range"
+    )
+    sources: dict[str, str] = Field(
+        default_factory=dict, description="where each figure comes from, if only 'assumed'"
+    )
+
+    @model_validator(mode="after")
+    def _check_power(self) -> "DeviceSection":
+        if self.computing_power_w is not None:
+            refuse_slip("computing_power_w", self.computing_power_w, power_range(self.kind), self)
+        missing = [figure for figure in FIGURES if not self.sources.get(figure)]
+        if missing:
+            raise refused(
+                "sources",
+                f"without {', '.join(missing)}",
+                "a source for every figure",
+                "name the source of the figure, if only 'assumed'",
+            )
+        return self
 
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """One kind of device.
+    """One kind of device, as `DeviceSection` describes it.
 
-    `training_flop_rate` is sustained during a LoRA step [FLOP/s] with `software`, `memory_bytes` is
-    all of the RAM (in a desktop or a server: of its graphics card), `computing_power_w` what the
-    device draws while it trains (None: not known, so no energy can be charged), `tx_power_dbm` the
-    most that its modem radiates. `unusual_values` names figures that are meant although they are
-    outside their usual range.
+    `unusual_values` names figures that are meant although they are outside their usual range.
     """
 
     name: str
@@ -159,75 +204,26 @@ def _read_profiles(content: Mapping[str, Any], file: str) -> dict[str, DevicePro
 
 
 def _profile(name: str, value: object, file: str) -> DeviceProfile:
-    where = f"{name} in {file}"
-    if not isinstance(value, Mapping):
-        raise InputError(where, repr(value), "a mapping of figures")
-    _refuse_unknown_keys(value, where)
-    sources = value.get("sources", {})
-    if not isinstance(sources, Mapping):
-        raise InputError(f"sources of {where}", repr(sources), "a mapping from figure to source")
-    kind = str(value.get("kind", "other"))
-    if kind not in KINDS:
-        raise InputError(f"kind of {where}", kind, f"one of {', '.join(KINDS)}")
-    meant = read_meant(value.get("unusual_values"), FIGURES, f"unusual_values of {where}")
-    figures = {
-        figure: check_figure(f"{figure} of {where}", value.get(figure), kind, meant)
-        for figure in FIGURES
-        if not (figure == "computing_power_w" and value.get(figure) is None)
-    }
-    profile = DeviceProfile(
+    section = check(DeviceSection, value, f"{{}} of {name} in {file}")
+    meant = section.unusual_values or ()
+    return DeviceProfile(
         name=name,
-        title=str(value.get("title", name)),
-        kind=kind,
-        training_flop_rate=figures["training_flop_rate"],
-        memory_bytes=int(figures["memory_bytes"]),
-        computing_power_w=figures.get("computing_power_w"),
-        tx_power_dbm=figures["tx_power_dbm"],
-        sources=MappingProxyType({str(key): str(text) for key, text in sources.items()}),
-        software=str(value.get("software", UNSTATED)),
-        unusual_values=meant,
+        title=section.title or name,
+        kind=section.kind,
+        training_flop_rate=section.training_flop_rate,
+        memory_bytes=int(section.memory_bytes),
+        computing_power_w=section.computing_power_w,
+        tx_power_dbm=section.tx_power_dbm,
+        sources=MappingProxyType(section.sources),
+        software=section.software,
+        unusual_values=(meant,) if isinstance(meant, str) else meant,
     )
-    missing = [figure for figure in FIGURES if not profile.sources.get(figure)]
-    if missing:
-        raise InputError(
-            f"sources of {where}",
-            f"without {', '.join(missing)}",
-            "a source for every figure",
-            "name the source of the figure, if only 'assumed'",
-        )
-    return profile
 
 
-def _refuse_unknown_keys(value: Mapping[str, Any], where: str) -> None:
-    known = ("title", "kind", "software", *FIGURES, "unusual_values", "sources")
-    for key in value:
-        if key not in known:
-            remedy = suggest(key, known)
-            raise InputError(where, f"a profile with {key}", f"made of {', '.join(known)}", remedy)
-
-
-def check_figure(
-    field: str, number: object, kind: str = "other", meant: Collection[str] = ()
-) -> float:
-    """A finite figure of a profile in its usual range; every figure but decibels is positive.
-
-    Args:
-        field: begins with the name of the figure.
-        kind: of the device: a phone draws less than a server.
-        meant: figures that may be unusual.
-    """
-    figure = field.split(" ")[0]
-    positive = figure != "tx_power_dbm"
-    allowed = "a positive number" if positive else "a number"
-    if number is None:
-        raise InputError(field, "missing", allowed)
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise InputError(field, number, allowed)
-    if not math.isfinite(number) or (positive and number <= 0):
-        raise InputError(field, number, allowed)
-    power = UsualRange(0.05, _MOST_POWER_W.get(kind, 2e4), "it is read in watts")
-    refuse_unusual(field, number, _USUAL.get(figure, power), "unusual_values of the device", meant)
-    return float(number)
+def refuse_figures(**figures: float | None) -> None:
+    """Raise InputError for a figure of this machine that no profile could have."""
+    other = {"training_flop_rate": 1e10, "memory_bytes": 1e9, "tx_power_dbm": 23.0}
+    check(DeviceSection, {**other, **figures, "sources": dict.fromkeys(FIGURES, "given")})
 
 
 AMPLIFIER_EFFICIENCY = 0.35

@@ -9,7 +9,7 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any
 
-from airtune.config.experiment import PART_KINDS, ExperimentConfig, ServerSection, check
+from airtune.config.experiment import PART_KINDS, ExperimentConfig, ServerSection
 from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError, foreign_code
 from airtune.experiment.part_folders import refuse_run_folder, where_it_was
@@ -20,6 +20,7 @@ from airtune.methods.bench import Bench
 from airtune.methods.parts import known_parts
 from airtune.methods.registry import find_method, method_names
 from airtune.methods.spec import PartSpec
+from airtune.section import check
 from airtune.suggest import unknown_name
 from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.codec import Codec

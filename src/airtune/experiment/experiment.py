@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from airtune.config.experiment import ExperimentConfig
-from airtune.config.section import Section
 from airtune.config.text import resolved_yaml
 from airtune.errors import DivergedError, InputError, redacted
 from airtune.experiment import part_folders
@@ -41,6 +40,7 @@ from airtune.federated.records.run_folder import RunFolder
 from airtune.federated.round import tasks_of
 from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
 from airtune.round_plan import MAIN_SERVER
+from airtune.section import Section
 from airtune.tuning.base_model import usable_cores
 
 MOST_TIMED_STEPS = 8
@@ -364,9 +364,7 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
         "adapter": _with_paths(config.adapter, "start"),
         "clients": _with_paths(config.clients, "device_file"),
     }
-    cell = replace(
-        config.cell, trace=_absolute(config.cell.trace), replay=_absolute(config.cell.replay)
-    )
+    cell = _with_paths(config.cell, "trace", "replay")
     named = _with_paths(config, "model", "charge_as")
     return named.model_copy(update={**sections, "cell": cell})
 

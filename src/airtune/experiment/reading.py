@@ -5,19 +5,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from airtune.config.experiment import (
-    FORMAT,
-    PART_KINDS,
-    ExperimentConfig,
-    check,
-    unknown_key,
-    with_settings,
-)
-from airtune.config.section import Section
-from airtune.errors import InputError, secret_options
+from airtune.config.experiment import FORMAT, PART_KINDS, ExperimentConfig, with_settings
+from airtune.errors import secret_options
 from airtune.files import hide_filled, read_yaml_mapping, take_format, with_environment
 from airtune.methods.file_kinds import EXPERIMENT, refuse_other_kind, refuse_run_folder
 from airtune.methods.registry import specs_of
+from airtune.section import Section, check, unknown_key
 
 
 def read_config(path: Path | str | None = None, settings: Sequence[str] = ()) -> ExperimentConfig:
@@ -70,15 +63,7 @@ def checked(values: Mapping[str, Any]) -> ExperimentConfig:
         if key not in keys and key not in sections:
             raise unknown_key(str(key), str(key), [*keys, *sections])
     options = {
-        name: check(section, _mapping(values.get(name, {}), name), name)
-        for name, section in sections.items()
+        name: check(section, values.get(name, {}), name) for name, section in sections.items()
     }
     top = {key: value for key, value in values.items() if key not in sections}
     return check(ExperimentConfig, top).model_copy(update={"methods": options})
-
-
-def _mapping(value: Any, name: str) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    given = "null" if value is None else value
-    raise InputError(name, given, "a mapping of keys to values")

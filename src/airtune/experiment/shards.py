@@ -6,8 +6,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from airtune.config.data import template_inputs
 from airtune.config.experiment import ExperimentConfig
-from airtune.config.section import template_inputs
 from airtune.cost.device import DeviceProfile, find_device, load_devices
 from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode, pad_token, refuse_unknown_ids, turn_ends

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, create_model
 
-from airtune.config.section import Section
+from airtune.section import Section
 
 
 class NoOptions(Section):

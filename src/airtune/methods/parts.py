@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from airtune.config.section import Section
 from airtune.errors import InputError
 from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.methods.bench import Bench
 from airtune.methods.options import DenseOptions, NoOptions, NumberOptions
 from airtune.methods.registry import specs_of
 from airtune.methods.spec import PartSpec
+from airtune.section import Section
 from airtune.tuning.orthogonality import OrthogonalTuner
 from airtune.tuning.partial import FirstRanksTuner, FrozenATuner
 from airtune.tuning.tuner import FullTuner

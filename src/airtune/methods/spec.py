@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import Any, Protocol, cast, final
 
 from airtune.config.experiment import ExperimentConfig
-from airtune.config.section import Section
 from airtune.methods.options import NoOptions
+from airtune.section import Section
 
 Report = Callable[[str], None]
 """Takes one sentence of progress."""
@@ -59,6 +59,8 @@ class ProblemModule(Protocol):
 
     SOLVERS: Mapping[str, Callable[[Any], Any]]
     """Solver by name; the first is the default."""
+    FILE: type[Section]
+    """The section of a file in explicit numbers."""
 
     def read(self, mapping: Mapping[str, Any]) -> Any:
         """The problem in SI units; InputError, in one sentence, for anything it cannot mean."""
@@ -75,12 +77,14 @@ class ProblemSpec:
     """What `airtune plan` solves under this name.
 
     `module` is a `ProblemModule`; `from_cell` derives its explicit numbers from a model, a cell and
-    devices, and is None where a problem has explicit numbers alone.
+    devices, in a file of the section `cell_file`; both are None where a problem has explicit
+    numbers alone.
     """
 
     name: str
     module: str
     from_cell: Lazy | None = None
+    cell_file: Lazy | None = None
 
     def load(self) -> ProblemModule:
         """The module, imported now."""

@@ -1,161 +1,91 @@
-"""Reading a planning problem: known keys, units, ranges; every refusal names the field.
+"""The scene of a problem that names a model, a cell and devices."""
 
-Keys carry their unit. A linear key may be given in decibels instead: `tx_power_w` as
-`tx_power_dbm`, `noise_psd_w_hz` as `noise_psd_dbm_hz`, `gain` as `gain_db`. A reader records the
-keys that were read, and `close` refuses every other one. What the answers of all methods share is
-plain data for JSON.
-"""
-
-import math
-from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from airtune.allocation.solve import Solution
+from airtune.cost.device import DeviceProfile, find_device, load_devices, refuse_unnamed
 from airtune.errors import InputError
-from airtune.planning.fields import (
-    FINITE,
-    LEVEL,
-    NOT_NEGATIVE,
-    REQUIRED,
-    ClientColumns,
-    Range,
-    decibel_twin,
-    is_number,
-    is_word,
-    misspelt,
-    number_list,
-    refuse_unknown,
-)
+from airtune.planning.scene import Scene
+from airtune.planning.sections import POSITIVE, CellSection, PlannedClients, WeightedClients
 from airtune.quantities import FloatArray
+from airtune.ranges import number_list
+from airtune.wireless.unused import refuse_unused_cell_keys
+from airtune.workload.architecture import Architecture, load_architecture
+from airtune.workload.step import Step
+from airtune.workload.transformer import Precision
 
-MOST_COUNTED = 10**15
-"""Beyond it a float does not distinguish all whole numbers."""
+MOST_DRAWS = 50_000
+"""Channels of single clients that may be drawn to reach a round: some seconds, with 3GPP fading."""
+MEAN = "mean"
+"""`round: mean`: the gains without small-scale fading."""
 
 
-class Reader:
-    """One mapping of a problem file, read key by key.
+def scene_of(file: CellSection) -> Scene:
+    """The model, the cell full of devices and the step that a problem names.
 
-    Args:
-        mapping: keys to values, as YAML gives them.
-        where: what the mapping is called in messages, such as `main_server`; "" at the top.
+    Raises InputError for what its keys cannot mean together, or beside the model.
     """
-
-    def __init__(self, mapping: Any, where: str = "") -> None:
-        if not isinstance(mapping, Mapping):
-            raise InputError(where or "the problem", mapping, "a mapping of keys to values")
-        self._mapping = mapping
-        self._where = where
-        self._known: list[str] = []
-
-    def has(self, key: str) -> bool:
-        """Whether the key is there (and from now on known)."""
-        self._known.append(key)
-        return self._mapping.get(key) is not None
-
-    def number(self, key: str, allowed: Range = FINITE, default: Any = REQUIRED) -> float:
-        """A number in the range."""
-        value = self._get(key, allowed.words, default)
-        if not is_number(value):
-            raise InputError(self._name(key), value, allowed.words)
-        if not allowed.holds(value):
-            raise InputError(self._name(key), value, allowed.refusal(value))
-        return float(value)
-
-    def count(
-        self, key: str, default: Any = REQUIRED, least: int = 1, most: int | None = None
-    ) -> int:
-        """A whole number, `MOST_COUNTED` at most by default."""
-        allowed = f"a whole number >= {least}"
-        value = self._get(key, allowed, default)
-        if not is_number(value) or value % 1 != 0 or value < least:
-            raise InputError(self._name(key), value, allowed)
-        most = MOST_COUNTED if most is None else most
-        if value > most:
-            raise InputError(self._name(key), value, f"a whole number from {least} to {most}")
-        return int(value)
-
-    def level(self, key: str, allowed: Range = NOT_NEGATIVE, default: Any = REQUIRED) -> float:
-        """A linear quantity, given as `key` or as its decibel twin."""
-        twin, convert = decibel_twin(key)
-        if self.has(twin):
-            if self.has(key):
-                raise InputError(self._name(twin), self._mapping[twin], f"left out beside {key}")
-            self._known.append(key)
-            value = float(convert(self.number(twin, LEVEL)))
-            if not allowed.holds(value):
-                raise InputError(self._name(twin), self._mapping[twin], f"in watts {allowed.words}")
-            return value
-        if self.has(key):
-            return self.number(key, allowed)
-        if default is REQUIRED:
-            raise InputError(self._name(key), "missing", f"{allowed.words}, or give {twin}")
-        return float(default)
-
-    def vector(self, key: str, allowed: Range = FINITE, length: int | None = None) -> FloatArray:
-        """A list of numbers; with a length, one number stands for all."""
-        value = self._get(key, "a list of numbers", REQUIRED)
-        return number_list(value, self._name(key), allowed, length)
-
-    def text(self, key: str, default: Any = REQUIRED) -> str:
-        """A word, such as a name."""
-        value = self._get(key, "a word", default)
-        if not is_word(value):
-            raise InputError(self._name(key), value, "a word")
-        return str(value)
-
-    def section(self, key: str) -> "Reader":
-        """A nested mapping; close it as well."""
-        return Reader(self._get(key, "a mapping of keys to values", REQUIRED), self._name(key))
-
-    def rows(self, key: str) -> list["Reader"]:
-        """A list of mappings."""
-        value = self._get(key, "a list of mappings", REQUIRED)
-        if not isinstance(value, Sequence) or isinstance(value, str) or not len(value):
-            raise InputError(self._name(key), value, "a list with at least one entry")
-        return [Reader(row, f"{self._name(key)}[{index}]") for index, row in enumerate(value)]
-
-    def clients(self, key: str = "clients") -> "ClientColumns":
-        """The list of clients (or, from Python, a mapping of columns), read column by column."""
-        return ClientColumns(self._get(key, "a list of clients", REQUIRED))
-
-    def close(self) -> None:
-        """Refuse the keys that were not read."""
-        refuse_unknown(self._mapping, self._known, self._where)
-
-    def _get(self, key: str, allowed: str, default: Any) -> Any:
-        self._known.append(key)
-        value = self._mapping.get(key)
-        if value is None:
-            if default is REQUIRED:
-                remedy = misspelt(key, self._mapping)
-                raise InputError(self._name(key), "missing", allowed, remedy)
-            return default
-        return value
-
-    def _name(self, key: str) -> str:
-        return f"{self._where}.{key}" if self._where else key
+    count = file.clients.count
+    architecture = load_architecture(file.model)
+    targets = file.adapter.target_modules
+    refuse_unused_cell_keys(file.cell)
+    scene = Scene(
+        method=file.method,
+        model=file.model,
+        architecture=architecture,
+        rank=file.adapter.rank if "rank" in file.adapter.model_fields_set else None,
+        targets=targets if isinstance(targets, str) else tuple(targets),
+        step=_step(architecture, file.training.batch_size, file.tokens),
+        local_steps=file.training.local_steps,
+        precision=Precision(file.dtype, file.training.optimizer),
+        uplink_dtype=file.uplink_dtype,
+        cell=file.cell,
+        devices=_devices(file.clients),
+        examples=_examples(file.clients),
+        round_index=_round(file.round, count),
+        seed=file.seed,
+    )
+    scene.adapter.ranks(architecture)
+    return scene
 
 
-def heading(solution: Solution[Any]) -> dict[str, Any]:
-    """Status and message, the first keys of every answer; `plan: null` where there is none."""
-    found = {"status": str(solution.status), "message": solution.message}
-    return found if solution.plan is not None else {**found, "plan": None}
+def _round(index: Any, clients: int) -> int | None:
+    """The round whose channel is planned for; None for the mean of the fading.
+
+    Channels are drawn round by round, so a late round of many clients would take very long.
+    """
+    if index == MEAN:
+        return None
+    latest = MOST_DRAWS // clients - 1
+    if index > latest:
+        raise InputError(
+            "round",
+            index,
+            f"at most {latest} with {clients} clients, or {MEAN}",
+            f"its channel comes after {index} others, which would all have to be drawn",
+        )
+    return int(index)
 
 
-def closing(solution: Solution[Any]) -> dict[str, Any]:
-    """The solver, and the independent check: the constraint nearest to being exceeded."""
-    check = None
-    if solution.check is not None:
-        name, excess = solution.check.worst
-        check = {"passed": solution.check.passed, "tightest": name, "excess": finite(excess)}
-    return {
-        "solver": solution.solver,
-        "solve_time_s": solution.solve_time_s,
-        "iterations": solution.iterations,
-        "check": check,
-    }
+def _devices(clients: PlannedClients) -> tuple[DeviceProfile, ...]:
+    """Profiles assigned to the clients round-robin."""
+    own = None if clients.device_file is None else Path(clients.device_file)
+    refuse_unnamed(own, clients.devices)
+    known = load_devices(own)
+    kinds = [find_device(name, known) for name in clients.devices]
+    return tuple(kinds[client % len(kinds)] for client in range(clients.count))
 
 
-def finite(value: float | None) -> float | None:
-    """JSON has neither NaN nor infinity: null for both."""
-    return None if value is None or not math.isfinite(value) else float(value)
+def _examples(clients: PlannedClients) -> FloatArray | None:
+    """What each client holds; None where all are alike."""
+    if not isinstance(clients, WeightedClients) or clients.examples is None:
+        return None
+    given = clients.examples.tolist()
+    return number_list(given, "clients.examples", POSITIVE, clients.count)
+
+
+def _step(architecture: Architecture, batch_size: int, tokens: int) -> Step:
+    if tokens > architecture.max_tokens:
+        allowed = f"at most {architecture.max_tokens}, the model's own limit"
+        raise InputError("tokens", tokens, allowed)
+    return Step(batch_size, tokens)

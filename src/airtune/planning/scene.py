@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from airtune.cost.device import DeviceProfile
 from airtune.cost.latency import multicast_delay
@@ -180,8 +181,9 @@ class Scene:
         )
 
 
-def given(mapping: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """The keys that the problem has; the method's own reader checks their values."""
+def given(mapping: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    """The keys of this section that the problem has, with their values as they stand there."""
+    keys = section.model_fields
     return {key: mapping[key] for key in keys if mapping.get(key) is not None}
 
 

@@ -1,215 +1,184 @@
-"""Reading the sections that a problem shares with an experiment: adapter, cell, clients, training.
+"""What the sections of a problem file are made of: quantities, levels, and the shared keys.
 
-Keys and defaults are those of `airtune run`; a test holds them together.
+Keys carry their unit. A linear key may be given in decibels instead: `tx_power_w` as
+`tx_power_dbm`, `noise_psd_w_hz` as `noise_psd_dbm_hz`, `gain` as `gain_db`. A key without a value
+(null) is as good as absent.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
-from airtune.cost.device import DeviceProfile, find_device, load_devices, refuse_unnamed
-from airtune.errors import InputError
-from airtune.planning.fields import FINITE, POSITIVE, REQUIRED, is_number, refuse_unknown
-from airtune.planning.reading import MOST_COUNTED, Reader
-from airtune.planning.scene import Scene
-from airtune.quantities import FloatArray
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import Field, model_validator
+
+from airtune.config.experiment import AdapterSection, ClientsSection, TrainingSection
+from airtune.quantities import FloatArray, db_to_linear, dbm_to_watts
+from airtune.ranges import Numbers, Range
+from airtune.section import Section, Word, Words, refused, spots
 from airtune.wireless.cell import CellSettings
-from airtune.wireless.unused import refuse_unused_cell_keys
-from airtune.workload.adapter_shape import ALL_LINEAR
-from airtune.workload.architecture import Architecture, load_architecture
-from airtune.workload.payload import dtype_bits
-from airtune.workload.step import Step
-from airtune.workload.transformer import Precision
 
-DEVICES = ("galaxy-s25", "raspberry-pi-5", "pixel-9", "laptop-cpu")
-CLIENTS = 8
-"""Defaults of an experiment."""
+LARGEST, SMALLEST = 1e50, 1e-50
+"""A number of a problem beyond these is no quantity; within them, products stay finite."""
+MOST_COUNTED = 10**15
+"""Beyond it a float does not distinguish all whole numbers."""
+LOUDEST_DB = 450.0
 MOST_CLIENTS = 10_000
-MOST_DRAWS = 50_000
-"""Channels of single clients that may be drawn to reach a round: some seconds, with 3GPP fading."""
-MEAN = "mean"
-"""`round: mean`: the gains without small-scale fading."""
+"""Of a cell; a list of clients may be longer."""
 
-_TOP = (
-    "method",
-    "model",
-    "dtype",
-    "adapter",
-    "cell",
-    "clients",
-    "training",
-    "tokens",
-    "round",
-    "seed",
-    "uplink_dtype",
-)
-# The keys after the first two (three) do not change what a step costs; they are known so that an
-# experiment's section can be used as it is.
-_ADAPTER = (
-    "rank",
-    "target_modules",
-    "kind",
-    "alpha",
-    "dropout",
-    "start",
-    "alpha_pattern",
-    "rank_pattern",
-)
-_TRAINING = (
-    "batch_size",
-    "local_steps",
-    "optimizer",
-    "learning_rate",
-    "max_grad_norm",
-    "keep_optimizer",
-    "schedule",
-    "warmup_rounds",
-)
-_CLIENTS = ("count", "devices", "device_file")
+POSITIVE = Range(above=0, smallest=SMALLEST, largest=LARGEST)
+NOT_NEGATIVE = Range(least=0, smallest=SMALLEST, largest=LARGEST)
+SHARE = Range(least=0, most=1, smallest=SMALLEST)
+LEVEL = Range(largest=LOUDEST_DB, infinity=-1, note=" of decibels (-.inf: nothing)")
+COUNT = Range(least=1, whole=True, largest=MOST_COUNTED)
+
+Positive = Annotated[float, POSITIVE]
+NotNegative = Annotated[float, NOT_NEGATIVE]
+Share = Annotated[float, SHARE]
+Level = Annotated[float, LEVEL]
+Count = Annotated[int, COUNT]
+Index = Annotated[int, Range(least=0, whole=True, largest=MOST_COUNTED)]
+NotNegatives = Annotated[Any, Numbers(NOT_NEGATIVE)]
+Dtype = Literal["fp32", "fp16", "bf16"]
 
 
-def read_scene(
-    mapping: Mapping[str, Any],
-    own_keys: Sequence[str],
-    *,
-    weighted: bool = False,
-    local_steps: Any = REQUIRED,
-) -> Scene:
-    """The sections of an experiment in a problem whose method also has `own_keys`.
+def decibel_twin(key: str) -> tuple[str, Callable[[ArrayLike], FloatArray]]:
+    """The logarithmic form of a linear key, and its conversion.
 
-    Args:
-        weighted: whether the method weighs its clients (`clients.examples`).
-        local_steps: default of `training.local_steps`.
-
-    Raises:
-        InputError: unknown keys first, then values, each in one sentence.
+    >>> decibel_twin("tx_power_w")[0], decibel_twin("noise_psd_w_hz")[0], decibel_twin("gain")[0]
+    ('tx_power_dbm', 'noise_psd_dbm_hz', 'gain_db')
     """
-    refuse_unknown(mapping, (*_TOP, *own_keys), "")
-    top = Reader(mapping)
-    adapter = _section(mapping, "adapter", _ADAPTER)
-    if adapter.text("kind", "lora") != "lora":
-        raise InputError(
-            "adapter.kind",
-            adapter.text("kind"),
-            "lora in a planning problem",
-            "ranks and LoRA's factors are what the methods planned here divide",
-        )
-    if (mapping.get("adapter") or {}).get("rank_pattern"):
-        raise InputError(
-            "adapter.rank_pattern",
-            mapping["adapter"]["rank_pattern"],
-            "left out of a planning problem",
-            "every adapted matrix has adapter.rank there",
-        )
-    training = _section(mapping, "training", _TRAINING)
-    clients = _section(mapping, "clients", (*_CLIENTS, "examples") if weighted else _CLIENTS)
-    count = clients.count("count", CLIENTS, most=MOST_CLIENTS)
-    model = top.text("model", "builtin")
-    architecture = load_architecture(model)
-    scene = Scene(
-        method=top.text("method"),
-        model=model,
-        architecture=architecture,
-        rank=adapter.count("rank") if adapter.has("rank") else None,
-        targets=_targets(mapping.get("adapter") or {}),
-        step=_step(architecture, training.count("batch_size"), top.count("tokens")),
-        local_steps=training.count("local_steps", local_steps),
-        precision=Precision(read_dtype(top, "dtype"), training.text("optimizer", "adamw")),
-        uplink_dtype=read_dtype(top, "uplink_dtype"),
-        cell=_cell(mapping),
-        devices=_devices(mapping.get("clients") or {}, count),
-        examples=_examples(clients, count) if weighted else None,
-        round_index=_round(top, mapping.get("round"), count),
-        seed=top.count("seed", 0, least=0),
+    if key.endswith("_w_hz"):
+        return key.removesuffix("_w_hz") + "_dbm_hz", dbm_to_watts
+    if key.endswith("_w"):
+        return key.removesuffix("_w") + "_dbm", dbm_to_watts
+    return key + "_db", db_to_linear
+
+
+class ProblemSection(Section):
+    """A section of a problem file.
+
+    `levels` are the linear keys of which each has a decibel twin beside it, and which of the two is
+    given is the user's choice; those of `needed_levels` cannot be left out.
+    """
+
+    null_is_absent = True
+    from_texts = False
+    levels: ClassVar[tuple[str, ...]] = ()
+    needed_levels: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> "ProblemSection":
+        for key in self.levels:
+            (twin, convert), known = decibel_twin(key), spots(type(self))[key]
+            linear, decibels = getattr(self, key), getattr(self, twin)
+            if decibels is None:
+                if linear is None and key in self.needed_levels:
+                    raise refused(key, "missing", f"{known.words}, or give {twin}")
+                continue
+            if linear is not None:
+                raise refused(twin, decibels, f"left out beside {key}")
+            if known.range and not known.range.holds(convert(decibels)):
+                raise refused(twin, decibels, f"in watts {known.range.words}")
+        return self
+
+    def level(self, key: str, default: float = np.nan) -> float:
+        """A linear quantity, from the key or its decibel twin."""
+        twin, convert = decibel_twin(key)
+        if getattr(self, twin) is not None:
+            return float(convert(getattr(self, twin)))
+        return default if getattr(self, key) is None else float(getattr(self, key))
+
+
+class NumbersSection(ProblemSection):
+    """What every problem in explicit numbers has at the top, beside its clients."""
+
+    as_given = ("clients",)
+    levels = ("noise_psd_w_hz",)
+
+    method: str = Field(description="the planner")
+    noise_psd_w_hz: Positive | None = Field(
+        None, description="noise density at the receiver, noise figure included [W/Hz]"
     )
-    scene.adapter.ranks(architecture)
-    return scene
+    noise_psd_dbm_hz: Level | None = Field(None, description="the same [dBm/Hz]")
 
 
-def _round(top: Reader, value: Any, clients: int) -> int | None:
-    """The round whose channel is planned for; None for the mean of the fading.
+class ClientSection(ProblemSection):
+    """What every client of a problem in explicit numbers has."""
 
-    Channels are drawn round by round, so a late round of many clients would take very long.
-    """
-    if isinstance(value, str) and value == MEAN:
-        return None
-    latest = MOST_DRAWS // clients - 1
-    index = top.count("round", 0, least=0)
-    if index > latest:
-        raise InputError(
-            "round",
-            index,
-            f"at most {latest} with {clients} clients, or {MEAN}",
-            f"its channel comes after {index} others, which would all have to be drawn",
-        )
-    return index
+    name: Word | None = Field(None, description="of the client; null: its number, from 0")
 
 
-def read_dtype(top: Reader, key: str) -> str:
-    """A floating point type by airtune's name, fp32 by default."""
-    name = top.text(key, "fp32")
-    dtype_bits(name, key)
-    return name
+class LinkedClient(ClientSection):
+    """A client with one uplink: by power and gain, or by a spectral efficiency."""
+
+    levels = ("tx_power_w", "gain")
+
+    tx_power_w: NotNegative | None = Field(None, description="transmit power [W]")
+    tx_power_dbm: Level | None = Field(None, description="transmit power [dBm]")
+    gain: NotNegative | None = Field(None, description="power gain of the whole link")
+    gain_db: Level | None = Field(None, description="power gain of the whole link [dB]")
+    spectral_efficiency_bps_hz: NotNegative | None = Field(
+        None, description="fixed rate per bandwidth, instead of power and gain [bit/s/Hz]"
+    )
 
 
-def _section(mapping: Mapping[str, Any], key: str, known: Sequence[str]) -> Reader:
-    """A section with closed keys, all of them optional; absent: empty."""
-    value = mapping.get(key)
-    value = {} if value is None else value
-    reader = Reader(value, key)
-    refuse_unknown(value, known, key)
-    return reader
+class WeightedClient(LinkedClient):
+    """A client that counts by a weight."""
+
+    weight: NotNegative = Field(
+        1.0, description="what the client counts, most often its examples; divided by the sum"
+    )
 
 
-def _cell(mapping: Mapping[str, Any]) -> CellSettings:
-    """CellSettings checks its own values; unknown keys and absurd magnitudes are found here."""
-    _section(mapping, "cell", [entry.name for entry in fields(CellSettings)])
-    given = dict(mapping.get("cell") or {})
-    for key, value in given.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            if not is_number(value) or not FINITE.holds(value):
-                words = FINITE.refusal(value) if is_number(value) else FINITE.words
-                raise InputError(f"cell.{key}", value, words)
-            # A whole number beyond 64 bits would make arrays of objects.
-            given[key] = float(value) if abs(value) > MOST_COUNTED else value
-    settings = CellSettings(**given)
-    refuse_unused_cell_keys(settings)
-    return settings
+class _Derived(Section):
+    """A section that a problem shares with an experiment, its values read as in a problem."""
+
+    null_is_absent = True
+    from_texts = False
 
 
-def _targets(adapter: Mapping[str, Any]) -> str | tuple[str, ...]:
-    value = adapter.get("target_modules")
-    if value is None or isinstance(value, str):
-        return value or ALL_LINEAR
-    return _words(value, "adapter.target_modules", "module")
+class PlannedAdapter(_Derived, AdapterSection):
+    kind: Annotated[Literal["lora"], Words("lora in a planning problem")] = Field(
+        "lora", description="ranks and LoRA's factors are what the methods planned here divide"
+    )
+    rank_pattern: Annotated[
+        dict[str, int], Field(max_length=0), Words("left out of a planning problem")
+    ] = Field({}, description="every adapted matrix has adapter.rank in a planning problem")
 
 
-def _devices(clients: Mapping[str, Any], count: int) -> tuple[DeviceProfile, ...]:
-    """Profiles assigned to the clients round-robin."""
-    value = clients.get("devices")
-    value = DEVICES if value is None else [value] if isinstance(value, str) else value
-    names = _words(value, "clients.devices", "device")
-    own = clients.get("device_file")
-    refuse_unnamed(None if own is None else Path(str(own)), names)
-    known = load_devices(None if own is None else Path(str(own)))
-    kinds = [find_device(name, known) for name in names]
-    return tuple(kinds[client % len(kinds)] for client in range(count))
+class PlannedClients(_Derived, ClientsSection):
+    count: Annotated[int, Range(least=1, most=MOST_CLIENTS, whole=True)] = Field(
+        ClientsSection.model_fields["count"].default, description="number of clients"
+    )
 
 
-def _examples(clients: Reader, count: int) -> FloatArray | None:
-    return clients.vector("examples", POSITIVE, count) if clients.has("examples") else None
+class WeightedClients(PlannedClients):
+    examples: Annotated[Any, Numbers(POSITIVE, one=True)] = Field(
+        None, description="training examples, one number or one per client; null: all alike"
+    )
 
 
-def _words(value: Any, field: str, kind: str) -> tuple[str, ...]:
-    listed = isinstance(value, list | tuple) and len(value) > 0
-    if not listed or not all(isinstance(word, str) for word in value):
-        raise InputError(field, value, f"a list of {kind} names")
-    return tuple(value)
+class PlannedTraining(_Derived, TrainingSection):
+    """Of the steps' optimiser, only its memory counts in a plan; the other keys may stand here."""
+
+    batch_size: Count = Field(description="examples a step")
+    local_steps: Count = Field(description="optimiser steps of a client in a round")
 
 
-def _step(architecture: Architecture, batch_size: int, tokens: int) -> Step:
-    if tokens > architecture.max_tokens:
-        allowed = f"at most {architecture.max_tokens}, the model's own limit"
-        raise InputError("tokens", tokens, allowed)
-    return Step(batch_size, tokens)
+class CellSection(ProblemSection):
+    """What every problem has that names a model, a cell and devices."""
+
+    method: str = Field(description="the planner")
+    model: str = Field("builtin", description="builtin, a bundled config, a folder or a file")
+    dtype: Dtype = Field("fp32", description="dtype of the frozen base")
+    adapter: PlannedAdapter = Field(default_factory=PlannedAdapter, description="what is trained")
+    cell: CellSettings = Field(default_factory=CellSettings, description="the radio cell")
+    clients: PlannedClients = Field(default_factory=PlannedClients, description="who trains it")
+    training: PlannedTraining = Field(description="local training")
+    tokens: Count = Field(description="tokens of an example, padding included")
+    round: Annotated[Index | Literal["mean"], Words("a whole number of at least 0, or mean")] = (
+        Field(0, description="the round whose channel is planned for; mean: without fading")
+    )
+    seed: Index = Field(0, description="of places, shadowing and fading")
+    uplink_dtype: Dtype = Field("fp32", description="updates on the air")

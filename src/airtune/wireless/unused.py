@@ -1,7 +1,5 @@
 """Keys of a cell that have no effect beside the others, so that none is ignored in silence."""
 
-from dataclasses import fields
-
 from airtune.errors import InputError
 from airtune.wireless.cell import SCENARIOS, CellSettings
 
@@ -18,7 +16,11 @@ IN_FORCE_WITH_A_FILE = (
 
 def changed_keys(settings: CellSettings) -> set[str]:
     """Keys whose value is not the default's."""
-    return {e.name for e in fields(CellSettings) if getattr(settings, e.name) != e.default}
+    return {
+        name
+        for name, field in CellSettings.model_fields.items()
+        if getattr(settings, name) != field.default
+    }
 
 
 def refuse_unused_cell_keys(settings: CellSettings) -> None:
@@ -37,10 +39,9 @@ def replaced_keys(settings: CellSettings) -> list[str]:
     if settings.trace is None and settings.replay is None:
         return []
     changed = changed_keys(settings)
-    order = [entry.name for entry in fields(CellSettings)]
     return [
         name
-        for name in order
+        for name in CellSettings.model_fields
         if name in changed and not name.startswith(MEASURED) and name not in IN_FORCE_WITH_A_FILE
     ]
 
@@ -49,7 +50,7 @@ def _without_effect(settings: CellSettings) -> list[tuple[str, str]]:
     """Keys with what they need to have an effect, in a drawn cell; all of them here lack it."""
     found = []
     if settings.trace is None:
-        traced = [e.name for e in fields(CellSettings) if e.name.startswith("trace_")]
+        traced = [name for name in CellSettings.model_fields if name.startswith("trace_")]
         found += [(name, "cell.trace names a measured trace") for name in traced]
     if settings.trace is not None or settings.replay is not None:
         return found

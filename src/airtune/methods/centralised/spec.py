@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from airtune.config.data import PartitionSection
 from airtune.config.experiment import CohortSection, ExperimentConfig
-from airtune.config.section import PartitionSection
 from airtune.methods.options import NoOptions
 from airtune.methods.spec import Lazy, MethodSpec, Unused
 

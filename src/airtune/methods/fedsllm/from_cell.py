@@ -8,26 +8,23 @@ is not charged, as in the published problem.
 from collections.abc import Mapping
 from typing import Any
 
-from airtune.planning.reading import Reader
+from airtune.methods.fedsllm.problem import FedsllmCell, FedsllmKeys
+from airtune.planning.reading import scene_of
 from airtune.planning.scene import CellProblem, given, per_client
-from airtune.planning.sections import read_scene
+from airtune.section import check
 from airtune.workload.payload import update_bits
-
-_OWN = ("a", "v")
 
 
 def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     """The explicit problem. Raises InputError, also for a device that cannot hold the training."""
-    scene = read_scene(mapping, _OWN, local_steps=1)
-    for key in _OWN:
-        Reader(mapping).number(key)
+    scene = scene_of(check(FedsllmCell, mapping))
     delays = (scene.local_steps * scene.whole_step().flops / scene.flop_rate).tolist()
     bits = update_bits(scene.architecture, scene.adapter, scene.uplink_dtype)
     numbers = {
         "method": scene.method,
         "bandwidth_hz": scene.cell.bandwidth_hz,
         **scene.noise(),
-        **given(mapping, _OWN),
+        **given(mapping, FedsllmKeys),
         "clients": per_client(
             scene,
             scene.links(),

@@ -1,15 +1,13 @@
 """FedsLLM as a planning problem: local accuracy and bandwidth per client, least total delay.
 
-method: fedsllm
-a, v, bandwidth_hz, noise_psd_dbm_hz
-clients: [{name, tx_power_dbm, gain_db (or spectral_efficiency_bps_hz), compute_delay_s (of one
-           local iteration), payload_bits}]
+The file is `FedsllmProblem`, or `FedsllmCell` where the numbers follow from a model and a cell.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from airtune.allocation.bandwidth import airtime_s
 from airtune.allocation.local_accuracy import (
@@ -19,8 +17,19 @@ from airtune.allocation.local_accuracy import (
     solve_local_accuracy,
 )
 from airtune.allocation.solve import Solution
-from airtune.planning.fields import NOT_NEGATIVE, POSITIVE, read_links
-from airtune.planning.reading import Reader, closing, finite, heading
+from airtune.planning.answer import closing, finite, heading
+from airtune.planning.sections import (
+    CellSection,
+    Count,
+    LinkedClient,
+    NotNegative,
+    NumbersSection,
+    PlannedTraining,
+    Positive,
+    ProblemSection,
+)
+from airtune.planning.table import ClientTable, TableOf, read_links
+from airtune.section import check
 
 SOLVERS: dict[str, Callable[[LocalTraining], Solution[LocalAccuracyPlan]]] = {
     "exact": solve_local_accuracy,
@@ -28,25 +37,51 @@ SOLVERS: dict[str, Callable[[LocalTraining], Solution[LocalAccuracyPlan]]] = {
 }
 
 
+class FedsllmClient(LinkedClient):
+    compute_delay_s: NotNegative = Field(description="one local iteration [s]")
+    payload_bits: NotNegative = Field(description="its update [bit]")
+
+
+class FedsllmKeys(ProblemSection):
+    """The keys of its own, however the clients are given."""
+
+    a: Positive = Field(description="the paper's a: rounds are a / (1 - local accuracy)")
+    v: Positive = Field(description="local iterations per halving of the local error")
+
+
+class FedsllmProblem(FedsllmKeys, NumbersSection):
+    """FedsLLM in explicit numbers."""
+
+    bandwidth_hz: Positive = Field(description="the band that the clients share [Hz]")
+    clients: Annotated[ClientTable, TableOf(FedsllmClient)] = Field(description="one mapping each")
+
+
+class IterationTraining(PlannedTraining):
+    local_steps: Count = Field(1, description="optimiser steps of a local iteration")
+
+
+class FedsllmCell(FedsllmKeys, CellSection):
+    """FedsLLM from a model, a cell and devices."""
+
+    training: IterationTraining = Field(description="a local iteration")
+
+
+FILE = FedsllmProblem
+
+
 def read(mapping: Mapping[str, Any]) -> LocalTraining:
     """The problem in SI units. Raises InputError, in one sentence, for anything it cannot mean."""
-    top = Reader(mapping)
-    top.text("method")
-    clients = top.clients()
-    given = [key for key in ("noise_psd_w_hz", "noise_psd_dbm_hz") if top.has(key)]
-    noise = top.level("noise_psd_w_hz", POSITIVE) if given else None
-    problem = LocalTraining(
-        links=read_links(clients, noise),
-        compute_delay_s=clients.number("compute_delay_s", NOT_NEGATIVE),
-        payload_bits=clients.number("payload_bits", NOT_NEGATIVE),
-        bandwidth_hz=top.number("bandwidth_hz", POSITIVE),
-        a=top.number("a", POSITIVE),
-        v=top.number("v", POSITIVE),
+    file = check(FedsllmProblem, mapping)
+    clients = file.clients
+    return LocalTraining(
+        links=read_links(clients, file.level("noise_psd_w_hz")),
+        compute_delay_s=clients.number("compute_delay_s"),
+        payload_bits=clients.number("payload_bits"),
+        bandwidth_hz=file.bandwidth_hz,
+        a=file.a,
+        v=file.v,
         names=clients.names,
     )
-    clients.close()
-    top.close()
-    return problem
 
 
 def answer(problem: LocalTraining, solution: Solution[LocalAccuracyPlan]) -> dict[str, Any]:

@@ -10,5 +10,6 @@ FEDSLLM = MethodSpec(
         "fedsllm",
         "airtune.methods.fedsllm.problem",
         Lazy("airtune.methods.fedsllm.from_cell:explicit"),
+        Lazy("airtune.methods.fedsllm.problem:FedsllmCell"),
     ),
 )

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from airtune.config.data import template_inputs
 from airtune.config.experiment import ExperimentConfig
-from airtune.config.section import template_inputs
 from airtune.data.batches import Batch, make_batch
 from airtune.data.encoding import encode, pad_token, refuse_unknown_ids
 from airtune.data.sources import SourceOptions, load_task_data

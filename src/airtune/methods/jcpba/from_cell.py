@@ -9,10 +9,10 @@ which a step fits the device's usable memory.
 from collections.abc import Mapping
 from typing import Any
 
-from airtune.planning.fields import SHARE
-from airtune.planning.reading import Reader
+from airtune.methods.jcpba.problem import JcpbaCell, JcpbaKeys
+from airtune.planning.reading import scene_of
 from airtune.planning.scene import SMALLER, CellProblem, Scene, given, per_client
-from airtune.planning.sections import read_dtype, read_scene
+from airtune.section import check
 from airtune.workload.decisions import (
     affine_flops,
     affine_update_bits,
@@ -22,23 +22,20 @@ from airtune.workload.decisions import (
 from airtune.workload.payload import update_bits
 from airtune.workload.transformer import workload
 
-_OWN = ("pruning_rate_max", "pruning_budget")
-
 
 def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     """The explicit problem. Raises InputError, also for a device too small at any allowed rate."""
-    scene = read_scene(mapping, (*_OWN, "downlink_dtype"), weighted=True)
-    top = Reader(mapping)
-    top.number("pruning_budget")
-    floors = _floors(scene, top.number("pruning_rate_max", SHARE))
-    whole = update_bits(scene.architecture, scene.adapter, read_dtype(top, "downlink_dtype"))
+    file = check(JcpbaCell, mapping)
+    scene = scene_of(file)
+    floors = _floors(scene, file.pruning_rate_max)
+    whole = update_bits(scene.architecture, scene.adapter, file.downlink_dtype)
     bits = affine_update_bits(scene.architecture, scene.adapter, scene.uplink_dtype)
     payload = {"fixed": bits.fixed, "prunable": bits.prunable}
     numbers = {
         "method": scene.method,
         "bandwidth_hz": scene.cell.bandwidth_hz,
         **scene.noise(),
-        **given(mapping, _OWN),
+        **given(mapping, JcpbaKeys),
         "clients": per_client(
             scene,
             scene.weights(),

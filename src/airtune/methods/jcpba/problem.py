@@ -1,15 +1,12 @@
 """JCPBA as a planning problem: pruning rate and bandwidth per client, least round latency.
 
-method: jcpba
-bandwidth_hz, noise_psd_dbm_hz, pruning_rate_max, pruning_budget
-clients: [{name, weight, tx_power_dbm, gain_db, fixed_delay_s, pruning_rate_min,
-           compute_delay_s: {fixed, prunable}, payload_bits: {fixed, prunable}}]
+The file is `JcpbaProblem`, or `JcpbaCell` where the numbers follow from a model and a cell.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+from pydantic import Field
 
 from airtune.allocation.bandwidth import airtime_s
 from airtune.allocation.pruning.exact import (
@@ -22,8 +19,20 @@ from airtune.allocation.pruning.exact import (
 )
 from airtune.allocation.pruning.problem import PruningPlan, PruningProblem
 from airtune.allocation.solve import Solution
-from airtune.planning.fields import NOT_NEGATIVE, POSITIVE, SHARE, read_links, read_weights
-from airtune.planning.reading import Reader, closing, finite, heading
+from airtune.planning.answer import closing, finite, heading
+from airtune.planning.sections import (
+    CellSection,
+    Dtype,
+    NotNegative,
+    NumbersSection,
+    Positive,
+    ProblemSection,
+    Share,
+    WeightedClient,
+    WeightedClients,
+)
+from airtune.planning.table import ClientTable, TableOf, read_links, read_weights
+from airtune.section import check
 
 SOLVERS: dict[str, Callable[[PruningProblem], Solution[PruningPlan]]] = {
     "exact": exact_pruning,
@@ -35,31 +44,66 @@ SOLVERS: dict[str, Callable[[PruningProblem], Solution[PruningPlan]]] = {
 }
 
 
+class Prunable(ProblemSection):
+    """A quantity of a client at pruning rate rho: fixed + (1 - rho) prunable."""
+
+    fixed: NotNegative = Field(0.0, description="what pruning does not change")
+    prunable: NotNegative = Field(description="what is left of it at pruning rate rho: 1 - rho")
+
+
+class JcpbaClient(WeightedClient):
+    fixed_delay_s: NotNegative = Field(0.0, description="before it computes: its broadcast [s]")
+    pruning_rate_min: Share = Field(0.0, description="least rate, for what its memory holds")
+    compute_delay_s: Prunable = Field(description="its training in a round [s]")
+    payload_bits: Prunable = Field(description="its update [bit]")
+
+
+class JcpbaKeys(ProblemSection):
+    """The keys of its own, however the clients are given."""
+
+    pruning_rate_max: Share = Field(description="no client is pruned further")
+    pruning_budget: NotNegative = Field(
+        description="the mean pruning rate (by weight) may not exceed it"
+    )
+
+
+class JcpbaProblem(JcpbaKeys, NumbersSection):
+    """JCPBA in explicit numbers."""
+
+    bandwidth_hz: Positive = Field(description="the band that the clients share [Hz]")
+    clients: Annotated[ClientTable, TableOf(JcpbaClient)] = Field(description="one mapping each")
+
+
+class JcpbaCell(JcpbaKeys, CellSection):
+    """JCPBA from a model, a cell and devices."""
+
+    clients: WeightedClients = Field(default_factory=WeightedClients, description="who trains it")
+    downlink_dtype: Dtype = Field("fp32", description="the broadcast adapter on the air")
+
+
+FILE = JcpbaProblem
+
+
 def read(mapping: Mapping[str, Any]) -> PruningProblem:
     """The problem in SI units. Raises InputError, in one sentence, for anything it cannot mean."""
-    top = Reader(mapping)
-    top.text("method")
-    clients = top.clients()
+    file = check(JcpbaProblem, mapping)
+    clients = file.clients
     compute = clients.nested("compute_delay_s")
     payload = clients.nested("payload_bits")
-    noise = top.level("noise_psd_w_hz", POSITIVE, default=np.nan)
-    problem = PruningProblem(
-        links=read_links(clients, None if np.isnan(noise) else noise),
-        bandwidth_hz=top.number("bandwidth_hz", POSITIVE),
-        pruning_budget=top.number("pruning_budget", NOT_NEGATIVE),
-        pruning_rate_max=top.number("pruning_rate_max", SHARE),
+    return PruningProblem(
+        links=read_links(clients, file.level("noise_psd_w_hz")),
+        bandwidth_hz=file.bandwidth_hz,
+        pruning_budget=file.pruning_budget,
+        pruning_rate_max=file.pruning_rate_max,
         weight=read_weights(clients),
-        fixed_delay_s=clients.number("fixed_delay_s", NOT_NEGATIVE, 0.0),
-        fixed_compute_s=compute.number("fixed", NOT_NEGATIVE, 0.0),
-        prunable_compute_s=compute.number("prunable", NOT_NEGATIVE),
-        fixed_bits=payload.number("fixed", NOT_NEGATIVE, 0.0),
-        prunable_bits=payload.number("prunable", NOT_NEGATIVE),
-        pruning_rate_min=clients.number("pruning_rate_min", SHARE, 0.0),
+        fixed_delay_s=clients.number("fixed_delay_s"),
+        fixed_compute_s=compute.number("fixed"),
+        prunable_compute_s=compute.number("prunable"),
+        fixed_bits=payload.number("fixed"),
+        prunable_bits=payload.number("prunable"),
+        pruning_rate_min=clients.number("pruning_rate_min"),
         names=clients.names,
     )
-    for reader in (compute, payload, clients, top):
-        reader.close()
-    return problem
 
 
 def answer(problem: PruningProblem, solution: Solution[PruningPlan]) -> dict[str, Any]:

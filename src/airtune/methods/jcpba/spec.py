@@ -50,6 +50,7 @@ JCPBA = MethodSpec(
         "jcpba",
         "airtune.methods.jcpba.problem",
         Lazy("airtune.methods.jcpba.from_cell:explicit"),
+        Lazy("airtune.methods.jcpba.problem:JcpbaCell"),
     ),
     parts={
         "planner": {

@@ -12,59 +12,44 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airtune.errors import InputError
-from airtune.planning.fields import POSITIVE, is_number
-from airtune.planning.reading import Reader
-from airtune.planning.scene import SMALLER, CellProblem, Scene, given, per_client
-from airtune.planning.sections import read_dtype, read_scene
-from airtune.quantities import SERVER_FLOP_RATE, dbm_to_watts, read_meant, refuse_unusual
+from airtune.methods.sflllm.problem_file import (
+    CellFederatedServer,
+    CellMainServer,
+    SflllmCell,
+)
+from airtune.planning.reading import scene_of
+from airtune.planning.scene import SMALLER, CellProblem, Scene, per_client
+from airtune.quantities import dbm_to_watts
+from airtune.section import check
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.decisions import split_candidates
 from airtune.workload.transformer import split_workload
 
-MOST_SUBCHANNELS = 10_000
-DOWNLINKS = ("equal", "free")
-"""`equal` shares of band and power; `free`: no download is charged, as in the published problem."""
-
-_OWN = (
-    "main_server",
-    "federated_server",
-    "rounds",
-    "split_points",
-    "activation_dtype",
-    "downlink",
-    "blocks",
-)
-
 
 def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     """The explicit problem. Raises InputError, also where no split point fits the devices."""
-    scene = read_scene(mapping, _OWN)
-    top = Reader(mapping)
-    rounds = _rounds(mapping.get("rounds"))
+    file = check(SflllmCell, mapping)
+    scene, rounds = scene_of(file), dict(file.rounds)
     if scene.rank is not None:
         remedy = "the ranks to choose from are the keys of rounds"
         raise InputError("adapter.rank", scene.rank, "left out for sflllm", remedy)
-    downlink = top.text("downlink", DOWNLINKS[0])
-    if downlink not in DOWNLINKS:
-        raise InputError("downlink", downlink, f"one of {', '.join(DOWNLINKS)}")
-    main = _server(mapping, "main_server", scene)
-    federated = _server(mapping, "federated_server", scene)
-    points, notices = _points_that_fit(scene, mapping.get("split_points"), rounds)
-    candidates = _candidates(scene, rounds, points, read_dtype(top, "activation_dtype"))
+    main, federated = _server(file.main_server, scene), _server(file.federated_server, scene)
+    points, notices = _points_that_fit(scene, file.split_points, rounds)
+    candidates = _candidates(scene, rounds, points, file.activation_dtype)
     if scene.state.is_measured:
         remedy = "a trace has no gain to allot power by"
         raise InputError("cell.trace", "given", "left out for sflllm", remedy)
-    if downlink == "free":
+    if file.downlink == "free":
         candidates = [{**row, "gradient_bits": 0} for row in candidates]
     numbers = {
         "method": scene.method,
         "local_steps": scene.local_steps,
         "batch_size": scene.step.batch_size,
         **scene.noise(),
-        **given(mapping, ("seed", "blocks")),
+        **{key: mapping[key] for key in ("seed", "blocks") if mapping.get(key) is not None},
         "main_server": main,
         "federated_server": federated,
-        "clients": per_client(scene, _clients(scene, downlink)),
+        "clients": per_client(scene, _clients(scene, file.downlink)),
         "candidates": candidates,
     }
     origin = (
@@ -74,43 +59,20 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     return CellProblem(numbers, origin, notices)
 
 
-def _rounds(table: Any) -> dict[int, float]:
-    """The table from rank to rounds, checked."""
-    if not isinstance(table, Mapping) or not table:
-        raise InputError(
-            "rounds",
-            "missing" if table is None else table,
-            "a table from rank to the rounds until the target loss, such as {4: 40, 8: 35}",
-            "measure it with a run for each rank",
-        )
-    for rank, rounds in table.items():
-        if not is_number(rank) or rank != rank // 1 or rank < 1:
-            raise InputError("a rank in rounds", rank, "a whole number >= 1")
-        if not is_number(rounds) or not POSITIVE.holds(rounds):
-            raise InputError(f"rounds of rank {rank}", rounds, POSITIVE.words)
-    return {int(rank): rounds for rank, rounds in table.items()}
-
-
-def _server(mapping: Mapping[str, Any], name: str, scene: Scene) -> dict[str, Any]:
+def _server(section: CellFederatedServer, scene: Scene) -> dict[str, Any]:
     """A server with the cell's band in equal subchannels; by default all clients at full power."""
-    section = Reader(mapping).section(name)
     server: dict[str, Any] = {}
-    if name == "main_server":
-        server["flop_rate"] = section.number("flop_rate", POSITIVE)
-        given = mapping[name].get("unusual_values") if section.has("unusual_values") else None
-        where = f"{name}.unusual_values"
-        meant = read_meant(given, ("flop_rate",), where)
-        refuse_unusual(f"{name}.flop_rate", server["flop_rate"], SERVER_FLOP_RATE, where, meant)
-    subchannels = section.count("subchannels", most=MOST_SUBCHANNELS)
-    server["subchannel_bandwidth_hz"] = [scene.cell.bandwidth_hz / subchannels] * subchannels
+    if isinstance(section, CellMainServer):
+        server["flop_rate"] = section.flop_rate
+    width = scene.cell.bandwidth_hz / section.subchannels
+    server["subchannel_bandwidth_hz"] = [width] * section.subchannels
     everybody = float(dbm_to_watts(scene.tx_power_dbm).sum())
     server["total_power_w"] = section.level("total_power_w", default=everybody)
-    section.close()
     return server
 
 
 def _points_that_fit(
-    scene: Scene, asked: Any, rounds: Mapping[int, float]
+    scene: Scene, asked: Sequence[int] | None, rounds: Mapping[int, float]
 ) -> tuple[list[int], tuple[str, ...]]:
     """Split points whose client half fits every device at the largest rank, and what was left out.
 
@@ -139,7 +101,7 @@ def _points_that_fit(
     )
 
 
-def _asked_points(scene: Scene, asked: Any) -> list[int]:
+def _asked_points(scene: Scene, asked: Sequence[int] | None) -> list[int]:
     """The split points to weigh, ascending: all of them by default."""
     last = scene.architecture.block_count - 1
     if last < 1:
@@ -147,13 +109,11 @@ def _asked_points(scene: Scene, asked: Any) -> list[int]:
     if asked is None:
         return list(range(1, last + 1))
     allowed = f"a list of whole numbers from 1 to {last}"
-    if not isinstance(asked, list | tuple) or not asked:
-        raise InputError("split_points", asked, allowed)
     for point in asked:
-        if not is_number(point) or point != point // 1 or not 1 <= point <= last:
+        if not 1 <= point <= last:
             raise InputError("split_points", point, allowed)
-    points = sorted({int(point) for point in asked})
-    if len(points) < len(asked):
+    points = sorted(set(asked))
+    if not points or len(points) < len(asked):
         raise InputError("split_points", asked, f"{allowed}, each given once")
     return points
 

@@ -1,11 +1,14 @@
 """The section `sflllm` of an experiment."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from airtune.config.section import Section
-from airtune.quantities import SERVER_FLOP_RATE, UsualRange, read_meant, refuse_unusual
+from airtune.quantities import SERVER_FLOP_RATE, UsualRange
+from airtune.section import Section
+
+_ALL_CLIENTS = UsualRange(-50.0, 90.0, "it is read in dBm: 30 for 1 W", decibels=True)
+_SERVER_POWER = UsualRange(1.0, 1e7, "it is read in watts", or_zero=True)
 
 
 class SflllmSection(Section):
@@ -46,8 +49,10 @@ class SflllmSection(Section):
         "planned",
         description="shares of the downlink: planned | equal | free (not charged, the paper's)",
     )
-    server_flop_rate: float = Field(1e13, gt=0, description="of the main server [FLOP/s]")
-    server_power_w: float = Field(
+    server_flop_rate: Annotated[float, SERVER_FLOP_RATE] = Field(
+        1e13, gt=0, description="of the main server [FLOP/s]"
+    )
+    server_power_w: Annotated[float, _SERVER_POWER] = Field(
         0.0, ge=0, description="drawn by the main server while it computes [W]; 0: not counted"
     )
     main_subchannels: int = Field(
@@ -59,10 +64,10 @@ class SflllmSection(Section):
         le=100_000,
         description="of the uplink to the federated server, at least one a client",
     )
-    main_total_power_dbm: float | None = Field(
+    main_total_power_dbm: Annotated[float | None, _ALL_CLIENTS] = Field(
         None, description="of all clients together to the main server; null: each its full power"
     )
-    federated_total_power_dbm: float | None = Field(
+    federated_total_power_dbm: Annotated[float | None, _ALL_CLIENTS] = Field(
         None, description="of all clients together to the federated server"
     )
     rounds_table: str | dict[int, float] | None = Field(
@@ -80,23 +85,5 @@ class SflllmSection(Section):
         [], description="keys of this section that are meant although outside their usual range"
     )
 
-    @model_validator(mode="after")
-    def _refuse_slips_of_units(self) -> "SflllmSection":
-        where = "sflllm.unusual_values"
-        meant = read_meant(self.unusual_values, tuple(SERVER_UNITS), where)
-        for key, usual in SERVER_UNITS.items():
-            value = getattr(self, key)
-            if value is not None:
-                refuse_unusual(f"sflllm.{key}", value, usual, where, meant)
-        return self
 
-
-_ALL_CLIENTS = UsualRange(-50.0, 90.0, "it is read in dBm: 30 for 1 W", decibels=True)
-SERVER_UNITS = {
-    "server_flop_rate": SERVER_FLOP_RATE,
-    "server_power_w": UsualRange(1.0, 1e7, "it is read in watts", or_zero=True),
-    "main_total_power_dbm": _ALL_CLIENTS,
-    "federated_total_power_dbm": _ALL_CLIENTS,
-}
-"""Usual ranges of sflllm's keys that carry a unit."""
 PLANNER_OPTIONS = ("solver", "split_point", "split_points")

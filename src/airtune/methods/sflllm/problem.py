@@ -1,15 +1,7 @@
 """SflLLM as a planning problem: subchannels, power, split point and rank, least total delay.
 
-method: sflllm
-local_steps, batch_size, noise_psd_dbm_hz, seed (of the random baselines, 0)
-main_server:      {flop_rate, subchannel_bandwidth_hz: [...], total_power_dbm}
-federated_server: {subchannel_bandwidth_hz: [...], total_power_dbm}
-clients: [{name, flop_rate, power_max_dbm, main_gain_db, federated_gain_db (each one number, or one
-           per subchannel), downlink_rate_bps}]
-candidates: [{split_point, rank, rounds, client_forward_flops, client_backward_flops,
-              server_forward_flops, server_backward_flops, activation_bits, gradient_bits (0),
-              adapter_bits}]
-blocks: {subchannels, power, split_point, rank}   # for solver "blocks" only
+The file is `SflllmFile`, or `SflllmCell` where the numbers follow from a model and a cell
+(`problem_file.py`).
 """
 
 from collections.abc import Callable, Mapping
@@ -31,10 +23,18 @@ from airtune.allocation.split.joint import solve_joint
 from airtune.allocation.split.problem import SplitCandidate, SplitPlan, SplitTraining
 from airtune.allocation.subchannels.power import Uplink, measure
 from airtune.errors import InputError
-from airtune.planning.fields import LEVEL, NOT_NEGATIVE, POSITIVE, ClientColumns
-from airtune.planning.reading import Reader, closing, finite, heading
+from airtune.methods.sflllm.problem_file import (
+    BlocksSection,
+    CandidateSection,
+    FederatedServer,
+    SflllmFile,
+)
+from airtune.planning.answer import closing, finite, heading
+from airtune.planning.table import ClientTable
 from airtune.quantities import FloatArray, db_to_linear
+from airtune.section import check
 
+FILE = SflllmFile
 DRAWS = "sflllm"
 """The purpose of random choices."""
 
@@ -87,52 +87,42 @@ def _refuse_blocks(problem: SflllmProblem, solver: str) -> None:
 
 def read(mapping: Mapping[str, Any]) -> SflllmProblem:
     """The problem in SI units. Raises InputError, in one sentence, for anything it cannot mean."""
-    top = Reader(mapping)
-    top.text("method")
-    noise = top.level("noise_psd_w_hz", POSITIVE)
-    clients = top.clients()
-    server = top.section("main_server")
-    federated_server = top.section("federated_server")
-    batch, server_rate = top.count("batch_size"), server.number("flop_rate", POSITIVE)
-    client_rate = clients.number("flop_rate", POSITIVE)
+    file = check(SflllmFile, mapping)
+    clients, noise = file.clients, file.level("noise_psd_w_hz")
+    server, federated_server = file.main_server, file.federated_server
+    client_rate = clients.number("flop_rate")
     candidates = tuple(
-        _candidate(row, batch, server_rate, client_rate) for row in top.rows("candidates")
+        _candidate(row, file.batch_size, server.flop_rate, client_rate) for row in file.candidates
     )
     _refuse_duplicates(candidates)
     power = clients.level("power_max_w")
     training = SplitTraining(
-        local_steps=top.count("local_steps"),
+        local_steps=file.local_steps,
         main=_uplink(server, clients, "main_gain", power, noise),
         federated=_uplink(federated_server, clients, "federated_gain", power, noise),
         candidates=candidates,
         downlink_rate_bps=_downlink(clients, candidates),
         names=clients.names,
     )
-    problem = SflllmProblem(training, top.count("seed", default=0, least=0), _blocks(top))
-    for reader in (server, federated_server, clients, top):
-        reader.close()
-    return problem
+    return SflllmProblem(training, file.seed, _blocks(file.blocks))
 
 
 def _candidate(
-    row: Reader, batch: int, server_rate: float, client_rate: FloatArray
+    row: CandidateSection, batch: int, server_rate: float, client_rate: FloatArray
 ) -> SplitCandidate:
     """Seconds and bits of a local step, from FLOPs and bits per sample and rates [FLOP/s]."""
-    server_flops = row.number("server_forward_flops", NOT_NEGATIVE)
-    server_flops += row.number("server_backward_flops", NOT_NEGATIVE)
-    candidate = SplitCandidate(
-        split_point=row.count("split_point"),
-        rank=row.count("rank"),
-        rounds=row.number("rounds", POSITIVE),
-        client_forward_s=batch * row.number("client_forward_flops", NOT_NEGATIVE) / client_rate,
-        client_backward_s=batch * row.number("client_backward_flops", NOT_NEGATIVE) / client_rate,
+    server_flops = row.server_forward_flops + row.server_backward_flops
+    return SplitCandidate(
+        split_point=row.split_point,
+        rank=row.rank,
+        rounds=row.rounds,
+        client_forward_s=batch * row.client_forward_flops / client_rate,
+        client_backward_s=batch * row.client_backward_flops / client_rate,
         server_s=len(client_rate) * batch * server_flops / server_rate,
-        activation_bits=batch * row.number("activation_bits", NOT_NEGATIVE),
-        gradient_bits=batch * row.number("gradient_bits", NOT_NEGATIVE, 0.0),
-        adapter_bits=row.number("adapter_bits", NOT_NEGATIVE),
+        activation_bits=batch * row.activation_bits,
+        gradient_bits=batch * row.gradient_bits,
+        adapter_bits=row.adapter_bits,
     )
-    row.close()
-    return candidate
 
 
 def _refuse_duplicates(candidates: tuple[SplitCandidate, ...]) -> None:
@@ -147,45 +137,49 @@ def _refuse_duplicates(candidates: tuple[SplitCandidate, ...]) -> None:
 
 
 def _uplink(
-    server: Reader, clients: ClientColumns, gain_key: str, power_w: FloatArray, noise_w_hz: float
+    server: FederatedServer,
+    clients: ClientTable,
+    gain_key: str,
+    power_w: FloatArray,
+    noise_w_hz: float,
 ) -> Uplink:
-    width = server.vector("subchannel_bandwidth_hz", POSITIVE)
+    width: FloatArray = server.subchannel_bandwidth_hz
     gain = _gains(clients, gain_key, len(width))
     with np.errstate(divide="ignore", over="ignore"):
         noise_to_gain = noise_w_hz / gain
     return Uplink(width, noise_to_gain, power_w, server.level("total_power_w"))
 
 
-def _gains(clients: ClientColumns, key: str, subchannels: int) -> FloatArray:
+def _gains(clients: ClientTable, key: str, subchannels: int) -> FloatArray:
     """Linear power gains [client, subchannel], given as `key` or as `key_db`."""
     in_decibels = clients.has(f"{key}_db")
     if in_decibels and clients.has(key):
         raise InputError(f"{key}_db", "given", f"left out beside {key}")
-    name = f"{key}_db" if in_decibels or not clients.has(key) else key
-    allowed = LEVEL if name != key else NOT_NEGATIVE
-    values = np.stack(clients.vectors(name, allowed, subchannels))
-    return db_to_linear(values) if name != key else values
+    name = key if clients.has(key) else f"{key}_db"
+    rows = []
+    for index, given in enumerate(clients.vectors(name)):
+        if given.ndim and len(given) != subchannels:
+            allowed = f"one number or a list of {subchannels}"
+            raise InputError(clients.label(name, index), f"a list of {len(given)}", allowed)
+        rows.append(np.broadcast_to(given, subchannels))
+    values = np.stack(rows)
+    return values if name == key else db_to_linear(values)
 
 
-def _downlink(clients: ClientColumns, candidates: tuple[SplitCandidate, ...]) -> FloatArray | None:
+def _downlink(clients: ClientTable, candidates: tuple[SplitCandidate, ...]) -> FloatArray | None:
     """Downlink rates [client], or None where no client gives one and no candidate needs one."""
-    rate = clients.number("downlink_rate_bps", POSITIVE, np.nan)
+    rate = clients.number("downlink_rate_bps")
     missing = np.flatnonzero(np.isnan(rate))
     needed = any(candidate.gradient_bits > 0 for candidate in candidates)
     if len(missing) and (needed or len(missing) < len(rate)):
         where = f"downlink_rate_bps of client {clients.names[missing[0]]}"
         remedy = "gradient_bits > 0 needs it" if needed else "give it for all clients or for none"
-        raise InputError(where, "missing", "a number > 0", remedy)
+        raise InputError(where, "missing", "a number above 0", remedy)
     return None if len(missing) else rate
 
 
-def _blocks(top: Reader) -> Blocks | None:
-    if not top.has("blocks"):
-        return None
-    section = top.section("blocks")
-    ways = {block: section.text(block, getattr(Blocks, block)) for block in WAYS}
-    section.close()
-    return Blocks(**ways)
+def _blocks(section: BlocksSection | None) -> Blocks | None:
+    return None if section is None else Blocks(**section.model_dump())
 
 
 def answer(problem: SflllmProblem, solution: Solution[SplitPlan]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from airtune.errors import InputError
 from airtune.files import read_yaml_mapping
-from airtune.planning.fields import POSITIVE, is_number
+from airtune.planning.sections import COUNT, POSITIVE
+from airtune.ranges import is_number
 
 FIELD = "sflllm.rounds_table"
 
@@ -46,7 +47,7 @@ def _checked(table: Any) -> dict[int, float]:
         )
     for rank, rounds in table.items():
         if not is_number(rank) or rank != rank // 1 or rank < 1:
-            raise InputError(f"a rank in {FIELD}", rank, "a whole number >= 1")
+            raise InputError(f"a rank in {FIELD}", rank, COUNT.words)
         if not is_number(rounds) or not POSITIVE.holds(rounds):
             raise InputError(f"rounds of rank {rank} in {FIELD}", rounds, POSITIVE.words)
     return {int(rank): float(table[rank]) for rank in sorted(table)}

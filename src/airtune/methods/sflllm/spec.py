@@ -14,6 +14,7 @@ SFLLLM = MethodSpec(
         "sflllm",
         "airtune.methods.sflllm.problem",
         Lazy("airtune.methods.sflllm.from_cell:explicit"),
+        Lazy("airtune.methods.sflllm.problem_file:SflllmCell"),
     ),
     parts={
         "planner": {

@@ -12,36 +12,26 @@ from typing import Any
 import numpy as np
 
 from airtune.errors import InputError
-from airtune.planning.fields import NOT_NEGATIVE, number_list
-from airtune.planning.reading import Reader
+from airtune.methods.soft_tsfa.problem_file import TsfaCell, TsfaKeys
+from airtune.planning.reading import scene_of
 from airtune.planning.scene import CellProblem, Scene, given, per_client
-from airtune.planning.sections import read_dtype, read_scene
+from airtune.planning.sections import NOT_NEGATIVE
+from airtune.ranges import number_list
+from airtune.section import check
 from airtune.workload.payload import WIRE_DTYPES, dtype_bits, frame_bytes, rank_bits, update_bits
 
 ENERGY_EXPONENT = 1.5
 """Default spectrum: the energy of rank k = 1, 2, ... is in proportion to k^-1.5. Measured on one
 round of the built-in experiment, ranks 4 to 16 (docs/planning-from-a-model.md)."""
 
-_OWN = (
-    "latency_target_s",
-    "v",
-    "virtual_queue",
-    "outage_latency_s",
-    "sparsity",
-    "bandwidth_floor_hz",
-    "channel",
-)
-
 
 def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     """The explicit problem. Raises InputError, also for a device that cannot hold the training."""
-    scene = read_scene(mapping, (*_OWN, "downlink_dtype", "rank_energy"), weighted=True)
-    top = Reader(mapping)
-    for key in ("latency_target_s", "v"):
-        top.number(key)
-    energies = _energies(mapping.get("rank_energy"), scene)
-    assumed = mapping.get("rank_energy") is None
-    whole = update_bits(scene.architecture, scene.adapter, read_dtype(top, "downlink_dtype"))
+    file = check(TsfaCell, mapping)
+    scene = scene_of(file)
+    energies = _energies(file.rank_energy, scene)
+    assumed = file.rank_energy is None
+    whole = update_bits(scene.architecture, scene.adapter, file.downlink_dtype)
     start_s = scene.broadcast_s(whole)
     delays = (start_s + scene.local_steps * scene.whole_step().flops / scene.flop_rate).tolist()
     rank, fixed = payload_bits(scene)
@@ -49,7 +39,7 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
         "method": scene.method,
         "bandwidth_hz": scene.cell.bandwidth_hz,
         **scene.noise(),
-        **given(mapping, _OWN),
+        **given(mapping, TsfaKeys),
         "clients": per_client(
             scene,
             scene.weights(),

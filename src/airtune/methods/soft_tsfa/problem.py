@@ -1,12 +1,7 @@
 """TSFA as a planning problem: ranks to send and bandwidth per client, energy against latency.
 
-method: tsfa
-bandwidth_hz, noise_psd_dbm_hz, latency_target_s, v
-virtual_queue (0; one number, or one per client for per-client-queues), outage_latency_s (5 x the
-target), sparsity (0.5, for fixed-sparsity), bandwidth_floor_hz (a tenth of an equal part, for
-per-client-queues), channel: {fading: rayleigh | none, seed: 0} or {trace: FILE} (for --rounds)
-clients: [{name, weight, tx_power_dbm, gain_db, compute_delay_s, rank_payload_bits (one number, or
-           one per rank), rank_energy: [...], fixed_payload_bits}]
+The file is `TsfaFile`, or `TsfaCell` where the numbers follow from a model and a cell
+(`problem_file.py`).
 """
 
 import time
@@ -32,25 +27,19 @@ from airtune.allocation.sparsity.solvers import dense, exact, fixed_sparsity
 from airtune.errors import InputError
 from airtune.files import write_text_atomic
 from airtune.methods.soft_tsfa.problem_channel import ChannelChoice, channel_source, read_channel
-from airtune.planning.fields import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    ClientColumns,
-    Range,
-    is_number,
-    number_list,
-    read_links,
-    read_weights,
-)
-from airtune.planning.reading import Reader, closing, finite, heading
+from airtune.methods.soft_tsfa.problem_file import TsfaFile
+from airtune.planning.answer import closing, finite, heading
+from airtune.planning.sections import NOT_NEGATIVE
+from airtune.planning.table import ClientTable, read_links, read_weights
 from airtune.quantities import FloatArray, format_duration
+from airtune.ranges import number_list
+from airtune.section import check
 from airtune.wireless.rate import Links
 
 SILENT_S = 10.0
 ROUND_GAP = 1e-3
 """Where the exact solver may stop in each of many simulated rounds."""
-_POSITIVE_OR_INF = Range("a number > 0, or .inf for no outage", 0.0, open_low=True)
+FILE = TsfaFile
 
 
 @dataclass(frozen=True)
@@ -72,64 +61,51 @@ class TsfaProblem:
 
 def read(mapping: Mapping[str, Any]) -> TsfaProblem:
     """The problem in SI units. Raises InputError, in one sentence, for anything it cannot mean."""
-    top = Reader(mapping)
-    top.text("method")
-    clients = top.clients()
-    noise = top.level("noise_psd_w_hz", POSITIVE, default=np.nan)
-    queue = _queue(mapping, top, len(clients))
-    energy = clients.vectors("rank_energy", NOT_NEGATIVE)
-    problem = TsfaProblem(
+    file = check(TsfaFile, mapping)
+    clients, noise = file.clients, file.level("noise_psd_w_hz")
+    queue = _queue(file.virtual_queue, len(clients))
+    energy = clients.vectors("rank_energy")
+    return TsfaProblem(
         SparsityProblem(
-            links=read_links(clients, None if np.isnan(noise) else noise),
-            bandwidth_hz=top.number("bandwidth_hz", POSITIVE),
-            compute_delay_s=clients.number("compute_delay_s", NOT_NEGATIVE),
+            links=read_links(clients, noise),
+            bandwidth_hz=file.bandwidth_hz,
+            compute_delay_s=clients.number("compute_delay_s"),
             rank_energy=_padded(energy),
-            rank_payload_bits=_payloads(mapping["clients"], clients, energy),
-            latency_target_s=top.number("latency_target_s", POSITIVE),
-            v=top.number("v", NOT_NEGATIVE),
+            rank_payload_bits=_payloads(clients, energy),
+            latency_target_s=file.latency_target_s,
+            v=file.v,
             virtual_queue=queue if isinstance(queue, float) else 0.0,
-            fixed_payload_bits=clients.number("fixed_payload_bits", NOT_NEGATIVE, 0.0),
+            fixed_payload_bits=clients.number("fixed_payload_bits"),
             weight=read_weights(clients),
-            outage_latency_s=_optional(top, "outage_latency_s", _POSITIVE_OR_INF),
+            outage_latency_s=_or_nan(file.outage_latency_s),
             names=clients.names,
         ),
         queue,
-        top.number("sparsity", SHARE, 0.5),
-        _optional(top, "bandwidth_floor_hz", POSITIVE),
-        read_channel(top),
-        clients.level("tx_power_w", default=np.nan) / noise,
+        file.sparsity,
+        _or_nan(file.bandwidth_floor_hz),
+        read_channel(file.channel),
+        clients.level("tx_power_w") / noise,
     )
-    clients.close()
-    top.close()
-    return problem
 
 
-def _optional(top: Reader, key: str, allowed: Range) -> float:
-    """A number, NaN where the key is absent."""
-    return top.number(key, allowed) if top.has(key) else np.nan
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
-def _queue(mapping: Mapping[str, Any], top: Reader, clients: int) -> float | FloatArray:
-    value = mapping.get("virtual_queue")
-    if value is None or is_number(value):
-        return top.number("virtual_queue", NOT_NEGATIVE, 0.0)
-    return top.vector("virtual_queue", NOT_NEGATIVE, clients)
+def _queue(value: Any, clients: int) -> float | FloatArray:
+    if np.ndim(value) == 0:
+        return float(value)
+    return number_list(value.tolist(), "virtual_queue", NOT_NEGATIVE, clients)
 
 
-def _payloads(raw: Any, clients: ClientColumns, energy: list[FloatArray]) -> FloatArray:
+def _payloads(clients: ClientTable, energy: list[FloatArray]) -> FloatArray:
     """Bits of each rank [client, rank], or [client, 1] where every client's ranks are equal."""
     key = "rank_payload_bits"
-    clients.has(key)
-    column = raw.get(key) if isinstance(raw, Mapping) else [client.get(key) for client in raw]
-    if not isinstance(column, list | tuple | np.ndarray):
-        column = [column] * len(clients)
     rows = []
-    for index, (value, ranks) in enumerate(zip(column, energy, strict=True)):
-        label = f"{key} of client {clients.names[index]}"
-        if value is None:
-            raise InputError(label, "missing", "one number or one per rank")
-        length = 1 if is_number(value) else len(ranks)
-        rows.append(number_list(value, label, NOT_NEGATIVE, length))
+    for index, (bits, ranks) in enumerate(zip(clients.vectors(key), energy, strict=True)):
+        length = 1 if bits.ndim == 0 else len(ranks)
+        row = np.atleast_1d(bits).tolist()
+        rows.append(number_list(row, clients.label(key, index), NOT_NEGATIVE, length))
     if all(len(row) == 1 for row in rows):
         return np.array(rows)
     return _padded([np.broadcast_to(row, len(own)) for row, own in zip(rows, energy, strict=True)])

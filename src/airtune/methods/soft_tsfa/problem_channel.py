@@ -8,7 +8,7 @@ import numpy as np
 from airtune.allocation.sparsity.lyapunov import ChannelSource
 from airtune.csv_table import CsvTable, plain_number, read_csv
 from airtune.errors import InputError
-from airtune.planning.reading import Reader
+from airtune.methods.soft_tsfa.problem_file import ChannelSection
 from airtune.quantities import FloatArray, db_to_linear
 from airtune.wireless.attenuation import BlockFading, NoFading
 from airtune.wireless.rate import (
@@ -20,7 +20,6 @@ from airtune.wireless.rate import (
 )
 from airtune.wireless.replay import read_recording
 
-FADING = ("rayleigh", "none")
 VALUES = ("gain_db", "gain", "spectral_efficiency_bps_hz")
 """What a column of a trace may hold."""
 _LARGEST, _LARGEST_DB = 1e12, 400.0
@@ -44,20 +43,12 @@ class ChannelChoice:
     trace: Path | None = None
 
 
-def read_channel(top: Reader) -> ChannelChoice:
+def read_channel(section: ChannelSection) -> ChannelChoice:
     """The section `channel` of a problem; Rayleigh fading without one."""
-    if not top.has("channel"):
-        return ChannelChoice()
-    section = top.section("channel")
-    fading = section.text("fading", "rayleigh")
-    if fading not in FADING:
-        raise InputError("channel.fading", fading, f"one of {', '.join(FADING)}")
-    trace = Path(section.text("trace")) if section.has("trace") else None
-    if trace is not None and section.has("fading"):
-        raise InputError("channel.fading", fading, "left out beside channel.trace")
-    choice = ChannelChoice(fading, section.count("seed", 0, least=0), trace)
-    section.close()
-    return choice
+    trace = None if section.trace is None else Path(section.trace)
+    if trace is not None and section.fading is not None:
+        raise InputError("channel.fading", section.fading, "left out beside channel.trace")
+    return ChannelChoice(section.fading or "rayleigh", section.seed, trace)
 
 
 def channel_source(

@@ -41,6 +41,7 @@ SOFT_TSFA = MethodSpec(
         "tsfa",
         "airtune.methods.soft_tsfa.problem",
         Lazy("airtune.methods.soft_tsfa.from_cell:explicit"),
+        Lazy("airtune.methods.soft_tsfa.problem_file:TsfaCell"),
     ),
     parts={
         "planner": {

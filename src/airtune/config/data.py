@@ -1,31 +1,12 @@
-"""What every section of the experiment file has in common, and its `data` section."""
+"""The section `data` of an experiment."""
 
 from datetime import date
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field
 
 from airtune.data.template import TemplateInputs
-from airtune.errors import InputError
-
-
-class Section(BaseModel):
-    """Keys are closed: a mistyped key is an error, never ignored; nor is a truth value a number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and info.field_name is not None:
-            kind = cls.model_fields[info.field_name].annotation
-            kinds = get_args(kind) or (kind,)
-            if bool not in kinds and not {int, float}.isdisjoint(kinds):
-                whole = float not in kinds
-                raise PydanticCustomError("int_type" if whole else "float_type", "a number")
-        return value
-
+from airtune.section import Section, refused
 
 MOST_ROWS = 10_000_000
 """Rows that a limit may ask for: the built-in tasks make any number."""
@@ -47,7 +28,7 @@ def _day(value: object) -> object:
     try:
         return None if value is None else date.fromisoformat(str(value)).isoformat()
     except ValueError:
-        raise InputError("data.date", str(value), "a day such as 2026-01-31") from None
+        raise refused("", str(value), "a day such as 2026-01-31") from None
 
 
 class DataSection(Section):
@@ -83,7 +64,9 @@ class DataSection(Section):
     date: Annotated[str | None, BeforeValidator(_day)] = Field(
         None, description="the day a chat template shows; null: the day of the start, then kept"
     )
-    partition: PartitionSection = Field(default=PartitionSection(), description="who holds what")
+    partition: PartitionSection = Field(
+        default_factory=PartitionSection, description="who holds what"
+    )
 
 
 def template_inputs(data: DataSection) -> TemplateInputs:
