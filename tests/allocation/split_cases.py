@@ -35,7 +35,12 @@ def random_candidates(
 
 
 def random_training(
-    seed: int, clients: int, subchannels: int, flat: bool = False, candidates: int = 4
+    seed: int,
+    clients: int,
+    subchannels: int,
+    flat: bool = False,
+    candidates: int = 4,
+    round_trip_s: float = 0.0,
 ) -> SplitTraining:
     rng = np.random.default_rng(seed)
     client_flop_rate = rng.uniform(1, 3, clients) * 1e11
@@ -46,6 +51,7 @@ def random_training(
         candidates=random_candidates(rng, candidates, client_flop_rate),
         downlink_rate_bps=rng.uniform(1e6, 1e8, clients),
         names=tuple("abcdefghijklmnopqrstuvwxyz"[:clients]) if clients <= 26 else (),
+        round_trip_s=round_trip_s,
     )
 
 
@@ -84,9 +90,10 @@ def plain_total_s(training: SplitTraining, plan: SplitPlan) -> float:
         np.broadcast_to(seconds, training.clients)
         for seconds in (c.client_forward_s, c.client_backward_s)
     )
-    first = max(forward_s[k] + c.activation_bits / main[k] for k in clients)
-    last = max(c.gradient_bits / down[k] + backward_s[k] for k in clients)
-    step = first + c.server_s + last
-    upload = max(c.adapter_bits / other[k] for k in clients)
-    download = max(c.adapter_bits / down[k] for k in clients)
+    trip_s = training.round_trip_s
+    first = max(forward_s[k] + trip_s + c.activation_bits / main[k] for k in clients)
+    fetch_s = [trip_s + c.gradient_bits / down[k] if c.gradient_bits else 0.0 for k in clients]
+    step = first + c.server_s + max(fetch_s[k] + backward_s[k] for k in clients)
+    upload = max(trip_s + c.adapter_bits / other[k] for k in clients)
+    download = max(trip_s + c.adapter_bits / down[k] for k in clients)
     return float(c.rounds * (training.local_steps * step + upload + download))

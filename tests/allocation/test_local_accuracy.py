@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,8 @@ def random_problem(seed: int, clients: int | None = None, compute: float = 1.0) 
 def total_at(problem: LocalTraining, eta: float) -> float:
     """The objective at one local accuracy, from the formula, bandwidths by the min-max solver."""
     delay = problem.v * math.log2(1 / eta) * problem.compute_delay_s
+    if problem.fixed_delay_s is not None:
+        delay = delay + problem.fixed_delay_s
     found = minmax_bandwidth(problem.links, problem.payload_bits, delay, problem.bandwidth_hz)
     assert found.objective is not None
     return problem.a / (1 - eta) * found.objective
@@ -58,6 +61,29 @@ def test_no_local_accuracy_on_a_grid_is_better(seed: int, compute: float) -> Non
     assert total_at(problem, answer.plan.local_accuracy) == pytest.approx(
         answer.objective, rel=1e-9
     )
+
+
+@pytest.mark.parametrize("seed", range(7))
+@pytest.mark.parametrize("solve", [solve_local_accuracy, solve_equal_bandwidth])
+def test_what_every_round_takes_is_weighed_against_local_work(seed: int, solve: Any) -> None:
+    """A fixed delay a round: fewer and longer rounds, proven, and checked by plain loops."""
+    plain = random_problem(seed)
+    rng = np.random.default_rng(seed)
+    problem = replace(plain, fixed_delay_s=rng.uniform(0, 3, len(plain.links)))
+    answer = solve(problem)
+    assert answer.plan is not None
+    assert answer.check is not None
+    assert answer.check.passed
+    assert answer.lower_bound <= answer.objective
+    grid = 1 / (1 + np.exp(np.linspace(-9, 30, 60)))
+    best = min(total_at(problem, eta) for eta in grid)
+    assert answer.lower_bound <= best * (1 + 1e-9)
+    if solve is solve_local_accuracy:
+        assert answer.status is Status.OPTIMAL
+        assert best >= answer.objective * (1 - 1e-9)
+    late = replace(plain, fixed_delay_s=np.full(len(plain.links), 30.0))
+    before, after = solve(plain).plan, solve(late).plan
+    assert after.local_accuracy < before.local_accuracy
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -34,6 +34,44 @@ def test_joint_against_brute_force(seed: int) -> None:
     assert answer.lower_bound <= optimum * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_round_trips_against_brute_force_and_plain_loops(seed: int) -> None:
+    """Of the size of a step, so that they change which candidate is best."""
+    training = random_training(seed, *size(seed), round_trip_s=0.2)
+    joint = solve_joint(training)
+    optimum = brute_force_total_s(training)
+    assert joint.status is Status.OPTIMAL
+    assert joint.objective == pytest.approx(optimum, rel=1e-9)
+    for answer in (joint, solve_greedy(training), solve_blocks(training, Blocks(), seed, "blocks")):
+        assert answer.plan is not None
+        assert answer.check is not None
+        assert answer.check.passed
+        assert answer.objective == pytest.approx(plain_total_s(training, answer.plan), rel=1e-11)
+        assert optimum * (1 - 1e-9) <= (answer.objective or 0.0)
+
+
+def test_a_round_trip_moves_no_decision_of_a_single_candidate() -> None:
+    """All clients wait for it alike: the total grows by the transfers that follow one another."""
+    quick = random_training(3, 3, 6, candidates=1)
+    (candidate,) = quick.candidates
+    slow = replace(quick, round_trip_s=0.7)
+    before, after = solve_joint(quick), solve_joint(slow)
+    assert before.plan is not None
+    assert after.plan is not None
+    assert after.plan.main.owner.tolist() == before.plan.main.owner.tolist()
+    a_step = 0.7 * (1 + (candidate.gradient_bits > 0))
+    added = candidate.rounds * (5 * a_step + 2 * 0.7)
+    assert after.objective == pytest.approx((before.objective or 0.0) + added, rel=1e-9)
+    # Without a downlink that is charged, its round trips are not charged either.
+    free = tuple(replace(c, gradient_bits=0.0) for c in slow.candidates)
+    unpaid = replace(slow, downlink_rate_bps=None, candidates=free)
+    still = replace(unpaid, round_trip_s=0.0)
+    added = candidate.rounds * (5 * 0.7 + 0.7)
+    assert solve_joint(unpaid).objective == pytest.approx(
+        (solve_joint(still).objective or 0.0) + added, rel=1e-9
+    )
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_joint_is_proven_optimal_where_subchannels_are_alike(seed: int) -> None:
     clients, subchannels = size(seed)

@@ -131,6 +131,8 @@ def test_a_trace_says_which_keys_it_replaces(tmp_path: Path) -> None:
         "cell.trace replaces propagation, so cell.path_loss has no effect."
     ]
     assert replaced_notice(Experiment.load(None, trace).config) == []
+    still_charged = ("cell.overhead_share=0.05", "cell.round_trip_s=0.02")
+    assert replaced_notice(Experiment.load(None, [*trace, *still_charged]).config) == []
     assert replaced_notice(Experiment.load(None, ["cell.path_loss=log_distance"]).config) == []
 
 

@@ -7,14 +7,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from airtune.cost.latency import (
+    PAYLOAD_ALONE,
     STAGES,
     StageDelays,
+    TransferModel,
     compute_delay,
     multicast_delay,
     round_latency,
     transfer_delay,
 )
 from airtune.errors import InfeasibleError, InputError
+from airtune.wireless.cell import CellSettings
 
 delays = st.integers(1, 6).flatmap(
     lambda clients: arrays.arrays(
@@ -54,6 +57,36 @@ def test_delays_of_transfers() -> None:
     assert multicast_delay(12.0, np.array([6.0, 3.0, 4.0])).tolist() == [4.0] * 3
     assert multicast_delay(12.0, np.array([6.0, 0.0])).tolist() == [np.inf] * 2
     assert multicast_delay(12.0, np.array([])).size == 0
+
+
+def test_heads_and_a_round_trip_by_hand() -> None:
+    """Ethernet frames of 1514 bytes that carry 1448 of payload, and 50 ms before the first bit."""
+    transfer = TransferModel.of(CellSettings(overhead_share=66 / 1448, round_trip_s=0.05))
+    bits, rates = np.array([1448e3, 0.0, 1448e3, 1448e3]), np.array([1514e3, 7.0, 0.0, np.inf])
+    # Without bits there is no transfer; an infinite rate stands for a link that is not charged.
+    assert transfer.delay_s(bits, rates) == pytest.approx([1.05, 0.0, np.inf, 0.0], rel=1e-12)
+    assert transfer.air_bits(bits) == pytest.approx([1514e3, 0.0, 1514e3, 1514e3], rel=1e-12)
+    assert transfer.sent_bits(transfer.air_bits(bits)) == pytest.approx(bits, rel=1e-12)
+    assert transfer.lead_s(bits).tolist() == [0.05, 0.0, 0.05, 0.05]
+    # Cut 30 ms after its start nothing was sent yet; at 1.05 s all of it, which took one second.
+    assert transfer.sending_s([0.03, 1.05]) == pytest.approx([0.0, 1.0], rel=1e-12)
+    assert multicast_delay(1448e3, np.array([1514e3, 9e9]), transfer) == pytest.approx([1.05] * 2)
+
+
+@given(
+    bits=st.integers(0, 10**12),
+    rate_bps=st.floats(0, 1e12, allow_subnormal=False),
+    share=st.floats(0, 0.999),
+)
+def test_heads_are_a_longer_payload_and_the_default_changes_no_bit(
+    bits: int, rate_bps: float, share: float
+) -> None:
+    plain = transfer_delay(np.array(float(bits)), np.array(rate_bps))
+    assert PAYLOAD_ALONE.delay_s(bits, rate_bps) == plain
+    assert PAYLOAD_ALONE.sending_s(plain) == plain
+    assert PAYLOAD_ALONE.air_bits(bits) == PAYLOAD_ALONE.sent_bits(bits) == bits
+    longer = transfer_delay(np.array(bits * (1.0 + share)), np.array(rate_bps))
+    assert TransferModel(overhead_share=share).delay_s(bits, rate_bps) == longer
 
 
 @pytest.mark.parametrize("bad", [-1.0, np.nan])

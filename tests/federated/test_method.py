@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from airtune.cost.latency import PAYLOAD_ALONE
 from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.federated.view import PlanningView
 from airtune.round_plan import ClientPlan, Plan
@@ -12,8 +13,16 @@ from airtune.wireless.rate import ShannonLinks
 class Costs:
     """Computing takes as many seconds as the client's number; every update is 1 Mbit."""
 
+    transfer = PAYLOAD_ALONE
+
     def compute_s(self, plan: ClientPlan) -> float:
         return float(plan.client)
+
+    def before_upload_s(self, plan: ClientPlan) -> float:
+        return float(plan.client)
+
+    def air_bits(self, plan: ClientPlan) -> float:
+        return 1e6
 
     def payload_bits(self, plan: ClientPlan) -> int:
         return 1_000_000

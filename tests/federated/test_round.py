@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from airtune.cost.latency import TransferModel
 from airtune.errors import AirtuneError, DivergedError, InfeasibleError
-from airtune.federated.backends.backend import ClientReport, ClientTask
-from airtune.federated.context import CohortSettings
+from airtune.federated.backends.backend import ClientReport, ClientTask, Scripted
+from airtune.federated.bandwidth_planner import BandwidthPlanner
+from airtune.federated.context import CohortSettings, RoundContext
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import run_round, start_round
 from airtune.tuning.evaluate import Evaluation
@@ -26,6 +28,28 @@ from tests.federated.fakes import (
 
 BITS = 8 * (8 + 64 + 8)
 """Two fp32 numbers in a safetensors frame: length, padded header, data."""
+
+
+def with_transfer(context: RoundContext, share: float, trip_s: float) -> RoundContext:
+    return replace(context, costs=replace(context.costs, transfer=TransferModel(share, trip_s)))
+
+
+class Padded(Codec):
+    """The dense codec with as many zeros behind as make the payload half as long again."""
+
+    def encode(self, change: Any, plan: Any) -> bytes:
+        return DenseCodec().encode(change, plan) + bytes(BITS // 16)
+
+    def decode(self, payload: bytes, template: Any, plan: Any) -> Any:
+        return DenseCodec().decode(payload[: BITS // 8], template, plan)
+
+    def payload_bits(self, shapes: Any, plan: Any) -> int:
+        return BITS * 3 // 2
+
+
+def send_padded(task: ClientTask) -> ClientReport:
+    report = add_client_number(task)
+    return replace(report, payload=report.payload + bytes(BITS // 16))
 
 
 def begin(planner: bool = True) -> ServerState:
@@ -55,6 +79,66 @@ def test_charges_by_hand() -> None:
     assert record["test_loss"] == 2.0
     assert outcome.state.clock.time_s == pytest.approx(record["latency_s"])
     assert outcome.state.planner == {"rounds": 1}
+
+
+def test_heads_and_round_trips_by_hand() -> None:
+    """A quarter of heads and 50 ms a transfer: longer on the air, no round trip radiates."""
+    record = run_round(with_transfer(make_context(), 0.25, 0.05), begin()).record
+    for client, efficiency in enumerate((1.0, 2.0, 4.0)):
+        entry, airtime_s = record["clients"][client], 1.25 * BITS / (100.0 * efficiency)
+        # The records state what the encoder made and the rate on the air.
+        assert entry["uplink_bits"] == BITS
+        assert entry["rate_bps"] == pytest.approx(100.0 * efficiency)
+        assert entry["broadcast_s"] == pytest.approx(0.05 + 1.25 * BITS / 600.0)
+        assert entry["upload_s"] == pytest.approx(0.05 + airtime_s)
+        assert entry["energy_j"] == pytest.approx(2.0 * 1.0 + 0.5 / 0.35 * airtime_s)
+    assert record["downlink_bits"] == BITS
+    assert record["latency_s"] == pytest.approx(2 * 0.05 + 1.25 * (BITS / 600.0 + BITS / 100.0) + 1)
+    assert record["latency_s"] == record["planned_latency_s"]
+
+
+def test_a_late_upload_begins_with_its_round_trip() -> None:
+    """Of the last 3 s 0.05 pass before the first bit, and a fifth of the rest carries heads."""
+    context = with_transfer(make_context(), 0.25, 0.05)
+    ready_s = 0.05 + 1.25 * BITS / 600.0 + 1.0
+    record = run_round(replace(context, deadline_s=ready_s + 3.0), begin()).record
+    late = record["clients"][0]
+    assert (late["outcome"], late["upload_s"]) == ("late", pytest.approx(3.0))
+    assert late["uplink_bits"] == pytest.approx((3.0 - 0.05) * 100.0 / 1.25, abs=1)
+    assert late["energy_j"] == pytest.approx(2.0 + 0.5 / 0.35 * (3.0 - 0.05))
+    # Cut in the middle of the round trip: nothing was sent, nothing radiated.
+    record = run_round(replace(context, deadline_s=ready_s + 0.03), begin()).record
+    for entry in record["clients"]:
+        assert (entry["uplink_bits"], entry["upload_s"]) == (0, pytest.approx(0.03))
+        assert entry["energy_j"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("bandwidth", ["equal", "minmax"])
+def test_half_of_heads_is_a_payload_half_as_long_again(bandwidth: str) -> None:
+    """Plans, times and energies agree to the last bit; only the recorded payload differs."""
+    planner = BandwidthPlanner(bandwidth)
+    context = make_context(planner=planner)
+    headed = run_round(with_transfer(context, 0.5, 0.0), begin(planner=False)).record
+    # 640 bits of update and 320 more are a payload of 960.
+    method = replace(context.method, codec=Padded(), downlink=Padded())
+    costs = replace(context.costs, codec=Padded(), downlink=Padded())
+    context = replace(context, method=method, costs=costs, backend=Scripted(send_padded))
+    padded = run_round(context, begin(planner=False)).record
+    assert (headed["uplink_bits"], padded["uplink_bits"]) == (3 * BITS, 3 * BITS * 3 // 2)
+    for key in ("latency_s", "planned_latency_s", "energy_j", "straggler"):
+        assert headed[key] == padded[key]
+    for key in ("bandwidth_hz", "broadcast_s", "compute_s", "upload_s", "energy_j"):
+        assert [e[key] for e in headed["clients"]] == [e[key] for e in padded["clients"]]
+
+
+def test_a_deadline_counts_round_trips_in() -> None:
+    """A client that could send in time without the round trip is left out by the planner."""
+    context = make_context((1.0, 4.0), planner=BandwidthPlanner("minmax"))
+    alone_s = BITS / 600.0 + 1.0 + BITS / 300.0
+    context = replace(context, deadline_s=alone_s + 0.01)
+    assert start_round(context, begin(planner=False)).plan.skipped == {}
+    late = with_transfer(context, 0.0, 0.02)
+    assert list(start_round(late, begin(planner=False)).plan.skipped) == [0]
 
 
 def test_rounds_add_up() -> None:

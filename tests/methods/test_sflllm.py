@@ -13,6 +13,8 @@ from airtune import Experiment
 from airtune.errors import InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
+from airtune.federated.backends.backend import ClientReport
+from airtune.federated.charging.charge import charge_round
 from airtune.federated.charging.split_costs import SplitRoundCosts
 from airtune.federated.round import start_round
 from airtune.methods.sflllm.own_points import OwnPointSearch
@@ -37,6 +39,7 @@ STAGES = (
     "adapter",
 )
 
+HEADS = ("cell.overhead_share=0.25", "cell.round_trip_s=0.05")
 CHANGES = ("training.local_steps=2", "training.keep_optimizer=true", "sflllm.server_power_w=300")
 
 
@@ -77,6 +80,11 @@ VARIANTS = [
         "sflllm.downlink_dtype=bf16",
         "sflllm.labels_at=client",
     ),
+    HEADS,
+    (*HEADS, "sflllm.labels_at=client"),
+    (*HEADS, "sflllm.labels_at=client", "sflllm.downlink=equal"),
+    (*HEADS, "sflllm.downlink=free"),
+    (*HEADS, "sflllm.split_points=own", "charge_as=gpt2"),
     ("sflllm.main_total_power_dbm=20", "sflllm.federated_total_power_dbm=17"),
     *((f"sflllm.solver={solver}",) for solver in RUN_SOLVERS if solver != "joint"),
 ]
@@ -165,6 +173,87 @@ def test_the_clock_is_the_formula(run: Any) -> None:
         ) / 0.35
         computing_j = (device.computing_power_w or 0) * entry["compute_s"]
         assert entry["energy_j"] == pytest.approx(airtime_j + computing_j, rel=1e-9)
+
+
+@pytest.mark.parametrize("labels_at", ["server", "client"])
+def test_every_message_has_heads_and_a_round_trip(labels_at: str, tmp_path: Path) -> None:
+    """Stages and energy of two local steps, from the record's own rates and bits."""
+    changes = (*CHANGES, *HEADS, "rounds=1", f"sflllm.labels_at={labels_at}")
+    run = Experiment.load(None, settings(*changes)).run(tmp_path / "run")
+    (record,), world = run.records, run.world
+    split = split_costs(world)
+    start = start_round(world.context, world.unmeasured_start())
+    down = start.truth.downlink().rate(np.full(3, 3e6))
+    for plan, entry in zip(start.plan.clients, record["clients"], strict=True):
+        messages, stages = split.messages(plan.client), entry["stages_s"]
+        gradient_bps = down[plan.client] * entry["downlink_share"]
+        airtime_s = {}
+        for stage, rate in (
+            ("activations", entry["rate_bps"]),
+            ("hidden", gradient_bps),
+            ("hidden_gradient", entry["rate_bps"]),
+            ("gradient", gradient_bps),
+        ):
+            bits = [getattr(message, stage) for message in messages]
+            airtime_s[stage] = 1.25 * sum(bits) / rate
+            trips_s = 0.05 * sum(b > 0 for b in bits)
+            assert stages[stage] == pytest.approx(airtime_s[stage] + trips_s, rel=1e-9)
+        assert (stages["hidden"] > 0) == (labels_at == "client")
+        adapter_s = 1.25 * entry["adapter_bits"] / entry["federated_rate_bps"]
+        assert stages["adapter"] == pytest.approx(0.05 + adapter_s, rel=1e-9)
+        broadcast_s = 0.05 + 1.25 * start.costs.downlink_bits(start.plan.broadcast) / down.min()
+        assert stages["broadcast"] == pytest.approx(broadcast_s, rel=1e-9)
+        assert entry["cut_uplink_bits"] == sum(message.uplink for message in messages)
+        assert plan.main is not None
+        assert plan.federated is not None
+        up_s = airtime_s["activations"] + airtime_s["hidden_gradient"]
+        computing_j = (world.devices[plan.client].computing_power_w or 0) * entry["compute_s"]
+        radiated_j = sum(plan.main.psd_w_per_hz) * 3e6 / 7 * up_s
+        radiated_j += sum(plan.federated.psd_w_per_hz) * 3e6 / 20 * adapter_s
+        assert entry["energy_j"] == pytest.approx(radiated_j / 0.35 + computing_j, rel=1e-9)
+
+
+@pytest.mark.parametrize(("after_s", "share"), [(0.03, 0.0), (0.05, 0.5)])
+def test_a_message_cut_by_the_deadline_began_with_its_round_trip(
+    after_s: float, share: float
+) -> None:
+    """The deadline falls 30 ms into the round trip of a client's first message, or halfway through
+    the bits that follow it: nothing or half was sent, and radiated."""
+    world = world_of(*HEADS, "rounds=1")
+    start, split = start_round(world.context, world.unmeasured_start()), split_costs(world)
+    plan = start.plan.clients[1]
+    messages = {entry.client: tuple(split.messages(entry.client)) for entry in start.plan.clients}
+    reports, whole = {}, {}
+    for entry in start.plan.clients:
+        payload = bytes(start.costs.payload_bits(entry) // 8)
+        cut = messages[entry.client]
+        reports[entry.client] = ClientReport(entry.client, payload, 0.0, 0, cut=cut)
+    for record in charge_round(world.context, start, reports).clients:
+        whole[record.client] = record
+    stages, first = whole[1].stages_s, messages[1][0].activations
+    assert stages is not None
+    airtime_s = 1.25 * first / whole[1].rate_bps
+    until_s = stages["broadcast"] + stages["forward"] + after_s + share * airtime_s
+    context = replace(world.context, deadline_s=until_s)
+    late = {record.client: record for record in charge_round(context, start, reports).clients}[1]
+    assert late.outcome == "late"
+    assert late.cut_uplink_bits == pytest.approx(share * first, abs=1)
+    assert late.stages_s is not None
+    assert late.stages_s["activations"] == pytest.approx(after_s + share * airtime_s)
+    assert plan.main is not None
+    radiated_j = sum(plan.main.psd_w_per_hz) * 3e6 / 7 * share * airtime_s / 0.35
+    computing_j = (world.devices[1].computing_power_w or 0) * late.compute_s
+    assert late.energy_j == pytest.approx(radiated_j + computing_j, rel=1e-9)
+
+
+def test_the_mean_steps_optimum_stays_below_the_round(tmp_path: Path) -> None:
+    """With round trips as with none, the bound of the planner's problem holds, and is near."""
+    run = Experiment.load(None, settings("rounds=1", *HEADS)).run(tmp_path / "run")
+    world = run.world
+    plan = start_round(world.context, world.unmeasured_start()).plan
+    assert plan.lower_bound_s is not None
+    latency_s = run.records[0]["latency_s"]
+    assert 0.9 * latency_s < plan.lower_bound_s <= latency_s * (1 + 1e-9)
 
 
 def test_plans_keep_their_constraints(run: Any) -> None:

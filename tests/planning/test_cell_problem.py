@@ -59,6 +59,65 @@ def test_jcpba_by_hand() -> None:
     assert planned.answer["latency_s"] == pytest.approx(expected, rel=1e-8)
 
 
+HEADS = {"overhead_share": 0.25, "round_trip_s": 0.05}
+
+
+def test_jcpba_with_heads_and_round_trips_by_hand() -> None:
+    """Every bit takes a quarter longer, and the broadcast and the upload begin with 50 ms each."""
+    planned = airtune.plan(still(JCPBA, **HEADS), "none")
+    assert not isinstance(planned, list)
+    bits = 1.25 * (32 * GPT2_ADAPTER + FRAME_BITS)
+    computing = 10 * 4 * GPT2_FLOPS / 5.12e11
+    expected = 0.1 + bits / hand_rate(33, -174 + 9) + computing + bits / hand_rate(23, -174 + 5)
+    assert planned.answer["latency_s"] == pytest.approx(expected, rel=1e-8)
+    assert "25 % above the payload" in " ".join(from_cell(still(JCPBA, **HEADS)).origin)
+
+
+def test_fedsllm_with_heads_and_round_trips_by_hand() -> None:
+    planned = airtune.plan(still(FEDSLLM, **HEADS))
+    assert not isinstance(planned, list)
+    eta = planned.answer["local_accuracy"]
+    upload = 1.25 * (32 * GPT2_ADAPTER + FRAME_BITS) / hand_rate(23, -174 + 5)
+    local = 2 * math.log2(1 / eta) * 10 * 4 * GPT2_FLOPS / 5.12e11
+    total = 10 / (1 - eta) * (0.05 + local + upload)
+    assert planned.answer["total_delay_s"] == pytest.approx(total, rel=1e-8)
+
+
+def test_sflllm_with_heads_and_round_trips_by_hand() -> None:
+    """The stages of the answer against those without: three transfers a step and round, no more."""
+    case = changed(changed(SFLLLM, "rounds", {4: 40}), "split_points", [3])
+    plain, headed = (
+        airtune.plan(changed(case, "cell", {**CELL, **more})).answer  # type: ignore[union-attr]
+        for more in ({}, HEADS)
+    )
+    for before, after in zip(plain["clients"], headed["clients"], strict=True):
+        assert after["client_forward_s"] == before["client_forward_s"]
+        assert after["client_backward_s"] == before["client_backward_s"]
+        for stage in ("gradient_download_s", "adapter_download_s"):
+            assert after[stage] == pytest.approx(0.05 + 1.25 * before[stage], rel=1e-9)
+    slowest = [max(client[stage] for client in headed["clients"]) for stage in UPLOADS]
+    before = [max(client[stage] for client in plain["clients"]) for stage in UPLOADS]
+    # The adapter's link alone decides its upload; that of activations also waits for computing.
+    assert slowest[1] == pytest.approx(0.05 + 1.25 * before[1], rel=1e-9)
+    assert slowest[0] > 0.05 + before[0]
+    free = changed(changed(case, "cell", {**CELL, **HEADS}), "downlink", "free")
+    unpaid = airtune.plan(free).answer  # type: ignore[union-attr]
+    assert {client["adapter_download_s"] for client in unpaid["clients"]} == {0.0}
+
+
+UPLOADS = ("activation_upload_s", "adapter_upload_s")
+
+
+def test_tsfa_with_heads_and_round_trips_by_hand() -> None:
+    (plain,) = from_cell(still(TSFA)).numbers["clients"]
+    (client,) = from_cell(still(TSFA, **HEADS)).numbers["clients"]
+    broadcast = (32 * GPT2_ADAPTER + FRAME_BITS) / hand_rate(33, -174 + 9)
+    added = 2 * 0.05 + 0.25 * broadcast
+    assert client["compute_delay_s"] == pytest.approx(plain["compute_delay_s"] + added, rel=1e-8)
+    for key in ("rank_payload_bits", "fixed_payload_bits"):
+        assert client[key] == pytest.approx(1.25 * plain[key], rel=1e-12)
+
+
 def test_jcpba_prunable_shares() -> None:
     """Three quarters of GPT-2's adapter, and its attention and MLP products, are prunable."""
     (client,) = from_cell(still(JCPBA)).numbers["clients"]

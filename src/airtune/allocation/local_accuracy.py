@@ -4,7 +4,9 @@ FedsLLM (Zhao et al., arXiv 2407.09250) trains locally to a relative accuracy et
 `v log2(1/eta)` local iterations, and then needs `a / (1 - eta)` global rounds:
 
     min over eta in (0, 1) and b >= 0, sum_k b_k <= B of
-    a / (1 - eta) * max_k ( v log2(1/eta) compute_delay_k + payload_k / r_k(b_k) ).
+    a / (1 - eta) * max_k ( f_k + v log2(1/eta) compute_delay_k + payload_k / r_k(b_k) ).
+
+f_k is what each round takes whatever is decided; the published problem has none.
 
 With `u = ln(1/eta)` the round's delay is `h(v u / ln 2)`, where `h(s)` is the best latency over
 bandwidths at s local iterations. h is convex and increasing, because payload / r is convex in b and
@@ -52,6 +54,7 @@ class LocalTraining:
         bandwidth_hz: the whole band, > 0.
         a: global rounds at perfect local training, > 0.
         v: local iterations per halving of the local error, > 0.
+        fixed_delay_s: f, once a round [client], >= 0; None: nothing.
 
     Raises:
         InputError: a value outside these ranges, named by client.
@@ -64,6 +67,7 @@ class LocalTraining:
     a: float
     v: float
     names: Sequence[str] = ()
+    fixed_delay_s: FloatArray | None = None
 
     def __post_init__(self) -> None:
         for name in ("a", "v"):
@@ -73,8 +77,14 @@ class LocalTraining:
 
     def uploads(self, depth: float) -> Uploads:
         """One round at `ln(1/eta) = depth`."""
-        delay = self.v * depth / LN2 * self.compute_delay_s
+        delay = self.once_s + self.v * depth / LN2 * self.compute_delay_s
         return Uploads(self.links, self.payload_bits, delay, self.bandwidth_hz, self.names)
+
+    @property
+    def once_s(self) -> FloatArray:
+        """f_k: what every round takes whatever is decided [client]."""
+        none = np.zeros(len(self.compute_delay_s))
+        return none if self.fixed_delay_s is None else self.fixed_delay_s
 
     def total_s(self, depth: float, round_s: float) -> float:
         """`a / (1 - eta)` rounds."""
@@ -232,7 +242,8 @@ def _best_round(problem: LocalTraining, depth: float) -> _Round:
     plan = solution.plan
     assert plan is not None, solution.message
     slope = problem.v / LN2 * problem.compute_delay_s
-    lines = [_Line(0.0, float(slope.max()))]
+    steepest = int(np.argmax(slope))
+    lines = [_Line(float(problem.once_s[steepest]), float(slope[steepest]))]
     sends = problem.payload_bits > 0
     if sends.any():
         lines.append(_lagrange_line(problem, plan.bandwidth_hz, slope))
@@ -244,7 +255,7 @@ def _lagrange_line(problem: LocalTraining, bandwidth_hz: FloatArray, slope: Floa
 
     For weights w >= 0 that sum to 1 and a price nu >= 0, weak duality gives at every depth u
 
-        round >= sum_k w_k (slope_k u + payload_k / r_k(b'_k)) + nu (sum_k b'_k - B)
+        round >= sum_k w_k (f_k + slope_k u + payload_k / r_k(b'_k)) + nu (sum_k b'_k - B)
 
     at the b' that minimises the right side. Choosing `w_k = nu r_k^2 / (payload_k r'_k)` makes b
     itself the minimiser, since payload / r is convex.
@@ -256,7 +267,9 @@ def _lagrange_line(problem: LocalTraining, bandwidth_hz: FloatArray, slope: Floa
         weight = rate / links.slope(b) * (rate / bits)
     price = 1.0 / float(np.sum(weight))
     weight = weight * price
-    fixed = float(weight @ (bits / rate)) + price * (float(np.sum(b)) - problem.bandwidth_hz)
+    fixed = float(weight @ (problem.once_s[sends] + bits / rate)) + price * (
+        float(np.sum(b)) - problem.bandwidth_hz
+    )
     return _Line(max(fixed, 0.0), float(weight @ slope[sends]))
 
 
@@ -267,7 +280,9 @@ def _equal_round(problem: LocalTraining, depth: float) -> _Round:
     finish = problem.uploads(depth).finish_s(bandwidth)
     last = int(np.argmax(finish))
     upload = float(airtime_s(problem.payload_bits, problem.links.rate(bandwidth))[last])
-    line = _Line(upload, problem.v / LN2 * float(problem.compute_delay_s[last]))
+    line = _Line(
+        float(problem.once_s[last]) + upload, problem.v / LN2 * float(problem.compute_delay_s[last])
+    )
     return _Round(bandwidth, float(finish[last]), [line])
 
 
@@ -280,7 +295,8 @@ def check_local_accuracy(problem: LocalTraining, plan: LocalAccuracyPlan) -> Che
         used += share
         upload = problem.payload_bits[k] / rates[k] if problem.payload_bits[k] > 0 else 0.0
         iterations = -problem.v * float(np.log2(eta))
-        slowest = max(slowest, iterations * problem.compute_delay_s[k] + upload)
+        ahead = float(problem.once_s[k]) + iterations * problem.compute_delay_s[k]
+        slowest = max(slowest, ahead + upload)
     total = problem.a / (1 - eta) * slowest
     late = total - plan.total_delay_s
     return Check(

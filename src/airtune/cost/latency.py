@@ -1,17 +1,18 @@
 """Stage delays of a round: the straggler, and the stage that makes it slow.
 
 A client receives the broadcast, computes, and uploads, one after another; a round lasts until its
-last client is done. Left out: propagation, scheduling and retransmission delays, the server's own
-computing, and decoding.
+last client is done. Left out: scheduling and retransmission delays, the server's own computing, and
+decoding.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from airtune.errors import InfeasibleError, InputError
 from airtune.quantities import FloatArray
+from airtune.wireless.cell import CellSettings
 
 STAGES = ("broadcast", "compute", "upload")
 """The stages in the order in which a client goes through them."""
@@ -70,7 +71,57 @@ def transfer_delay(bits: FloatArray, rate_bps: FloatArray) -> FloatArray:
     return np.where(bits == 0, 0.0, delay)
 
 
-def multicast_delay(bits: float, rate_bps: FloatArray) -> FloatArray:
+@dataclass(frozen=True)
+class TransferModel:
+    """What a transfer takes besides its payload:
+
+        delay = round_trip_s + (1 + overhead_share) payload_bits / rate   [s]
+
+    Nothing is added where there are no bits, nor at an infinite rate, which stands for a link that
+    is not charged. The round trip comes first; the sender radiates during the rest alone.
+
+    Attributes:
+        overhead_share: bits of protocol heads per payload bit, in [0, 1).
+        round_trip_s: fixed time of each transfer, >= 0, s.
+    """
+
+    overhead_share: float = 0.0
+    round_trip_s: float = 0.0
+
+    @classmethod
+    def of(cls, cell: CellSettings) -> "TransferModel":
+        """That of a cell, whose keys have the same names."""
+        return cls(cell.overhead_share, cell.round_trip_s)
+
+    def air_bits(self, payload_bits: ArrayLike) -> FloatArray:
+        """Bits on the air, heads included, elementwise."""
+        return np.asarray(payload_bits, dtype=np.float64) * (1.0 + self.overhead_share)
+
+    def sent_bits(self, air_bits: ArrayLike) -> FloatArray:
+        """Payload bits among so many on the air, elementwise; the inverse of `air_bits`."""
+        return np.asarray(air_bits, dtype=np.float64) / (1.0 + self.overhead_share)
+
+    def lead_s(self, payload_bits: ArrayLike) -> FloatArray:
+        """Seconds of a transfer before its first bit, elementwise: 0 where there are no bits."""
+        return np.where(np.asarray(payload_bits) > 0, self.round_trip_s, 0.0)
+
+    def delay_s(self, payload_bits: ArrayLike, rate_bps: ArrayLike) -> FloatArray:
+        """The class's formula [s], elementwise; infinite at a rate of 0."""
+        charged = np.where(np.isinf(rate_bps), 0.0, self.lead_s(payload_bits))
+        return charged + transfer_delay(self.air_bits(payload_bits), np.asarray(rate_bps))
+
+    def sending_s(self, delay_s: ArrayLike) -> FloatArray:
+        """Of so many seconds spent on a transfer, those in which its bits were sent."""
+        return np.maximum(np.asarray(delay_s, dtype=np.float64) - self.round_trip_s, 0.0)
+
+
+PAYLOAD_ALONE = TransferModel()
+"""Without protocol heads and round trips."""
+
+
+def multicast_delay(
+    bits: float, rate_bps: FloatArray, transfer: TransferModel = PAYLOAD_ALONE
+) -> FloatArray:
     """One broadcast to all, at the worst scheduled client's rate: bits / min(rate) [client].
 
     For planning problems; a round is charged by `federated.charging.charge`, which leaves out
@@ -78,7 +129,8 @@ def multicast_delay(bits: float, rate_bps: FloatArray) -> FloatArray:
     """
     rates = np.asarray(rate_bps, dtype=np.float64)
     slowest = rates.min() if rates.size else np.inf
-    return np.broadcast_to(transfer_delay(np.asarray(bits), np.asarray(slowest)), rates.shape)
+    delay_s = transfer.delay_s(np.asarray(bits), np.asarray(slowest))
+    return np.broadcast_to(delay_s, rates.shape)
 
 
 def compute_delay(flops: FloatArray, flop_rate: FloatArray) -> FloatArray:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.cost.device import DeviceProfile
+from airtune.cost.latency import TransferModel
 from airtune.errors import InputError, foreign_code
 from airtune.experiment.engine import (
     EngineChoice,
@@ -194,6 +195,7 @@ def cost_model(
         shapes=side.shapes if other is None else adapter_tensors(other, loaded.trained),
         as_other_model=other is not None,
         split=method.split,
+        transfer=TransferModel.of(config.cell),
     )
 
 

@@ -52,8 +52,8 @@ class BandwidthPlanner(Planner):
         if not reach.kept:
             return reach.empty_plan()
         plans = [loads[position] for position in reach.kept]
-        fixed_s = reach.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
-        bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
+        fixed_s = reach.broadcast_s + np.array([view.costs.before_upload_s(plan) for plan in plans])
+        bits = np.array([view.costs.air_bits(plan) for plan in plans])
         solve = SOLVERS.get(self.bandwidth, minmax_bandwidth)
         solution = solve(reach.links, bits, fixed_s, view.bandwidth_hz, reach.names)
         if solution.plan is None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.allocation.solve import Status
-from airtune.cost.latency import RoundLatency, transfer_delay
+from airtune.cost.latency import RoundLatency
 from airtune.errors import InputError
 from airtune.federated.charging.costs import ChargedRound, RoundCosts
 from airtune.federated.charging.split_charge import split_rates
@@ -175,7 +175,7 @@ def _out_of_reach(view: PlanningView, plans: Sequence[ClientPlan]) -> dict[int, 
     fixed_s = view.broadcast_s + np.array([view.costs.compute_s(plan) for plan in plans])
     bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
     whole_band = view.uplink.rate(np.full(len(plans), view.bandwidth_hz))
-    alone_s = fixed_s + transfer_delay(bits, whole_band)
+    alone_s = fixed_s + view.costs.transfer.delay_s(bits, whole_band)
     return {
         int(view.cohort[i]): f"cannot finish within {view.deadline_s:g} s at any share of the band"
         for i in np.flatnonzero(silent | (alone_s > view.deadline_s))

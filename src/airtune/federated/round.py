@@ -65,7 +65,9 @@ def planning_view(context: RoundContext, index: int) -> PlanningView:
     observation = context.channel.observe(index, cohort)
     costs = context.costs.in_round(index)
     bits = costs.downlink_bits(_whole_plan(context, int(cohort[0])))
-    arrival_s = broadcast_delays(observation.estimate, cohort, bits, context.bandwidth_hz)
+    arrival_s = broadcast_delays(
+        observation.estimate, cohort, bits, context.bandwidth_hz, costs.transfer
+    )
     return PlanningView(
         round_index=index,
         cohort=cohort,

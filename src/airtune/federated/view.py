@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from airtune.cost.latency import transfer_delay
 from airtune.federated.charging.costs import RoundCosts
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan
@@ -46,7 +45,7 @@ class PlanningView:
         rates = self.downlink_bps[np.asarray(positions, dtype=np.intp)]
         bits = float(self.costs.downlink_bits(self.full_plan(int(positions[0]))))
         slowest = rates[rates > 0].min() if (rates > 0).any() else 0.0
-        return float(transfer_delay(np.array(bits), np.array(slowest)))
+        return float(self.costs.transfer.delay_s(np.array(bits), np.array(slowest)))
 
     def latency_s(self, clients: Sequence[ClientPlan]) -> float:
         """The round's latency with these plans, on the channel as estimated [s].
@@ -59,7 +58,8 @@ class PlanningView:
         bands = np.array([entry.bandwidth_hz for entry in clients])
         bits = np.array([float(self.costs.payload_bits(entry)) for entry in clients])
         compute_s = np.array([self.costs.compute_s(entry) for entry in clients])
-        upload_s = transfer_delay(bits, self.uplink.select(places).rate(bands))
+        rate_bps = self.uplink.select(places).rate(bands)
+        upload_s = self.costs.transfer.delay_s(bits, rate_bps)
         return float((self.broadcast_to(places.tolist()) + compute_s + upload_s).max())
 
     def _split_latency_s(self, clients: Sequence[ClientPlan], places: NDArray[np.intp]) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from airtune.cost.device import DeviceProfile
-from airtune.cost.latency import multicast_delay
+from airtune.cost.latency import TransferModel, multicast_delay
 from airtune.errors import InputError
 from airtune.quantities import FloatArray, format_quantity, linear_to_db, watts_to_dbm
 from airtune.wireless.cell import CellSettings
@@ -136,6 +136,15 @@ class Scene:
         band = np.full(len(self.devices), self.cell.bandwidth_hz)
         return self.state.downlink().rate(band)
 
+    @property
+    def transfer(self) -> TransferModel:
+        """Protocol heads and round trip of every transfer."""
+        return TransferModel.of(self.cell)
+
+    def air_bits(self, bits: float) -> float:
+        """Bits on the air of such a payload; a whole number stays one without protocol heads."""
+        return bits if self.cell.overhead_share == 0 else float(self.transfer.air_bits(bits))
+
     def broadcast_s(self, bits: float) -> float:
         """One multicast over the whole downlink band, at the worst rate among those it reaches.
 
@@ -143,7 +152,7 @@ class Scene:
         """
         rates = self.downlink_rate_bps()
         reached = rates[rates > 0]
-        return float(multicast_delay(bits, reached)[0]) if len(reached) else 0.0
+        return float(multicast_delay(bits, reached, self.transfer)[0]) if len(reached) else 0.0
 
     def weights(self) -> list[dict[str, float]]:
         """The key of each client's weight, the examples that it holds; none where all are alike."""
@@ -168,6 +177,16 @@ class Scene:
                     f"{what}",
                     remedy,
                 )
+
+    def transfer_origin(self, beginning: str) -> tuple[str, ...]:
+        """Sentences on what the cell adds to payloads; `beginning` is that of the round trip's.
+
+        None with the defaults.
+        """
+        share, trip_s = self.cell.overhead_share, self.cell.round_trip_s
+        heads = f"Bits are those on the air, {100 * share:.4g} % above the payload."
+        trip = f"{beginning} round trip of {trip_s:g} s."
+        return (heads,) * (share > 0) + (trip,) * (trip_s > 0)
 
     def origin(self, adapter: str) -> str:
         """One sentence on where the numbers of a problem come from."""

@@ -169,6 +169,21 @@ class CellSettings(Section):
     implementation_margin_db: Real = Field(
         0.0, ge=0, le=60, description="SNR that a real receiver loses against the rate model, dB"
     )
+    overhead_share: Real = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share by which the bits on the air exceed the payload, such as 0.0456 for "
+        "TCP/IP heads of 66 bytes on segments of 1448",
+    )
+    round_trip_s: Annotated[
+        Real, UsualRange(0.0, 10.0, "it is read in seconds: 0.05 for 50 ms")
+    ] = Field(
+        0.0,
+        ge=0,
+        description="fixed time added to every transfer (broadcast, upload, each message of a "
+        "split model), s",
+    )
     csi_error_db: Real = Field(
         0.0,
         ge=0,

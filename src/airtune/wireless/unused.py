@@ -10,6 +10,8 @@ IN_FORCE_WITH_A_FILE = (
     "csi_error_db",
     "csi_delay_rounds",
     "round_interval_s",
+    "overhead_share",
+    "round_trip_s",
 )
 """Keys that a measured or replayed channel still needs; the others describe a drawn one."""
 

@@ -45,7 +45,7 @@ class FederatedLink:
     """The best allocation of the federated link, for an adapter of any size."""
 
     def __init__(self, training: SplitTraining) -> None:
-        self._link = training.federated
+        self._link, self._training = training.federated, training
         largest = max(candidate.adapter_bits for candidate in training.candidates)
         self._unit = Demand(np.full(training.clients, largest), np.zeros(training.clients))
         self._largest = largest
@@ -54,17 +54,20 @@ class FederatedLink:
         self._answer: LinkAnswer = answer
 
     def upload_s(self, candidate: SplitCandidate) -> float:
-        """The slowest upload of this candidate's adapter."""
-        return self._share(candidate) * self._answer.window_s
+        """The slowest upload of this candidate's adapter, with its round trip."""
+        return self._trip_s(candidate) + self._share(candidate) * self._answer.window_s
 
     def upload_bound_s(self, candidate: SplitCandidate) -> float:
         """No allocation uploads it faster."""
-        return self._share(candidate) * self._answer.window_bound_s
+        return self._trip_s(candidate) + self._share(candidate) * self._answer.window_bound_s
 
     def plan(self) -> LinkPlan:
         """Owners and densities; the same for every candidate."""
         control = control_power(self._link, self._answer.owner, self._unit)
         return LinkPlan(self._answer.owner, control.psd_w_per_hz)
+
+    def _trip_s(self, candidate: SplitCandidate) -> float:
+        return float(self._training.trip_s(candidate.adapter_bits))
 
     def _share(self, candidate: SplitCandidate) -> float:
         return candidate.adapter_bits / self._largest if self._largest > 0 else 0.0

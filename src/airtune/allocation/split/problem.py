@@ -8,8 +8,9 @@ the client halves. For one candidate (split point and rank)
                                    + max_k (gradients down_k + backward_k) )
                    + max_k adapter up_k + max_k adapter down_k )
 
-with uplink rates `R_k = sum over its subchannels of b_i log2(1 + p_i g_ki / N0)`. Left out: the
-servers' own links to each other, and the averaging itself.
+where every transfer may begin with a fixed round trip, and the uplink rates are
+`R_k = sum over its subchannels of b_i log2(1 + p_i g_ki / N0)`. Left out: the servers' own links to
+each other, and the averaging itself.
 """
 
 import math
@@ -97,7 +98,8 @@ class SplitTraining:
 
     `downlink_rate_bps` [client] is None where the download is not charged; a candidate with
     gradients to send down needs it. At `multicast_bps` the averaged adapter goes to all clients at
-    once (None: to each at its own downlink rate).
+    once (None: to each at its own downlink rate). `round_trip_s` is added to every transfer of
+    some bits that is charged [s].
     """
 
     local_steps: int
@@ -107,6 +109,7 @@ class SplitTraining:
     downlink_rate_bps: FloatArray | None = None
     names: Sequence[str] = ()
     multicast_bps: float | None = None
+    round_trip_s: float = 0.0
 
     @property
     def clients(self) -> int:
@@ -120,11 +123,16 @@ class SplitTraining:
     def main_demand(self, candidate: SplitCandidate) -> Demand:
         """The demand of one local step on the main server's link."""
         bits = self._each(candidate.activation_bits)
-        return Demand(bits, self._each(candidate.client_forward_s))
+        return Demand(bits, self._each(candidate.client_forward_s) + self.trip_s(bits))
 
     def federated_demand(self, candidate: SplitCandidate) -> Demand:
         """The demand of one round on the federated server's link."""
-        return Demand(np.full(self.clients, candidate.adapter_bits), np.zeros(self.clients))
+        bits = self._each(candidate.adapter_bits)
+        return Demand(bits, self.trip_s(bits))
+
+    def trip_s(self, bits: PerClient) -> FloatArray:
+        """The round trip before a transfer, elementwise: 0 where there are no bits [s]."""
+        return np.where(np.asarray(bits) > 0, self.round_trip_s, 0.0)
 
     def delays(
         self, candidate: SplitCandidate, main_bps: FloatArray, federated_bps: FloatArray
@@ -132,13 +140,11 @@ class SplitTraining:
         """Every stage at these uplink rates [client]."""
         return SplitDelays(
             client_forward_s=self._each(candidate.client_forward_s),
-            activation_upload_s=airtime_s(self._each(candidate.activation_bits), main_bps),
+            activation_upload_s=self._transfer_s(candidate.activation_bits, main_bps),
             server_s=candidate.server_s,
             gradient_download_s=self._download_s(self._each(candidate.gradient_bits)),
             client_backward_s=self._each(candidate.client_backward_s),
-            adapter_upload_s=airtime_s(
-                np.full(self.clients, candidate.adapter_bits), federated_bps
-            ),
+            adapter_upload_s=self._transfer_s(candidate.adapter_bits, federated_bps),
             adapter_download_s=self._adapter_down_s(candidate),
         )
 
@@ -174,7 +180,7 @@ class SplitTraining:
         bits = np.full(self.clients, candidate.down_bits)
         if self.multicast_bps is None:
             return self._download_s(bits)
-        return airtime_s(bits, np.full(self.clients, self.multicast_bps))
+        return self._transfer_s(bits, np.full(self.clients, self.multicast_bps))
 
     def _each(self, values: PerClient) -> FloatArray:
         return np.full(self.clients, values, dtype=np.float64)
@@ -182,7 +188,12 @@ class SplitTraining:
     def _download_s(self, bits: FloatArray) -> FloatArray:
         if self.downlink_rate_bps is None:
             return np.zeros(self.clients)
-        return airtime_s(bits, self.downlink_rate_bps)
+        return self._transfer_s(bits, self.downlink_rate_bps)
+
+    def _transfer_s(self, bits: PerClient, rate_bps: FloatArray) -> FloatArray:
+        """Round trip and airtime [client]; nothing at an infinite rate, a link not charged."""
+        each = self._each(bits)
+        return np.where(np.isinf(rate_bps), 0.0, self.trip_s(each)) + airtime_s(each, rate_bps)
 
 
 def plan_delay_s(training: SplitTraining, plan: SplitPlan) -> float:
@@ -237,17 +248,18 @@ def _plain_total_s(
     """The formula of the module's docstring, client by client."""
     first = last = up = down = 0.0
     for k in range(training.clients):
-        sending_s = _plain_s(_of(candidate.activation_bits, k), rates["main"][k])
+        sending_s = _plain_s(training, _of(candidate.activation_bits, k), rates["main"][k])
         first = max(first, _of(candidate.client_forward_s, k) + sending_s)
-        up = max(up, _plain_s(candidate.adapter_bits, rates["federated"][k]))
+        up = max(up, _plain_s(training, candidate.adapter_bits, rates["federated"][k]))
         fetch = 0.0
         if training.downlink_rate_bps is not None:
-            fetch = _plain_s(_of(candidate.gradient_bits, k), training.downlink_rate_bps[k])
+            own_bps = float(training.downlink_rate_bps[k])
+            fetch = _plain_s(training, _of(candidate.gradient_bits, k), own_bps)
             if training.multicast_bps is None:
-                down = max(down, _plain_s(candidate.down_bits, training.downlink_rate_bps[k]))
+                down = max(down, _plain_s(training, candidate.down_bits, own_bps))
         last = max(last, fetch + _of(candidate.client_backward_s, k))
     if training.multicast_bps is not None:
-        down = _plain_s(candidate.down_bits, training.multicast_bps)
+        down = _plain_s(training, candidate.down_bits, training.multicast_bps)
     step = first + candidate.server_s + last
     return candidate.rounds * (training.local_steps * step + up + down)
 
@@ -256,7 +268,7 @@ def _of(values: PerClient, client: int) -> float:
     return float(values if isinstance(values, int | float) else values[client])
 
 
-def _plain_s(bits: float, rate_bps: float) -> float:
-    if bits == 0:
+def _plain_s(training: SplitTraining, bits: float, rate_bps: float) -> float:
+    if bits == 0 or rate_bps == math.inf:
         return 0.0
-    return bits / rate_bps if rate_bps > 0 else float("inf")
+    return training.round_trip_s + bits / rate_bps if rate_bps > 0 else math.inf

@@ -10,12 +10,12 @@ from airtune.cost.device import client_energy
 from airtune.cost.latency import (
     RoundLatency,
     StageDelays,
+    TransferModel,
     compute_delay,
     round_latency,
-    transfer_delay,
 )
 from airtune.federated.backends.backend import ClientReport
-from airtune.federated.charging.costs import ChargedRound
+from airtune.federated.charging.costs import ChargedRound, RoundCosts
 from airtune.federated.charging.split_charge import charge_split_round
 from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.idle import charge_idle_round, without_unreachable
@@ -33,7 +33,11 @@ def downlink_rates(
 
 
 def broadcast_delays(
-    state: ChannelState, clients: NDArray[np.int64], bits: int, bandwidth_hz: float
+    state: ChannelState,
+    clients: NDArray[np.int64],
+    bits: int,
+    bandwidth_hz: float,
+    transfer: TransferModel,
 ) -> FloatArray:
     """One multicast over the whole downlink band, at the worst rate among those it reaches [s].
 
@@ -42,7 +46,7 @@ def broadcast_delays(
     rates = downlink_rates(state, clients, bandwidth_hz)
     reached = rates > 0
     slowest = rates[reached].min() if reached.any() else 0.0
-    return transfer_delay(np.full(len(clients), float(bits)), np.where(reached, slowest, 0.0))
+    return transfer.delay_s(np.full(len(clients), float(bits)), np.where(reached, slowest, 0.0))
 
 
 def charge_round(
@@ -50,8 +54,8 @@ def charge_round(
 ) -> ChargedRound:
     """Charge every scheduled client with the TRUE channel and the bytes really encoded.
 
-    At a deadline work stops: charged are the seconds spent and the bits on the air by then. A
-    silent client has received the broadcast and does nothing more. A round without clients is
+    At a deadline work stops: charged are the seconds spent and the bits sent by then. A silent
+    client has received the broadcast and does nothing more. A round without clients is
     charged its waiting time.
     """
     if not start.plan.clients:
@@ -94,16 +98,20 @@ def _charge_clients(
     charged = []
     for k, plan in enumerate(plans):
         outcome = SILENT if silent[k] else LATE if latency.late[k] else IN_TIME
-        charged.append(_record(context, plan, k, done, outcome))
+        charged.append(_record(context, start.costs, plan, k, done, outcome))
     return ChargedRound(charged, latency, downlink_bits)
 
 
 @dataclass(frozen=True)
 class _Done:
-    """A round's work [client]: whole stages, those spent by the deadline, and what they carry."""
+    """A round's work [client]: whole stages, those spent by the deadline, and what they carry.
+
+    `sending_s` is the part of the upload spent by the deadline in which bits were sent.
+    """
 
     whole: StageDelays
     spent: StageDelays
+    sending_s: FloatArray
     flops: FloatArray
     bits: FloatArray
     rate_bps: FloatArray
@@ -127,33 +135,39 @@ def _as_done(
     )
     speeds = np.array([context.devices[client].training_flop_rate for client in clients])
     whole = StageDelays(
-        broadcast_delays(start.truth, clients, downlink_bits, context.bandwidth_hz),
+        broadcast_delays(start.truth, clients, downlink_bits, context.bandwidth_hz, costs.transfer),
         compute_delay(flops, speeds),
-        transfer_delay(bits, rate_bps),
+        costs.transfer.delay_s(bits, rate_bps),
     )
     spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
-    return _Done(whole, spent, flops, bits, rate_bps)
+    return _Done(whole, spent, costs.transfer.sending_s(spent.upload_s), flops, bits, rate_bps)
 
 
 def _record(
-    context: RoundContext, plan: ClientPlan, k: int, done: _Done, outcome: str
+    context: RoundContext,
+    costs: RoundCosts,
+    plan: ClientPlan,
+    k: int,
+    done: _Done,
+    outcome: str,
 ) -> ClientRecord:
     """One client's entry; at a deadline, the share of the work done and the bits sent by then."""
     spent, whole_s = done.spent, float(done.whole.compute_s[k])
-    compute_s, upload_s = float(spent.compute_s[k]), float(spent.upload_s[k])
+    compute_s, sending_s = float(spent.compute_s[k]), float(done.sending_s[k])
     computed = compute_s / whole_s if whole_s > 0 else 1.0
     bits = done.bits[k]
-    sent = np.floor(done.rate_bps[k] * upload_s) if outcome == LATE else bits
+    on_air = done.rate_bps[k] * sending_s
+    sent = np.floor(costs.transfer.sent_bits(on_air)) if outcome == LATE else bits
     return ClientRecord(
         **decisions(plan),
         outcome=outcome,
         rate_bps=float(done.rate_bps[k]),
         broadcast_s=float(spent.broadcast_s[k]),
         compute_s=compute_s,
-        upload_s=upload_s,
+        upload_s=float(spent.upload_s[k]),
         uplink_bits=int(min(sent, bits)),
         flops=float(done.flops[k] * computed),
-        energy_j=client_energy(context.devices[plan.client], compute_s, upload_s, plan.tx_power_w),
+        energy_j=client_energy(context.devices[plan.client], compute_s, sending_s, plan.tx_power_w),
     )
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import final
 
+import numpy as np
+
 from airtune.cost.device import DeviceProfile
-from airtune.cost.latency import RoundLatency
+from airtune.cost.latency import PAYLOAD_ALONE, RoundLatency, TransferModel
 from airtune.errors import InputError
 from airtune.federated.charging.split_costs import SplitRoundCosts, SplitSystem
 from airtune.federated.checks.guard import asked
@@ -32,7 +34,7 @@ class CostModel:
     batch shapes in `facts`; bits are the codec's answer, from the `shapes` of the charged model's
     adapter. What `charge_as` changes, it changes here: with `as_other_model` payloads are charged
     as predicted for that model, not as encoded. `devices` has one entry per registered client;
-    `split` describes the servers of a split model.
+    `split` describes the servers of a split model, `transfer` what travels besides payloads.
     """
 
     devices: Sequence[DeviceProfile]
@@ -44,6 +46,7 @@ class CostModel:
     shapes: Shapes
     as_other_model: bool = False
     split: SplitSystem | None = None
+    transfer: TransferModel = PAYLOAD_ALONE
 
     def in_round(self, round_index: int) -> "RoundCosts":
         """The costs of one round's decisions."""
@@ -93,6 +96,28 @@ class RoundCosts:
         """`fixed` and `prunable` of the update: fixed + (1 - rate) prunable [bit]."""
         return self.model.codec.affine_bits(self.model.shapes, plan)
 
+    @property
+    def transfer(self) -> TransferModel:
+        """Protocol heads and round trip of every transfer."""
+        return self.model.transfer
+
+    def air_bits(self, plan: ClientPlan) -> float:
+        """The update on the air, protocol heads included [bit]; what a solver divides the band for.
+
+        `payload_bits` are those that a record states.
+        """
+        return float(self.transfer.air_bits(np.asarray(self.payload_bits(plan))))
+
+    def affine_air_bits(self, plan: ClientPlan) -> tuple[float, float]:
+        """`affine_payload_bits` on the air: fixed + (1 - rate) prunable [bit]."""
+        fixed, prunable = self.transfer.air_bits(np.array(self.affine_payload_bits(plan)))
+        return float(fixed), float(prunable)
+
+    def before_upload_s(self, plan: ClientPlan) -> float:
+        """From the end of the broadcast to the first bit up: computing, then the round trip [s]."""
+        trip_s = self.transfer.lead_s(np.asarray(self.payload_bits(plan)))
+        return self.compute_s(plan) + float(trip_s)
+
     def charged_bits(self, plan: ClientPlan, payload: bytes) -> int:
         """Uplink bits to charge: those really encoded, unless another model is charged."""
         return self.payload_bits(plan) if self.model.as_other_model else 8 * len(payload)
@@ -141,7 +166,7 @@ class RoundCosts:
         if model.split is None:
             return None
         return SplitRoundCosts(
-            model.split, model.devices, model.work, model.facts, self.round_index
+            model.split, model.devices, model.work, model.facts, self.round_index, model.transfer
         )
 
     @property

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from airtune.cost.device import client_energy
-from airtune.cost.latency import RoundLatency, furthest_behind, straggler_of, transfer_delay
+from airtune.cost.latency import RoundLatency, TransferModel, furthest_behind, straggler_of
 from airtune.cost.timeline import SERVER, STAGES, WAIT, Timeline
 from airtune.federated.backends.backend import ClientReport
 from airtune.federated.charging.costs import ChargedRound
@@ -25,16 +25,22 @@ COMPUTING = ("forward", "head", "backward")
 
 @dataclass(frozen=True)
 class _Round:
-    """The round as it was: whole stages, those spent by the deadline, and the bits behind them."""
+    """The round as it was: whole stages, those spent by the deadline, and the bits behind them.
+
+    `sending` has, of the seconds spent, those of every segment without a message's round trip; it
+    is read for segments that carry a message alone.
+    """
 
     whole: Timeline
     spent: Timeline
+    sending: Timeline
+    transfer: TransferModel
     messages: Mapping[int, Sequence[StepBits]]
     adapter_bits: Mapping[int, int]
     rates: RoundRates
 
     def sent(self, position: int, client: int) -> Counter[str]:
-        """Bits on the air by stage; of a message that the deadline cut, the part that was."""
+        """Bits sent by stage; of a message that the deadline cut, the part that was."""
         bits: Counter[str] = Counter()
         for k, (stage, step) in enumerate(zip(self.whole.stages, self.whole.step, strict=True)):
             spent, whole = self.spent.seconds[k, position], self.whole.seconds[k, position]
@@ -44,7 +50,11 @@ class _Round:
                 full = int(getattr(self.messages[client][step], stage))
             else:
                 continue
-            bits[stage] += full if spent == whole else int(full * spent / whole)
+            if spent == whole:
+                bits[stage] += full
+                continue
+            sending = self.sending.seconds[k, position]
+            bits[stage] += int(full * sending / self.transfer.sending_s(whole))
         return bits
 
 
@@ -105,7 +115,8 @@ def _as_it_was(
     broadcast_bits = parts.downlink_bits(start.plan.broadcast)
     whole = _with_silent(costs, active, rates, messages, bits, broadcast_bits, silent)
     spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
-    return _Round(whole, spent, messages, bits, rates)
+    sending = replace(spent, seconds=costs.transfer.sending_s(spent.seconds))
+    return _Round(whole, spent, sending, costs.transfer, messages, bits, rates)
 
 
 def _with_silent(
@@ -118,9 +129,7 @@ def _with_silent(
     silent: NDArray[np.bool_],
 ) -> Timeline:
     """The active clients' stages beside silent ones, which only receive the broadcast."""
-    broadcast_s = float(
-        transfer_delay(np.array(float(broadcast_bits)), np.array(rates.broadcast_bps))
-    )
+    broadcast_s = costs.broadcast_s(broadcast_bits, rates)
     if not active:
         return Timeline(("broadcast",), (-1,), np.full((1, len(silent)), broadcast_s))
     part = costs.timeline(
@@ -160,6 +169,7 @@ def _charge(
     stages = {name: float(done.spent.of(name)[position]) for name in (*STAGES, SERVER, WAIT)}
     sent = done.sent(position, plan.client)
     main_s = sum(stages[name] for name in MAIN_UPLINK)
+    sending_s = {n: float(done.sending.of(n)[position]) for n in (*MAIN_UPLINK, "adapter")}
     compute_s = sum(stages[name] for name in COMPUTING)
     federated_w = power_of(plan.federated, costs.system.federated.width_hz(context.bandwidth_hz))
     cut_up = sum(sent[name] for name in MAIN_UPLINK)
@@ -172,8 +182,10 @@ def _charge(
         upload_s=main_s + stages["adapter"],
         uplink_bits=cut_up + sent["adapter"],
         flops=compute_s * device.training_flop_rate,
-        energy_j=client_energy(device, compute_s, main_s, plan.tx_power_w)
-        + client_energy(device, 0.0, stages["adapter"], federated_w),
+        energy_j=client_energy(
+            device, compute_s, sum(sending_s[name] for name in MAIN_UPLINK), plan.tx_power_w
+        )
+        + client_energy(device, 0.0, sending_s["adapter"], federated_w),
         download_s=sum(stages[name] for name in MAIN_DOWNLINK),
         server_s=stages[SERVER],
         wait_s=stages[WAIT],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from airtune.allocation.subchannels.power import UNUSED, Owners, Uplink, measure
 from airtune.cost.device import DeviceProfile, refuse_small_memory
-from airtune.cost.latency import compute_delay, transfer_delay
+from airtune.cost.latency import PAYLOAD_ALONE, TransferModel, compute_delay
 from airtune.cost.timeline import StepDelays, Timeline, split_timeline
 from airtune.errors import InputError
 from airtune.federated.facts import ClientFacts
@@ -120,6 +120,7 @@ class SplitRoundCosts:
     work: ModelWork
     facts: ClientFacts
     round_index: int
+    transfer: TransferModel = PAYLOAD_ALONE
     _shapes_of: dict[int, Sequence[CutShape]] = field(default_factory=dict, init=False, repr=False)
 
     def shapes(self, client: int) -> Sequence[CutShape]:
@@ -201,8 +202,8 @@ class SplitRoundCosts:
         """Every stage of these clients' round, `messages` [client][step]."""
         speed = np.array([self.devices[plan.client].training_flop_rate for plan in plans])
         flops = [self.flops(plan.client, plan.split_point or 0) for plan in plans]
-        up = rates.main_bps, messages
-        down = rates.gradient_bps, messages
+        up = partial(self._airtime, rates.main_bps, messages)
+        down = partial(self._airtime, rates.gradient_bps, messages)
         head_s = self._work(flops, "head_forward", "head_backward") / speed
         head_ahead_s, head_back_s = self._served(flops, "head_forward", "head_backward")
         ahead_s, back_s = self._served(flops, "server_forward", "server_backward")
@@ -210,21 +211,24 @@ class SplitRoundCosts:
         at_client, at_server = float(self.keeps_labels), float(not self.keeps_labels)
         steps = StepDelays(
             forward_s=compute_delay(self._work(flops, "client_forward"), speed),
-            activations_s=_airtime(*up, "activations"),
-            hidden_s=_airtime(*down, "hidden"),
+            activations_s=up("activations"),
+            hidden_s=down("hidden"),
             head_s=head_s * at_client,
-            hidden_gradient_s=_airtime(*up, "hidden_gradient"),
-            gradient_s=_airtime(*down, "gradient"),
+            hidden_gradient_s=up("hidden_gradient"),
+            gradient_s=down("gradient"),
             backward_s=compute_delay(self._work(flops, "client_backward"), speed),
             server_forward_s=ahead_s + head_ahead_s * at_server,
             server_backward_s=back_s + head_back_s * at_server,
         )
-        broadcast = np.full(len(plans), float(broadcast_bits))
         return split_timeline(
-            transfer_delay(broadcast, np.full(len(plans), rates.broadcast_bps)),
+            np.full(len(plans), self.broadcast_s(broadcast_bits, rates)),
             steps,
-            transfer_delay(np.array(adapter_bits, dtype=np.float64), rates.federated_bps),
+            self.transfer.delay_s(np.array(adapter_bits, dtype=np.float64), rates.federated_bps),
         )
+
+    def broadcast_s(self, bits: int, rates: RoundRates) -> float:
+        """The multicast of the adapter [s]."""
+        return float(self.transfer.delay_s(np.array(float(bits)), np.array(rates.broadcast_bps)))
 
     @staticmethod
     def _work(flops: Sequence[Sequence[SplitFlops]], *names: str) -> FloatArray:
@@ -238,11 +242,12 @@ class SplitRoundCosts:
         speed = self.system.server_flop_rate
         return tuple(self._work(flops, name).sum(axis=1) / speed for name in names)
 
-
-def _airtime(rate_bps: FloatArray, messages: Sequence[Sequence[StepBits]], kind: str) -> FloatArray:
-    """Seconds of one kind of message [step, client]."""
-    bits = np.array([[float(getattr(step, kind)) for step in steps] for steps in messages]).T
-    return transfer_delay(bits, rate_bps)
+    def _airtime(
+        self, rate_bps: FloatArray, messages: Sequence[Sequence[StepBits]], kind: str
+    ) -> FloatArray:
+        """Seconds of one kind of message [step, client]."""
+        bits = np.array([[float(getattr(step, kind)) for step in steps] for steps in messages]).T
+        return self.transfer.delay_s(bits, rate_bps)
 
 
 def shares_to_link(

@@ -19,7 +19,8 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     """The explicit problem. Raises InputError, also for a device that cannot hold the training."""
     scene = scene_of(check(FedsllmCell, mapping))
     delays = (scene.local_steps * scene.whole_step().flops / scene.flop_rate).tolist()
-    bits = update_bits(scene.architecture, scene.adapter, scene.uplink_dtype)
+    bits = scene.air_bits(update_bits(scene.architecture, scene.adapter, scene.uplink_dtype))
+    trip_s = scene.cell.round_trip_s
     numbers = {
         "method": scene.method,
         "bandwidth_hz": scene.cell.bandwidth_hz,
@@ -29,10 +30,12 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
             scene,
             scene.links(),
             [{"compute_delay_s": delay, "payload_bits": bits} for delay in delays],
+            [{"fixed_delay_s": trip_s} if trip_s else {}] * len(delays),
         ),
     }
     origin = (
         scene.origin(f"rank {scene.adapter.rank}"),
         "compute_delay_s is one local iteration on the whole model; no broadcast is charged.",
+        *scene.transfer_origin("fixed_delay_s is the upload's"),
     )
     return CellProblem(numbers, origin)

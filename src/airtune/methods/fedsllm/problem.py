@@ -40,6 +40,7 @@ SOLVERS: dict[str, Callable[[LocalTraining], Solution[LocalAccuracyPlan]]] = {
 class FedsllmClient(LinkedClient):
     compute_delay_s: NotNegative = Field(description="one local iteration [s]")
     payload_bits: NotNegative = Field(description="its update [bit]")
+    fixed_delay_s: NotNegative = Field(0.0, description="once a round, whatever is decided [s]")
 
 
 class FedsllmKeys(ProblemSection):
@@ -81,6 +82,7 @@ def read(mapping: Mapping[str, Any]) -> LocalTraining:
         a=file.a,
         v=file.v,
         names=clients.names,
+        fixed_delay_s=clients.number("fixed_delay_s"),
     )
 
 

@@ -30,7 +30,11 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     floors = _floors(scene, file.pruning_rate_max)
     whole = update_bits(scene.architecture, scene.adapter, file.downlink_dtype)
     bits = affine_update_bits(scene.architecture, scene.adapter, scene.uplink_dtype)
-    payload = {"fixed": bits.fixed, "prunable": bits.prunable}
+    payload = {
+        "fixed": scene.air_bits(bits.fixed),
+        "prunable": scene.air_bits(bits.prunable),
+    }
+    start_s = scene.broadcast_s(whole) + scene.cell.round_trip_s
     numbers = {
         "method": scene.method,
         "bandwidth_hz": scene.cell.bandwidth_hz,
@@ -40,7 +44,7 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
             scene,
             scene.weights(),
             scene.links(),
-            [{"fixed_delay_s": scene.broadcast_s(whole)}] * len(floors),
+            [{"fixed_delay_s": start_s}] * len(floors),
             [{"pruning_rate_min": floor} for floor in floors],
             [{"compute_delay_s": delay} for delay in _compute(scene)],
             [{"payload_bits": dict(payload)} for _ in floors],
@@ -50,6 +54,7 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
         scene.origin(f"rank {scene.adapter.rank}"),
         f"fixed_delay_s is the broadcast of {whole} bits at the worst client's rate over the band.",
         "pruning_rate_min is the least rate at which a step fits the device's usable memory.",
+        *scene.transfer_origin("fixed_delay_s also contains the upload's"),
     )
     return CellProblem(numbers, origin)
 

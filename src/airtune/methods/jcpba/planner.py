@@ -76,7 +76,7 @@ class JcpbaPlanner(Planner):
     def _problem(self, view: PlanningView, reach: Reach) -> PruningProblem:
         plans = [view.full_plan(i) for i in reach.kept]
         computing = np.array([view.costs.affine_compute_s(plan) for plan in plans])
-        bits = np.array([view.costs.affine_payload_bits(plan) for plan in plans])
+        bits = np.array([view.costs.affine_air_bits(plan) for plan in plans])
         weight = view.weights[reach.kept]
         return PruningProblem(
             links=_concave(reach.links),
@@ -84,7 +84,7 @@ class JcpbaPlanner(Planner):
             pruning_budget=self.pruning_budget,
             pruning_rate_max=self.pruning_rate_max,
             weight=weight / weight.sum(),
-            fixed_delay_s=np.full(len(plans), reach.broadcast_s),
+            fixed_delay_s=reach.broadcast_s + view.costs.transfer.lead_s(bits.sum(axis=1)),
             fixed_compute_s=computing[:, 0],
             prunable_compute_s=computing[:, 1],
             fixed_bits=bits[:, 0],
@@ -105,8 +105,10 @@ class JcpbaPlanner(Planner):
         slices: list[ClientPlan],
         solution: Solution[PruningPlan],
     ) -> Plan:
-        fixed_s = reach.broadcast_s + np.array([view.costs.compute_s(plan) for plan in slices])
-        bits = np.array([view.costs.payload_bits(plan) for plan in slices], dtype=np.float64)
+        fixed_s = reach.broadcast_s + np.array(
+            [view.costs.before_upload_s(plan) for plan in slices]
+        )
+        bits = np.array([view.costs.air_bits(plan) for plan in slices])
         band = minmax_bandwidth(reach.links, bits, fixed_s, view.bandwidth_hz, reach.names)
         assert solution.plan is not None
         if band.plan is None:

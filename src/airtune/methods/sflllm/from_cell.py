@@ -41,12 +41,14 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
         raise InputError("cell.trace", "given", "left out for sflllm", remedy)
     if file.downlink == "free":
         candidates = [{**row, "gradient_bits": 0} for row in candidates]
+    trip_s = scene.cell.round_trip_s
     numbers = {
         "method": scene.method,
         "local_steps": scene.local_steps,
         "batch_size": scene.step.batch_size,
         **scene.noise(),
         **{key: mapping[key] for key in ("seed", "blocks") if mapping.get(key) is not None},
+        **({"round_trip_s": trip_s} if trip_s else {}),
         "main_server": main,
         "federated_server": federated,
         "clients": per_client(scene, _clients(scene, file.downlink)),
@@ -55,6 +57,7 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     origin = (
         scene.origin(f"rank {', '.join(map(str, rounds))}"),
         "Each link has the whole band of the cell in equal subchannels, and the cell's gains.",
+        *scene.transfer_origin("Every transfer begins with a"),
     )
     return CellProblem(numbers, origin, notices)
 
@@ -131,7 +134,9 @@ def _candidates(
         activation_dtype,
         scene.uplink_dtype,
     )
-    return [candidate.row(rounds[candidate.rank]) for candidate in found]
+    rows = [candidate.row(rounds[candidate.rank]) for candidate in found]
+    messages = ("activation_bits", "gradient_bits", "adapter_bits")
+    return [{**row, **{key: scene.air_bits(row[key]) for key in messages}} for row in rows]
 
 
 def _clients(scene: Scene, downlink: str) -> list[dict[str, float]]:

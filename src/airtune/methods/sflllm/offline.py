@@ -120,16 +120,18 @@ def count_by_accuracy(config: ExperimentConfig, trials: Trials, report: Report) 
     timeline = problem.timeline(plan.clients)
     once_s = float(timeline.of("adapter").max() + timeline.of("broadcast").max())
     step_s = (plan.predicted_latency_s - once_s) / problem.steps
-    bits = [float(problem.view.costs.payload_bits(entry)) for entry in plan.clients]
+    costs = problem.view.costs
+    bits = np.array([costs.air_bits(entry) for entry in plan.clients])
     solution = solve_local_accuracy(
         LocalTraining(
             links=problem.view.uplink,
             compute_delay_s=np.full(len(bits), step_s),
-            payload_bits=np.array(bits),
+            payload_bits=bits,
             bandwidth_hz=config.cell.bandwidth_hz,
             a=a,
             v=v,
             names=problem.view.names,
+            fixed_delay_s=costs.transfer.lead_s(bits),
         )
     )
     if solution.plan is None:

@@ -78,11 +78,12 @@ class OwnPointSearch:
     def _solved(self, points: tuple[int, ...]) -> OwnPoints:
         problem = self._problem
         mean, (up, _, _) = problem.mean_step(points), problem.bits
-        adapters = np.array([float(problem.adapter_bits(point)) for point in points])
+        transfer = problem.transfer
+        adapters = np.array([problem.adapter_bits(point) for point in points])
         links = []
         for link, solver, demand in (
-            (problem.links[0], self._main, Demand(up, mean.ahead_s)),
-            (problem.links[1], self._federated, Demand(adapters, np.zeros(len(points)))),
+            (problem.links[0], self._main, Demand(up, mean.ahead_s + transfer.lead_s(up))),
+            (problem.links[1], self._federated, Demand(adapters, transfer.lead_s(adapters))),
         ):
             answer = solver.solve(demand)
             assert answer is not None, "without a cutoff a reachable link is always solved"
@@ -90,5 +91,5 @@ class OwnPointSearch:
             links.append((LinkPlan(answer.owner, control.psd_w_per_hz), control.deadline_s))
         (main, main_s), (federated, upload_s) = links
         step_s = main_s + mean.server_s + mean.after_s
-        broadcast_s = problem.broadcast_bits(max(points)) / problem.multicast_bps
+        broadcast_s = problem.broadcast_s(max(points))
         return OwnPoints(points, main, federated, problem.steps * step_s + upload_s + broadcast_s)

@@ -103,6 +103,7 @@ def read(mapping: Mapping[str, Any]) -> SflllmProblem:
         candidates=candidates,
         downlink_rate_bps=_downlink(clients, candidates),
         names=clients.names,
+        round_trip_s=file.round_trip_s,
     )
     return SflllmProblem(training, file.seed, _blocks(file.blocks))
 

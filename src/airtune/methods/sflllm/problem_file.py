@@ -99,6 +99,7 @@ class SflllmFile(NumbersSection):
     batch_size: Count = Field(description="samples of a step")
     seed: Index = Field(0, description="of the random baselines")
     blocks: BlocksSection | None = Field(None, description="for solver blocks alone")
+    round_trip_s: NotNegative = Field(0.0, description="added to every transfer charged [s]")
     main_server: MainServer = Field(description="has the rest of the model")
     federated_server: FederatedServer = Field(description="averages the clients' adapters")
     clients: Annotated[ClientTable, TableOf(SplitClient)] = Field(description="one mapping each")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.split.problem import LinkPlan, SplitCandidate, SplitTraining
 from airtune.allocation.subchannels.power import Uplink, measure
+from airtune.cost.latency import TransferModel
 from airtune.cost.timeline import Timeline
 from airtune.federated.charging.split_costs import RoundRates, SplitRoundCosts, link_to_shares
 from airtune.federated.view import PlanningView
@@ -46,6 +47,11 @@ class SplitProblem:
         assert self.view.costs.split is not None, "the sflllm planner belongs to a split method"
         return self.view.costs.split
 
+    @property
+    def transfer(self) -> TransferModel:
+        """Protocol heads, which all bits here contain, and the round trip of every transfer."""
+        return self.costs.transfer
+
     @cached_property
     def clients(self) -> list[int]:
         return [int(self.view.cohort[i]) for i in self.kept]
@@ -71,7 +77,9 @@ class SplitProblem:
             [self.work_s(k, point) for k, point in enumerate(points)]
         ).T
         _, hidden, gradient = self.bits
-        downlink = self.costs.system.downlink
+        downlink, lead_s = self.costs.system.downlink, self.transfer.lead_s
+        # With hidden states down a second message goes up: their gradient.
+        ahead_s = ahead_s + lead_s(hidden)
         if downlink == "free":
             return MeanStep(ahead_s, float(server_s.sum()), float(behind_s.max()), None)
         rate = self.view.downlink_bps[list(self.kept)]
@@ -82,8 +90,8 @@ class SplitProblem:
             ).plan
             assert band is not None, "clients without signal are left out before"
             shares = band.bandwidth_hz
-        after_s = float(np.max(gradient / (rate * shares) + behind_s))
-        ahead_s = ahead_s + hidden / (rate * shares)
+        after_s = float(np.max(lead_s(gradient) + gradient / (rate * shares) + behind_s))
+        ahead_s = ahead_s + lead_s(hidden) + hidden / (rate * shares)
         return MeanStep(ahead_s, float(server_s.sum()), after_s, shares)
 
     def work_s(self, position: int, point: int) -> tuple[float, float, float]:
@@ -121,10 +129,10 @@ class SplitProblem:
 
     @cached_property
     def bits(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Mean bits of a step [client]: up, hidden states down, gradient down."""
+        """Mean bits of a step on the air [client]: up, hidden states down, gradient down."""
         messages = [self.costs.messages(client) for client in self.clients]
         up, hidden, gradient = (
-            np.array(
+            self.transfer.air_bits(
                 [np.mean([float(getattr(step, name)) for step in steps]) for steps in messages]
             )
             for name in ("uplink", "hidden", "gradient")
@@ -149,6 +157,7 @@ class SplitProblem:
             candidates=tuple(self._candidate(point) for point in points),
             names=self.names,
             multicast_bps=self.multicast_bps,
+            round_trip_s=self.transfer.round_trip_s,
         )
 
     @property
@@ -177,12 +186,19 @@ class SplitProblem:
             broadcast_bits=self.broadcast_bits(point),
         )
 
-    def adapter_bits(self, point: int) -> int:
-        """Length of a client half's update [bit]."""
-        return self.view.costs.payload_bits(self._bare(self.clients[0], point))
+    def adapter_bits(self, point: int) -> float:
+        """A client half's update on the air [bit]."""
+        return self.view.costs.air_bits(self._bare(self.clients[0], point))
 
-    def broadcast_bits(self, point: int) -> int:
-        """Length of the broadcast where this is the deepest cut [bit]."""
+    def broadcast_bits(self, point: int) -> float:
+        """The broadcast on the air where this is the deepest cut [bit]."""
+        return float(self.transfer.air_bits(self._downlink_bits(point)))
+
+    def broadcast_s(self, point: int) -> float:
+        """The broadcast where this is the deepest cut [s]."""
+        return float(self.transfer.delay_s(self._downlink_bits(point), self.multicast_bps))
+
+    def _downlink_bits(self, point: int) -> int:
         return self.view.costs.downlink_bits(self._bare(self.clients[0], point))
 
     def _bare(self, client: int, point: int) -> ClientPlan:

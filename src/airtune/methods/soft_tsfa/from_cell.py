@@ -33,8 +33,9 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     assumed = file.rank_energy is None
     whole = update_bits(scene.architecture, scene.adapter, file.downlink_dtype)
     start_s = scene.broadcast_s(whole)
-    delays = (start_s + scene.local_steps * scene.whole_step().flops / scene.flop_rate).tolist()
-    rank, fixed = payload_bits(scene)
+    ahead_s = start_s + scene.cell.round_trip_s
+    delays = (ahead_s + scene.local_steps * scene.whole_step().flops / scene.flop_rate).tolist()
+    rank, fixed = map(scene.air_bits, payload_bits(scene))
     numbers = {
         "method": scene.method,
         "bandwidth_hz": scene.cell.bandwidth_hz,
@@ -54,6 +55,7 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
         f"compute_delay_s contains {start_s:.6g} s for the broadcast of {whole} bits at the worst "
         "client's rate over the band.",
         "fixed_payload_bits is the frame with the mask of ranks and the report of energies.",
+        *scene.transfer_origin("compute_delay_s also contains the upload's"),
     )
     notice = (
         f"rank_energy is assumed, not measured: rank k = 1, 2, ... carries energy in proportion to "

@@ -126,13 +126,14 @@ class TsfaPlanner(Planner):
         assert self.latency_target_s is not None
         assert self.v is not None
         plans = [view.full_plan(position) for position in range(len(view.cohort))]
-        each, fixed = self.layout.payload_bits(view.costs, plans[0])
+        bits = self.layout.payload_bits(view.costs, plans[0])
+        each, fixed = (view.costs.transfer.air_bits(part) for part in bits)
         outage_s = self.idle_s(view)
         return SparsityProblem(
             links=view.uplink,
             bandwidth_hz=view.bandwidth_hz,
             compute_delay_s=view.broadcast_s
-            + np.array([view.costs.compute_s(plan) for plan in plans]),
+            + np.array([view.costs.before_upload_s(plan) for plan in plans]),
             rank_energy=newest(state["energies"], view.cohort, self.layout.assumed()),
             rank_payload_bits=np.broadcast_to(each, (len(plans), len(each)))
             if self.layout.selection == "global"
@@ -140,7 +141,7 @@ class TsfaPlanner(Planner):
             latency_target_s=self.latency_target_s,
             v=self.v,
             virtual_queue=state["virtual_queue"],
-            fixed_payload_bits=np.full(len(plans), fixed),
+            fixed_payload_bits=np.full(len(plans), float(fixed)),
             weight=view.weights,
             outage_latency_s=min(outage_s, view.deadline_s or np.inf),
             names=[name.removeprefix("client ") for name in view.names],
@@ -190,9 +191,9 @@ class TsfaPlanner(Planner):
         """
         active = np.flatnonzero(~chosen.skipped)
         plans = [self.layout.with_kept(view.full_plan(int(i)), chosen.kept[i]) for i in active]
-        bits = np.array([view.costs.payload_bits(plan) for plan in plans], dtype=np.float64)
-        computing_s = np.array([view.costs.compute_s(plan) for plan in plans])
-        fixed_s = view.broadcast_to(active.tolist()) + computing_s
+        bits = np.array([view.costs.air_bits(plan) for plan in plans])
+        ahead_s = np.array([view.costs.before_upload_s(plan) for plan in plans])
+        fixed_s = view.broadcast_to(active.tolist()) + ahead_s
         names = [problem.names[int(i)] for i in active]
         links = view.uplink.select(active)
         band = minmax_bandwidth(links, bits, fixed_s, view.bandwidth_hz, names)
@@ -207,6 +208,7 @@ class TsfaPlanner(Planner):
             bound = max(bound - problem.virtual_queue * max(earlier_s, 0.0), 0.0)
             # A payload may be shorter than its straight line by this share of the least one.
             sag = self.layout.most_below_line_bits(view.costs, view.full_plan(0))
+            sag = float(view.costs.transfer.air_bits(sag))
             bound *= max(1.0 - sag / float(problem.least_bits[active].min()), 0.0)
         return Plan(
             _with_bandwidth(plans, shares),
@@ -328,8 +330,8 @@ def _median_s(
     for view in views:
         reached = np.flatnonzero(view.uplink.limit_bps() > 0)
         plans = [planner.layout.with_kept(view.full_plan(int(i)), kept) for i in reached]
-        fixed_s = [view.broadcast_s + view.costs.compute_s(plan) for plan in plans]
-        bits = [float(view.costs.payload_bits(plan)) for plan in plans]
+        fixed_s = [view.broadcast_s + view.costs.before_upload_s(plan) for plan in plans]
+        bits = [view.costs.air_bits(plan) for plan in plans]
         band = minmax_bandwidth(view.uplink.select(reached), bits, fixed_s, view.bandwidth_hz)
         if band.plan is not None:
             latency.append(band.plan.latency_s)
