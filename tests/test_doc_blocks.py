@@ -19,6 +19,7 @@ from airtune.experiment.unused import refuse_unused
 from airtune.files import parse_yaml
 from airtune.methods.plan import load_problem
 from airtune.wireless.cell import CellSettings
+from tests.test_schemas import wrong
 
 ROOT = Path(airtune.__file__).parents[2]
 pytestmark = pytest.mark.skipif(
@@ -85,12 +86,16 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
     (tmp_path / "block.yaml").write_text(block.text)
     content = parse_yaml(block.text, str(block))
     if "arms" in content:
+        assert wrong("comparison", content) == []
         assert len(read_comparison(tmp_path / "block.yaml").arms) > 1
     elif "method" in content:
+        assert wrong("problem", content) == []
         assert airtune.plan(load_problem(tmp_path / "block.yaml")).answer["status"] == "optimal"  # type: ignore[union-attr]
     elif "cell" in content:
+        assert wrong("experiment", content) == []
         CellSettings(**content["cell"])
     else:
+        assert wrong("device", content) == []
         assert load_devices(tmp_path / "block.yaml").keys() > load_devices().keys()
 
 
@@ -110,7 +115,7 @@ def _commands() -> Iterator[tuple[Block, str]]:
 def test_command(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its options are those of the command, its keys are keys, its files are there."""
     monkeypatch.setenv("AIRTUNE_DATA", "/nowhere")
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     while words and "=" in words[0]:
         words = words[1:]
     program, *arguments = words

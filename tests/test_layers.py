@@ -32,12 +32,13 @@ LEVELS = (
     ("methods",),
     ("experiment", "report"),
     ("comparison", "deploy"),
+    ("schemas",),
     ("cli",),
 )
 """Top-level parts from the lowest up. A part imports from its own level and from lower ones."""
 LIGHT = {*LEVELS[0], *LEVELS[1], "cost", "allocation", "planning"}
 """Parts that import without torch, like the planning problems of the methods."""
-LIGHT_IN_METHODS = {"plan", "problem", "from_cell"}
+LIGHT_IN_METHODS = {"plan", "problem", "problem_file", "from_cell"}
 BANNED_NAMES = {"utils", "helpers", "manager", "common", "core", "misc"}
 MOST_LINES = 400
 DEFAULT_METHOD = ExperimentConfig().method

@@ -19,6 +19,7 @@ from airtune.cli.inspect import evaluate, export, generate, model_app
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run
+from airtune.cli.schema import schema
 from airtune.errors import TRACEBACK_VARIABLE, AirtuneError, reason_of, redacted, traceback_text
 
 UNEXPECTED = 70
@@ -78,6 +79,7 @@ app.command(cls=OnceCommand)(resume)
 app.command(cls=OnceCommand)(compare)
 app.command(cls=OnceCommand)(init)
 app.command(cls=OnceCommand)(plan)
+app.command(cls=OnceCommand)(schema)
 app.command("rank-search", cls=OnceCommand)(rank_search)
 app.command("budget-search", cls=OnceCommand)(budget_search)
 app.command(cls=OnceCommand)(profile)

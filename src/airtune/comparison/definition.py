@@ -40,6 +40,9 @@ SHARED = ("model", "dtype", "data", "clients", "cohort", "cell", "charge_as", "s
 FIELD = "EXPERIMENT.yaml"
 
 
+Seed = Annotated[int, Field(ge=0)]
+
+
 class ComparisonFile(Section):
     """A comparison file; its experiment and arms are read when they lie over each other."""
 
@@ -48,9 +51,10 @@ class ComparisonFile(Section):
     experiment: Annotated[Any, Words("a mapping, or the name of an experiment file")] = Field(
         None, description="what all arms share: keys of an experiment, or the name of its file"
     )
-    seeds: Annotated[Any, Words("a number of seeds of at least 1, or a list of them")] = Field(
-        1, description="how many, counted from the experiment's own, or a list of them"
-    )
+    seeds: Annotated[
+        Annotated[int, Field(ge=1)] | Annotated[list[Seed], Field(min_length=1)],
+        Words("a number of seeds of at least 1, or a list of them"),
+    ] = Field(1, description="how many, counted from the experiment's own, or a list of them")
     target_loss: float | None = Field(
         None, gt=0, description="the test loss to reach [nat]; null: what the first arm reaches"
     )
@@ -167,16 +171,16 @@ def _method(text: str) -> dict[str, Any]:
     return with_settings(options, settings)
 
 
-def _seeds(value: object, first: object, asked: int | None) -> list[int]:
+def _seeds(value: int | list[int], first: object, asked: int | None) -> list[int]:
     """A number of seeds, counted from the experiment's own, or a list of them."""
     if asked is not None:
+        if asked < 1:
+            raise InputError("seeds", asked, "a whole number of at least 1")
         value = value[:asked] if isinstance(value, list) and asked <= len(value) else asked
-    if isinstance(value, list) and value and all(type(seed) is int and seed >= 0 for seed in value):
+    if isinstance(value, list):
         return list(dict.fromkeys(value))
-    if type(value) is int and value >= 1:
-        start = first if type(first) is int else 0
-        return list(range(start, start + value))
-    raise InputError("seeds", value, "a number of seeds of at least 1, or a list of them")
+    start = first if type(first) is int else 0
+    return list(range(start, start + value))
 
 
 def _arm(

@@ -16,6 +16,7 @@ from airtune.errors import InputError
 from airtune.files import file_value, read_yaml_mapping
 from airtune.methods.registry import find_problem, problem_specs
 from airtune.methods.spec import ProblemModule
+from airtune.planning.sections import CELL_KEYS
 from airtune.suggest import suggest
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def load_problem(problem: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
 
 def names_a_model(mapping: Mapping[str, Any]) -> bool:
     """Whether the numbers are still to be derived from a model and a cell."""
-    return any(key in mapping for key in ("model", "adapter", "cell", "training"))
+    return any(key in mapping for key in CELL_KEYS)
 
 
 def method_of(mapping: Mapping[str, Any]) -> tuple[str, ProblemModule]:

@@ -166,6 +166,10 @@ class PlannedTraining(_Derived, TrainingSection):
     local_steps: Count = Field(description="optimiser steps of a client in a round")
 
 
+CELL_KEYS = ("model", "adapter", "cell", "training")
+"""Keys of which any one means that the numbers follow from a model and a cell."""
+
+
 class CellSection(ProblemSection):
     """What every problem has that names a model, a cell and devices."""
 
