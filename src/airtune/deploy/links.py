@@ -12,7 +12,8 @@ reaches the outside. On a link shaped to `link_rate` TCP takes
     T = (8 bytes (1 + overhead_share) - BURST_BITS) / link_rate        [s]
 
 Left out: propagation delay and loss. The round-trip time is about 0, so there is no slow start.
-Needs Linux, root (that of a user namespace will do), and `ip` and `tc` of iproute2; `unavailable` states what is missing.
+Needs Linux, root (that of a user namespace will do), and `ip` and `tc` of iproute2; `unavailable`
+states what is missing.
 """
 
 import json
