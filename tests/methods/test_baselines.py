@@ -19,7 +19,7 @@ from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.partial import first_ranks_mask
 from airtune.update.codec import shapes_of
 from airtune.update.means import ZeroPaddedMean, product_norm
-from airtune.update.parts import FactorCodec, FirstRanksCodec
+from airtune.update.partial import FactorCodec, FirstRanksCodec
 from airtune.update.server import Update
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint

@@ -21,7 +21,7 @@ from airtune.tuning.partial import FirstRanksTuner, FrozenATuner
 from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.means import FactorMean, OverlapMean, SentMean, ZeroPaddedMean
-from airtune.update.parts import FactorCodec, FirstRanksCodec
+from airtune.update.partial import FactorCodec, FirstRanksCodec
 from airtune.update.quantise import BLOCK, Int8Codec
 from airtune.update.rank_sparse import RankSparseCodec
 from airtune.update.server import Aggregator

@@ -16,7 +16,7 @@ from airtune.tuning.adapter import initial_state
 from airtune.tuning.partial import FrozenATuner
 from airtune.update.codec import Codec, DenseCodec
 from airtune.update.means import FactorMean
-from airtune.update.parts import FactorCodec
+from airtune.update.partial import FactorCodec
 
 _B = ".lora_B."
 

@@ -17,7 +17,7 @@ from airtune.methods.hetlora.options import HetloraSection
 from airtune.tuning.partial import FirstRanksTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.means import ZeroPaddedMean
-from airtune.update.parts import FirstRanksCodec
+from airtune.update.partial import FirstRanksCodec
 
 
 def compose(bench: Bench, options: HetloraSection) -> Method:

@@ -21,7 +21,7 @@ from airtune.tuning.pruning.importance import (
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.update.codec import DenseCodec
 from airtune.update.means import OverlapMean
-from airtune.update.parts import SlicedCodec
+from airtune.update.partial import SlicedCodec
 
 
 def compose(bench: Bench, options: JcpbaSection) -> Method:

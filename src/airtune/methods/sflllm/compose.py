@@ -15,7 +15,7 @@ from airtune.quantities import dbm_to_watts
 from airtune.tuning.split.tuner import SplitSettings, SplitTuner
 from airtune.update.cut import CutCodec
 from airtune.update.means import HalvesMean
-from airtune.update.parts import BroadcastHalf, Depth, HalfCodec
+from airtune.update.partial import BroadcastHalf, Depth, HalfCodec
 from airtune.workload.architecture import load_architecture
 
 

@@ -11,7 +11,7 @@ from airtune.tuning.pruning.importance import WeightImportance
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.update.codec import DenseCodec, shapes_of
 from airtune.update.means import OverlapMean
-from airtune.update.parts import CountedSlices, SlicedCodec
+from airtune.update.partial import CountedSlices, SlicedCodec
 from airtune.update.server import Update
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
 from airtune.workload.architecture import load_architecture, pruned
