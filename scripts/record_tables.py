@@ -1,26 +1,29 @@
-"""The tables of records in the documents, generated from the definition of their fields.
+"""The tables of records and of parts' options in the documents, generated from their definitions.
 
     python scripts/record_tables.py            # write the tables
     python scripts/record_tables.py --check    # exit 1 if a document is out of date
 
 A document says where a table goes with `<!-- record NAME -->` ... `<!-- end -->`; NAME is `rounds`,
-`clients`, `split`, or a method that records numbers of its own.
+`clients`, `split`, or a method that records numbers of its own. `<!-- options KIND -->` is where the
+options of the parts of a kind go, such as `codec`.
 """
 
 import ast
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import cleandoc, getsource
 from itertools import pairwise
 from pathlib import Path
 
 from airtune.federated.records.fields import quantities
 from airtune.federated.records.record import ClientRecord, RoundRecord
+from airtune.methods.parts import known_parts
 from airtune.methods.registry import shipped_methods
+from airtune.section import spots
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACE = re.compile(r"(<!-- record ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- (record|options) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 Row = tuple[str, str, str, bool]
@@ -75,13 +78,31 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def option_table(kind: str) -> str:
+    """The options of the parts of a kind as Markdown."""
+    lines = [f"| {kind} | option | default | allowed | meaning |", "|---|---|---|---|---|"]
+    for name, part in known_parts()[kind].items():
+        fields = part.options.model_fields
+        if not fields:
+            lines.append(f"| `{name}` | | | | no options |")
+        for key, spot in spots(part.options).items():
+            default = "null" if fields[key].default is None else fields[key].default
+            meaning = (fields[key].description or "").replace("|", "\\|")
+            lines.append(f"| `{name}` | `{key}` | {default} | {spot.words} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
 def documents() -> Iterator[tuple[Path, str]]:
     """Every document with tables of records, and its text with the tables of now."""
     known = tables()
     for path in sorted((ROOT / "docs").glob("*.md")):
         text = path.read_text()
         if PLACE.search(text):
-            yield path, PLACE.sub(lambda m: m[1] + table(known[m[2]]) + m[3], text)
+            yield path, PLACE.sub(lambda m: m[1] + _filled(known, m[2], m[3]) + m[4], text)
+
+
+def _filled(known: Mapping[str, Sequence[Row]], kind: str, name: str) -> str:
+    return option_table(name) if kind == "options" else table(known[name])
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from airtune.cost.device import DeviceSection, load_devices
 from airtune.errors import InputError
 from airtune.experiment.reading import checked, default_experiment, sections_of
 from airtune.files import file_value, parse_yaml, read_yaml_mapping
+from airtune.methods.parts import known_parts
 from airtune.methods.plan import from_cell, load_problem_module, method_of, names_a_model
 from airtune.methods.registry import problem_specs
 from airtune.planning.table import TableOf
@@ -233,6 +234,13 @@ def test_every_key_says_what_it_is(name: str) -> None:
         if place[-1] != "methods":
             field = described(section, place)
             assert len(field) > 2, place
+
+
+def test_every_option_of_a_part_says_what_it_is() -> None:
+    options = {part.options for parts in known_parts().values() for part in parts.values()}
+    for section in options:
+        for key, field in section.model_fields.items():
+            assert len(field.description or "") > 2, (section, key)
 
 
 def described(section: type[BaseModel], place: Place) -> str:

@@ -27,13 +27,15 @@ class DenseSection(Section):
 class DenseOptions(Section):
     """Codecs that send floating-point numbers."""
 
-    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="of a number on the air")
 
 
 class NumberOptions(Section):
     """Codecs that also send eight-bit integers."""
 
-    dtype: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        "fp32", description="of a number on the air"
+    )
 
 
 def options_of(section: type[Section], *names: str) -> type[Section]:

@@ -30,30 +30,38 @@ from airtune.update.top_k import TopKCodec
 
 
 class Int8Options(Section):
-    block: int = Field(BLOCK, ge=1)
+    block: int = Field(BLOCK, ge=1, description="numbers that share one scale")
 
 
 class RankSparseOptions(NumberOptions):
-    importance: Literal["change", "norm", "random"] = "change"
-    choice: Literal["drawn", "largest"] = "largest"
-    report: bool = False
+    importance: Literal["change", "norm", "random"] = Field(
+        "change", description="of a rank: of its change in this round | its norm | random"
+    )
+    choice: Literal["drawn", "largest"] = Field(
+        "largest", description="ranks sent: drawn at random by their energy | the largest"
+    )
+    report: bool = Field(False, description="the energies of the ranks travel with the update")
 
 
 class FactorOptions(DenseOptions):
-    part: Literal[".lora_A.", ".lora_B."] = ".lora_B."
+    part: Literal[".lora_A.", ".lora_B."] = Field(".lora_B.", description="the factor that travels")
 
 
 class OrthogonalOptions(Section):
-    strength: float = Field(0.03, ge=0)
-    relative: bool = True
+    strength: float = Field(0.03, ge=0, description="of the orthogonality penalty")
+    relative: bool = Field(True, description="inner products over the vectors' norms")
 
 
 class GaugeOptions(Section):
-    merge: Literal["factor-mean", "overlap-mean", "sent-mean"] = "factor-mean"
+    merge: Literal["factor-mean", "overlap-mean", "sent-mean"] = Field(
+        "factor-mean", description="the mean whose factors are made orthogonal"
+    )
 
 
 class BandwidthOptions(Section):
-    bandwidth: Literal["minmax", "equal", "random"] = "minmax"
+    bandwidth: Literal["minmax", "equal", "random"] = Field(
+        "minmax", description="least round latency | equal | random"
+    )
     ranks: tuple[int, ...] | None = Field(None, description="of each client; null: adapter.rank")
 
 

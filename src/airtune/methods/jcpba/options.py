@@ -33,7 +33,9 @@ class JcpbaSection(Section):
 class PrunedOptions(Section):
     """Options of the pruned tuner where it is named by itself."""
 
-    importance: Literal["weights", "activations", "random"] | None = None
+    importance: Literal["weights", "activations", "random"] | None = Field(
+        None, description="which units go first; null: as jcpba.importance"
+    )
 
 
 PLANNER_OPTIONS = ("solver", "pruning_budget", "pruning_rate_max")
