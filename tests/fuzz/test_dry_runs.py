@@ -25,12 +25,15 @@ def faults(run: dict[str, Any]) -> list[str]:
     if code == 0 and (told or not run["out"]):
         found.append("a good answer is on standard output, alone")
     if code != 0 and (
-        not told.startswith("airtune: ") or told.count("\n") != 1 or not told.endswith(".\n")
+        not told.startswith("airtune: ")
+        or told.count("\n") != 1
+        or not told.endswith((".\n", "?\n"))  # "did you mean ...?" is the end of some
     ):
         found.append("not one sentence")
     if code != 0 and run["out"]:
         found.append("half an answer beside a refusal")
-    if "Traceback" in told or "Warning" in told or "unexpected" in told:
+    # Not "unexpected" alone, which is also PyYAML's word for a file that ends early.
+    if "Traceback" in told or "Warning" in told or "a fault of airtune" in told:
         found.append("a traceback or a warning")
     if run["cpu_s"] > CPU_S or run["memory_bytes"] > MEMORY_BYTES:
         found.append(f"{run['cpu_s']:.1f} s of processor time, {run['memory_bytes']} bytes")
