@@ -126,6 +126,10 @@ def _remade(
     return error
 
 
+class ClientLostError(AirtuneError):
+    """A client on another machine is gone for this round; the round goes on without it."""
+
+
 class DivergedError(AirtuneError):
     """Training left the finite numbers; the sentence names round and client. What was before it is
     kept."""

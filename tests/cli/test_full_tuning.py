@@ -82,9 +82,7 @@ def test_the_saved_model_gives_the_reported_loss(finished: Path, airtune: Any) -
     assert (code, out) == (0, "Wrote the tuned model to exported.\n")
     for folder in (finished / "model", Path("exported")):
         tuned = AutoModelForCausalLM.from_pretrained(folder).eval()
-        assert evaluate(tuned, world.shards.test_batches()).loss == pytest.approx(
-            reported, abs=1e-5
-        )
+        assert evaluate(tuned, world.tests.batches()).loss == pytest.approx(reported, abs=1e-5)
     code, out, _ = airtune("eval", finished, "--json")
     assert (code, json.loads(out)["tuned"]["test_loss"]) == (0, reported)
     code, out, _ = airtune("generate", finished, "--count", 1, "--max-new-tokens", 4)

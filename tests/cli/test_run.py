@@ -166,7 +166,7 @@ def test_adapter_in_plain_peft_gives_the_reported_loss(finished: Path) -> None:
     tuned = PeftModel.from_pretrained(base, finished / "adapter").eval()
     world = build_world(read_config(finished / "experiment.yaml"))
     reported = json.loads((finished / "summary.json").read_text())["final_test_loss"]
-    assert evaluate(tuned, world.shards.test_batches()).loss == pytest.approx(reported, abs=1e-5)
+    assert evaluate(tuned, world.tests.batches()).loss == pytest.approx(reported, abs=1e-5)
 
 
 def test_merged_model_gives_the_reported_loss(
@@ -181,9 +181,7 @@ def test_merged_model_gives_the_reported_loss(
     merged = load_base(str(tmp_path / "merged"))
     world = build_world(read_config(finished / "experiment.yaml"))
     reported = json.loads((finished / "summary.json").read_text())["final_test_loss"]
-    assert evaluate(merged.model, world.shards.test_batches()).loss == pytest.approx(
-        reported, abs=1e-4
-    )
+    assert evaluate(merged.model, world.tests.batches()).loss == pytest.approx(reported, abs=1e-4)
 
 
 def test_what_a_person_sees(airtune: Call, tmp_path: Path) -> None:

@@ -1,16 +1,27 @@
 """Keys of a small deployment, made once, and certificates that are no longer valid."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from airtune.deploy import certificates
+from airtune.deploy import certificates, trainer
+from airtune.deploy import client as client_module
 from airtune.deploy.issuing import make_keys
 
 HOST = "fl.example.org"
+
+
+@pytest.fixture(scope="session")
+def four_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of keys for four clients, which no test changes."""
+    folder = tmp_path_factory.mktemp("deployment") / "keys"
+    make_keys(folder, 4)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +40,15 @@ def validity(first_days: float, last_days: float) -> Iterator[None]:
         patch.setattr(certificates, "CLOCK_SKEW", timedelta(days=-first_days))
         patch.setattr(certificates, "_end", lambda days: now + timedelta(days=last_days))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _one_model_is_loaded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients are processes; where tests make them threads, transformers cannot load in two."""
+    lock, load = threading.Lock(), trainer.load_trainer
+
+    def guarded(*arguments: Any) -> Any:
+        with lock:
+            return load(*arguments)
+
+    monkeypatch.setattr(client_module, "load_trainer", guarded)

@@ -12,6 +12,7 @@ from airtune import Experiment
 from airtune.errors import InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.run import continue_prompt
+from airtune.experiment.shards import Shards
 from airtune.experiment.world import build_world
 from airtune.tuning.evaluate import generate
 from tests.data.templates import CASES
@@ -69,10 +70,11 @@ def test_the_day_that_a_template_shows_is_kept(weights: Path, rows: Path, tmp_pa
         {"place": "Oslo"},
     )
     shards = run.world.shards
+    assert isinstance(shards, Shards)
     assert tokenizer.decode(shards.train.row(0)).startswith(
         "Today is 05 Mar 2031 in Oslo.\n<system"
     )
-    assert any("2031-03-05" in notice for notice in shards.notices)
+    assert any("2031-03-05" in notice for notice in run.world.tests.notices)
     (answer,) = run.generate("what is 3?", max_new_tokens=2)
     assert answer["prompt"] == "what is 3?"
 
@@ -84,6 +86,7 @@ def test_a_template_of_the_experiments_own_goes_out_with_the_model(
     path.write_text(CASES["in the form of Mistral"].template)
     world = build_world(_experiment(weights, byte_tokenizer(), rows, chat_template=path).config)
     assert world.base.tokenizer.chat_template == path.read_text()
+    assert isinstance(world.shards, Shards)
     assert "[INST] what" in world.base.tokenizer.decode(world.shards.train.row(0))
 
 
@@ -133,8 +136,8 @@ def test_an_answer_ends_with_its_turn(weights: Path, rows: Path) -> None:
             written = torch.tensor([[a, a, end, a], [a, eos, a, a], [a, a, a, a]])
             return torch.cat([input_ids, written], dim=1)
 
-    prompts = [world.shards.test.prompt(0).tolist()] * 3
-    answers = generate(Fixed(), tokenizer, prompts, 4, world.shards.stops)
+    prompts = [world.tests.encoded.prompt(0).tolist()] * 3
+    answers = generate(Fixed(), tokenizer, prompts, 4, world.tests.stops)
     assert answers == ["aa", "a", "aaaa"]
     assert asked == [[eos, end]]
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from airtune.experiment.engine import EngineChoice, compose_clients
+from airtune.experiment.clients import compose_clients
+from airtune.experiment.engine import EngineChoice
 from airtune.experiment.loading import load_model, load_server, prepared
 from airtune.experiment.reading import read_config
-from airtune.experiment.shards import load_shards
+from airtune.experiment.shards import deal_devices, load_rows
 from airtune.experiment.world import cost_model, server_side
 from airtune.federated.backends.backend import Backend, ClientReport, InProcess
 from airtune.federated.checks.feasibility import refuse_small_devices
@@ -77,8 +78,9 @@ def test_reported_numbers_plan_and_charge_the_same_rounds(method: str) -> None:
     config = prepared(read_config(None, quick(*uneven)[1::2]))
     server, loaded = load_server(config), load_model(config)
     base, limit = loaded.base, loaded.architecture.max_tokens
-    shards = load_shards(loaded.config, base.tokenizer, limit, base.embeddings)
-    clients = compose_clients(loaded.config, base, shards)
+    tests, shards = load_rows(loaded.config, base.tokenizer, limit, base.embeddings)
+    devices = deal_devices(config)
+    clients = compose_clients(loaded.config, base, devices, shards.batches, tests.batches)
     untrained = clients.method.start(clients.model, config.seed)
     answers: list[list[ClientReport]] = []
 

@@ -14,7 +14,7 @@ from airtune.config.experiment import ExperimentConfig
 from airtune.data.encoding import Encoded
 from airtune.data.partition import Partition
 from airtune.errors import AirtuneError, InputError
-from airtune.experiment import digests, environment
+from airtune.experiment import digests, environment, shards
 from airtune.experiment.reading import read_config
 from airtune.federated.records.checkpoint import list_checkpoints, read_checkpoint
 from tests.cli.conftest import quick
@@ -257,9 +257,9 @@ def test_shards_against_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         whole = b"".join(hashlib.sha256(piece).digest() for piece in pieces)
         wanted.append(hashlib.sha256(whole).digest()[:16])
-    assert [bytes(row) for row in digests.shard_digests(rows, parts)] == wanted
-    monkeypatch.setattr(digests, "_TOKENS_AT_ONCE", 5)
-    assert [bytes(row) for row in digests.shard_digests(rows, parts)] == wanted
+    assert [bytes(row) for row in shards.shard_digests(rows, parts)] == wanted
+    monkeypatch.setattr(shards, "_TOKENS_AT_ONCE", 5)
+    assert [bytes(row) for row in shards.shard_digests(rows, parts)] == wanted
 
 
 def test_keys_that_change_a_result() -> None:

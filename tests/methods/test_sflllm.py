@@ -287,7 +287,7 @@ def test_the_adapter_is_both_halves_and_loads_in_plain_peft(run: Any) -> None:
     model = AutoModelForCausalLM.from_pretrained(model_location("builtin"))
     tuned = PeftModel.from_pretrained(model, run.folder.adapter).eval()
     world = run.world
-    result = evaluate(tuned, list(world.shards.test_batches()))
+    result = evaluate(tuned, list(world.tests.batches()))
     assert result.loss == pytest.approx(run.summary["final_test_loss"], abs=1e-6)
     start = world.unmeasured_start().adapter
     assert all((run.state.adapter[name] != start[name]).any() for name in start if "lora_B" in name)

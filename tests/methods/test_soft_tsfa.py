@@ -161,7 +161,7 @@ def test_adapter_in_plain_peft_gives_the_reported_loss(run: Any) -> None:
     tuned = PeftModel.from_pretrained(base, run.folder.adapter).eval()
     world = build_world(run.config)
     reported = json.loads((run.folder.path / "summary.json").read_text())["final_test_loss"]
-    assert evaluate(tuned, world.shards.test_batches()).loss == pytest.approx(reported, abs=1e-5)
+    assert evaluate(tuned, world.tests.batches()).loss == pytest.approx(reported, abs=1e-5)
 
 
 def test_what_is_derived_is_written_down(run: Any) -> None:

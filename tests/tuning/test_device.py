@@ -17,7 +17,7 @@ from airtune.tuning.local import TrainingSettings, train_locally
 from airtune.tuning.orthogonality import OrthogonalityPenalty
 from airtune.tuning.pruning.importance import ActivationImportance, WeightImportance
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
-from airtune.tuning.split.halves import SplitClient
+from airtune.tuning.split.client import SplitClient
 from airtune.tuning.split.model import SplitModel
 from airtune.tuning.split.tuner import SplitSettings, split_round
 from airtune.tuning.stack import train_stacked

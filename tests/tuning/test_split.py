@@ -14,7 +14,7 @@ from airtune.errors import InputError
 from airtune.tuning.adapter import AdapterSettings, attach, initial_state
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.local import TrainingSettings, train_locally
-from airtune.tuning.split.halves import SplitClient
+from airtune.tuning.split.client import SplitClient
 from airtune.tuning.split.model import SplitModel
 from airtune.tuning.split.tuner import SplitRound, SplitSettings, split_round
 from airtune.update.cut import CutCodec, CutShape

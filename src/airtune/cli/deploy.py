@@ -1,4 +1,4 @@
-"""`airtune deploy keys`."""
+"""`airtune deploy`: keys here, the running server and clients in `deployment.py`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from airtune.cli.command import FullGroup, OnceCommand
+from airtune.cli.deployment import client, server, shards, status
 from airtune.cli.run import refuse_beside
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=FullGroup, help="Deployment: the server and the clients on machines of their own."
 )
+app.command(cls=OnceCommand)(server)
+app.command(cls=OnceCommand)(client)
+app.command(cls=OnceCommand)(status)
+app.command(cls=OnceCommand)(shards)
 
 
 @app.command(cls=OnceCommand)

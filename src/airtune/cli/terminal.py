@@ -129,8 +129,13 @@ class TerminalListener:
         self._view.round(record)
 
 
-def _watch(action: Any, folder: Path, *, as_json: bool, quiet: bool) -> None:
-    """Run `action(listener)` with a progress view, then print the summary."""
+def watch_run(
+    action: Any, folder: Path, *, as_json: bool, quiet: bool, goes_on: str = "airtune resume"
+) -> None:
+    """Run `action(listener)` with a progress view, then print the summary.
+
+    `goes_on` is the command that continues an interrupted run.
+    """
     silent = quiet or as_json
     # JSON goes to standard output alone, so that it can be piped.
     console = Console(file=sys.stderr) if as_json else Console(soft_wrap=True)
@@ -140,7 +145,7 @@ def _watch(action: Any, folder: Path, *, as_json: bool, quiet: bool) -> None:
             run: Run = action(TerminalListener(console, view))
     except KeyboardInterrupt:
         if (folder / "checkpoints").is_dir():
-            command = f"airtune resume {quote(str(folder))}"
+            command = f"{goes_on} {quote(str(folder))}"
             sys.stderr.write(f"\nInterrupted. Every finished round is kept: {command}\n")
         raise
     if as_json:
@@ -154,12 +159,14 @@ def run_experiment(
     experiment: Experiment, folder: Path, *, as_json: bool = False, quiet: bool = False
 ) -> None:
     """`airtune run`."""
-    _watch(lambda listener: experiment.run(folder, listener), folder, as_json=as_json, quiet=quiet)
+    watch_run(
+        lambda listener: experiment.run(folder, listener), folder, as_json=as_json, quiet=quiet
+    )
 
 
 def resume_run(folder: Path, *, as_json: bool = False, quiet: bool = False, **wish: Any) -> None:
     """`airtune resume`; `wish` as for `Experiment.resume`."""
-    _watch(
+    watch_run(
         lambda listener: Experiment.resume(folder, listener=listener, **wish),
         folder,
         as_json=as_json,

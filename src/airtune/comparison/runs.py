@@ -24,8 +24,8 @@ from airtune.config.text import flat, plain_values, read_resolved, resolved_yaml
 from airtune.errors import AirtuneError, InputError, redacted
 from airtune.experiment import Experiment, Run
 from airtune.experiment.composition import check_names
-from airtune.experiment.experiment import with_absolute_paths
 from airtune.experiment.folder_lock import locked
+from airtune.experiment.paths import with_absolute_paths
 from airtune.experiment.reading import default_experiment
 from airtune.federated.records.record import RoundRecord
 from airtune.files import make_folder, write_text_atomic

@@ -120,6 +120,35 @@ class StopSection(Section):
     energy_j: float | None = Field(None, gt=0, description="stop after so much client energy")
 
 
+class DeploySection(Section):
+    """Used by `airtune deploy` alone; a simulated run ignores it."""
+
+    quorum: int = Field(
+        1, ge=1, description="clients that must answer in a round; below it the server waits"
+    )
+    wait_s: float = Field(
+        600.0, gt=0, description="how long the server waits for clients, then it stops"
+    )
+    patience_s: float = Field(
+        60.0, gt=0, description="a client that is not connected is silent after so long"
+    )
+    round_s: float | None = Field(
+        None, gt=0, description="a client that has not answered so long after its task is silent"
+    )
+    step_s: float = Field(
+        120.0, gt=0, description="the same for one message of a split model's local step"
+    )
+    row_lengths: Literal["exact", "means"] = Field(
+        "exact", description="what clients tell of their rows: each length, or means"
+    )
+    speeds: Literal["profiles", "measured"] = Field(
+        "profiles", description="speed of clients: of their device profile, or measured on joining"
+    )
+    pace: bool = Field(
+        False, description="clients send no faster than the planned share of the band"
+    )
+
+
 class ExperimentConfig(Section):
     """Everything that a run depends on."""
 
@@ -174,6 +203,9 @@ class ExperimentConfig(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto (a GPU where torch sees one) | cpu | cuda; workers compute on cpu"
+    )
+    deploy: DeploySection = Field(
+        default=DeploySection(), description="real machines (airtune deploy)"
     )
     threads: int | None = Field(
         None,

@@ -100,6 +100,29 @@ def partition(
     raise InputError("data.partition.kind", kind, f"one of {', '.join(KINDS)}")
 
 
+def by_file(owners: Sequence[int | None], files: int, clients: int, min_rows: int = 1) -> Partition:
+    """Each row to the client whose file it is in; `owners` [row] are numbers of files.
+
+    Raises InputError where there are not as many clients as files, or a file gave no row.
+    """
+    if clients != files:
+        raise InputError(
+            "clients.count",
+            clients,
+            f"{files}, the number of files of clients in data.train",
+            f"set clients.count={files}",
+        )
+    found = _from_owner(np.array(owners, dtype=np.int64), clients)
+    fewest = int(found.sizes.argmin())
+    if found.sizes[fewest] < min_rows:
+        raise InputError(
+            "data.partition.min_rows",
+            min_rows,
+            f"at most {found.sizes[fewest]}, the rows in the file of client {fewest}",
+        )
+    return found
+
+
 def iid(count: int, clients: int, seed: int) -> Partition:
     """Rows 0..count-1 in random shards whose sizes differ by one at most."""
     order = generator(seed, "partition").permutation(count)

@@ -15,7 +15,9 @@ from airtune.data.formats import YAHOO_CLASSES, YAHOO_COLUMNS, Row
 from airtune.errors import InputError
 from airtune.files import refuse_half_characters
 
-_CONVERSATIONS = ("messages", "conversations")
+FILE_KINDS = (".jsonl", ".ndjson", ".csv")
+"""Suffixes of files with rows."""
+CONVERSATIONS = ("messages", "conversations")
 """Columns whose lists of turns are handed on, as JSON."""
 _LARGEST_CELL = 1 << 26
 """csv's own limit of 131,072 characters a cell is less than some answers in Yahoo! Answers."""
@@ -246,7 +248,7 @@ def _texts(values: Mapping[str, Any], place: str) -> Row:
         elif isinstance(value, int | float) and math.isfinite(value):
             # A hub data set has NaN where a value is missing, and 1e999 overflows to infinity.
             texts[column] = str(value)
-        elif isinstance(value, list) and column in _CONVERSATIONS:
+        elif isinstance(value, list) and column in CONVERSATIONS:
             texts[column] = json.dumps(value, ensure_ascii=False)
     for column, text in texts.items():
         refuse_half_characters(text, f"{place}, column {column!r}")

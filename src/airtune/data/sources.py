@@ -11,8 +11,9 @@ from typing import Any
 
 from airtune.data.builtin_tasks import BUILTIN_TASKS, builtin_examples
 from airtune.data.builtin_words import Draw
+from airtune.data.client_files import ClientFiles, client_files
 from airtune.data.formats import FORMATS, Format, Row, RowError, choose_format
-from airtune.data.rows import Flag, HubRows, Rows, open_rows
+from airtune.data.rows import FILE_KINDS, Flag, HubRows, Rows, open_rows
 from airtune.data.tasks import Example, Score
 from airtune.errors import InputError
 from airtune.seeds import generator
@@ -20,7 +21,6 @@ from airtune.seeds import generator
 TEST_SHARE = 0.1
 """The share of prompts held out where a source has no test part of its own."""
 BUILTIN_COUNTS = {"train": 4096, "test": 256}
-_FILE_KINDS = (".jsonl", ".ndjson", ".csv")
 _STEMS = {
     "train": ("train", "trainset", "training"),
     "test": ("test", "testset", "dev", "devset", "validation", "valid", "val"),
@@ -34,7 +34,8 @@ class TaskData:
 
     `separator` stands between prompt and completion where the tokenizer has no chat template;
     `score` judges answers beside their loss (None: the loss alone); `notice` is a sentence for the
-    user where a part was held out, else empty.
+    user where a part was held out, else empty. `clients` is how many files of clients the training
+    rows came from, each example with the number of its own (None: they are not apart by client).
     """
 
     format_name: str
@@ -43,6 +44,7 @@ class TaskData:
     score: Score | None
     separator: str
     notice: str = ""
+    clients: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def load_task_data(
     """Examples from `train`, and from `test` where it is given.
 
     Each is `builtin`, `builtin:slots`, `builtin:arithmetic`, a jsonl or csv file, a folder with a
-    train and a test file, or a hub data set `owner/name[:configuration]`. Where a source has no
+    train and a test file, a folder with a file for each client (`client-0.jsonl`, ...) and perhaps
+    a test file, or a hub data set `owner/name[:configuration]`. Where a source has no
     test part, a tenth of its prompts is held out (all rows of a prompt together, by a checksum, so
     that the order of rows does not matter). A limit draws that many rows at random.
 
@@ -97,7 +100,47 @@ def load_task_data(
         chosen.score,
         chosen.separator,
         notice,
+        len(train_rows.parts) if isinstance(train_rows, ClientFiles) else None,
     )
+
+
+def load_test_data(train: str, test: str | None, options: SourceOptions, seed: int) -> TaskData:
+    """The test part alone, for a server whose clients hold the training rows; `train` is empty.
+
+    No training row is read. Raises InputError where the test rows would be held out from them.
+    """
+    _check_limits(options)
+    if train == "builtin" or train.startswith("builtin:"):
+        return replace(_load_builtin(train, test, options, seed), train=())
+    rows = _open_source(train, "data.train")[1] if test is None else None
+    if test is not None:
+        rows = _test_of(*_open_source(test, "data.test"))
+    if rows is None:
+        raise InputError(
+            "data.test",
+            None,
+            "given where the clients hold the training rows",
+            "name a test set, or write one with `airtune deploy shards`",
+        )
+    chosen = _choose(rows, options)
+    examples = _limited(_examples(rows, chosen), options.test_limit, seed, "test")
+    return TaskData(chosen.name, (), examples, chosen.score, chosen.separator)
+
+
+def load_client_data(path: Path, options: SourceOptions) -> tuple[Example, ...]:
+    """The rows of one client's own file; a built-in task's have a prompt and a completion."""
+    rows = open_rows(path, "--data")
+    if (options.format_name or "").partition(":")[0] == "builtin":
+        options = replace(options, format_name=None)
+    return tuple(_examples(rows, _choose(rows, options)))
+
+
+def source_rows(name: str, field: str) -> Iterator[tuple[str, Row]]:
+    """Every row of a source as it is, with its place: the training part, then the test part."""
+    rows, test = _open_source(name, field)
+    yield from rows
+    if test is not None:
+        yield from test
 
 
 def _check_limits(options: SourceOptions) -> None:
@@ -129,7 +172,7 @@ def _open_source(name: str, field: str) -> tuple[Rows, Rows | None]:
     path = Path(name).expanduser()
     if path.is_dir():
         return _open_folder(path, field)
-    looks_like_file = path.suffix.lower() in _FILE_KINDS or name.startswith((".", "/", "~"))
+    looks_like_file = path.suffix.lower() in FILE_KINDS or name.startswith((".", "/", "~"))
     if path.exists() or looks_like_file:
         return open_rows(path, field), None
     if not _HUB_NAME.fullmatch(name):
@@ -144,12 +187,25 @@ def _open_source(name: str, field: str) -> tuple[Rows, Rows | None]:
 
 def _open_folder(folder: Path, field: str) -> tuple[Rows, Rows | None]:
     parts = {part: _part_file(folder, part, field) for part in _STEMS}
+    test = None if parts["test"] is None else open_rows(parts["test"], field)
+    clients = client_files(folder, field)
+    if clients and parts["train"] is not None:
+        raise InputError(
+            field,
+            f"{folder} (with {parts['train'].name} and {clients[0].name})",
+            "a folder with either a training file or a file for each client",
+            "move one of them away",
+        )
+    if clients:
+        return ClientFiles(str(folder), [open_rows(path, field) for path in clients]), test
     if parts["train"] is None:
         raise InputError(
-            field, str(folder), "a folder with a train.jsonl or train.csv", "name a file in it"
+            field,
+            str(folder),
+            "a folder with a train.jsonl or train.csv, or with client-0.jsonl and so on",
+            "name a file in it",
         )
-    test = parts["test"]
-    return open_rows(parts["train"], field), None if test is None else open_rows(test, field)
+    return open_rows(parts["train"], field), test
 
 
 def part_file(name: str, part: str) -> Path | None:
@@ -165,7 +221,7 @@ def part_file(name: str, part: str) -> Path | None:
 
 def _part_file(folder: Path, part: str, field: str) -> Path | None:
     for stem in _STEMS[part]:
-        files = [folder / f"{stem}{kind}" for kind in _FILE_KINDS]
+        files = [folder / f"{stem}{kind}" for kind in FILE_KINDS]
         found = [path for path in files if path.is_file()]
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
@@ -229,7 +285,12 @@ def _choose(rows: Rows, options: SourceOptions) -> Format:
 
 
 def _examples(rows: Rows, chosen: Format) -> Iterator[Example]:
-    """Every row as an example, with its other columns."""
+    """Every row as an example, with its other columns, and its client where files are apart."""
+    if isinstance(rows, ClientFiles):
+        for client, part in enumerate(rows.parts):
+            for example in _examples(part, chosen):
+                yield replace(example, client=client)
+        return
     for place, row in rows:
         _check_texts(place, row, chosen)
         try:

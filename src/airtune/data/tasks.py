@@ -29,7 +29,7 @@ class Example:
     `slots` is empty except in slot tasks; `columns` keeps the source's other columns, by which
     clients may be grouped; `place` names its row for messages. `turns` is a whole conversation, of
     which prompt and completion are then the last exchange; empty where there is no more than that
-    exchange.
+    exchange. `client` holds the row, where its source is a file of that client.
     """
 
     prompt: str
@@ -39,6 +39,7 @@ class Example:
     columns: Mapping[str, str] = field(default_factory=dict)
     turns: tuple[Turn, ...] = ()
     place: str = field(default="", compare=False)
+    client: int | None = field(default=None, compare=False)
 
 
 _GAP = r"[^\S\r\n]*"

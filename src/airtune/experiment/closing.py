@@ -121,7 +121,7 @@ def summarise(world: World, state: ServerState, records: Sequence[RoundRecord]) 
         "method": config.method,
         **({"trained": "every parameter"} if config.adapter.kind == FULL else {}),
         "charge_as": config.charge_as,
-        "partition_redraws": world.shards.parts.redraws,
+        "partition_redraws": world.shards.redraws,
         "rounds": len(records),
         "stopped": state.stopped,
         "start_test_loss": state.start_loss,

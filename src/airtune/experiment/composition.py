@@ -133,11 +133,16 @@ def check_names(config: ExperimentConfig) -> None:
 
 
 def compose_method(
-    config: ExperimentConfig, model: Any, devices: tuple[DeviceProfile, ...]
+    config: ExperimentConfig,
+    model: Any,
+    devices: tuple[DeviceProfile, ...],
+    *,
+    check_fit: bool = True,
 ) -> Method:
     """The method by name, with the server's step and every part that the experiment replaces.
 
-    Raises InputError for parts that do not fit together.
+    Raises InputError for parts that do not fit together. `check_fit=False`: for a client on another
+    machine, which is given only the parts that it runs, and whose server has checked them.
     """
     bench, known = Bench(config, model, devices), _known(config)
     parts: dict[str, Any] = {
@@ -148,6 +153,8 @@ def compose_method(
     assert spec.compose is not None, "refused by check_names"
     composed: Method = spec.compose(bench, config.section(spec.options))
     method = assembled(replace(composed, server=_server(config.server)), parts)
+    if not check_fit:
+        return method
     check_parts(method, {kind: _spec_name(spec) for kind, spec in _replaced(config).items()})
     if method.aggregator.refactors and config.server.optimizer != "none":
         raise InputError(

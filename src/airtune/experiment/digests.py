@@ -16,12 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from airtune.config.experiment import PART_KINDS, ExperimentConfig
 from airtune.config.text import flat, plain_values
-from airtune.data.encoding import Encoded
-from airtune.data.partition import Partition
 from airtune.errors import AirtuneError
 from airtune.experiment.world import World
 from airtune.federated.records.fingerprint import (
@@ -32,6 +29,7 @@ from airtune.federated.records.fingerprint import (
     differing_keys,
 )
 from airtune.methods.registry import find_method, installed_methods
+from airtune.tuning.base_model import BaseModel
 from airtune.workload.config_source import read_config
 
 RESULTLESS = (
@@ -44,6 +42,7 @@ RESULTLESS = (
     "stop.",
     "format",
     "data.score_rows",
+    "deploy.",
 )
 """Keys that change no round, up to rounding; a trailing dot means a section."""
 NAMING = (
@@ -60,7 +59,6 @@ NAMING = (
 """Keys that name a place; what is there has a digest."""
 WEIGHTS, TOKENIZER, TEST = "the base weights", "the tokenizer or its chat template", "the test data"
 MODEL_CONFIG, CHARGED = "the model's config", "the config of charge_as"
-_TOKENS_AT_ONCE = 1 << 20
 _NOT_OF_THE_MODEL = ("_name_or_path", "transformers_version")
 
 
@@ -69,7 +67,7 @@ def fingerprint(world: World) -> Fingerprint:
     return Fingerprint(
         result_keys(world.config),
         _contents(world),
-        shard_digests(world.shards.train, world.shards.parts),
+        world.shards.digests(),
     )
 
 
@@ -109,51 +107,10 @@ def _under(key: str, name: str) -> bool:
     return key == name or key.startswith(name if name.endswith(".") else f"{name}.")
 
 
-def shard_digests(rows: Encoded, parts: Partition) -> NDArray[np.uint8]:
-    """SHA-256 of each client's rows, in the order in which it holds them [client, byte], cut short.
-
-    Of three digests: of the lengths of rows and prompts, of the tokens, and of which are labels.
-    """
-    digests = np.zeros((len(parts.sizes), DIGEST_BYTES), np.uint8)
-    lengths = rows.length
-    for client in range(len(digests)):
-        own = np.asarray(parts[client])
-        shape, tokens, labels = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-        shape.update(lengths[own].astype("<i8").tobytes())
-        shape.update(rows.prompt_length[own].astype("<i8").tobytes())
-        for places in _places(rows.starts, own, lengths):
-            tokens.update(rows.token_ids[places].astype("<i4").tobytes())
-            labels.update(rows.label[places].tobytes())
-        whole = hashlib.sha256(shape.digest() + tokens.digest() + labels.digest())
-        digests[client] = np.frombuffer(whole.digest()[:DIGEST_BYTES], np.uint8)
-    return digests
-
-
-def _places(
-    starts: NDArray[np.int64], own: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> Iterator[NDArray[np.int64]]:
-    """Where the tokens of some rows lie, row after row, about so many at a time."""
-    ends = np.cumsum(lengths[own])
-    first = 0
-    while first < len(own):
-        before = ends[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(ends, before + _TOKENS_AT_ONCE)))
-        part = own[first:last]
-        # Token i of the part lies at its row's start plus its place in the row.
-        row_began = np.cumsum(lengths[part]) - lengths[part]
-        shift = np.repeat(starts[part] - row_began, lengths[part])
-        yield np.arange(len(shift)) + shift
-        first = last
-
-
 def _contents(world: World) -> dict[str, str]:
-    config, test = world.config, world.shards.test
-    found = {
-        WEIGHTS: weights_digest(world.base.model),
-        TOKENIZER: tokenizer_digest(world.base.tokenizer),
-        TEST: digest([test.token_ids, test.starts, test.prompt_length, test.label]),
-        MODEL_CONFIG: config_digest(config.model),
-    }
+    config, test = world.config, world.tests.encoded
+    found = shared_contents(config, world.base)
+    found[TEST] = digest([test.token_ids, test.starts, test.prompt_length, test.label])
     if config.charge_as:
         found[CHARGED] = config_digest(config.charge_as)
     for device in {device.name: device for device in world.devices}.values():
@@ -167,6 +124,19 @@ def _contents(world: World) -> dict[str, str]:
         )
     for key, path in _channel_files(config):
         found[_of_file(key, path)] = _file_digest(path)
+    for part in user_parts(config):
+        found[f"the source of {part.field} {part.name}"] = part.digest
+    return found
+
+
+def shared_contents(config: ExperimentConfig, base: BaseModel) -> dict[str, str]:
+    """What the server and its clients must have alike, by digest: the base model, its tokenizer,
+    and what the method rests on."""
+    found = {
+        WEIGHTS: weights_digest(base.model),
+        TOKENIZER: tokenizer_digest(base.tokenizer),
+        MODEL_CONFIG: config_digest(config.model),
+    }
     rests_on = find_method(config.method).rests_on
     for what, content in rests_on(config).items() if rests_on else ():
         if isinstance(content, Path):
@@ -176,8 +146,6 @@ def _contents(world: World) -> dict[str, str]:
     package = method_source(config.method)
     if package is not None:
         found[f"the source of method {config.method}"] = package
-    for part in user_parts(config):
-        found[f"the source of {part.field} {part.name}"] = part.digest
     return found
 
 

@@ -19,32 +19,26 @@ from torch import Tensor
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
-from airtune.experiment.composition import compose_method
-from airtune.experiment.shards import Shards, deal_devices, load_shards
-from airtune.experiment.trained import trainable
+from airtune.experiment.clients import load_clients
 from airtune.federated.backends.backend import Backend, ClientSide, InProcess
 from airtune.federated.backends.ray_actors import RayActors, cluster_cores
 from airtune.federated.backends.worker_host import PRELOADED, WorkerHost
 from airtune.federated.backends.workers import Workers
-from airtune.tuning.adapter import load_state, trained_parameters
+from airtune.tuning.adapter import load_state
 from airtune.tuning.base_model import (
     CPU,
     CUDA,
-    BaseModel,
-    load_base,
-    map_weights,
     resolve_device,
     share_weights,
     usable_cores,
-    use_threads,
 )
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
 from airtune.tuning.label_loss import TOKENS_AT_ONCE
-from airtune.tuning.local import Schedule, TokenBatch, TrainingSettings
+from airtune.tuning.local import TokenBatch
 from airtune.tuning.stack import COPIES
 from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.tuning.tuner import CohortTuner, Tuner
-from airtune.update.codec import Shapes, shapes_of
+from airtune.update.codec import Shapes
 from airtune.workload.adapter_shape import Trained
 from airtune.workload.architecture import Architecture
 from airtune.workload.step import Step
@@ -290,42 +284,6 @@ SMALL_MODEL_WIDTH = 512
 def is_small(architecture: Architecture) -> bool:
     """Whether one thread trains it as fast as several."""
     return architecture.hidden_size < SMALL_MODEL_WIDTH
-
-
-def compose_clients(
-    config: ExperimentConfig, base: BaseModel, shards: Shards, weights: str | None = None
-) -> ClientSide:
-    """What answers the tasks of clients: the method on the model, with the clients' rows.
-
-    `weights` is where the frozen weights are shared by several processes.
-    """
-    model = trainable(base, config)
-    if weights:
-        map_weights(model, weights)
-    method = compose_method(config, model, deal_devices(config))
-    section = config.training
-    training = TrainingSettings(
-        section.optimizer,
-        section.learning_rate,
-        section.batch_size,
-        section.local_steps,
-        section.max_grad_norm,
-        section.keep_optimizer,
-        Schedule(section.schedule, config.rounds, section.warmup_rounds),
-    )
-    shapes = shapes_of(trained_parameters(model))
-    at_once = TOKENS_AT_ONCE[next(model.parameters()).device.type]
-    test_batches = partial(shards.test_batches, at_once)
-    return ClientSide(method, model, shapes, shards.batches, training, config.seed, test_batches)
-
-
-def load_clients(config: ExperimentConfig, weights: str | None = None) -> ClientSide:
-    """The same in a worker process, on one thread, from the same files."""
-    use_threads(config.threads or 1)
-    base = load_base(config.model, config.dtype, trust_remote_code=config.trust_remote_code)
-    architecture = Architecture.from_config(base.config)
-    shards = load_shards(config, base.tokenizer, architecture.max_tokens, base.embeddings)
-    return compose_clients(config, base, shards, weights)
 
 
 _new_host = partial(WorkerHost, (*PRELOADED, __name__))

@@ -4,9 +4,9 @@ The preview shows cell, shards, memory and the first plan, and how long the whol
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,7 +15,7 @@ import numpy as np
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import resolved_yaml
-from airtune.errors import DivergedError, InputError, redacted
+from airtune.errors import AirtuneError, DivergedError, InputError, redacted
 from airtune.experiment import part_folders
 from airtune.experiment.closing import close_run
 from airtune.experiment.digests import fingerprint, user_parts
@@ -24,11 +24,12 @@ from airtune.experiment.environment import Sessions
 from airtune.experiment.folder_lock import locked, reserved
 from airtune.experiment.loading import prepared
 from airtune.experiment.offline import offline_stages
+from airtune.experiment.paths import with_absolute_paths
 from airtune.experiment.reading import check_filled, read_config
 from airtune.experiment.resuming import Resumption, Wish
 from airtune.experiment.run import Run
 from airtune.experiment.unused import refuse_unused
-from airtune.experiment.world import World, build_world
+from airtune.experiment.world import Elsewhere, World, build_world
 from airtune.federated.backends.backend import InProcess
 from airtune.federated.charging.charge import expected_charges
 from airtune.federated.context import RoundStart
@@ -79,9 +80,9 @@ def preview(world: World) -> dict[str, Any]:
         "adapter_parameters": sum(prod(shape) for shape in world.side.shapes.values()),
         "charged_parameters": world.work.of(1, 1).parameters,
         "charged_adapter_parameters": world.work.of(1, 1).adapter_parameters,
-        "train_rows": len(world.shards.train),
-        "partition_redraws": world.shards.parts.redraws,
-        "test_rows": len(world.shards.test),
+        "train_rows": world.shards.train_rows,
+        "partition_redraws": world.shards.redraws,
+        "test_rows": len(world.tests.encoded),
         "uplink_bits": rows[0]["uplink_bits"] if rows else 0,
         "latency_s": start.plan.predicted_latency_s,
         "lower_bound_s": start.plan.lower_bound_s,
@@ -105,7 +106,8 @@ def _real_seconds(world: World, state: ServerState, start: RoundStart) -> float:
     # One client, and the main server where there is one.
     sample = [task for task in tasks if task.client in (tasks[0].client, MAIN_SERVER)]
     steps = min(world.config.training.local_steps, MOST_TIMED_STEPS)
-    side = replace(world.side, batches=partial(world.shards.batches, most=steps))
+    batches = world.side.batches
+    side = replace(world.side, batches=lambda client, index: batches(client, index)[:steps])
     began = time.perf_counter()
     list(InProcess(side).run(sample))
     train_s = (time.perf_counter() - began) * world.config.training.local_steps / steps
@@ -191,21 +193,24 @@ class Experiment:
         """What the first round would look like, without training."""
         return preview(build_world(self.config))
 
-    def run(self, folder: Path | str, listener: Any = None) -> Run:
+    def run(
+        self, folder: Path | str, listener: Any = None, *, elsewhere: Elsewhere | None = None
+    ) -> Run:
         """Run every round into a new folder; `listener` has some methods of `Listener`.
 
-        Raises InputError for a folder in use; where anything is refused, nothing is left behind.
+        Clients `elsewhere` train on their own machines. Raises InputError for a folder in use;
+        where anything is refused, nothing is left behind.
         """
         path, listener = Path(folder), _Heard(listener)
         with reserved(path):
             config, evidence = offline_stages(self.config, listener.notice)
-            with worker_host(prepared(config)) as host:
-                world = build_world(config).with_engine(host)
+            with _opened(config, elsewhere) as world:
                 run_folder = RunFolder(path, fingerprint(world))
                 state = world.start()
                 first = first_start(world.context, state, config.rounds)
                 _create(run_folder, world)
-                for name, table in evidence.items():
+                files = {} if elsewhere is None else elsewhere.files
+                for name, table in {**evidence, **files}.items():
                     write_json_atomic(path / name, table)
                 run_folder.clean()
                 for sentence in notice_of_wait(first, config.rounds):
@@ -222,6 +227,7 @@ class Experiment:
         rounds: int | None = None,
         settings: Sequence[str] = (),
         accept_changes: bool = False,
+        elsewhere: Elsewhere | None = None,
     ) -> Run:
         """Continue a run from its newest whole checkpoint, to the same bytes.
 
@@ -233,12 +239,28 @@ class Experiment:
         """
         listener = _Heard(listener)
         run = Run.open(folder)
+        if elsewhere is None and run.folder.deployment.exists():
+            raise AirtuneError(
+                f"The clients of {run.folder.path} are on other machines: go on with the same "
+                "`airtune deploy server` command that began it."
+            )
         with locked(run.folder.path):
             wish = Wish(more_rounds, rounds, settings, accept_changes)
             resumption = Resumption.prepare(run, wish)
-            with worker_host(prepared(resumption.config, resolved=True)) as host:
-                world = build_world(resumption.config, resolved=True).with_engine(host)
+            with _opened(resumption.config, elsewhere, resolved=True) as world:
                 return _resume(resumption, world, listener)
+
+
+@contextmanager
+def _opened(
+    config: ExperimentConfig, elsewhere: Elsewhere | None, *, resolved: bool = False
+) -> Iterator[World]:
+    """The world, ready for rounds; worker processes import while it is loaded."""
+    if elsewhere is not None:
+        yield build_world(config, resolved=resolved, elsewhere=elsewhere)
+        return
+    with worker_host(prepared(config, resolved=resolved)) as host:
+        yield build_world(config, resolved=resolved).with_engine(host)
 
 
 def _resume(resumption: Resumption, world: World, listener: "_Heard") -> Run:
@@ -355,26 +377,3 @@ def _create(folder: RunFolder, world: World) -> None:
 def resolved(world: World) -> ExperimentConfig:
     """The experiment with what was chosen for the user, and paths that hold in any folder."""
     return with_absolute_paths(world.config)
-
-
-def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
-    """Every name that exists as a path, made to hold in any folder."""
-    sections = {
-        "data": _with_paths(config.data, "train", "test"),
-        "adapter": _with_paths(config.adapter, "start"),
-        "clients": _with_paths(config.clients, "device_file"),
-    }
-    cell = _with_paths(config.cell, "trace", "replay")
-    named = _with_paths(config, "model", "charge_as")
-    return named.model_copy(update={**sections, "cell": cell})
-
-
-def _with_paths(section: SectionT, *keys: str) -> SectionT:
-    return section.model_copy(update={key: _absolute(getattr(section, key)) for key in keys})
-
-
-def _absolute(name: Any) -> Any:
-    """A name that exists as a path, made to hold in any folder; lists entry by entry."""
-    if isinstance(name, str):
-        return str(Path(name).resolve()) if name and Path(name).exists() else name
-    return [_absolute(entry) for entry in name] if name is not None else None

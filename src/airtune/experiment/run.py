@@ -46,7 +46,7 @@ def write_answers(
 ) -> list[str]:
     """Greedy continuations of test prompts."""
     load_state(world.model, dict(adapter))
-    test = world.shards.test
+    test = world.tests.encoded
     prompts = [test.prompt(row).tolist() for row in rows]
     answers: list[str] = []
     for start in range(0, len(prompts), ANSWER_ROWS):
@@ -63,13 +63,13 @@ def most_tokens(architecture: Architecture) -> int | None:
 def _continued(world: World, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
     limit = most_tokens(world.architecture)
     return generate(
-        world.model, world.base.tokenizer, prompts, max_new_tokens, world.shards.stops, limit
+        world.model, world.base.tokenizer, prompts, max_new_tokens, world.tests.stops, limit
     )
 
 
 def score(world: World, adapter: Mapping[str, Tensor]) -> tuple[dict[str, float], int]:
     """The task's own score on the first `data.score_rows` test rows, and how many those are."""
-    judge, test = world.shards.task.score, world.shards.test
+    judge, test = world.tests.task.score, world.tests.encoded
     rows = list(range(min(world.config.data.score_rows, len(test))))
     if judge is None or not rows:
         return {}, 0
@@ -81,14 +81,14 @@ def score(world: World, adapter: Mapping[str, Tensor]) -> tuple[dict[str, float]
 
 
 def _example(world: World, row: int) -> Example:
-    return world.shards.task.test[int(world.shards.test.example[row])]
+    return world.tests.task.test[int(world.tests.encoded.example[row])]
 
 
 def samples(
     world: World, adapter: Mapping[str, Tensor], count: int, max_new_tokens: int
 ) -> list[dict[str, str]]:
     """Test prompts with what the base and the tuned model write, and the reference."""
-    rows = list(range(min(count, len(world.shards.test))))
+    rows = list(range(min(count, len(world.tests.encoded))))
     before = write_answers(world, world.untrained, rows, max_new_tokens)
     after = write_answers(world, adapter, rows, max_new_tokens)
     return [
@@ -108,8 +108,8 @@ def continue_prompt(
     """A user's own prompt, in the form that the model was trained on, continued by both."""
     example = Example(prompt, "x", "")
     tokenizer: Any = world.base.tokenizer
-    shards, limit = world.shards, world.config.data.max_tokens
-    row = encode(tokenizer, [example], limit, shards.task.separator, shards.inputs)
+    tests, limit = world.tests, world.config.data.max_tokens
+    row = encode(tokenizer, [example], limit, tests.task.separator, tests.inputs)
     refuse_unknown_ids(tokenizer, row.token_ids, world.base.embeddings)
     ids = row.prompt(0).tolist()
     answers = {"prompt": prompt}

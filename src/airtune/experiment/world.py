@@ -10,12 +10,12 @@ Four steps, each a function of what the ones before gave:
 No process is started: `World.with_engine` is for what runs rounds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -24,11 +24,11 @@ from airtune.config.experiment import ExperimentConfig
 from airtune.cost.device import DeviceProfile
 from airtune.cost.latency import TransferModel
 from airtune.errors import InputError, foreign_code
+from airtune.experiment.clients import compose_clients
 from airtune.experiment.engine import (
     EngineChoice,
     JobShape,
     choose_engine,
-    compose_clients,
     evaluator,
     in_process,
     open_backend,
@@ -40,9 +40,9 @@ from airtune.experiment.loading import (
     load_server,
     prepared,
 )
-from airtune.experiment.shards import Shards, load_shards
+from airtune.experiment.shards import ClientRows, TestRows, load_rows, load_tests
 from airtune.experiment.unused import replaced_notice
-from airtune.federated.backends.backend import ClientSide
+from airtune.federated.backends.backend import Backend, ClientSide
 from airtune.federated.backends.worker_host import WorkerHost
 from airtune.federated.charging.costs import CostModel
 from airtune.federated.checks.feasibility import refuse_small_devices
@@ -55,6 +55,7 @@ from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, use_threads
 from airtune.tuning.evaluate import Evaluation
+from airtune.tuning.local import TokenBatch
 from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import adapter_tensors
 from airtune.workload.architecture import Architecture
@@ -67,7 +68,8 @@ class World:
     """Everything an experiment needs, loaded and checked.
 
     `config` has threads, engine and device as chosen, and the planner's derived options.
-    `architecture` is the trained model's. `context` is the server side, `side` the clients'; until
+    `architecture` is the trained model's. `tests` are the test rows, `shards` what is known of the
+    clients' rows. `context` is the server side, `side` the clients'; until
     `with_engine` the context trains in this process. `untrained` is the state before any training,
     which leaves the model as it was loaded.
     """
@@ -75,7 +77,8 @@ class World:
     config: ExperimentConfig
     base: BaseModel
     architecture: Architecture
-    shards: Shards
+    tests: TestRows
+    shards: ClientRows
     side: ClientSide
     context: RoundContext
     engine: EngineChoice
@@ -114,7 +117,12 @@ class World:
     @property
     def result_notices(self) -> list[str]:
         """Those of them that belong to the result, the same on every machine."""
-        said = [*replaced_notice(self.config), *self.shards.notices, *self.planner_notices]
+        said = [
+            *replaced_notice(self.config),
+            *self.tests.notices,
+            *self.shards.notices,
+            *self.planner_notices,
+        ]
         if self.config.charge_as:
             said.append(
                 f"Time, bits, energy and memory are charged as if {self.config.charge_as} were "
@@ -150,33 +158,78 @@ class World:
             return ServerState(adapter, planner=planner.initial_state())
 
 
-def build_world(config: ExperimentConfig, *, resolved: bool = False) -> World:
+@dataclass(frozen=True)
+class Clients:
+    """The clients of a world: who they are, what is known of their rows, and who trains them.
+
+    `batches(client, round)` are the rows themselves, where this process has them. `backend` runs
+    their tasks where that is not this process or its workers.
+    """
+
+    devices: tuple[DeviceProfile, ...]
+    rows: ClientRows
+    batches: Callable[[int, int], Sequence[TokenBatch]]
+    backend: Callable[[ClientSide], Backend] | None = None
+
+
+class Elsewhere(Protocol):
+    """Clients that are not in this process: they join once the server's part is loaded.
+
+    `files` are written into a new run folder, name -> JSON value.
+    """
+
+    @property
+    def files(self) -> Mapping[str, Any]: ...
+    def join(self, server: LoadedServer, loaded: LoadedModel, tests: TestRows) -> Clients: ...
+
+
+def build_world(
+    config: ExperimentConfig, *, resolved: bool = False, elsewhere: Elsewhere | None = None
+) -> World:
     """Load and check everything. The cheap checks come first: a typo should not cost a minute.
 
     `resolved` says that the experiment is that of a run folder, in which a warm start is settled
-    already.
+    already. Clients `elsewhere` hold the training rows; otherwise they are loaded here.
     """
     config = prepared(config, resolved=resolved)
     server, loaded = load_server(config), load_model(config, resolved=resolved)
-    base, architecture = loaded.base, loaded.architecture
-    shards = load_shards(loaded.config, base.tokenizer, architecture.max_tokens, base.embeddings)
-    side = compose_clients(loaded.config, base, shards)
-    costs = cost_model(server, loaded, side, shards)
+    tests, clients = _load_clients(server, loaded, elsewhere)
+    server = replace(server, devices=clients.devices)
+    side = compose_clients(
+        loaded.config, loaded.base, clients.devices, clients.batches, tests.batches
+    )
+    costs = cost_model(server, loaded, side, clients.rows)
     refuse_small_devices(side.method, costs.in_round(0), loaded.trained.highest_rank)
-    engine = _engine(loaded, side, shards)
+    engine = _engine(loaded, side, clients)
     context = server_side(server, loaded, side, costs, engine)
+    if clients.backend is not None:
+        context = replace(context, backend=clients.backend(side))
     settled = _settled(context)
     return World(
         config=_with_options(loaded.config.model_copy(update=engine.keys), settled.options),
-        base=base,
-        architecture=architecture,
-        shards=shards,
+        base=loaded.base,
+        architecture=loaded.architecture,
+        tests=tests,
+        shards=clients.rows,
         side=side,
         context=replace(context, method=replace(side.method, planner=settled.planner)),
         engine=engine,
         untrained=side.method.start(side.model, config.seed),
         planner_notices=settled.notices,
     )
+
+
+def _load_clients(
+    server: LoadedServer, loaded: LoadedModel, elsewhere: Elsewhere | None
+) -> tuple[TestRows, Clients]:
+    """The test rows, and the clients: their rows from the experiment's sources, or elsewhere."""
+    tokenizer = loaded.base.tokenizer
+    limits = loaded.architecture.max_tokens, loaded.base.embeddings
+    if elsewhere is not None:
+        tests = load_tests(loaded.config, tokenizer, *limits)
+        return tests, elsewhere.join(server, loaded, tests)
+    tests, shards = load_rows(loaded.config, tokenizer, *limits)
+    return tests, Clients(server.devices, shards, shards.batches)
 
 
 def cost_model(
@@ -242,9 +295,12 @@ def _tx_power_w(config: ExperimentConfig, devices: tuple[DeviceProfile, ...]) ->
     return dbm_to_watts(np.minimum(device_dbm, config.cell.tx_power_dbm))
 
 
-def _engine(loaded: LoadedModel, side: ClientSide, shards: Shards) -> EngineChoice:
+def _engine(loaded: LoadedModel, side: ClientSide, clients: Clients) -> EngineChoice:
     """The engine and the threads of this process."""
-    config, tokens = loaded.config, shards.step_tokens
+    if clients.backend is not None:
+        reason = "clients train on their own machines"
+        return EngineChoice("sequential", None, reason, loaded.device, loaded.threads)
+    config, tokens = loaded.config, clients.rows.step_tokens
     job = JobShape.of(config, loaded.architecture, loaded.trained, tokens, side.shapes)
     engine = choose_engine(config, side, job, loaded.device)
     # Every process has one thread; this one evaluates while no worker is there yet.

@@ -85,7 +85,10 @@ def _timing(round_number: int, began: float, watch: Stopwatch) -> dict[str, Any]
     """Real seconds of a round, and of its stages."""
     seconds = time.perf_counter() - began
     stages = {name: round(spent, 4) for name, spent in watch.take().items()}
-    return {"round": round_number, "real_s": round(seconds, 4), "stages": stages}
+    timing = {"round": round_number, "real_s": round(seconds, 4), "stages": stages}
+    if watch.clients:
+        timing["clients"], watch.clients = watch.clients, []
+    return timing
 
 
 PLANNED_AT_MOST = 100

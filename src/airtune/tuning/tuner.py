@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, final
 
 from torch import Tensor
 
+from airtune.errors import InputError
 from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult, Penalty, TokenBatch, TrainingSettings, train_locally
@@ -139,20 +141,26 @@ class FullTuner(Tuner):
 
 @dataclass(frozen=True)
 class Party:
-    """One party of the round, a client or the main server: where it starts and what it has."""
+    """One party of the round, a client or the main server: where it starts and what it has.
+
+    `link` leads to a client that trains in another process.
+    """
 
     start: AdapterState
     plan: ClientPlan
     context: TuningContext
     weight: float
+    link: Any = None
 
 
 @dataclass(frozen=True)
 class PartyResult:
-    """A party after the round; `cut` counts its messages in each local step, if it is a client."""
+    """A party after the round; `cut` counts its messages in each local step, if it is a client.
+    `payload` is its change where it was encoded in another process."""
 
     result: LocalResult
     cut: tuple[StepBits, ...] = ()
+    payload: bytes | None = None
 
 
 class CohortTuner(ABC):
@@ -165,8 +173,17 @@ class CohortTuner(ABC):
     adds_unsent: bool = False
 
     @abstractmethod
-    def tune_together(self, parties: Sequence[Party]) -> list[PartyResult]:
-        """Train as planned; results in the order of the parties, each in its start's names."""
+    def tune_together(self, parties: Sequence[Party]) -> Sequence[PartyResult | None]:
+        """Train as planned; results in the order of the parties, each in its start's names.
+
+        None for a client that was lost on the way.
+        """
+
+    def client_half(self, party: Party) -> AbstractContextManager[Any]:
+        """One client's own part, for a client on another machine: a `split.client.ClientHalf`."""
+        raise InputError(
+            "tuner", type(self).__qualname__, "one whose clients can train on other machines"
+        )
 
     def replaced_by(self, tuner: "CohortTuner") -> "CohortTuner":
         """What runs where an experiment names `tuner` in this one's place."""

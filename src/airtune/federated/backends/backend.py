@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from airtune.federated.checks.guard import (
@@ -30,7 +31,7 @@ from airtune.tuning.adapter import AdapterState, load_state
 from airtune.tuning.evaluate import batch_losses
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
 from airtune.tuning.split.model import StepBits
-from airtune.tuning.tuner import CohortTuner, Party, Tuner, TuningContext, TuningJob
+from airtune.tuning.tuner import CohortTuner, Party, PartyResult, Tuner, TuningContext, TuningJob
 from airtune.update.codec import Codec, Shapes
 from airtune.update.error_feedback import add_lost, holds_residual
 
@@ -67,11 +68,11 @@ class ClientReport:
 
 
 class Backend(ABC):
-    """Runs a cohort. Reports may come in any order; each task is answered exactly once."""
+    """Runs a cohort. Reports may come in any order; each task is answered at most once."""
 
     @abstractmethod
     def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
-        """Answer every task."""
+        """Answer the tasks; a client without a report is silent in this round."""
 
     def close(self) -> None:  # noqa: B027 (most backends hold nothing)
         """Close processes and connections."""
@@ -124,21 +125,49 @@ class ClientSide:
             for (task, job), result in zip(members, results, strict=True):
                 yield self._report(task, job.start, result)
 
-    def answer_together(self, tasks: Sequence[ClientTask]) -> list[ClientReport]:
-        """The part of all clients in a round in which the cohort trains together."""
+    def answer_together(
+        self, tasks: Sequence[ClientTask], links: Mapping[int, Any] | None = None
+    ) -> list[ClientReport]:
+        """The part of all clients in a round in which the cohort trains together.
+
+        `links` lead to clients of other processes (`split.client.ClientLink`), which have their
+        own rows and encode their own change.
+        """
         assert isinstance(self.method.tuner, CohortTuner), "these clients train one by one"
-        starts = [self._start(task) for task in tasks]
-        parties = [
-            Party(start, task.plan, self._context(task), task.weight)
-            for start, task in zip(starts, tasks, strict=True)
-        ]
+        parties = [self.party(task, (links or {}).get(task.client)) for task in tasks]
         tuner = self.method.tuner
         with self.watch.stage("tune"), asked("tuner", tuner, tasks[0].round_index):
             results = tuner.tune_together(parties)
         return [
-            replace(self._report(task, start, party.result), cut=party.cut)
-            for task, start, party in zip(tasks, starts, results, strict=True)
+            self._party_report(task, party.start, result)
+            for task, party, result in zip(tasks, parties, results, strict=True)
+            if result is not None
         ]
+
+    def party(self, task: ClientTask, link: Any = None) -> Party:
+        """One party of a cohort that trains together."""
+        start, context = self._start(task), self._context(task, rows=link is None)
+        return Party(start, task.plan, context, task.weight, link)
+
+    def _party_report(
+        self, task: ClientTask, start: AdapterState, party: PartyResult
+    ) -> ClientReport:
+        if party.payload is None:
+            return replace(self._report(task, start, party.result), cut=party.cut)
+        result = party.result
+        check_losses(result.losses, task.client, task.round_index)
+        return ClientReport(
+            task.client,
+            party.payload,
+            result.mean_loss,
+            result.label_tokens,
+            result.carried,
+            party.cut,
+        )
+
+    def encoded(self, task: ClientTask, start: AdapterState, result: LocalResult) -> ClientReport:
+        """The report of a client that has trained from `start`, with its change encoded."""
+        return self._report(task, start, result)
 
     def test_losses(self, adapter: Mapping[str, Tensor], share: slice) -> list[tuple[float, int]]:
         """Summed loss [nat] and label tokens of some of the test batches, in their order."""
@@ -157,11 +186,11 @@ class ClientSide:
     def _asked(self, kind: str, part: object, task: ClientTask) -> AbstractContextManager[None]:
         return asked(kind, part, task.round_index, task.client)
 
-    def _context(self, task: ClientTask) -> TuningContext:
-        serves = task.client == MAIN_SERVER
+    def _context(self, task: ClientTask, *, rows: bool = True) -> TuningContext:
+        has_rows = rows and task.client != MAIN_SERVER
         return TuningContext(
             model=self.model,
-            batches=[] if serves else self.batches(task.client, task.round_index),
+            batches=self.batches(task.client, task.round_index) if has_rows else [],
             training=self.training.in_round(task.round_index),
             seed=self.seed,
             round_index=task.round_index,
@@ -232,6 +261,16 @@ class Scripted(Backend):
             yield self.script(task)
 
 
+KEPT_AT_CLIENT = "kept at the client"
+"""The name of a mark in place of what a client on another machine carries over: [round index of
+its last answer, 1 where that answer came too late]."""
+
+
+def kept_mark(round_index: int, *, late: bool = False) -> dict[str, Tensor]:
+    """The mark of what a client on another machine keeps after a round."""
+    return {KEPT_AT_CLIENT: torch.tensor([round_index, int(late)])}
+
+
 def reported(
     codec: Codec, tasks: Sequence[ClientTask], reports: Mapping[int, ClientReport], shapes: Shapes
 ) -> dict[int, list[float]]:
@@ -253,9 +292,13 @@ def carried_over(
     """What clients keep for their next round; an update that came too late goes back to them."""
     kept: dict[int, Mapping[str, Tensor]] = {}
     for task in tasks:
+        if task.client not in reports:
+            continue
         report = reports[task.client]
         carried = report.carried
-        if task.client not in in_time and holds_residual(carried):
+        if task.client not in in_time and KEPT_AT_CLIENT in carried:
+            carried = kept_mark(task.round_index, late=True)
+        elif task.client not in in_time and holds_residual(carried):
             with asked("codec", codec, task.round_index, task.client):
                 carried = add_lost(carried, codec.decode(report.payload, shapes, task.plan))
         if carried:

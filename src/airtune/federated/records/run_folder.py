@@ -62,6 +62,11 @@ class RunFolder:
     def experiment(self) -> Path:
         return self.path / "experiment.yaml"
 
+    @property
+    def deployment(self) -> Path:
+        """There where the clients of the run are on other machines."""
+        return self.path / "deploy.json"
+
     def records_length(self) -> int:
         """Bytes of `rounds.jsonl`, 0 before round 1. Raises AirtuneError for a folder there."""
         if self.records.is_dir():

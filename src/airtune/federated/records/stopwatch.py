@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import final
+from typing import Any, final
 
 STAGES = ("plan", "tune", "encode", "aggregate", "evaluate", "write")
 """`encode` is all work on payloads, client and server, decoding included."""
@@ -11,9 +11,13 @@ STAGES = ("plan", "tune", "encode", "aggregate", "evaluate", "write")
 
 @final
 class Stopwatch:
-    """Seconds by stage; a stage within another stops the outer one, so no second counts twice."""
+    """Seconds by stage; a stage within another stops the outer one, so no second counts twice.
+
+    `clients` has what was measured of clients on other machines in the newest round.
+    """
 
     def __init__(self) -> None:
+        self.clients: list[dict[str, Any]] = []
         self._seconds: dict[str, float] = {}
         self._running: list[str] = []
         self._since = 0.0

@@ -7,19 +7,21 @@ federated server averages the client halves (`airtune.update.means`). Nothing he
 radio or a clock; what crosses the cut is encoded, and its bits are counted.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
 
-from airtune.errors import InputError
+from airtune.errors import ClientLostError, InputError
 from airtune.round_plan import MAIN_SERVER, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult, TrainingSettings
-from airtune.tuning.split.halves import ClientHalf, ServerHalf, SplitClient, SplitReport
+from airtune.tuning.split.client import ClientHalf, ServedClient, SplitClient, SplitReport
+from airtune.tuning.split.halves import ServerHalf
 from airtune.tuning.split.model import CutLink, SplitModel
 from airtune.tuning.tuner import CohortTuner, Party, PartyResult
 
@@ -69,6 +71,9 @@ def split_round(
 ) -> SplitRound:
     """Run every client's local steps from the whole adapter `start`, all clients in step.
 
+    Clients with a `link` run their half elsewhere; one that is lost on the way is left out from
+    then on and has no report.
+
     A client half trains on the mean loss over its own batch's label tokens, each block of the
     shared server side on the mean over the label tokens of the clients that it is run for: one SGD
     step, and client halves averaged by label tokens, are one step on the union of the
@@ -77,19 +82,22 @@ def split_round(
     in `server_carried`, if the training settings keep them. Raises InputError for a split point
     that the model does not have.
     """
-    if len({len(client.batches) for client in clients}) != 1:
+    if len({client.steps for client in clients}) != 1:
         raise ValueError("clients of a split round take the same number of steps, and at least one")
     keeps_labels = settings.labels_at == "client"
-    halves = {
-        client.client: ClientHalf(
-            model,
-            start,
-            client,
-            training,
-            cut,
-            keeps_labels=keeps_labels,
-            seed=seed,
-            round_index=round_index,
+    make_half = partial(
+        ClientHalf,
+        model,
+        start,
+        training=training,
+        cut=cut,
+        keeps_labels=keeps_labels,
+        seed=seed,
+        round_index=round_index,
+    )
+    served = {
+        client.client: ServedClient(
+            client.link or make_half(client), client, cut, seed, round_index
         )
         for client in clients
     }
@@ -101,33 +109,75 @@ def split_round(
     )
     servers = [make_server(split_points=group, carried=server_carried or {}) for group in groups]
     with torch.random.fork_rng(devices=[]), model.dropout():
-        for step in range(len(clients[0].batches)):
+        for step in range(clients[0].steps):
             for server in servers:
-                _step(server, {c: halves[c] for c in server.split_points}, step, keeps_labels)
-    weights = {client.client: client.weight for client in clients}
+                _step(server, served, step, keeps_labels)
+        reports = _ask(served, list(served), lambda half: half.report())
+    weights = {client.client: client.weight for client in clients if client.client in reports}
+    if not reports:
+        raise ClientLostError("every client of the round")
     return SplitRound(
-        tuple(half.report() for half in halves.values()),
+        tuple(reports.values()),
         servers[0].half.state() if shared else _mean_of_copies(servers, weights),
         servers[0].half.moments() if shared else {},
     )
 
 
+Answer = TypeVar("Answer")
+
+
+def _ask(
+    served: dict[int, ServedClient],
+    clients: Iterable[int],
+    action: Callable[[ServedClient], Answer],
+) -> dict[int, Answer]:
+    """What each of these clients answers; one that is lost is served no more."""
+    answers = {}
+    for client in clients:
+        if client in served:
+            try:
+                answers[client] = action(served[client])
+            except ClientLostError:
+                del served[client]
+    return answers
+
+
 def _step(
-    server: ServerHalf, halves: Mapping[int, ClientHalf], step: int, keeps_labels: bool
+    server: ServerHalf, served: dict[int, ServedClient], step: int, keeps_labels: bool
 ) -> None:
-    """Activations up, the server's forward and backward, gradient down; all parties step."""
-    messages = {client: half.send_activations(step) for client, half in halves.items()}
+    """Activations up, the server's forward and backward, gradient down; all parties step.
+
+    Each message goes to all clients before the next is waited for, so that they compute at the
+    same time.
+    """
+    ask = partial(_ask, served)
+    messages = ask(server.split_points, lambda half: half.receive_activations(step))
+    if not messages:
+        return
     hidden = server.forward(messages, step)
     if keeps_labels:
-        returned = {c: halves[c].return_gradient(hidden[c], messages[c].real) for c in halves}
-        gradients = server.step_on_gradients(hidden, returned, messages)
+        real = {client: message.real for client, message in messages.items()}
+        ask(
+            hidden,
+            lambda half: half.send_hidden(hidden[half.client.client], real[half.client.client]),
+        )
+        returned = ask(hidden, lambda half: half.receive_hidden_gradient(real[half.client.client]))
+        messages = {client: messages[client] for client in returned}
+        if not messages:
+            return
+        kept = {client: hidden[client] for client in returned}
+        gradients = server.step_on_gradients(kept, returned, messages)
     else:
         losses = server.losses(hidden, messages)
         gradients = server.step_on_losses(losses, messages)
         for client, loss in losses.items():
-            halves[client].note_loss(float(loss.detach()) / messages[client].label_tokens)
-    for client, half in halves.items():
-        half.receive_gradient(gradients[client], messages[client].real)
+            served[client].note_loss(float(loss.detach()) / messages[client].label_tokens)
+    ask(
+        gradients,
+        lambda half: half.send_gradient(
+            gradients[half.client.client], messages[half.client.client].real
+        ),
+    )
 
 
 def _mean_of_copies(servers: Sequence[ServerHalf], weights: Mapping[int, float]) -> AdapterState:
@@ -135,7 +185,9 @@ def _mean_of_copies(servers: Sequence[ServerHalf], weights: Mapping[int, float])
     totals: dict[str, Tensor] = {}
     held: dict[str, float] = {}
     for server in servers:
-        weight = weights[next(iter(server.split_points))]
+        weight = weights.get(next(iter(server.split_points)))
+        if weight is None:
+            continue  # the copy of a client that was lost
         for name, value in server.half.state().items():
             totals[name] = totals.get(name, torch.zeros(())) + weight * value.to(torch.float64)
             held[name] = held.get(name, 0.0) + weight
@@ -158,7 +210,7 @@ class SplitTuner(CohortTuner):
     settings: SplitSettings
     trained_point: Callable[[int], int]
 
-    def tune_together(self, parties: Sequence[Party]) -> list[PartyResult]:
+    def tune_together(self, parties: Sequence[Party]) -> list[PartyResult | None]:
         clients = [party for party in parties if party.plan.client != MAIN_SERVER]
         (server,) = (party for party in parties if party.plan.client == MAIN_SERVER)
         context = server.context
@@ -177,6 +229,7 @@ class SplitTuner(CohortTuner):
             report.client: PartyResult(
                 LocalResult(report.state, report.losses, report.label_tokens, dict(report.carried)),
                 report.cut,
+                report.result.payload,
             )
             for report in result.reports
         }
@@ -187,7 +240,23 @@ class SplitTuner(CohortTuner):
         tuned[MAIN_SERVER] = PartyResult(
             LocalResult(state, losses, tokens, dict(result.server_carried))
         )
-        return [tuned[party.plan.client] for party in parties]
+        return [tuned.get(party.plan.client) for party in parties]
+
+    @contextmanager
+    def client_half(self, party: Party) -> Iterator[ClientHalf]:
+        context, model = party.context, SplitModel(self.model)
+        half = ClientHalf(
+            model,
+            party.start,
+            self._client(party),
+            context.training,
+            self.cut,
+            keeps_labels=self.settings.labels_at == "client",
+            seed=context.seed,
+            round_index=context.round_index,
+        )
+        with torch.random.fork_rng(devices=[]), model.dropout():
+            yield half
 
     def _client(self, party: Party) -> SplitClient:
         point = party.plan.split_point
@@ -199,4 +268,5 @@ class SplitTuner(CohortTuner):
             party.weight,
             party.context.carried,
             party.start,
+            party.link,
         )

@@ -1,0 +1,282 @@
+"""A client on its own machine: join, load, answer tasks until the server ends.
+
+The client dials out; nothing listens on its machine. A broken connection is dialled again, and what
+was answered is answered from memory. Whatever the server sends is data.
+"""
+
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import airtune
+from airtune.deploy.connection import Connection, Retries, UnreachableError
+from airtune.deploy.facts import parts_of
+from airtune.deploy.hub import Say
+from airtune.deploy.job import check_versions
+from airtune.deploy.keys import ClientKeys
+from airtune.deploy.link import BODY
+from airtune.deploy.messages import (
+    DONE,
+    JOB,
+    JOIN,
+    PROBLEM,
+    PROTOCOL,
+    READY,
+    TASK,
+    Done,
+    Job,
+    Join,
+    Problem,
+    Ready,
+    Resume,
+    Task,
+)
+from airtune.deploy.pacing import paced
+from airtune.deploy.pipe import Pipe
+from airtune.deploy.service import frames
+from airtune.deploy.trainer import (
+    ClientOptions,
+    Trainer,
+    device_figures,
+    load_trainer,
+    task_digest,
+)
+from airtune.deploy.wire import Frame, FrameReader, WireError, chunked, read_frame
+from airtune.errors import AirtuneError, DivergedError
+
+LOADING_PAUSE_S = 0.5
+"""Between questions whether the server has loaded its model."""
+FIRST_LIMIT = 1 << 20
+
+
+@dataclass
+class _Half:
+    """A split round in progress: its pipe, and the thread that trains."""
+
+    digest: str
+    attempt: int
+    pipe: Pipe
+    thread: threading.Thread
+    problem: AirtuneError | None = None
+
+
+@final
+class Client:
+    """One client process. `wait_s` is how long it tries to reach a server that is away."""
+
+    def __init__(
+        self,
+        server: str,
+        client: int,
+        keys: ClientKeys | None,
+        options: ClientOptions,
+        state: Path,
+        say: Say,
+        wait_s: float = 600.0,
+    ) -> None:
+        self.number, self._options, self._state, self._say = client, options, state, say
+        self._process = secrets.token_hex(8)
+        self._connection = Connection(server, client, keys, say)
+        self._retries = Retries(wait_s, say)
+        self._trainer: Trainer | None = None
+        self._job: Job | None = None
+        self._half: _Half | None = None
+
+    def run(self) -> str:
+        """Work until the server ends; its last sentence. Raises AirtuneError for what is final."""
+        try:
+            while True:
+                try:
+                    job = self._join()
+                    self._report_ready(job)
+                    ended = self._work(job)
+                    if ended is not None:
+                        return ended
+                except UnreachableError as error:
+                    self._retries.failed(error)
+        finally:
+            if self._half is not None:
+                self._half.pipe.close("The client ends.")
+            self._connection.close()
+
+    def _join(self) -> Job:
+        """The job, once the server has loaded; the trainer is loaded when it is another one."""
+        pause = threading.Event()
+        while True:
+            answer = read_frame([self._connection.unary("Join", self._introduction())], {})
+            self._retries.succeeded()
+            if answer.kind == JOB:
+                break
+            pause.wait(LOADING_PAUSE_S)
+        job = answer.read(JOB, Job)
+        check_versions(job)
+        if self._trainer is None or self._job is None or not _same_work(self._job, job):
+            self._say(f"Client {self.number}: loading the model and {self._options.data}.")
+            try:
+                self._trainer = load_trainer(job, self.number, self._options, self._state)
+            except AirtuneError as error:
+                self._tell(Problem(client=self.number, sentence=str(error)))
+                raise
+        self._job = job
+        return job
+
+    def _introduction(self) -> bytes:
+        head = Join(
+            protocol=PROTOCOL,
+            airtune=airtune.__version__,
+            client=self.number,
+            process=self._process,
+        )
+        return Frame.of(JOIN, head).encode()
+
+    def _report_ready(self, job: Job) -> None:
+        assert self._trainer is not None
+        facts = self._trainer.facts(exact=job.exact_lengths)
+        flop_rate = self._trainer.measured_flop_rate() if job.calibrates else None
+        head = Ready(
+            run=job.run,
+            process=self._process,
+            rows=facts.rows,
+            digest=facts.digest,
+            means=facts.means,
+            device=device_figures(self._options),
+            flop_rate=flop_rate,
+        )
+        self._connection.upload("Ready", Frame.of(READY, head, **parts_of(facts)).chunks())
+        self._say(f"Client {self.number} is ready with {facts.rows} rows.")
+
+    def _work(self, job: Job) -> str | None:
+        """Answer tasks; the server's last sentence, or None where the stream ended without it."""
+        reader = FrameReader({"broadcast": job.limit_bytes})
+        pieces = self._connection.download("Work", self._introduction())
+        for frame in frames(pieces, reader):
+            if frame.kind == DONE:
+                return frame.read(DONE, Done).sentence
+            head = frame.read(TASK, Task)
+            if (head.run, head.client) != (job.run, self.number):
+                raise WireError("The server sent the task of another run or client.")
+            self._received(head)
+            try:
+                self._do(head, frame.parts.get("broadcast", b""))
+            except UnreachableError:
+                raise
+            except DivergedError as error:
+                self._tell(_problem(head, error, diverged=True))
+            except AirtuneError as error:
+                self._tell(_problem(head, error))
+                raise
+        return None
+
+    def _do(self, task: Task, broadcast: bytes) -> None:
+        assert self._trainer is not None
+        digest = task_digest(task, broadcast)
+        if task.is_split:
+            self._split(task, digest, broadcast)
+            return
+        answer = self._trainer.repeated(task, digest)
+        if answer is None:
+            answer = self._trainer.answer(task, digest, broadcast)
+        self._connection.upload("Answer", paced(answer.chunks(), task.pace_bps))
+        self._say(f"Round {task.round_index + 1}: sent {len(answer.parts['payload'])} bytes.")
+
+    def _split(self, task: Task, digest: str, broadcast: bytes) -> None:
+        """Train a half; after a broken connection the same half goes on."""
+        half = self._half
+        if half is None or (half.digest, half.attempt) != (digest, task.attempt):
+            if half is not None:
+                half.pipe.close("The round was started again.")
+                half.thread.join()
+            half = self._half = self._started(task, digest, broadcast)
+        self._converse(task, half.pipe)
+        half.thread.join()
+        self._half = None
+        if half.problem is not None:
+            raise half.problem
+        self._say(f"Round {task.round_index + 1}: trained {self._steps()} steps with the server.")
+
+    def _started(self, task: Task, digest: str, broadcast: bytes) -> _Half:
+        pipe, trainer = Pipe(), self._trainer
+        assert trainer is not None
+
+        def train() -> None:
+            try:
+                trainer.converse(task, broadcast, pipe)
+            except WireError as error:  # the pipe was closed
+                half.problem = None if pipe.closed else error
+            except AirtuneError as error:
+                half.problem = error
+            pipe.close("The half is trained.")
+
+        half = _Half(digest, task.attempt, pipe, threading.Thread(target=train, daemon=True))
+        half.thread.start()
+        return half
+
+    def _converse(self, task: Task, pipe: Pipe) -> None:
+        """Carry the pipe's messages over one connection until both sides are done."""
+        assert self._job is not None
+        connection, there = pipe.connect(), threading.Event()
+        begins_at = [0]
+        resume = Resume(
+            run=task.run,
+            round_index=task.round_index,
+            attempt=task.attempt,
+            received=pipe.received,
+        )
+
+        def outgoing() -> Iterator[bytes]:
+            yield from chunked(Frame.of("resume", resume).encode())
+            there.wait()
+            for message in pipe.outgoing(connection, begins_at[0]):
+                if message is not None:
+                    number, frame = message
+                    head = {**frame.head, "number": number}
+                    whole = Frame(frame.kind, head, frame.parts)
+                    yield from paced(whole.chunks(), task.pace_bps)
+
+        reader = FrameReader({BODY: self._job.limit_bytes})
+        try:
+            for frame in frames(self._connection.both("Split", outgoing()), reader):
+                if not there.is_set():
+                    begins_at[0] = frame.read("resume", Resume).received
+                    there.set()
+                    continue
+                pipe.deliver(int(frame.head.get("number", -1)), frame)
+        finally:
+            there.set()
+        if not pipe.closed:
+            # The server has ended the round without this client, or is about to start again.
+            pipe.close("The server ended the round.")
+
+    def _steps(self) -> int:
+        assert self._trainer is not None
+        return self._trainer.side.training.local_steps
+
+    def _received(self, task: Task) -> None:
+        head = Resume(run=task.run, round_index=task.round_index, attempt=task.attempt)
+        self._connection.unary("Received", Frame.of("received", head).encode())
+
+    def _tell(self, problem: Problem) -> None:
+        """Say it on both sides; a server that is away finds out by itself."""
+        self._say(problem.sentence)
+        try:
+            self._connection.unary("Problem", Frame.of(PROBLEM, problem).encode())
+        except AirtuneError:
+            return
+
+
+def _same_work(before: Job, now: Job) -> bool:
+    """Whether the model, the rows and the method are those that are loaded."""
+    return before.model_copy(update={"limit_bytes": 0}) == now.model_copy(update={"limit_bytes": 0})
+
+
+def _problem(task: Task, error: AirtuneError, *, diverged: bool = False) -> Problem:
+    return Problem(
+        run=task.run,
+        round_index=task.round_index,
+        client=task.client,
+        diverged=diverged,
+        sentence=str(error),
+    )

@@ -1,0 +1,236 @@
+"""A server on its own machine: wait for clients, then the rounds of `airtune run`, checkpointed.
+
+The world is built as for a simulated run, with clients elsewhere: the server loads the model and
+the test rows, and knows of the clients' rows what they report. Records, adapter and checkpoints are
+those of `airtune run`; measured seconds stand in `timing.jsonl` alone.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any, final
+
+from airtune.config.experiment import DeploySection, ExperimentConfig
+from airtune.cost.device import FIGURES, DeviceProfile, refuse_figures
+from airtune.deploy.backend import RemoteClients
+from airtune.deploy.facts import ReportedRows, RowFacts, checked_facts
+from airtune.deploy.hub import Hub, Say
+from airtune.deploy.job import make_job
+from airtune.deploy.keys import ServerKeys
+from airtune.deploy.messages import DeviceFigures, Ready
+from airtune.deploy.service import open_server
+from airtune.deploy.status import CLIENTS
+from airtune.errors import AirtuneError, InputError
+from airtune.experiment.digests import digest, result_keys
+from airtune.experiment.experiment import Experiment
+from airtune.experiment.loading import LoadedModel, LoadedServer, prepared
+from airtune.experiment.run import Run
+from airtune.experiment.shards import TestRows
+from airtune.experiment.world import Clients
+from airtune.federated.backends.backend import Backend, ClientSide
+from airtune.federated.records.run_folder import RunFolder
+from airtune.files import write_json_atomic
+from airtune.methods.registry import find_method
+from airtune.workload.adapter_shape import adapter_tensors
+
+SPARE_BYTES = 1 << 20
+"""Of a message, beside what the shapes of the model say."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Where the server listens, and with which keys (None: unencrypted, on this machine alone)."""
+
+    listen: str
+    keys: ServerKeys | None
+
+
+@final
+@dataclass(frozen=True)
+class Deployment:
+    """What a run folder says of its deployment: the run's digest and the starts of its server.
+
+    `experiment` is a digest of the keys that it was begun with.
+    """
+
+    run: str
+    starts: int
+    experiment: str
+
+    @classmethod
+    def read(cls, folder: Path, config: ExperimentConfig) -> "Deployment":
+        """That of a folder, one start later, or a new one.
+
+        Raises InputError where the folder was begun with another experiment.
+        """
+        own = digest(result_keys(config))
+        path = RunFolder(folder).deployment
+        if not path.exists():
+            return cls(secrets.token_hex(16), 1, own)
+        try:
+            found = cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            raise AirtuneError(f"{path} is damaged: restore it, or choose another --out.") from None
+        if found.experiment != own:
+            raise InputError(
+                "--out",
+                f"{folder}, which was begun with another experiment",
+                "the folder of this experiment, or a new one",
+                "give the experiment that it was begun with",
+            )
+        return replace(found, starts=found.starts + 1)
+
+
+@final
+class JoinedClients:
+    """`experiment.world.Elsewhere`: clients that dial in."""
+
+    def __init__(self, hub: Hub, folder: Path, known: Deployment, settings: DeploySection) -> None:
+        self._hub, self._folder, self._known = hub, folder, known
+        self._settings = settings
+
+    @property
+    def files(self) -> Mapping[str, Any]:
+        """The file that marks the run folder."""
+        return {RunFolder(self._folder).deployment.name: asdict(self._known)}
+
+    def join(self, server: LoadedServer, loaded: LoadedModel, tests: TestRows) -> Clients:
+        """Wait until every client of the experiment has reported its rows."""
+        # How clients are waited for may change when a run goes on.
+        config = loaded.config.model_copy(update={"deploy": self._settings})
+        hub = self._hub
+        if self._known.starts > 1:
+            write_json_atomic(RunFolder(self._folder).deployment, asdict(self._known))
+        limit = longest_part(loaded)
+        hub.limits = {"payload": limit}
+        hub.check_ready = lambda client, ready, parts: _checked(client, ready, parts, config)
+        job = make_job(loaded, tests.task, hub.run, limit, config)
+        with hub.changed:
+            hub.job = job
+            hub.changed.notify_all()
+        self._await(config)
+        facts: list[RowFacts] = [session.facts for session in hub.sessions]
+        training = config.training
+        rows = ReportedRows(facts, training.batch_size, training.local_steps, config.seed)
+        devices = tuple(
+            _device(profile, session.ready, measured=job.calibrates)
+            for profile, session in zip(server.devices, hub.sessions, strict=True)
+        )
+
+        def backend(side: ClientSide) -> Backend:
+            return RemoteClients(hub, side, config.deploy, self._known.starts, str(self._folder))
+
+        return Clients(devices, rows, _not_here, backend)
+
+    def _await(self, config: ExperimentConfig) -> None:
+        hub, began = self._hub, time.monotonic()
+        while True:
+            with hub.changed:
+                missing = [k for k, session in enumerate(hub.sessions) if session.ready is None]
+                if not missing:
+                    return
+                hub.changed.wait(0.5)
+            if time.monotonic() - began > config.deploy.wait_s:
+                names = ", ".join(map(str, missing[:5])) + (", ..." if missing[5:] else "")
+                raise AirtuneError(
+                    f"Clients {names} ({len(missing)} of {hub.clients}) have not joined within "
+                    f"{config.deploy.wait_s:g} s (deploy.wait_s): start them with `airtune deploy "
+                    "client`, and this server again."
+                )
+
+
+def _not_here(client: int, round_index: int) -> Sequence[Any]:
+    raise AssertionError("the rows of clients are on other machines")
+
+
+def longest_part(loaded: LoadedModel) -> int:
+    """The most bytes of one part of a message: an adapter, or the activations of a batch."""
+    config = loaded.config
+    shapes = adapter_tensors(loaded.architecture, loaded.trained)
+    adapter = sum(map(prod, shapes.values()))
+    tokens = config.training.batch_size * config.data.max_tokens
+    return SPARE_BYTES + 8 * max(adapter, tokens * loaded.architecture.hidden_size)
+
+
+def _checked(client: int, ready: Ready, parts: Any, config: ExperimentConfig) -> RowFacts:
+    """A client's facts; its device's figures are within their usual ranges."""
+    facts = checked_facts(ready, parts, client, config)
+    device = ready.device
+    figures = {} if device is None else {name: getattr(device, name) for name in FIGURES}
+    if ready.flop_rate is not None:
+        figures["training_flop_rate"] = ready.flop_rate
+    try:
+        refuse_figures(**figures)
+    except InputError as error:
+        raise error.within(f"client {client}") from None
+    return facts
+
+
+def _device(profile: DeviceProfile, ready: Ready | None, *, measured: bool) -> DeviceProfile:
+    """The experiment's profile of a client, with what the client states or has measured."""
+    assert ready is not None
+    stated: DeviceFigures | None = ready.device
+    if stated is not None:
+        own = {name: getattr(stated, name) for name in FIGURES}
+        profile = replace(profile, name=stated.name, title=stated.name, **own)
+    if measured:
+        assert ready.flop_rate is not None
+        profile = replace(profile, training_flop_rate=ready.flop_rate)
+    return profile
+
+
+def serve(
+    experiment: Experiment, folder: Path, options: ServerOptions, listener: Any, say: Say
+) -> Run:
+    """Run an experiment with clients on other machines into `folder`, or go on with it.
+
+    Raises AirtuneError where clients stay away; every finished round is kept.
+    """
+    config = prepared(experiment.config)
+    refuse_undeployable(config)
+    known = Deployment.read(folder, config)
+    hub = Hub(known.run, config.clients.count, say)
+    hub.watch = lambda rows: _note_clients(folder, rows)
+    server, port = open_server(hub, options.listen, options.keys)
+    host = options.listen.rpartition(":")[0]
+    how = "with mutual TLS" if options.keys else "UNENCRYPTED, on this machine alone"
+    say(f"Listening at {host}:{port} {how}; waiting for {hub.clients} clients.")
+    try:
+        joined = JoinedClients(hub, folder, known, experiment.config.deploy)
+        if known.starts > 1:
+            done = Experiment.resume(folder, listener=listener, elsewhere=joined)
+        else:
+            done = experiment.run(folder, listener, elsewhere=joined)
+        hub.end("The run has ended.")
+        return done
+    finally:
+        # Clients that are told so end; the others wait for a server that is started again.
+        server.stop(grace=5.0 if hub.ended else 0.2).wait()
+
+
+def _note_clients(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """For `airtune deploy status`; a run folder that is not there yet is told nothing."""
+    if RunFolder(folder).deployment.exists():
+        write_json_atomic(folder / CLIENTS, rows)
+
+
+def refuse_undeployable(config: ExperimentConfig) -> None:
+    """InputError for what cannot run with clients on other machines."""
+    if config.backend != "local":
+        raise InputError(
+            "backend", config.backend, "local where clients are on other machines", "leave it out"
+        )
+    spec = find_method(config.method)
+    options = config.section(spec.options)
+    for stage in spec.offline:
+        if stage.wanted(options):
+            raise InputError(
+                f"{spec.name}: {stage.name}",
+                "wanted before round 1",
+                "settled before clients join",
+                "run it in a simulation first, and write its choice into the experiment",
+            )

@@ -1,0 +1,259 @@
+"""A client's own part: its model, its rows, and what it answers to a task."""
+
+import hashlib
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from airtune.config.data import template_inputs
+from airtune.config.experiment import ExperimentConfig
+from airtune.cost.device import find_device, load_devices
+from airtune.data.encoding import encode, pad_token, refuse_unknown_ids
+from airtune.data.partition import Partition
+from airtune.data.sources import SourceOptions, load_client_data
+from airtune.deploy.facts import RowFacts, local_facts
+from airtune.deploy.job import BUILTIN, client_config, compare_contents
+from airtune.deploy.kept import ClientStore
+from airtune.deploy.link import (
+    ACTIVATIONS,
+    BODY,
+    GRADIENT,
+    HIDDEN,
+    HIDDEN_GRADIENT,
+    REPORT,
+    TAKEN,
+)
+from airtune.deploy.messages import ANSWER, Answer, DeviceFigures, Job, Task, plan_of
+from airtune.deploy.pipe import Pipe
+from airtune.deploy.wire import Frame
+from airtune.errors import InputError
+from airtune.experiment.clients import compose_clients
+from airtune.experiment.digests import shared_contents
+from airtune.experiment.loading import LoadedModel, load_model, prepared
+from airtune.experiment.shards import Shards
+from airtune.federated.backends.backend import ClientReport, ClientSide, ClientTask
+from airtune.round_plan import ClientPlan
+from airtune.tuning.local import LocalResult
+from airtune.tuning.tuner import CohortTuner, FullTuner, TuningContext
+from airtune.update.error_feedback import add_lost, holds_residual
+from airtune.workload.model_work import ModelWork
+from airtune.workload.transformer import Precision
+
+FOREVER_S = 7 * 24 * 3600.0
+"""A client waits for its server's next message until the connection ends."""
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """What the operator of a client decides.
+
+    `files` maps keys of the method that name a file to the client's own;
+    `allowed` are import paths of parts and names of installed methods that may run here.
+    """
+
+    data: Path
+    model: str | None = None
+    device: str | None = None
+    device_file: Path | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    allowed: Collection[str] = ()
+    template: Path | None = None
+    trust_remote_code: bool = False
+    threads: int | None = None
+
+
+@final
+class Trainer:
+    """One client with its model and rows loaded."""
+
+    def __init__(
+        self, client: int, side: ClientSide, shards: Shards, store: ClientStore, work: ModelWork
+    ) -> None:
+        self.client, self.side, self.shards, self.store = client, side, shards, store
+        self._work = work
+
+    def facts(self, *, exact: bool) -> RowFacts:
+        """What this client states of its rows."""
+        return local_facts(self.shards, self.client, exact=exact)
+
+    def measured_flop_rate(self) -> float:
+        """FLOPs of a step on this client's own batches over its seconds, after a first one."""
+        side, shapes = self.side, self.shards.step_shapes(self.client, 0)
+        batches = list(side.batches(self.client, 0))
+        start = side.method.start(side.model, side.seed)
+        plan = ClientPlan(self.client, 0.0, 0.0, rank=0)
+        times = []
+        for measured in (batches[:1], batches):
+            context = TuningContext(side.model, measured, side.training, side.seed, 0, {})
+            began = time.perf_counter()
+            FullTuner().tune(start, plan, context)
+            times.append(time.perf_counter() - began)
+        return sum(map(self._work.step_flops, shapes)) / times[1]
+
+    def repeated(self, task: Task, digest: str) -> Frame | None:
+        """The answer to a task that was answered before, for this try."""
+        kept = self.store.answer(task.round_index, digest)
+        if kept is None:
+            return None
+        head = Answer.model_validate({**kept.head, "attempt": task.attempt})
+        return Frame.of(ANSWER, head, payload=kept.parts["payload"])
+
+    def answer(self, task: Task, digest: str, broadcast: bytes) -> Frame:
+        """Train, encode, keep what is carried over, and answer."""
+        began = time.monotonic()
+        mine = self._task(task, broadcast)
+        report = self.side.answer(mine)
+        tuned_s = self.side.watch.take().get("tune", 0.0)
+        frame = self._answer_frame(task, report, time.monotonic() - began, tuned_s)
+        self.store.keep(
+            task.round_index, digest, frame, report.carried, self._if_late(mine, report)
+        )
+        return frame
+
+    def converse(self, task: Task, broadcast: bytes, pipe: Pipe) -> None:
+        """Train this client's half step by step; messages go through the pipe."""
+        mine = self._task(task, broadcast)
+        tuner = self.side.method.tuner
+        assert isinstance(tuner, CohortTuner), "refused by the server"
+        party = self.side.party(mine)
+        tokens = 0
+        with tuner.client_half(party) as half:
+            for step in range(half.steps):
+                payload = half.activations(step)
+                pipe.send(Frame(ACTIVATIONS, {"step": step}, {BODY: payload}))
+                if half.keeps_labels:
+                    half.send_hidden(pipe.receive(HIDDEN, FOREVER_S).parts[BODY])
+                    payload, loss = half.hidden_gradient()
+                    head = {"step": step, "loss": loss}
+                    pipe.send(Frame(HIDDEN_GRADIENT, head, {BODY: payload}))
+                half.send_gradient(pipe.receive(GRADIENT, FOREVER_S).parts[BODY])
+                tokens += 1
+            result = half.finish()
+        # Losses are counted by the server; these stand in for them.
+        local = LocalResult(result.state, (0.0,) * tokens, tokens, dict(result.carried))
+        report = self.side.encoded(mine, party.start, local)
+        frame = Frame(REPORT, {"keeps": bool(report.carried)}, {BODY: report.payload})
+        late = self._if_late(mine, report)
+        self.store.keep(task.round_index, "", Frame(ANSWER, {}, {}), report.carried, late)
+        pipe.send(frame)
+        pipe.receive(TAKEN, FOREVER_S)
+
+    def _task(self, task: Task, broadcast: bytes) -> ClientTask:
+        carried: Mapping[str, Any] = {}
+        if task.carry_from is not None:
+            carried = self.store.carried(task.carry_from, late=task.came_late)
+        return ClientTask(task.round_index, self.client, plan_of(task.plan), broadcast, carried)
+
+    def _if_late(self, task: ClientTask, report: ClientReport) -> Mapping[str, Any]:
+        """What is carried over if the update will not count: the update as well."""
+        if not holds_residual(report.carried):
+            return report.carried
+        method, shapes = self.side.method, self.side.shapes
+        received = method.downlink.decode(task.broadcast, shapes, task.plan)
+        codec = method.codec.in_round(received)
+        return add_lost(report.carried, codec.decode(report.payload, shapes, task.plan))
+
+    def _answer_frame(
+        self, task: Task, report: ClientReport, compute_s: float, tune_s: float
+    ) -> Frame:
+        head = Answer(
+            run=task.run,
+            round_index=task.round_index,
+            attempt=task.attempt,
+            client=self.client,
+            train_loss=report.train_loss,
+            label_tokens=report.label_tokens,
+            keeps=bool(report.carried),
+            compute_s=compute_s,
+            tune_s=tune_s,
+        )
+        return Frame.of(ANSWER, head, payload=report.payload)
+
+
+def task_digest(task: Task, broadcast: bytes) -> str:
+    """What an answer depends on, by SHA-256; the try is not part of it."""
+    head = task.model_dump(mode="json", exclude={"attempt", "pace_bps"})
+    text = json.dumps(head, sort_keys=True).encode()
+    return hashlib.sha256(text + broadcast).hexdigest()
+
+
+def load_trainer(job: Job, client: int, options: ClientOptions, state: Path) -> Trainer:
+    """Load the model and the client's rows.
+
+    Raises InputError for parts that are not allowed, and AirtuneError where the model is not the
+    server's.
+    """
+    config = client_config(
+        job,
+        options.model or _default_model(job),
+        options.files,
+        options.allowed,
+        template=options.template,
+        trust_remote_code=options.trust_remote_code,
+    )
+    config = prepared(config.model_copy(update={"threads": options.threads}))
+    loaded = load_model(config)
+    own = shared_contents(loaded.config, loaded.base)
+    compare_contents(job, own, f"Client {client}")
+    shards = load_shard(job, client, loaded, options.data)
+    # Only the planner reads devices, and the server plans.
+    devices = tuple(load_devices().values())[:1] * loaded.config.clients.count
+    side = compose_clients(
+        loaded.config, loaded.base, devices, shards.batches, _no_tests, check_fit=False
+    )
+    precision = Precision(loaded.config.dtype, loaded.config.training.optimizer)
+    work = ModelWork(loaded.architecture, loaded.trained, precision)
+    return Trainer(client, side, shards, ClientStore(state / job.run[:16]), work)
+
+
+def _default_model(job: Job) -> str:
+    if job.model != BUILTIN:
+        raise InputError("--model", None, "given", "name the folder of the base model")
+    return BUILTIN
+
+
+def _no_tests(tokens: int) -> Iterator[Any]:
+    """A client holds no test rows."""
+    return iter(())
+
+
+def load_shard(job: Job, client: int, loaded: LoadedModel, path: Path) -> Shards:
+    """The rows of one client's file, as those of this client among all."""
+    config: ExperimentConfig = loaded.config
+    data, tokenizer = config.data, loaded.base.tokenizer
+    options = SourceOptions(job.format_name, data.prompt_column, data.completion_column)
+    examples = load_client_data(path, options)
+    inputs = template_inputs(data)
+    train = encode(tokenizer, examples, data.max_tokens, job.separator, inputs)
+    refuse_unknown_ids(tokenizer, train.token_ids, loaded.base.embeddings)
+    starts = np.zeros(config.clients.count + 1, dtype=np.int64)
+    starts[client + 1 :] = len(train)
+    parts = Partition(np.arange(len(train), dtype=np.int64), starts)
+    training = config.training
+    return Shards(
+        train,
+        parts,
+        pad_token(tokenizer),
+        training.batch_size,
+        training.local_steps,
+        config.seed,
+    )
+
+
+def device_figures(options: ClientOptions) -> DeviceFigures | None:
+    """The device that the operator names; None: the server's experiment decides."""
+    if options.device is None:
+        return None
+    profile = find_device(options.device, load_devices(options.device_file), "--device")
+    return DeviceFigures(
+        name=profile.name,
+        training_flop_rate=profile.training_flop_rate,
+        memory_bytes=profile.memory_bytes,
+        computing_power_w=profile.computing_power_w,
+        tx_power_dbm=profile.tx_power_dbm,
+    )

@@ -1,0 +1,34 @@
+"""A deployed run has the records and the adapter of `airtune run`, byte for byte."""
+
+from pathlib import Path
+
+import pytest
+
+from airtune.experiment import Experiment
+from tests.deploy.harness import deployment, same_run
+
+CASES = {
+    "fedlora": ("method=fedlora",),
+    "fedlora, a cohort that falls silent": ("cohort.size=2", "cohort.dropout=0.3", "rounds=3"),
+    "jcpba": ("method=jcpba", "jcpba.pruning_budget=0.3"),
+    "soft_tsfa": ("method=soft_tsfa",),
+    "hetlora": ("method=hetlora",),
+    "sflllm, one server side": ("method=sflllm",),
+    "sflllm, copies": ("method=sflllm", "sflllm.server_side=copies"),
+    "sflllm, labels at clients": ("method=sflllm", "sflllm.labels_at=client"),
+    "sflllm, copies and labels at clients": (
+        "method=sflllm",
+        "sflllm.server_side=copies",
+        "sflllm.labels_at=client",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_deployed_run_is_the_simulated_one(case: str, four_keys: Path, tmp_path: Path) -> None:
+    settings = ("clients.count=4", *CASES[case])
+    job = deployment(tmp_path, *settings, keys=four_keys)
+    Experiment.load(None, job.settings).run(tmp_path / "simulated")
+    job.run()
+    same_run(tmp_path / "simulated", job.folder)
+    assert any("with mutual TLS" in sentence for sentence in job.said)
