@@ -4,8 +4,8 @@
     python scripts/record_tables.py --check    # exit 1 if a document is out of date
 
 A document says where a table goes with `<!-- record NAME -->` ... `<!-- end -->`; NAME is `rounds`,
-`clients`, `split`, or a method that records numbers of its own. `<!-- options KIND -->` is where the
-options of the parts of a kind go, such as `codec`.
+`clients`, `split`, or a method that records numbers of its own. `<!-- options KIND -->` is where
+the options of the parts of a kind go, such as `codec`.
 """
 
 import ast
