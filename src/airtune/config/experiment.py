@@ -141,11 +141,15 @@ class DeploySection(Section):
     row_lengths: Literal["exact", "means"] = Field(
         "exact", description="what clients tell of their rows: each length, or means"
     )
+    rates: Literal["cell", "measured"] = Field(
+        "cell", description="rates of clients: of the cell, or measured on joining and every round"
+    )
     speeds: Literal["profiles", "measured"] = Field(
         "profiles", description="speed of clients: of their device profile, or measured on joining"
     )
     pace: bool = Field(
-        False, description="clients send no faster than the planned share of the band"
+        False,
+        description="clients send no faster than planned; always so where rates are measured",
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from airtune.config.experiment import DeploySection
 from airtune.deploy.hub import Hub, Open
 from airtune.deploy.link import RemoteHalf
+from airtune.deploy.measured import HEADROOM, MeasuredCell
 from airtune.deploy.messages import TASK, Task, plan_to_head
 from airtune.deploy.wire import Frame
 from airtune.errors import AirtuneError, ClientLostError, DivergedError
@@ -47,7 +48,8 @@ class RemoteClients(Backend):
     settings: DeploySection
     attempt: int
     folder: str
-    pace_bps: Callable[[ClientTask], float | None] = lambda task: None
+    cell: MeasuredCell | None = None
+    rate_bps: Callable[[ClientTask], float] | None = None
 
     def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
         together = isinstance(self.side.method.tuner, CohortTuner)
@@ -55,7 +57,9 @@ class RemoteClients(Backend):
         self.hub.post({task.client: self._posted(task, together) for task in clients})
         began = time.monotonic()
         reports = self._together(tasks) if together else self._apart(tasks)
-        self.side.watch.clients = self._timings(began)
+        self.side.watch.clients = timings = self._timings(began)
+        if self.cell is not None:
+            self._measure(tasks, timings)
         yield from reports
 
     def close(self) -> None:
@@ -73,9 +77,31 @@ class RemoteClients(Backend):
             is_split=together,
             carry_from=None if mark is None else int(mark[0]),
             came_late=mark is not None and bool(mark[1]),
-            pace_bps=self.pace_bps(task),
+            pace_bps=self._pace_bps(task),
         )
         return head, Frame.of(TASK, head, broadcast=task.broadcast)
+
+    def _pace_bps(self, task: ClientTask) -> float | None:
+        """The rate that a client keeps to; None: none."""
+        if self.cell is not None:
+            efficiency = self.cell.rows[task.round_index].uplink[task.client]
+            return float(HEADROOM * efficiency * task.plan.bandwidth_hz)
+        if self.settings.pace and self.rate_bps is not None:
+            return self.rate_bps(task)
+        return None
+
+    def _measure(self, tasks: Sequence[ClientTask], timings: Sequence[Mapping[str, Any]]) -> None:
+        """The goodput of this round's uploads, for the next plan."""
+        assert self.cell is not None
+        with self.hub.changed:
+            sizes = {client: 8 * len(found.payload) for client, found in self.hub.open.items()}
+        rates = {
+            row["client"]: sizes[row["client"]] / row["upload_s"]
+            for row in timings
+            if row["upload_s"] > 0
+        }
+        bands = {task.client: task.plan.bandwidth_hz for task in tasks}
+        self.cell.after_round(tasks[0].round_index, bands, rates)
 
     def _apart(self, tasks: Sequence[ClientTask]) -> list[ClientReport]:
         """Each client on its own."""

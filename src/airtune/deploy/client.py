@@ -36,6 +36,7 @@ from airtune.deploy.messages import (
 )
 from airtune.deploy.pacing import paced
 from airtune.deploy.pipe import Pipe
+from airtune.deploy.probing import Rates, probe
 from airtune.deploy.service import frames
 from airtune.deploy.trainer import (
     ClientOptions,
@@ -136,6 +137,7 @@ class Client:
         assert self._trainer is not None
         facts = self._trainer.facts(exact=job.exact_lengths)
         flop_rate = self._trainer.measured_flop_rate() if job.calibrates else None
+        rates = probe(self._connection) if job.probes else Rates()
         head = Ready(
             run=job.run,
             process=self._process,
@@ -144,6 +146,9 @@ class Client:
             means=facts.means,
             device=device_figures(self._options),
             flop_rate=flop_rate,
+            uplink_bps=rates.uplink_bps,
+            downlink_bps=rates.downlink_bps,
+            round_trip_s=rates.round_trip_s,
         )
         self._connection.upload("Ready", Frame.of(READY, head, **parts_of(facts)).chunks())
         self._say(f"Client {self.number} is ready with {facts.rows} rows.")

@@ -15,6 +15,8 @@ from airtune.deploy.pipe import Pipe
 from airtune.deploy.wire import Frame, WireError
 from airtune.errors import AirtuneError
 
+PROBES_AT_MOST_S = 90.0
+"""A client that has not reported by then has lost its turn."""
 Say = Callable[[str], None]
 """Takes one sentence for the operator."""
 
@@ -64,6 +66,8 @@ class Hub:
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition()
+        # Who probes the link, and until when; clients take turns, so that each has all of it.
+        self._probing: tuple[int, float] | None = None
         self.sessions = [Session() for _ in range(self.clients)]
         self.open: dict[int, Open] = {}
         self.streams = 0
@@ -95,9 +99,25 @@ class Hub:
                 )
             session.facts = facts if before is None else session.facts
             session.ready = ready
+            if self._probing is not None and self._probing[0] == client:
+                self._probing = None
             self.say(f"Client {client} is ready with {ready.rows} rows.")
             self.changed.notify_all()
             self.watch(self.listed())
+
+    def probe_turn(self, client: int, wait_s: float) -> bool:
+        """Whether it is this client's turn to probe; it ends with the client's report."""
+
+        def free() -> bool:
+            holder = self._probing
+            return holder is None or holder[0] == client or holder[1] < time.monotonic()
+
+        with self.changed:
+            self._session(client)
+            if not self.changed.wait_for(free, wait_s):
+                return False
+            self._probing = client, time.monotonic() + PROBES_AT_MOST_S
+            return True
 
     def stream_opened(self, client: int, process: str) -> int:
         """A client listens for tasks; the number of its stream."""

@@ -38,9 +38,16 @@ BUILTIN = "builtin"
 
 
 def make_job(
-    loaded: LoadedModel, task: TaskData, run: str, limit_bytes: int, config: ExperimentConfig
+    loaded: LoadedModel,
+    task: TaskData,
+    run: str,
+    limit_bytes: int,
+    config: ExperimentConfig,
+    *,
+    probes: bool = False,
 ) -> Job:
-    """The job of every client; `limit_bytes` bounds the parts of a task."""
+    """The job of every client; `limit_bytes` bounds the parts of a task. With `probes` clients
+    measure their links when they join."""
     return Job(
         airtune=airtune.__version__,
         run=run,
@@ -52,6 +59,7 @@ def make_job(
         limit_bytes=limit_bytes,
         exact_lengths=config.deploy.row_lengths == "exact",
         calibrates=config.deploy.speeds == "measured",
+        probes=probes,
     )
 
 

@@ -55,6 +55,7 @@ class Job(Head):
     limit_bytes: Count
     exact_lengths: bool
     calibrates: bool
+    probes: bool = False
 
 
 class DeviceFigures(Head):
@@ -133,6 +134,13 @@ class Resume(Head):
     round_index: Count
     attempt: Count
     received: Count = 0
+
+
+class Probe(Head):
+    """A measurement of the link: so many bytes up or down, taken in so many seconds."""
+
+    bytes: Annotated[int, Field(ge=1, le=1 << 24)]
+    seconds: Seconds = 0.0
 
 
 class Problem(Head):

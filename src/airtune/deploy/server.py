@@ -8,11 +8,13 @@ those of `airtune run`; measured seconds stand in `timing.jsonl` alone.
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, final
+
+import numpy as np
 
 from airtune.config.experiment import DeploySection, ExperimentConfig
 from airtune.cost.device import FIGURES, DeviceProfile, refuse_figures
@@ -21,6 +23,7 @@ from airtune.deploy.facts import ReportedRows, RowFacts, checked_facts
 from airtune.deploy.hub import Hub, Say
 from airtune.deploy.job import make_job
 from airtune.deploy.keys import ServerKeys
+from airtune.deploy.measured import FILE, MeasuredCell
 from airtune.deploy.messages import DeviceFigures, Ready
 from airtune.deploy.service import open_server
 from airtune.deploy.status import CLIENTS
@@ -30,11 +33,12 @@ from airtune.experiment.experiment import Experiment
 from airtune.experiment.loading import LoadedModel, LoadedServer, prepared
 from airtune.experiment.run import Run
 from airtune.experiment.shards import TestRows
-from airtune.experiment.world import Clients
-from airtune.federated.backends.backend import Backend, ClientSide
+from airtune.experiment.world import Clients, tx_powers_w
+from airtune.federated.backends.backend import Backend, ClientSide, ClientTask
 from airtune.federated.records.run_folder import RunFolder
 from airtune.files import write_json_atomic
 from airtune.methods.registry import find_method
+from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import adapter_tensors
 
 SPARE_BYTES = 1 << 20
@@ -108,7 +112,11 @@ class JoinedClients:
         limit = longest_part(loaded)
         hub.limits = {"payload": limit}
         hub.check_ready = lambda client, ready, parts: _checked(client, ready, parts, config)
-        job = make_job(loaded, tests.task, hub.run, limit, config)
+        path = self._folder / FILE
+        measures = config.deploy.rates == "measured"
+        job = make_job(
+            loaded, tests.task, hub.run, limit, config, probes=measures and not path.exists()
+        )
         with hub.changed:
             hub.job = job
             hub.changed.notify_all()
@@ -121,10 +129,35 @@ class JoinedClients:
             for profile, session in zip(server.devices, hub.sessions, strict=True)
         )
 
-        def backend(side: ClientSide) -> Backend:
-            return RemoteClients(hub, side, config.deploy, self._known.starts, str(self._folder))
+        cell = self._measured_cell(config) if measures else None
 
-        return Clients(devices, rows, _not_here, backend)
+        rate_bps = _planned_rates(server, devices, config)
+
+        def backend(side: ClientSide) -> Backend:
+            if side.method.split is not None:
+                _refuse_with_split(config.deploy)
+            remote = RemoteClients(hub, side, config.deploy, self._known.starts, str(self._folder))
+            return replace(remote, cell=cell, rate_bps=rate_bps)
+
+        channel = None if cell is None else cell.channel()
+        settings = None if cell is None else cell.settings
+        return Clients(devices, rows, _not_here, backend, channel, settings)
+
+    def _measured_cell(self, config: ExperimentConfig) -> MeasuredCell:
+        """The channel by what the clients probed, or as the run left it."""
+        path, cell = self._folder / FILE, config.cell
+        if path.exists():
+            done = RunFolder(self._folder).records
+            rounds = done.read_bytes().count(b"\n") if done.exists() else 0
+            return MeasuredCell.read(cell, path, rounds)
+        ready = [session.ready for session in self._hub.sessions]
+        rates = [(r.uplink_bps, r.downlink_bps, r.round_trip_s) for r in ready if r is not None]
+        trip_s = max(trip or 0.0 for _, _, trip in rates)
+        if cell.round_trip_s == 0.0:
+            cell = cell.model_copy(update={"round_trip_s": trip_s})
+        up = [rate or 0.0 for rate, _, _ in rates]
+        down = [rate or 0.0 for _, rate, _ in rates]
+        return MeasuredCell.begin(cell, path, up, down)
 
     def _await(self, config: ExperimentConfig) -> None:
         hub, began = self._hub, time.monotonic()
@@ -141,6 +174,30 @@ class JoinedClients:
                     f"{config.deploy.wait_s:g} s (deploy.wait_s): start them with `airtune deploy "
                     "client`, and this server again."
                 )
+
+
+def _planned_rates(
+    server: LoadedServer, devices: tuple[DeviceProfile, ...], config: ExperimentConfig
+) -> Callable[[ClientTask], float]:
+    """The rate of a client's planned share of the band, as the planner saw the channel [bit/s]."""
+    channel = server.measured or open_channel(config.cell, config.clients.count, config.seed)
+    power_w = tx_powers_w(config, devices)
+
+    def rate_bps(task: ClientTask) -> float:
+        client = np.array([task.client], dtype=np.int64)
+        links = channel.observe(task.round_index, client).estimate.uplink(power_w).select(client)
+        return float(links.rate(np.array([task.plan.bandwidth_hz]))[0])
+
+    return rate_bps
+
+
+def _refuse_with_split(settings: DeploySection) -> None:
+    """InputError for keys that do nothing for a split model, whose links are planned apart."""
+    for key, value, allowed in (("rates", settings.rates, "cell"), ("pace", settings.pace, False)):
+        if value != allowed:
+            raise InputError(
+                f"deploy.{key}", value, f"{allowed} with a method that splits the model"
+            )
 
 
 def _not_here(client: int, round_index: int) -> Sequence[Any]:
@@ -163,11 +220,24 @@ def _checked(client: int, ready: Ready, parts: Any, config: ExperimentConfig) ->
     figures = {} if device is None else {name: getattr(device, name) for name in FIGURES}
     if ready.flop_rate is not None:
         figures["training_flop_rate"] = ready.flop_rate
+    if config.deploy.rates == "measured" and ready.uplink_bps is not None:
+        _refuse_rates(client, ready)
     try:
         refuse_figures(**figures)
     except InputError as error:
         raise error.within(f"client {client}") from None
     return facts
+
+
+def _refuse_rates(client: int, ready: Ready) -> None:
+    """InputError for a probed rate or round trip that no link has."""
+    for name, value, least, most in (
+        ("uplink_bps", ready.uplink_bps, 1e2, 1e12),
+        ("downlink_bps", ready.downlink_bps, 1e2, 1e12),
+        ("round_trip_s", ready.round_trip_s, 0.0, 60.0),
+    ):
+        if value is None or not least <= value <= most:
+            raise InputError(f"client {client}: {name}", value, f"from {least:g} to {most:g}")
 
 
 def _device(profile: DeviceProfile, ready: Ready | None, *, measured: bool) -> DeviceProfile:
@@ -226,6 +296,10 @@ def refuse_undeployable(config: ExperimentConfig) -> None:
         )
     spec = find_method(config.method)
     options = config.section(spec.options)
+    if config.deploy.rates == "measured" and (config.cell.trace or config.cell.replay):
+        raise InputError(
+            "deploy.rates", "measured", "cell beside cell.trace or cell.replay", "give one of them"
+        )
     for stage in spec.offline:
         if stage.wanted(options):
             raise InputError(

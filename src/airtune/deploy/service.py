@@ -5,6 +5,7 @@ Handlers check who speaks by the certificate, turn bytes into checked messages, 
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from airtune.deploy.messages import (
     JOB,
     JOIN,
     MOST_ROWS,
+    PROBE,
     PROBLEM,
     READY,
     TAKEN,
@@ -29,6 +31,7 @@ from airtune.deploy.messages import (
     Answer,
     Done,
     Join,
+    Probe,
     Problem,
     Ready,
     Resume,
@@ -44,6 +47,8 @@ CLIENT_KEY = "airtune-client"
 KEEPALIVE_MS = 15_000
 """A connection without traffic is probed so often; a dead one is noticed after twice that."""
 LOOKS_EVERY_S = 2.0
+MOST_PROBE = 1 << 24
+"""Bytes of one probe."""
 OPTIONS = (
     ("grpc.max_receive_message_length", CHUNK + 1024),
     ("grpc.max_metadata_size", 16 * 1024),
@@ -137,6 +142,33 @@ class Service:
                 elif self._hub.ended is not None:
                     yield Frame.of(DONE, Done(sentence=self._hub.ended)).encode()
                     return
+
+    def probe_up(self, pieces: Iterable[bytes], context: Any) -> bytes:
+        """Bytes from a client, and the seconds from the first piece to the last."""
+        with self._speaking(context):
+            count, began, last = 0, 0.0, 0.0
+            for piece in pieces:
+                last = time.monotonic()
+                began = began or last
+                count += len(piece)
+                if count > MOST_PROBE:
+                    raise WireError(f"A probe has more than {MOST_PROBE} bytes.")
+            head = Probe(bytes=max(count, 1), seconds=last - began)
+            return Frame.of(PROBE, head).encode()
+        raise AssertionError("aborted")
+
+    def probe_turn(self, request: bytes, context: Any) -> bytes:
+        """A client's turn to probe; an empty sentence once it has it."""
+        with self._speaking(context) as client:
+            has_it = self._hub.probe_turn(client, LOOKS_EVERY_S)
+            return Frame.of(TAKEN, Taken(sentence="" if has_it else "another probes")).encode()
+        raise AssertionError("aborted")
+
+    def probe_down(self, request: bytes, context: Any) -> Iterator[bytes]:
+        """As many bytes as a client asks for."""
+        with self._speaking(context):
+            head = read_frame([request], {}).read(PROBE, Probe)
+            yield from chunked(bytes(head.bytes))
 
     def received(self, request: bytes, context: Any) -> bytes:
         """A client has all of its task."""
@@ -265,6 +297,9 @@ def _handlers(service: Service) -> grpc.GenericRpcHandler:
         "Join": (grpc.unary_unary_rpc_method_handler, service.join),
         "Ready": (grpc.stream_unary_rpc_method_handler, service.ready),
         "Work": (grpc.unary_stream_rpc_method_handler, service.work),
+        "ProbeTurn": (grpc.unary_unary_rpc_method_handler, service.probe_turn),
+        "ProbeUp": (grpc.stream_unary_rpc_method_handler, service.probe_up),
+        "ProbeDown": (grpc.unary_stream_rpc_method_handler, service.probe_down),
         "Received": (grpc.unary_unary_rpc_method_handler, service.received),
         "Answer": (grpc.stream_unary_rpc_method_handler, service.answer),
         "Problem": (grpc.unary_unary_rpc_method_handler, service.problem),

@@ -56,7 +56,8 @@ from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, use_threads
 from airtune.tuning.evaluate import Evaluation
 from airtune.tuning.local import TokenBatch
-from airtune.wireless.channel import open_channel
+from airtune.wireless.cell import CellSettings
+from airtune.wireless.channel import Channel, open_channel
 from airtune.workload.adapter_shape import adapter_tensors
 from airtune.workload.architecture import Architecture
 from airtune.workload.model_work import ModelWork
@@ -163,13 +164,16 @@ class Clients:
     """The clients of a world: who they are, what is known of their rows, and who trains them.
 
     `batches(client, round)` are the rows themselves, where this process has them. `backend` runs
-    their tasks where that is not this process or its workers.
+    their tasks where that is not this process or its workers. `channel` and `cell` replace those of
+    the experiment where they are measured.
     """
 
     devices: tuple[DeviceProfile, ...]
     rows: ClientRows
     batches: Callable[[int, int], Sequence[TokenBatch]]
     backend: Callable[[ClientSide], Backend] | None = None
+    channel: Channel | None = None
+    cell: CellSettings | None = None
 
 
 class Elsewhere(Protocol):
@@ -194,7 +198,10 @@ def build_world(
     config = prepared(config, resolved=resolved)
     server, loaded = load_server(config), load_model(config, resolved=resolved)
     tests, clients = _load_clients(server, loaded, elsewhere)
-    server = replace(server, devices=clients.devices)
+    server = replace(server, devices=clients.devices, measured=clients.channel or server.measured)
+    if clients.cell is not None:
+        measured = loaded.config.model_copy(update={"cell": clients.cell})
+        loaded = replace(loaded, config=measured)
     side = compose_clients(
         loaded.config, loaded.base, clients.devices, clients.batches, tests.batches
     )
@@ -271,7 +278,7 @@ def server_side(
         devices=devices,
         names=client_names(devices),
         weights=np.array([costs.facts.rows(client) for client in range(count)], dtype=np.float64),
-        tx_power_w=_tx_power_w(config, devices),
+        tx_power_w=tx_powers_w(config, devices),
         bandwidth_hz=config.cell.bandwidth_hz,
         cohort=CohortSettings(config.cohort.size, config.cohort.dropout),
         rank=loaded.trained.highest_rank,
@@ -289,7 +296,7 @@ def client_names(devices: tuple[DeviceProfile, ...]) -> tuple[str, ...]:
     return tuple(f"client {client} ({device.name})" for client, device in enumerate(devices))
 
 
-def _tx_power_w(config: ExperimentConfig, devices: tuple[DeviceProfile, ...]) -> FloatArray:
+def tx_powers_w(config: ExperimentConfig, devices: tuple[DeviceProfile, ...]) -> FloatArray:
     """Transmit power [client]: the cell's limit or the device's own, whichever is less [W]."""
     device_dbm = np.array([device.tx_power_dbm for device in devices])
     return dbm_to_watts(np.minimum(device_dbm, config.cell.tx_power_dbm))

@@ -33,6 +33,7 @@ class ChannelState:
         gain: power gain of the whole link, antennas included.
         spectral_efficiency: measured efficiency, bit/s/Hz; NaN where the gain decides.
         budget: powers, noise, margin and rate model.
+        downlink_efficiency: as `spectral_efficiency`, where the directions were measured apart.
     """
 
     round_index: int
@@ -45,6 +46,7 @@ class ChannelState:
     gain: FloatArray
     spectral_efficiency: FloatArray
     budget: LinkBudget
+    downlink_efficiency: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.gain)
@@ -78,6 +80,8 @@ class ChannelState:
 
         A multicast to some clients runs at `downlink().select(them).rate(bandwidth).min()`.
         """
+        if self.downlink_efficiency is not None:
+            return FixedEfficiencyLinks(self.downlink_efficiency)
         return self._links(self.downlink_cn0_hz())
 
     def out_of_reach(self) -> dict[int, str]:
