@@ -9,7 +9,6 @@ and stops with a message after `deploy.wait_s`.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from shlex import quote
 from typing import Any, final
 
 from torch import Tensor
@@ -40,14 +39,13 @@ LOOKS_EVERY_S = 0.5
 @final
 @dataclass
 class RemoteClients(Backend):
-    """Clients that have joined a hub. `attempt` counts the starts of this server; `folder` names
-    the run in messages. Measured seconds of clients go to the side's stopwatch."""
+    """Clients that have joined a hub. `attempt` counts the starts of this server. Measured
+    seconds of clients go to the side's stopwatch."""
 
     hub: Hub
     side: ClientSide
     settings: DeploySection
     attempt: int
-    folder: str
     cell: MeasuredCell | None = None
     rate_bps: Callable[[ClientTask], float] | None = None
 
@@ -172,8 +170,8 @@ class RemoteClients(Backend):
 
     def _stopped(self, round_index: int, why: str) -> AirtuneError:
         return AirtuneError(
-            f"Round {round_index + 1} was not made: {why}. Every finished round is kept: start the "
-            f"same `airtune deploy server` with --out {quote(self.folder)} to go on."
+            f"Round {round_index + 1} was not made: {why}. Every finished round is kept: "
+            f"{self.hub.to_go_on}."
         )
 
     def _decoder(self, tasks: Sequence[ClientTask]) -> Callable[[ClientTask, bytes], Any]:

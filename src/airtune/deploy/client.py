@@ -7,15 +7,14 @@ was answered is answered from memory. Whatever the server sends is data.
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
 
 import airtune
 from airtune.deploy.connection import Connection, Retries, UnreachableError
-from airtune.deploy.facts import parts_of
 from airtune.deploy.hub import Say
-from airtune.deploy.job import check_versions
+from airtune.deploy.job import check_versions, same_work
 from airtune.deploy.keys import ClientKeys
 from airtune.deploy.link import BODY
 from airtune.deploy.messages import (
@@ -24,15 +23,14 @@ from airtune.deploy.messages import (
     JOIN,
     PROBLEM,
     PROTOCOL,
-    READY,
     TASK,
     Done,
     Job,
     Join,
     Problem,
-    Ready,
     Resume,
     Task,
+    problem_with,
 )
 from airtune.deploy.pacing import paced
 from airtune.deploy.pipe import Pipe
@@ -114,7 +112,7 @@ class Client:
             pause.wait(LOADING_PAUSE_S)
         job = answer.read(JOB, Job)
         check_versions(job)
-        if self._trainer is None or self._job is None or not _same_work(self._job, job):
+        if self._trainer is None or self._job is None or not same_work(self._job, job):
             self._say(f"Client {self.number}: loading the model and {self._options.data}.")
             try:
                 self._trainer = load_trainer(job, self.number, self._options, self._state)
@@ -135,23 +133,12 @@ class Client:
 
     def _report_ready(self, job: Job) -> None:
         assert self._trainer is not None
-        facts = self._trainer.facts(exact=job.exact_lengths)
-        flop_rate = self._trainer.measured_flop_rate() if job.calibrates else None
         rates = probe(self._connection) if job.probes else Rates()
-        head = Ready(
-            run=job.run,
-            process=self._process,
-            rows=facts.rows,
-            digest=facts.digest,
-            means=facts.means,
-            device=device_figures(self._options),
-            flop_rate=flop_rate,
-            uplink_bps=rates.uplink_bps,
-            downlink_bps=rates.downlink_bps,
-            round_trip_s=rates.round_trip_s,
+        ready = self._trainer.ready(
+            job, self._process, device_figures(self._options), asdict(rates)
         )
-        self._connection.upload("Ready", Frame.of(READY, head, **parts_of(facts)).chunks())
-        self._say(f"Client {self.number} is ready with {facts.rows} rows.")
+        self._connection.upload("Ready", ready.chunks())
+        self._say(f"Client {self.number} is ready with {ready.head['rows']} rows.")
 
     def _work(self, job: Job) -> str | None:
         """Answer tasks; the server's last sentence, or None where the stream ended without it."""
@@ -169,9 +156,9 @@ class Client:
             except UnreachableError:
                 raise
             except DivergedError as error:
-                self._tell(_problem(head, error, diverged=True))
+                self._tell(problem_with(head, error))
             except AirtuneError as error:
-                self._tell(_problem(head, error))
+                self._tell(problem_with(head, error))
                 raise
         return None
 
@@ -181,9 +168,7 @@ class Client:
         if task.is_split:
             self._split(task, digest, broadcast)
             return
-        answer = self._trainer.repeated(task, digest)
-        if answer is None:
-            answer = self._trainer.answer(task, digest, broadcast)
+        answer = self._trainer.answer(task, digest, broadcast)
         self._connection.upload("Answer", paced(answer.chunks(), task.pace_bps))
         self._say(f"Round {task.round_index + 1}: sent {len(answer.parts['payload'])} bytes.")
 
@@ -270,18 +255,3 @@ class Client:
             self._connection.unary("Problem", Frame.of(PROBLEM, problem).encode())
         except AirtuneError:
             return
-
-
-def _same_work(before: Job, now: Job) -> bool:
-    """Whether the model, the rows and the method are those that are loaded."""
-    return before.model_copy(update={"limit_bytes": 0}) == now.model_copy(update={"limit_bytes": 0})
-
-
-def _problem(task: Task, error: AirtuneError, *, diverged: bool = False) -> Problem:
-    return Problem(
-        run=task.run,
-        round_index=task.round_index,
-        client=task.client,
-        diverged=diverged,
-        sentence=str(error),
-    )

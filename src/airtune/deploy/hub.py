@@ -51,11 +51,16 @@ class Open:
 
 @dataclass
 class Hub:
-    """The shared state of a server. `run` is the run's digest; client numbers are from 0."""
+    """The shared state of a server. `run` is the run's digest; client numbers are from 0.
+
+    `to_join` and `to_go_on` are what an operator does where clients stay away.
+    """
 
     run: str
     clients: int
     say: Say = lambda sentence: None
+    to_join: str = "start them with `airtune deploy client`, and this server again"
+    to_go_on: str = "start the same `airtune deploy server` again"
     job: Job | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     ended: str | None = None

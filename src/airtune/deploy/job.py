@@ -172,6 +172,11 @@ def compare_contents(job: Job, own: Mapping[str, str], here: str) -> None:
     )
 
 
+def same_work(before: Job, now: Job) -> bool:
+    """Whether the model, the rows and the method are those that are loaded."""
+    return before.model_copy(update={"limit_bytes": 0}) == now.model_copy(update={"limit_bytes": 0})
+
+
 def check_versions(job: Job) -> None:
     """AirtuneError where the server speaks another protocol, or is another version of airtune."""
     if job.protocol != PROTOCOL or job.airtune != airtune.__version__:

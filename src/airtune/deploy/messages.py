@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from airtune.deploy.wire import Head, WireError
+from airtune.errors import AirtuneError, DivergedError
 from airtune.round_plan import ClientPlan
 
 PROTOCOL = 1
@@ -164,6 +165,17 @@ class Done(Head):
     """The run has ended."""
 
     sentence: str
+
+
+def problem_with(task: Task, error: AirtuneError) -> Problem:
+    """Why a task cannot be done."""
+    return Problem(
+        run=task.run,
+        round_index=task.round_index,
+        client=task.client,
+        diverged=isinstance(error, DivergedError),
+        sentence=str(error),
+    )
 
 
 _PLANS: TypeAdapter[ClientPlan] = TypeAdapter(ClientPlan)

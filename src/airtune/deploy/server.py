@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
+from shlex import quote
 from typing import Any, final
 
 import numpy as np
@@ -136,7 +137,7 @@ class JoinedClients:
         def backend(side: ClientSide) -> Backend:
             if side.method.split is not None:
                 _refuse_with_split(config.deploy)
-            remote = RemoteClients(hub, side, config.deploy, self._known.starts, str(self._folder))
+            remote = RemoteClients(hub, side, config.deploy, self._known.starts)
             return replace(remote, cell=cell, rate_bps=rate_bps)
 
         channel = None if cell is None else cell.channel()
@@ -171,8 +172,7 @@ class JoinedClients:
                 names = ", ".join(map(str, missing[:5])) + (", ..." if missing[5:] else "")
                 raise AirtuneError(
                     f"Clients {names} ({len(missing)} of {hub.clients}) have not joined within "
-                    f"{config.deploy.wait_s:g} s (deploy.wait_s): start them with `airtune deploy "
-                    "client`, and this server again."
+                    f"{config.deploy.wait_s:g} s (deploy.wait_s): {hub.to_join}."
                 )
 
 
@@ -264,22 +264,32 @@ def serve(
     refuse_undeployable(config)
     known = Deployment.read(folder, config)
     hub = Hub(known.run, config.clients.count, say)
-    hub.watch = lambda rows: _note_clients(folder, rows)
+    hub.to_go_on = (
+        f"start the same `airtune deploy server` with --out {quote(str(folder))} to go on"
+    )
     server, port = open_server(hub, options.listen, options.keys)
     host = options.listen.rpartition(":")[0]
     how = "with mutual TLS" if options.keys else "UNENCRYPTED, on this machine alone"
     say(f"Listening at {host}:{port} {how}; waiting for {hub.clients} clients.")
     try:
-        joined = JoinedClients(hub, folder, known, experiment.config.deploy)
-        if known.starts > 1:
-            done = Experiment.resume(folder, listener=listener, elsewhere=joined)
-        else:
-            done = experiment.run(folder, listener, elsewhere=joined)
-        hub.end("The run has ended.")
-        return done
+        return conduct(experiment, folder, known, hub, listener)
     finally:
         # Clients that are told so end; the others wait for a server that is started again.
         server.stop(grace=5.0 if hub.ended else 0.2).wait()
+
+
+def conduct(
+    experiment: Experiment, folder: Path, known: Deployment, hub: Hub, listener: Any
+) -> Run:
+    """The rounds of an experiment with the clients of a hub, which is told when they end."""
+    hub.watch = lambda rows: _note_clients(folder, rows)
+    joined = JoinedClients(hub, folder, known, experiment.config.deploy)
+    if known.starts > 1:
+        done = Experiment.resume(folder, listener=listener, elsewhere=joined)
+    else:
+        done = experiment.run(folder, listener, elsewhere=joined)
+    hub.end("The run has ended.")
+    return done
 
 
 def _note_clients(folder: Path, rows: list[dict[str, Any]]) -> None:

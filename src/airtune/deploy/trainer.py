@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
@@ -16,7 +17,7 @@ from airtune.cost.device import find_device, load_devices
 from airtune.data.encoding import encode, pad_token, refuse_unknown_ids
 from airtune.data.partition import Partition
 from airtune.data.sources import SourceOptions, load_client_data
-from airtune.deploy.facts import RowFacts, local_facts
+from airtune.deploy.facts import RowFacts, local_facts, parts_of
 from airtune.deploy.job import BUILTIN, client_config, compare_contents
 from airtune.deploy.kept import ClientStore
 from airtune.deploy.link import (
@@ -28,7 +29,16 @@ from airtune.deploy.link import (
     REPORT,
     TAKEN,
 )
-from airtune.deploy.messages import ANSWER, Answer, DeviceFigures, Job, Task, plan_of
+from airtune.deploy.messages import (
+    ANSWER,
+    READY,
+    Answer,
+    DeviceFigures,
+    Job,
+    Ready,
+    Task,
+    plan_of,
+)
 from airtune.deploy.pipe import Pipe
 from airtune.deploy.wire import Frame
 from airtune.errors import InputError
@@ -95,7 +105,32 @@ class Trainer:
             times.append(time.perf_counter() - began)
         return sum(map(self._work.step_flops, shapes)) / times[1]
 
-    def repeated(self, task: Task, digest: str) -> Frame | None:
+    def ready(
+        self,
+        job: Job,
+        process: str,
+        device: DeviceFigures | None,
+        probed: Mapping[str, float | None] = MappingProxyType({}),
+    ) -> Frame:
+        """The report that this client is ready for a job; `probed` are rates of its link."""
+        facts = self.facts(exact=job.exact_lengths)
+        head = Ready(
+            run=job.run,
+            process=process,
+            rows=facts.rows,
+            digest=facts.digest,
+            means=facts.means,
+            device=device,
+            flop_rate=self.measured_flop_rate() if job.calibrates else None,
+            **probed,
+        )
+        return Frame.of(READY, head, **parts_of(facts))
+
+    def answer(self, task: Task, digest: str, broadcast: bytes) -> Frame:
+        """The answer to a task: from memory where it was answered before, else by training."""
+        return self._repeated(task, digest) or self._trained(task, digest, broadcast)
+
+    def _repeated(self, task: Task, digest: str) -> Frame | None:
         """The answer to a task that was answered before, for this try."""
         kept = self.store.answer(task.round_index, digest)
         if kept is None:
@@ -103,7 +138,7 @@ class Trainer:
         head = Answer.model_validate({**kept.head, "attempt": task.attempt})
         return Frame.of(ANSWER, head, payload=kept.parts["payload"])
 
-    def answer(self, task: Task, digest: str, broadcast: bytes) -> Frame:
+    def _trained(self, task: Task, digest: str, broadcast: bytes) -> Frame:
         """Train, encode, keep what is carried over, and answer."""
         began = time.monotonic()
         mine = self._task(task, broadcast)
