@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("comparison", type=Path, help="report.html of a comparison")
     parser.add_argument("run", type=Path, help="report.html of a run")
     arguments = parser.parse_args()
-    shoot(arguments.comparison, (1366, 1150), IMAGES / "report_comparison.png")
+    shoot(arguments.comparison, (1366, 1308), IMAGES / "report_comparison.png")
     learning = "#learning, #learning + .panels"
     shoot(arguments.run, (1366, 1290), IMAGES / "report_run.png", learning)
 
