@@ -63,7 +63,7 @@ def _of(*languages: str) -> list[Block]:
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert len(BLOCKS) > 25
-    assert {block.language for block in BLOCKS} <= {"", "sh", "python", "yaml"}
+    assert {block.language for block in BLOCKS} <= {"", "sh", "python", "yaml", "ini"}
 
 
 @pytest.mark.parametrize("name", sorted({block.path.name for block in _of("python")}))
@@ -85,7 +85,10 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
         pytest.skip(ELSEWHERE[block.path.name])
     (tmp_path / "block.yaml").write_text(block.text)
     content = parse_yaml(block.text, str(block))
-    if "arms" in content:
+    if "services" in content:  # of containers; `_commands` has what they run
+        assert set(content) == {"services"}
+        assert all({"image", "command"} <= set(service) for service in content["services"].values())
+    elif "arms" in content:
         assert wrong("comparison", content) == []
         assert len(read_comparison(tmp_path / "block.yaml").arms) > 1
     elif "method" in content:
@@ -99,12 +102,21 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
         assert load_devices(tmp_path / "block.yaml").keys() > load_devices().keys()
 
 
+_RUN = re.compile(r"(?:^ExecStart=\S+/|^ +)(airtune .*?)\"?$", re.MULTILINE)
+
+
 def _commands() -> Iterator[tuple[Block, str]]:
     for block in _of("", "sh"):
         if not block.text.startswith(OUTPUT.get(block.path.name, "\0")):
             for line in block.text.replace("\\\n", " ").splitlines():
                 if line.strip() and not line.startswith("#"):
                     yield block, line.strip()
+    for block in _of("ini", "yaml"):
+        # Units and containers: the command behind its path, or at the end of a shell's.
+        for found in re.finditer(
+            r"(?:^ExecStart=\S+/|^ +)(airtune .*?)\"?$", block.text, re.MULTILINE
+        ):
+            yield block, found[1]
 
 
 @pytest.mark.parametrize(
