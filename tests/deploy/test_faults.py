@@ -173,6 +173,24 @@ def test_all_clients_gone_stops_with_a_message(fleets: list[Fleet], tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_clients_wait_for_a_server_that_stopped(fleets: list[Fleet], tmp_path: Path) -> None:
+    """Below the quorum the server stops; the client that is there waits for it."""
+    settings = ("rounds=5", "deploy.patience_s=1", "deploy.wait_s=3", "deploy.quorum=2")
+    fleet = Fleet(tmp_path, *settings)
+    fleets.append(fleet)
+    Experiment.load(None, fleet.settings).run(tmp_path / "simulated")
+    fleet.start_all()
+    fleet.await_rounds(1)
+    fleet.kill("client-0")
+    assert fleet.running["server"].wait(WITHIN_S) == 2
+    assert fleet.running["client-1"].poll() is None
+    for name in ("server", "client-0"):
+        fleet.start(name)
+    fleet.join()
+    same_run(tmp_path / "simulated", fleet.folder)
+
+
+@pytest.mark.slow
 def test_a_client_that_stays_away_is_silent(fleets: list[Fleet], tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, "rounds=4", "deploy.patience_s=1")
     fleets.append(fleet)

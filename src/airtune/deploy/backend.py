@@ -60,10 +60,6 @@ class RemoteClients(Backend):
             self._measure(tasks, timings)
         yield from reports
 
-    def close(self) -> None:
-        """Tell the clients that no more tasks come."""
-        self.hub.end("The server has ended.")
-
     def _posted(self, task: ClientTask, together: bool) -> tuple[Task, Frame]:
         mark = task.carried.get(KEPT_AT_CLIENT)
         head = Task(
