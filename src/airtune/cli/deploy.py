@@ -8,6 +8,7 @@ import typer
 
 from airtune.cli.command import FullGroup, OnceCommand
 from airtune.cli.deployment import client, server, shards, status
+from airtune.cli.flower import flower, trainer
 from airtune.cli.run import refuse_beside
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ app.command(cls=OnceCommand)(server)
 app.command(cls=OnceCommand)(client)
 app.command(cls=OnceCommand)(status)
 app.command(cls=OnceCommand)(shards)
+app.command(cls=OnceCommand)(flower)
+app.command(cls=OnceCommand)(trainer)
 
 
 @app.command(cls=OnceCommand)

@@ -1,6 +1,8 @@
 """`airtune deploy server`, `client`, `status` and `shards`."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,40 @@ Keys = Annotated[
     Path | None,
     typer.Option("--keys", metavar="DIR", help="This machine's folder of `airtune deploy keys`."),
 ]
+
+
+Data = Annotated[Path, typer.Option(metavar="FILE", help="This client's rows, jsonl or csv.")]
+Model = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="The base model; it must be the server's.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="PROFILE", help="This device; without it, the experiment's profile."),
+]
+DeviceFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A YAML file with profiles of your own.")
+]
+State = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where moments are kept.  [default: airtune-client-N, here]"),
+]
+OwnFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file", metavar="KEY=FILE", help="Own file for a key of the method that names one."
+    ),
+]
+AllowPart = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Code that may run: module:Class, or a method's name."),
+]
+ChatTemplate = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The chat template, if it is a file.")
+]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that --model brings along.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, max=256, help="torch threads.")]
 
 
 def server(
@@ -57,7 +93,7 @@ def server(
     name_folders(parts or ())
     job = Experiment.load(experiment, settings or ())
     options = ServerOptions(listen, None if keys is None else read_server_keys(keys))
-    say = (lambda sentence: None) if quiet else _say
+    say = teller(quiet)
     watch_run(
         lambda listener: serve(job, out, options, listener, say),
         out,
@@ -69,40 +105,18 @@ def server(
 
 def client(
     server: Annotated[str, typer.Option(metavar="HOST:PORT", help="The server.")],
-    data: Annotated[Path, typer.Option(metavar="FILE", help="This client's rows, jsonl or csv.")],
+    data: Data,
     keys: Keys = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="The base model; it must be the server's.")
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="PROFILE", help="This device; without it, the experiment's profile."),
-    ] = None,
-    device_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A YAML file with profiles of your own.")
-    ] = None,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Where moments are kept.  [default: airtune-client-N, here]"
-        ),
-    ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=FILE", help="Own file for a key of the method that names one."),
-    ] = None,
-    allow_part: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Code that may run: module:Class, or a method's name."),
-    ] = None,
+    model: Model = None,
+    device: Device = None,
+    device_file: DeviceFile = None,
+    state: State = None,
+    file: OwnFiles = None,
+    allow_part: AllowPart = None,
     parts: Parts = None,
-    chat_template: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The chat template, if it is a file.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that --model brings along.")
-    ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, max=256, help="torch threads.")] = None,
+    chat_template: ChatTemplate = None,
+    trust_remote_code: TrustRemoteCode = False,
+    threads: Threads = None,
     wait_s: Annotated[
         float, typer.Option(min=0, help="How long to try while the server is away [s].")
     ] = 600.0,
@@ -138,14 +152,14 @@ def client(
         model,
         device,
         device_file,
-        dict(map(_key_and_file, file or ())),
+        key_files(file),
         tuple(allow_part or ()),
         chat_template,
         trust_remote_code,
         threads,
     )
-    say = (lambda sentence: None) if quiet else _say
-    folder = state or Path(f"airtune-client-{number}")
+    say = teller(quiet)
+    folder = state or state_folder(number)
     say(Client(server, number, own, options, folder, say, wait_s).run())
 
 
@@ -198,6 +212,16 @@ def _status_lines(found: dict[str, object]) -> list[str]:
     return lines
 
 
+def key_files(options: list[str] | None) -> dict[str, str]:
+    """The files of --file by their keys."""
+    return dict(map(_key_and_file, options or ()))
+
+
+def state_folder(number: int) -> Path:
+    """Where a client keeps its state unless --state says otherwise."""
+    return Path(f"airtune-client-{number}")
+
+
 def _key_and_file(text: str) -> tuple[str, str]:
     key, separator, path = text.partition("=")
     if not separator or not key or not path:
@@ -228,5 +252,6 @@ def _quiet_grpc() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-def _say(sentence: str) -> None:
-    typer.echo(sentence, err=True)
+def teller(quiet: bool) -> Callable[[str], None]:
+    """What takes sentences for the operator."""
+    return (lambda sentence: None) if quiet else partial(typer.echo, err=True)

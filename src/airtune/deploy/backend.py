@@ -120,6 +120,8 @@ class RemoteClients(Backend):
         told = False
         while True:
             with hub.changed:
+                if hub.failed is not None:
+                    raise self._stopped(tasks[0].round_index, hub.failed)
                 answered, waiting = self._progress(tasks, began)
                 if not waiting and len(answered) >= needed:
                     return answered

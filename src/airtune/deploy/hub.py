@@ -64,6 +64,7 @@ class Hub:
     job: Job | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     ended: str | None = None
+    failed: str | None = None
     check_ready: Callable[[int, Ready, Mapping[str, bytes]], Any] = lambda client, ready, parts: (
         None
     )
@@ -224,6 +225,12 @@ class Hub:
         """No more tasks will come."""
         with self.changed:
             self.ended = sentence
+            self.changed.notify_all()
+
+    def fail(self, why: str) -> None:
+        """What carries the messages is gone for good: the round in progress stops."""
+        with self.changed:
+            self.failed = why
             self.changed.notify_all()
 
     def connected(self, client: int) -> bool:

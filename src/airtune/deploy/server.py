@@ -167,6 +167,8 @@ class JoinedClients:
                 missing = [k for k, session in enumerate(hub.sessions) if session.ready is None]
                 if not missing:
                     return
+                if hub.failed is not None:
+                    raise AirtuneError(f"Clients are waited for no longer: {hub.failed}.")
                 hub.changed.wait(0.5)
             if time.monotonic() - began > config.deploy.wait_s:
                 names = ", ".join(map(str, missing[:5])) + (", ..." if missing[5:] else "")

@@ -242,7 +242,7 @@ class Experiment:
         if elsewhere is None and run.folder.deployment.exists():
             raise AirtuneError(
                 f"The clients of {run.folder.path} are on other machines: go on with the same "
-                "`airtune deploy server` command that began it."
+                "`airtune deploy server` or `flwr run` command that began it."
             )
         with locked(run.folder.path):
             wish = Wish(more_rounds, rounds, settings, accept_changes)

@@ -150,6 +150,7 @@ class MethodSpec:
         unused: `(config, options)` -> keys without effect, with what would give them one.
         needs_factors: works on LoRA's factors, so that full tuning is refused.
         is_federated: False where one client holds all data.
+        splits: the model is divided between the clients and a main server.
         switches: options that switch an offline stage on; they change no round themselves.
         files: options that name a file or a data set, whose content has a digest.
         rests_on: `config -> {what: content}`: what else the rounds depend on; of a `Path`, the
@@ -172,6 +173,7 @@ class MethodSpec:
     unused: Callable[[ExperimentConfig, Any], Iterator[Unused]] = _none
     needs_factors: bool = True
     is_federated: bool = True
+    splits: bool = False
     switches: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     rests_on: Callable[[ExperimentConfig], Mapping[str, Any]] | None = None

@@ -46,6 +46,7 @@ SFLLLM = MethodSpec(
             decide=Lazy("airtune.methods.sflllm.offline:count_by_accuracy"),
         ),
     ),
+    splits=True,
     files=("rounds_table",),
     chooses_rank=lambda options: None if options.rounds_table is None else "rounds_table",
 )

@@ -1,0 +1,1 @@
+"""The Flower app that `airtune deploy flower` writes."""
