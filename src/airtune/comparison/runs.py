@@ -288,7 +288,7 @@ def run_side_by_side(
                 running[arm.name, seed] = (process, folder)
             if not running:
                 break
-            _hear(events, running, results, watcher)
+            _take_event(events, running, results, watcher)
     finally:
         for process, _ in running.values():
             process.terminate()
@@ -297,7 +297,7 @@ def run_side_by_side(
     return [results[arm.name, seed] for arm, seed in runs]
 
 
-def _hear(
+def _take_event(
     events: Any,
     running: dict[tuple[str, int], tuple[BaseProcess, Path]],
     results: dict[tuple[str, int], RunResult],

@@ -138,7 +138,7 @@ class Silent:
     def round_done(self, record: RoundRecord) -> None: ...
 
 
-class _Heard:
+class _Listening:
     """A listener with the methods that it has; the others do nothing."""
 
     def __init__(self, listener: Any) -> None:
@@ -201,7 +201,7 @@ class Experiment:
         Clients `elsewhere` train on their own machines. Raises InputError for a folder in use;
         where anything is refused, nothing is left behind.
         """
-        path, listener = Path(folder), _Heard(listener)
+        path, listener = Path(folder), _Listening(listener)
         with reserved(path):
             config, evidence = offline_stages(self.config, listener.notice)
             with _opened(config, elsewhere) as world:
@@ -237,7 +237,7 @@ class Experiment:
         contents that are not what the checkpoint remembers, unless `accept_changes`; either way
         the change is recorded. Raises InputError for rounds that are done.
         """
-        listener = _Heard(listener)
+        listener = _Listening(listener)
         run = Run.open(folder)
         if elsewhere is None and run.folder.deployment.exists():
             raise AirtuneError(
@@ -263,7 +263,7 @@ def _opened(
         yield build_world(config, resolved=resolved).with_engine(host)
 
 
-def _resume(resumption: Resumption, world: World, listener: "_Heard") -> Run:
+def _resume(resumption: Resumption, world: World, listener: "_Listening") -> Run:
     run = resumption.run
     known = fingerprint(world)
     folder = RunFolder(run.folder.path, known)
@@ -299,7 +299,7 @@ def _run(
     world: World,
     state: ServerState,
     folder: RunFolder,
-    listener: "_Heard",
+    listener: "_Listening",
     sessions: Sessions,
     first: RoundStart | None = None,
     changes: Sequence[Difference] = (),

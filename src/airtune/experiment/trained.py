@@ -152,7 +152,7 @@ def with_start(config: ExperimentConfig, architecture: Architecture) -> Experime
         return config
     _refuse_chosen_rank(config)
     there = read_start(Path(section.start), architecture)
-    settled = section.model_copy(update=_settled(there, architecture))
+    settled = section.model_copy(update=_settled_keys(there, architecture))
     for key in KEYS:
         given = getattr(section, key)
         if key not in section.model_fields_set or given is None:
@@ -192,7 +192,7 @@ def _refuse_chosen_rank(config: ExperimentConfig) -> None:
         )
 
 
-def _settled(there: Mapping[str, AdaptedMatrix], architecture: Architecture) -> dict[str, Any]:
+def _settled_keys(there: Mapping[str, AdaptedMatrix], architecture: Architecture) -> dict[str, Any]:
     """The keys that describe these matrices; patterns only of what differs from the most."""
     rank = mode(matrix.rank for matrix in there.values())
     alpha = mode(matrix.alpha for matrix in there.values())

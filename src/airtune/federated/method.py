@@ -62,7 +62,9 @@ class Planner(ABC):
         """The next state, from the round as it was charged (a virtual queue, for example)."""
         return dict(state)
 
-    def hear(self, state: PlannerState, reported: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+    def with_reports(
+        self, state: PlannerState, reported: Mapping[int, Sequence[float]]
+    ) -> dict[str, Any]:
         """The state with what clients reported beside their updates, before `after_round`."""
         return dict(state)
 

@@ -91,13 +91,13 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
     """
     view = planning_view(context, state.rounds_done)
     if no_client_can_send(view):
-        return _settled(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
+        return _round_start(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
     planner = context.method.planner
     with asked("planner", planner, view.round_index):
         plan = plain_plan(planner.plan(view, state.planner))
         check_decisions(context.method, plan, context.rank, view.round_index + 1)
         check_plan(view, plan, context.method.split)
-    return _settled(context, view, plan)
+    return _round_start(context, view, plan)
 
 
 def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
@@ -109,10 +109,10 @@ def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
         return start_round(context, state)
     except InfeasibleError as error:
         view = planning_view(context, state.rounds_done)
-        return _settled(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
+        return _round_start(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
 
 
-def _settled(context: RoundContext, view: PlanningView, plan: Plan) -> RoundStart:
+def _round_start(context: RoundContext, view: PlanningView, plan: Plan) -> RoundStart:
     """The plan on the true channel, without clients that no broadcast or update would reach."""
     index = view.round_index
     truth = context.channel.observe(index, view.cohort).truth
@@ -209,7 +209,7 @@ def _planner_state(
 ) -> dict[str, Any]:
     planner = context.method.planner
     with asked("planner", planner, state.rounds_done):
-        following = planner.after_round(planner.hear(state.planner, said), record)
+        following = planner.after_round(planner.with_reports(state.planner, said), record)
         return dict(plain_state(following))
 
 

@@ -96,7 +96,9 @@ class TsfaPlanner(Planner):
     def initial_state(self) -> dict[str, Any]:
         return {"virtual_queue": self.virtual_queue or 0.0, "energies": {}}
 
-    def hear(self, state: PlannerState, reported: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+    def with_reports(
+        self, state: PlannerState, reported: Mapping[int, Sequence[float]]
+    ) -> dict[str, Any]:
         heard = {str(n): self.layout.energies(shares).tolist() for n, shares in reported.items()}
         return {**state, "energies": {**state["energies"], **heard}}
 
