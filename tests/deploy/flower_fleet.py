@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from airtune.experiment.reading import read_config
 from tests.deploy.harness import SMALL
 
 ROOT = Path(__file__).parents[2]
-INSTALL_S, READY_S, RUN_S, END_S = 900.0, 120.0, 600.0, 20.0
+INSTALL_S, READY_S, RUN_S, END_S, STAYS_S = 900.0, 120.0, 600.0, 20.0, 15.0
 ALONE = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -62,10 +63,15 @@ def flower_environment(place: Path) -> Path:
 
 
 class FlowerFleet:
-    """An app of an experiment and the processes that run it, ended by id."""
+    """An app of an experiment and the processes that run it, ended by id.
 
-    def __init__(self, commands: Path, place: Path, settings: Sequence[str]) -> None:
-        self.commands, self.place = commands, place
+    With `keys`, a folder of `airtune deploy keys`, over TLS, and nodes have keys of their own.
+    """
+
+    def __init__(
+        self, commands: Path, place: Path, settings: Sequence[str], keys: Path | None = None
+    ) -> None:
+        self.commands, self.place, self.keys = commands, place, keys
         self.settings = (*SMALL, *settings)
         self.count = read_config(None, self.settings).clients.count
         self.app, self.folder = place / "app", place / "app-run"
@@ -118,19 +124,32 @@ class FlowerFleet:
         address = f"127.0.0.1:{self.port}"
         home = self.place / "flwr"
         home.mkdir(exist_ok=True)
+        root = self.keys / "ca" / "ca.pem" if self.keys else None
+        safety = f'root-certificates = "{root}"' if root else "insecure = true"
         (home / "config.toml").write_text(
-            f'[superlink]\ndefault = "real"\n\n[superlink.real]\naddress = "{address}"\n'
-            "insecure = true\n"
+            f'[superlink]\ndefault = "real"\n\n[superlink.real]\naddress = "{address}"\n{safety}\n'
         )
+        safe: tuple[object, ...] = ("--insecure",)
+        if self.keys is not None:
+            own = self.keys / "server" / "server.pem"
+            safe = ("--ssl-ca-certfile", root, "--ssl-certfile", own, "--ssl-keyfile", own)
+            safe = (*safe, "--enable-supernode-auth")
         self.start(
-            "superlink", "flower-superlink", "--insecure", "--host", "127.0.0.1",
-            "--port", self.port, "--disable-runtime-dependency-installation",
-        )  # fmt: skip
+            "superlink", "flower-superlink", "--host", "127.0.0.1", "--port", self.port, *safe
+        )
         deadline = time.monotonic() + READY_S
-        while not _answers(f"http://{address}/health"):
+        url = f"{'https' if self.keys else 'http'}://{address}/health"
+        while not _answers(url, root):
             assert time.monotonic() < deadline, self.logs()
             assert self.running["superlink"].poll() is None, self.logs()
             time.sleep(0.2)
+
+    def register(self, client: int) -> None:
+        """Make a node's key and tell the SuperLink of it."""
+        key = self.place / f"node-{client}"
+        command = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", str(key)]
+        subprocess.run(command, check=True, timeout=READY_S)
+        self.ran("flwr", "supernode", "register", f"{key}.pub", "real")
 
     def socket_of(self, client: int) -> Path:
         """Where a client's trainer waits."""
@@ -147,8 +166,12 @@ class FlowerFleet:
 
     def start_supernode(self, client: int) -> None:
         """The node of a client."""
+        safe: tuple[object, ...] = ("--insecure",)
+        if self.keys is not None:
+            safe = ("--root-certificates", self.keys / "ca" / "ca.pem")
+            safe = (*safe, "--auth-supernode-private-key", self.place / f"node-{client}")
         self.start(
-            f"supernode-{client}", "flower-supernode", "--insecure",
+            f"supernode-{client}", "flower-supernode", *safe,
             "--superlink", f"127.0.0.1:{self.port}", "--host", "127.0.0.1",
             "--port", _free_port(),
             "--node-config", f'client={client} socket="{self.socket_of(client)}"',
@@ -159,11 +182,46 @@ class FlowerFleet:
         self.start_superlink()
         for client in range(self.count):
             self.start_trainer(client)
+            if self.keys is not None:
+                self.register(client)
             self.start_supernode(client)
 
     def run(self) -> str:
         """`flwr run` to its end; what the ServerApp printed."""
         return self.ran("flwr", "run", self.app, "real", "--stream")
+
+    def begin(self) -> None:
+        """`flwr run`, which goes on by itself."""
+        self.ran("flwr", "run", self.app, "real")
+
+    def await_rounds(self, count: int) -> None:
+        """Wait until so many rounds are done."""
+        path, deadline = self.folder / "rounds.jsonl", time.monotonic() + RUN_S
+        while not path.exists() or path.read_bytes().count(b"\n") < count:
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.1)
+
+    def bring_back(self, client: int) -> None:
+        """Start a killed SuperNode, again while the SuperLink still holds the one before alive."""
+        deadline = time.monotonic() + RUN_S
+        while True:
+            self.start_supernode(client)
+            try:
+                self.running[f"supernode-{client}"].wait(STAYS_S)
+            except subprocess.TimeoutExpired:
+                return
+            assert time.monotonic() < deadline, self.logs()
+
+    def stop(self) -> None:
+        """`flwr stop` of the run that goes on."""
+        listed = json.loads(self.ran("flwr", "ls", "real", "--format", "json"))
+        (run,) = [row["run-id"] for row in listed["runs"] if row["status"] == "running"]
+        self.ran("flwr", "stop", run, "real")
+
+    def kill(self, name: str) -> None:
+        """End a process and its children without a word."""
+        _signal(self.running[name], signal.SIGKILL)
+        self.running[name].wait(END_S)
 
     def statuses(self) -> list[str]:
         """Of the runs of the SuperLink; `flwr run` does not tell."""
@@ -204,9 +262,10 @@ def _free_port() -> int:
         return port
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, root: Path | None) -> bool:
+    context = ssl.create_default_context(cafile=root) if root else None
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=2, context=context) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

@@ -15,7 +15,7 @@ from airtune.deploy.flower.answering import Answerer
 from airtune.deploy.flower.app_folder import write_app
 from airtune.deploy.flower.carrier import Fault, Reply
 from airtune.deploy.flower.fit import refuse_unfit
-from airtune.deploy.flower.messenger import ASKS_AGAIN_S, NODES_EVERY_S, Messenger
+from airtune.deploy.flower.messenger import ASKS_AGAIN_S, FIRST_TTL_S, NODES_EVERY_S, Messenger
 from airtune.deploy.flower.serving import run_over
 from airtune.deploy.hub import Hub
 from airtune.deploy.messages import (
@@ -43,7 +43,6 @@ from airtune.methods.registry import shipped_methods
 from tests.deploy.harness import SMALL, same_run
 
 RUN, PROCESS = "ab" * 16, "cd" * 8
-TTL_S = 60.0
 Node = Callable[[bytes], Reply]
 
 
@@ -55,6 +54,7 @@ class Carried:
     nodes_here: dict[int, Node]
     faults: list[tuple[str, Fault]] = field(default_factory=list)
     sent: list[tuple[int, str]] = field(default_factory=list)
+    ttls_s: list[float] = field(default_factory=list)
     waiting: dict[str, Reply] = field(default_factory=dict)
 
     def nodes(self) -> Collection[int]:
@@ -62,6 +62,7 @@ class Carried:
 
     def send(self, node: int, frame: Frame, ttl_s: float) -> str | None:
         self.sent.append((node, frame.kind))
+        self.ttls_s.append(ttl_s)
         if node not in self.nodes_here:
             return None
         name = str(len(self.sent))
@@ -126,7 +127,7 @@ def test_lost_replies_change_no_byte(place: Place) -> None:
     same_run(place.folder / "simulated", place.folder / "real")
     assert not carrier.faults
     assert any("is not ready: its app failed (as the test wants)" in s for s in place.said)
-    assert any("has not answered for 60 s: its task is sent again" in s for s in place.said)
+    assert any("has not answered yet: its task is sent again" in s for s in place.said)
     assert any("did not answer: its node is gone" in s for s in place.said)
 
 
@@ -181,7 +182,7 @@ class Station:
             calibrates=False,
         )
         self.carrier, self.clock = Carried({}), Clock()
-        self.messenger = Messenger(self.hub, self.carrier, TTL_S, self.clock)
+        self.messenger = Messenger(self.hub, self.carrier, self.clock)
 
     def step(self, seconds: float = NODES_EVERY_S) -> None:
         self.clock.now += seconds
@@ -329,12 +330,13 @@ def test_a_message_whose_end_the_carrier_never_tells() -> None:
     station.step()
     station.carrier.replies = lost  # type: ignore[method-assign]
     station.carrier.waiting.clear()
-    station.step(TTL_S / 2)
+    station.step(FIRST_TTL_S / 2)
     assert [kind for _, kind in station.carrier.sent] == [JOB, TASK]
-    station.step(TTL_S)
+    station.step(FIRST_TTL_S)
     station.step()
     assert [kind for _, kind in station.carrier.sent] == [JOB, TASK, TASK]
     assert station.hub.open[0].payload == b"update"
+    assert station.carrier.ttls_s == [FIRST_TTL_S, FIRST_TTL_S, 2 * FIRST_TTL_S]
 
 
 def test_no_split_model_travels() -> None:

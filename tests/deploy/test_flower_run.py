@@ -1,10 +1,13 @@
 """A run over Flower has the records and the adapter of `airtune run`, byte for byte."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from airtune.deploy.issuing import make_keys
+from airtune.deploy.status import is_locked
 from airtune.experiment import Experiment
 from tests.deploy.flower_fleet import FlowerFleet, flower_environment
 from tests.deploy.harness import same_run
@@ -41,4 +44,32 @@ def test_a_run_over_flower_is_the_simulated_one(
     said = fleet.run()
     assert fleet.statuses() == ["finished:completed"], (said, fleet.logs())
     assert "Round 2: test loss" in said
+    same_run(tmp_path / "simulated", fleet.folder)
+
+
+def test_what_is_killed_goes_on_over_tls(
+    commands: Path, fleets: list[FlowerFleet], tmp_path: Path
+) -> None:
+    """A SuperNode and its trainer, then the ServerApp; nodes have keys of their own."""
+    make_keys(tmp_path / "keys", 2)
+    kept = ("training.keep_optimizer=true", "deploy.patience_s=600")
+    settings = ("clients.count=2", "rounds=4", *kept)
+    fleet = FlowerFleet(commands, tmp_path, settings, tmp_path / "keys")
+    fleets.append(fleet)
+    Experiment.load(None, fleet.settings).run(tmp_path / "simulated")
+    fleet.start_all()
+    fleet.begin()
+    fleet.await_rounds(1)
+    fleet.kill("supernode-1")
+    fleet.kill("trainer-1")
+    fleet.start_trainer(1)
+    fleet.bring_back(1)
+    fleet.await_rounds(3)
+    fleet.stop()
+    deadline = time.monotonic() + 60.0
+    while is_locked(fleet.folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    said = fleet.run()
+    assert sorted(fleet.statuses()) == ["finished:completed", "finished:stopped"], said
     same_run(tmp_path / "simulated", fleet.folder)

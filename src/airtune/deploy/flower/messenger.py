@@ -32,19 +32,23 @@ from airtune.errors import AirtuneError
 NODES_EVERY_S = 2.0
 ASKS_AGAIN_S = 5.0
 """After a node that could not answer, before it is given the job again."""
+FIRST_TTL_S, MOST_TTL_S = 60.0, 12 * 3600.0
+"""Message and reply are void after so long, at first; twice as long after each that was void."""
 READY_LIMITS = {LENGTHS: 4 * MOST_ROWS, LABELS: 4 * MOST_ROWS}
 
 
 @dataclass
 class _Node:
     """`client` is None until the node is ready; `stream` is its connection's number in the hub.
-    `said` is the last sentence about it, so that it is not said at every try."""
+    `said` is the last sentence about it, so that it is not said at every try. Its messages are void
+    after `ttl_s`."""
 
     client: int | None = None
     stream: int = 0
     process: str = ""
     is_asked: bool = False
     ask_at_s: float = 0.0
+    ttl_s: float = FIRST_TTL_S
     said: str = ""
 
 
@@ -53,21 +57,17 @@ class _Sent:
     node: int
     frame: Frame
     client: int | None
-    at_s: float
+    void_at_s: float
 
 
 @final
 class Messenger:
-    """Carries what the hub has open; `step` again and again. Messages are void after `ttl_s`."""
+    """Carries what the hub has open; `step` again and again."""
 
     def __init__(
-        self,
-        hub: Hub,
-        carrier: Carrier,
-        ttl_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        self, hub: Hub, carrier: Carrier, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._hub, self._carrier, self._ttl_s, self._clock = hub, carrier, ttl_s, clock
+        self._hub, self._carrier, self._clock = hub, carrier, clock
         self._nodes: dict[int, _Node] = {}
         self._sent: dict[str, _Sent] = {}
         self._looked_s: float | None = None
@@ -114,15 +114,16 @@ class Messenger:
             self._lose(number, node, "took no task")
 
     def _send(self, number: int, frame: Frame, client: int | None) -> bool:
-        name = self._carrier.send(number, frame, self._ttl_s)
+        ttl_s = self._nodes.get(number, _Node()).ttl_s
+        name = self._carrier.send(number, frame, ttl_s)
         if name is not None:
-            self._sent[name] = _Sent(number, frame, client, self._clock())
+            self._sent[name] = _Sent(number, frame, client, self._clock() + ttl_s)
         return name is not None
 
     def _expire(self) -> None:
         """Give up messages of which the carrier itself should have said that they are void."""
-        limit_s = self._clock() - self._ttl_s - ASKS_AGAIN_S
-        for name in [name for name, sent in self._sent.items() if sent.at_s < limit_s]:
+        limit_s = self._clock() - ASKS_AGAIN_S
+        for name in [name for name, sent in self._sent.items() if sent.void_at_s < limit_s]:
             self._take(Reply(name, problem="no reply", fault=Fault.EXPIRED))
 
     def _take(self, reply: Reply) -> None:
@@ -130,6 +131,8 @@ class Messenger:
         if sent is None or sent.frame.kind == PROBLEM:
             return
         node = self._nodes.get(sent.node, _Node())
+        if reply.fault is Fault.EXPIRED:
+            node.ttl_s = min(2 * node.ttl_s, MOST_TTL_S)
         try:
             if sent.frame.kind == JOB:
                 node.is_asked = False
@@ -187,11 +190,7 @@ class Messenger:
     def _take_silence(self, sent: _Sent, node: _Node, reply: Reply) -> None:
         """A task without an answer is sent again, at once where only its time ran out."""
         if reply.fault is Fault.EXPIRED and node.client == sent.client and node.client is not None:
-            self._say(
-                node,
-                f"Client {node.client} has not answered for {self._ttl_s:g} s: its task is sent "
-                "again.",
-            )
+            self._say(node, f"Client {node.client} has not answered yet: its task is sent again.")
             node.stream = self._hub.stream_opened(node.client, node.process)
         else:
             self._lose(sent.node, node, f"did not answer: {_why(reply)}")

@@ -53,7 +53,7 @@ def run_over(
         to_join="start each one's `airtune deploy trainer` and SuperNode, and `flwr run` again",
         to_go_on=f"the same `flwr run` with out={shlex.quote(str(folder))} goes on",
     )
-    messenger = Messenger(hub, carrier, config.deploy.patience_s)
+    messenger = Messenger(hub, carrier)
     say(f"Run folder {folder}; waiting for {hub.clients} clients.")
     outcome: Future[Run] = Future()
 
