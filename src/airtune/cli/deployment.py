@@ -78,7 +78,7 @@ def server(
 ) -> None:
     """Run an experiment with clients on other machines; started again, it goes on."""
     if out is None:
-        raise InputError("--out", None, "given", "name the folder of the run")
+        raise InputError("--out", "left out", "given", "name the folder of the run")
     _check_security(listen, keys, insecure, "--listen")
     _quiet_grpc()
     from airtune.deploy.extra import deploy_extra
@@ -130,9 +130,12 @@ def client(
     """Train on this machine's rows for a server."""
     _check_security(server, keys, insecure, "--server")
     if insecure != (number is not None):
+        shown = "left out" if number is None else number
         raise InputError(
-            "--client", number, "given beside --insecure, and only there", "a certificate names it"
+            "--client", shown, "given beside --insecure, and only there", "a certificate names it"
         )
+    if not data.is_file():
+        raise InputError("--data", str(data), "a file with this client's rows", "check the path")
     _quiet_grpc()
     from airtune.deploy.extra import deploy_extra
 
@@ -184,11 +187,14 @@ def shards(
     experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     settings: Settings = None,
+    parts: Parts = None,
 ) -> None:
     """Write each client's rows of a simulated experiment as a file, and the test rows."""
     from airtune.deploy.shard_files import write_shards
     from airtune.experiment import Experiment
+    from airtune.experiment.part_folders import name_folders
 
+    name_folders(parts or ())
     written = write_shards(Experiment.load(experiment, settings or ()).config, folder)
     rows = sum(written.clients)
     typer.echo(
@@ -237,7 +243,7 @@ def _check_security(address: str, keys: Path | None, insecure: bool, option: str
     if insecure == (keys is not None):
         raise InputError(
             "--keys",
-            "given beside --insecure" if insecure else None,
+            "given beside --insecure" if insecure else "left out",
             "given, or --insecure in its place on this machine",
             "`airtune deploy keys` makes them",
         )

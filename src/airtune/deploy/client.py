@@ -156,6 +156,7 @@ class Client:
             except UnreachableError:
                 raise
             except DivergedError as error:
+                self._say(str(error))
                 self._tell(problem_with(head, error))
             except AirtuneError as error:
                 self._tell(problem_with(head, error))
@@ -249,8 +250,7 @@ class Client:
         self._connection.unary("Received", Frame.of("received", head).encode())
 
     def _tell(self, problem: Problem) -> None:
-        """Say it on both sides; a server that is away finds out by itself."""
-        self._say(problem.sentence)
+        """Say it at the server; one that is away finds out by itself."""
         try:
             self._connection.unary("Problem", Frame.of(PROBLEM, problem).encode())
         except AirtuneError:

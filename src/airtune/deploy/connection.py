@@ -103,9 +103,9 @@ class Connection:
                 f"authority ({details[-120:]}): check the address, and that both folders of keys "
                 "are of one authority."
             )
-        return UnreachableError(
-            f"The server at {self.server} cannot be reached ({details[-200:]})."
-        )
+        # gRPC puts the reason last, behind what it tried.
+        reason = details.rpartition(": ")[2][:200] or "no reason given"
+        return UnreachableError(f"The server at {self.server} cannot be reached ({reason}).")
 
 
 @final

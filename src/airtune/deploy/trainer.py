@@ -248,7 +248,7 @@ def load_trainer(job: Job, client: int, options: ClientOptions, state: Path) -> 
 
 def _default_model(job: Job) -> str:
     if job.model != BUILTIN:
-        raise InputError("--model", None, "given", "name the folder of the base model")
+        raise InputError("--model", "left out", "given", "name the folder of the base model")
     return BUILTIN
 
 
