@@ -28,6 +28,8 @@ pytestmark = pytest.mark.skipif(
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 OUTPUT = {"README.md": "round  virtual time"}
 """Blocks that show what a command prints, by their first words."""
+FLOWER = {"flwr", "flower-superlink", "flower-supernode", "export"}
+"""Programs of Flower's, which is not installed here: tests/deploy/test_flower_run.py runs them."""
 ELSEWHERE = {
     "own-parts.md": "tests/test_docs.py runs the planner of one's own with its experiment",
     "README.md": "tests/test_docs.py runs it",
@@ -140,9 +142,17 @@ def test_command(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert "-c" not in arguments or (ROOT / arguments[arguments.index("-c") + 1]).is_file()
     elif program == "python":
         assert (ROOT / arguments[0]).is_file()
+    elif block.path.name == "deploy-flower.md" and program in FLOWER:
+        assert set(re.findall(r"--[a-z-]+", line)) <= flower_options()
     else:
         assert program == "airtune", f"{block}: {line}"
         _check_airtune(arguments)
+
+
+def flower_options() -> set[str]:
+    """Those that the test starts Flower's programs with."""
+    text = (ROOT / "tests" / "deploy" / "flower_fleet.py").read_text()
+    return set(re.findall(r"\"(--[a-z-]+)\"", text))
 
 
 def _check_airtune(arguments: list[str]) -> None:

@@ -406,7 +406,7 @@ def test_the_app_is_one_that_flower_reads(tmp_path: Path) -> None:
     assert (read.clients.count, read.rounds) == (3, 7)
     readme = (folder / "README.md").read_text()
     assert "{" not in readme
-    assert "Numbers go from 0 to 2" in readme
+    assert "the numbers 0 to 2" in readme
 
 
 def test_the_client_app_imports_flwr_and_the_standard_library_alone(tmp_path: Path) -> None:

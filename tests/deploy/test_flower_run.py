@@ -73,3 +73,14 @@ def test_what_is_killed_goes_on_over_tls(
     said = fleet.run()
     assert sorted(fleet.statuses()) == ["finished:completed", "finished:stopped"], said
     same_run(tmp_path / "simulated", fleet.folder)
+
+
+def test_nobody_joins(commands: Path, fleets: list[FlowerFleet], tmp_path: Path) -> None:
+    """A sentence in the log, the run has failed, and no folder is left."""
+    fleet = FlowerFleet(commands, tmp_path, ("clients.count=2", "deploy.wait_s=1"))
+    fleets.append(fleet)
+    fleet.start_superlink()
+    said = fleet.run()
+    assert "Clients 0, 1 (2 of 2) have not joined within 1 s (deploy.wait_s): start each" in said
+    assert fleet.statuses() == ["finished:failed"]
+    assert not fleet.folder.exists()

@@ -23,6 +23,7 @@ JOIN, JOB, READY, WELCOME = "join", "job", "ready", "welcome"
 TASK, ANSWER, TAKEN, PROBLEM, DONE, PROBE = "task", "answer", "taken", "problem", "done", "probe"
 MOST_ROWS = 50_000_000
 """Rows that a client may report."""
+LONGEST_SENTENCE = 4000
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[float, Field(gt=0)]
@@ -152,7 +153,7 @@ class Problem(Head):
     client: Count | None = None
     diverged: bool = False
     final: bool = True
-    sentence: Annotated[str, Field(max_length=4000)]
+    sentence: Annotated[str, Field(max_length=LONGEST_SENTENCE)]
 
 
 class Taken(Head):
@@ -174,7 +175,7 @@ def problem_with(task: Task, error: AirtuneError) -> Problem:
         round_index=task.round_index,
         client=task.client,
         diverged=isinstance(error, DivergedError),
-        sentence=str(error),
+        sentence=str(error)[:LONGEST_SENTENCE],
     )
 
 

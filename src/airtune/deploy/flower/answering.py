@@ -11,6 +11,7 @@ from airtune.deploy.job import check_versions, same_work
 from airtune.deploy.messages import (
     JOB,
     JOIN,
+    LONGEST_SENTENCE,
     PROBLEM,
     PROTOCOL,
     TAKEN,
@@ -53,7 +54,8 @@ class Answerer:
             return self._answer(client, read_frame([data], {"broadcast": LONGEST})).encode()
         except AirtuneError as error:
             self._say(str(error))
-            return Frame.of(PROBLEM, Problem(client=client, sentence=str(error))).encode()
+            sentence = str(error)[:LONGEST_SENTENCE]
+            return Frame.of(PROBLEM, Problem(client=client, sentence=sentence)).encode()
 
     def _answer(self, client: int, frame: Frame) -> Frame:
         if frame.kind == PROBLEM:

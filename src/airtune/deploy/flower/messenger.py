@@ -17,6 +17,7 @@ from airtune.deploy.messages import (
     ANSWER,
     JOB,
     JOIN,
+    LONGEST_SENTENCE,
     MOST_ROWS,
     PROBLEM,
     READY,
@@ -206,7 +207,7 @@ class Messenger:
     def _refuse(self, sent: _Sent, node: _Node, sentence: str) -> None:
         """Say what was wrong, here and at the node; in this round its client is silent."""
         self._say(node, f"Refused node {sent.node}: {sentence}")
-        problem = Problem(run=self._hub.run, sentence=sentence)
+        problem = Problem(run=self._hub.run, sentence=sentence[:LONGEST_SENTENCE])
         if sent.frame.kind == TASK and sent.client is not None:
             number = sent.frame.read(TASK, Task).round_index
             problem = problem.model_copy(update={"round_index": number, "client": sent.client})
