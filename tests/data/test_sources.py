@@ -202,7 +202,7 @@ REFUSALS = [
     ("a.csv", "prompt,completion,prompt\np,c,q\n", ["a.csv", "'prompt'", "rename"]),
     ("a.csv", "prompt,x,completion, x\np,1,c,2\n", ["a.csv", "'x'", "rename"]),
     ("a.jsonl", '{"prompt": "p", "completion": "c", "prompt": "q"}', ["line 1", "'prompt' twice"]),
-    ("a.txt", "prompt", [".jsonl or .csv"]),
+    ("a.txt", "prompt", [".jsonl, .json, .csv, .tsv or .parquet"]),
     ("a.jsonl", _GOOD + '{"prompt": "p", "completion": NaN}', ["line 2", "NaN"]),
     ("a.jsonl", _GOOD + '{"prompt": "p", "completion": -Infinity}', ["line 2", "-Infinity"]),
     ("a.jsonl", _GOOD + '{"prompt": 1e999, "completion": "c"}', ["line 2", "'prompt'"]),
@@ -365,7 +365,8 @@ def test_names_that_are_refused(train: str, options: SourceOptions, words: str) 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (SourceOptions("gsm9k"), "one of gsm8k, e2e, yahoo, yahoo_topics, table, chat"),
+        (SourceOptions("gsm9k"), "yahoo_topics, alpaca, dolly, text, table, chat: did you mean"),
+        (SourceOptions("poems"), "one of gsm8k, e2e, yahoo, yahoo_topics, alpaca, dolly, text,"),
         (SourceOptions("columns"), "table"),
         (SourceOptions("chat"), "'messages'"),
         (SourceOptions("e2e"), "'mr'"),

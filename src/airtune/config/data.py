@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from airtune.data.template import TemplateInputs
-from airtune.section import Section, refused
+from airtune.section import Section, Words, refused
 
 MOST_ROWS = 10_000_000
 """Rows that a limit may ask for: the built-in tasks make any number."""
@@ -35,7 +35,14 @@ class DataSection(Section):
     train: str = Field("builtin", description="builtin[:slots|:arithmetic], a file, or a hub name")
     test: str | None = Field(None, description="the test set; null: held out from train")
     format: str | None = Field(
-        None, description="gsm8k | e2e | yahoo | yahoo_topics | table | chat; null: detected"
+        None,
+        description="gsm8k | e2e | yahoo | yahoo_topics | alpaca | dolly | text | table | chat; "
+        "null: detected",
+    )
+    delimiter: Annotated[str | None, Words("one character, such as ';', that is no quote")] = Field(
+        None,
+        pattern=r'^[^"\r\n\x00]$',
+        description="between the cells of csv and tsv files; null: a comma, of .tsv a tab",
     )
     prompt_column: str | None = Field(None, description="column of the prompt (format: table)")
     completion_column: str | None = Field(None, description="column of the completion")

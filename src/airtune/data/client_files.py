@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from airtune.data.formats import Row
-from airtune.data.rows import FILE_KINDS, Rows
+from airtune.data.cells import Row
+from airtune.data.rows import Rows, file_kind
 from airtune.errors import InputError
 
 _CLIENT_FILE = re.compile(r"client-(\d+)")
@@ -19,8 +19,9 @@ def client_files(folder: Path, field: str) -> list[Path]:
     """
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        match = _CLIENT_FILE.fullmatch(path.stem)
-        if match is None or path.suffix not in FILE_KINDS or not path.is_file():
+        kind = file_kind(path)
+        match = _CLIENT_FILE.fullmatch(path.name.lower().removesuffix(kind or ""))
+        if match is None or kind is None or not path.is_file():
             continue
         client = int(match[1])
         if client in found:

@@ -68,8 +68,10 @@ class ChatForm:
         with foreign_input(FIELD, where, _ALLOWED, _REMEDY):
             finished = self._rendered(turns)
             asked = self._rendered(turns[:-1], asks=True).text
-        text, labels = finished.text, finished.generated
-        if not self.template.marked:
+        text = finished.text
+        if self.template.marked:
+            labels = self._trained(finished, turns, where)
+        else:
             labels = self._answers(text, asked, turns, where)
         if not labels:
             raise InputError(FIELD, where, "one whose {% generation %} is around each answer")
@@ -78,6 +80,20 @@ class ChatForm:
 
     def _rendered(self, turns: Sequence[Turn], *, asks: bool = False) -> Rendered:
         return self.template.render(turns, asks=asks, parts=self.parts)
+
+    def _trained(self, finished: Rendered, turns: Sequence[Turn], where: str) -> tuple[Span, ...]:
+        """The spans that the template marks, without those of given answers."""
+        if not any(turn.given for turn in turns):
+            return finished.generated
+        text = finished.text
+        first = next(k for k, t in enumerate(turns) if t.role == "assistant" and not t.given)
+        with foreign_input(FIELD, where, _ALLOWED, _REMEDY):
+            asked = self._rendered(turns[:first], asks=True).text
+        start = _alike(text, asked)
+        # They may part in what the template puts before an answer, not in what is given.
+        if start < len(asked) - len(self.tail):
+            raise _unlike(where, text, asked)
+        return tuple(span for span in finished.generated if span[1] > start)
 
     def _answers(
         self, text: str, asked: str, turns: Sequence[Turn], where: str
@@ -90,7 +106,7 @@ class ChatForm:
     def _earlier_answers(self, text: str, turns: Sequence[Turn], where: str) -> Iterator[Span]:
         lead = self.bridge.removeprefix(self.tail)
         for index, turn in enumerate(turns[:-1]):
-            if turn.role != "assistant":
+            if turn.role != "assistant" or turn.given:
                 continue
             with foreign_input(FIELD, where, _ALLOWED, _REMEDY):
                 asked = self._rendered(turns[:index], asks=True).text

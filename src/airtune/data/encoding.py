@@ -35,7 +35,8 @@ class Encoded:
     is True at the tokens that the model must write, never at a row's first. The model answers a
     row from its first `prompt_length[k]` tokens, which may end in labels that a chat template puts
     before every answer. `example` [row] is the index of the example that row k was made from; rows
-    that were dropped have none.
+    that were dropped have none. Of the `cut` rows, `cut_texts` are whole texts, which lose their
+    end.
     """
 
     token_ids: NDArray[np.int32]
@@ -47,6 +48,7 @@ class Encoded:
     empty: int
     too_long: int
     max_tokens: int
+    cut_texts: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt_length)
@@ -84,8 +86,10 @@ class Encoded:
                 f"{self.too_long} of {total} rows dropped: their completion leaves no room for a "
                 f"prompt in {self.max_tokens} tokens"
             )
-        if self.cut:
-            parts.append(f"{self.cut} of {total} prompts cut from the left")
+        if self.cut > self.cut_texts:
+            parts.append(f"{self.cut - self.cut_texts} of {total} prompts cut from the left")
+        if self.cut_texts:
+            parts.append(f"{self.cut_texts} of {total} texts cut after {self.max_tokens} tokens")
         advice = " (raise data.max_tokens to keep more)" if self.too_long or self.cut else ""
         return f"{'; '.join(parts)}{advice}." if parts else ""
 
@@ -101,13 +105,18 @@ def encode(
 
     With a chat template a row is the finished conversation as the template renders it, and all
     its answers are labels; without one it is prompt, separator, completion and the end of sequence.
-    A row that is too long loses its oldest exchanges, then prompt tokens from the left, never a
-    token of the last answer. A row is dropped, and counted, if its completion is empty, or so long
-    that no prompt token would be left. Raises InputError if no row is left, and for a template
-    that leaves open which tokens are the assistant's.
+    Whole texts are laid out by no template: all tokens but the first are labels, and one that is
+    too long loses its end, as in TRL's `SFTTrainer`.
+    Another row that is too long loses its oldest exchanges, then prompt tokens from the left,
+    never a token of the last answer. A row is dropped, and counted, if its completion is empty, or
+    so long that no prompt token would be left. Raises InputError if no row is left, and for a
+    template that leaves open which tokens are the assistant's.
     """
     text = template_text(tokenizer, inputs)
-    if text is None:
+    if any(example.whole for example in examples):
+        _refuse_inputs(inputs)
+        made = _text_rows(tokenizer, examples, max_tokens)
+    elif text is None:
         made = _plain_rows(
             tokenizer, examples, max_tokens, plain_form(tokenizer, separator, inputs)
         )
@@ -145,6 +154,7 @@ class _Row:
     first: int
     last: int
     shortened: bool = False
+    cut_text: bool = False
 
 
 def _plain_rows(
@@ -154,7 +164,8 @@ def _plain_rows(
     for start in range(0, len(examples), _CHUNK):
         chunk = examples[start : start + _CHUNK]
         _refuse_conversations(chunk)
-        prompts = token_ids(tokenizer, [example.prompt + form.separator for example in chunk])
+        asked_for = [e.prompt if e.plain is None else e.plain for e in chunk]
+        prompts = token_ids(tokenizer, [prompt + form.separator for prompt in asked_for])
         completions = token_ids(tokenizer, [example.completion for example in chunk])
         for prompt, completion in zip(prompts, completions, strict=True):
             asked = head + prompt
@@ -164,6 +175,49 @@ def _plain_rows(
             ids = np.array(asked + completion + end, dtype=np.int32)
             label = np.arange(len(ids)) >= len(asked)
             yield _Row(ids, label, len(asked), len(head), len(asked))
+
+
+def _text_rows(
+    tokenizer: Any, examples: Sequence[Example], max_tokens: int
+) -> Iterator[_Row | None]:
+    """Whole texts between the tokenizer's first token and its end of sequence.
+
+    Neither is repeated where a text has it already. A prompt of the user's own is cut from the
+    left, so that its end is what goes on.
+    """
+    form = plain_form(tokenizer, "")
+    for start in range(0, len(examples), _CHUNK):
+        chunk = examples[start : start + _CHUNK]
+        prompts = token_ids(tokenizer, [example.prompt for example in chunk])
+        texts = token_ids(tokenizer, [example.completion for example in chunk])
+        for prompt, text in zip(prompts, texts, strict=True):
+            ids, head, end = prompt + text, list(form.head), list(form.end)
+            head = [] if ids[: len(head)] == head else head
+            end = [] if ids[-1:] == end else end
+            whole = head + ids + end
+            kept = whole if prompt else whole[:max_tokens]
+            first, last = len(head), len(head) + len(prompt)
+            label = np.arange(len(kept)) >= 1
+            cut = len(kept) < len(whole)
+            made = np.array(kept, dtype=np.int32)
+            yield _Row(made, label, max(1, last), first, last, cut, cut) if text else None
+
+
+def _refuse_inputs(inputs: TemplateInputs) -> None:
+    """InputError for what only a chat template could read; the day may be one that was put in."""
+    keys = {
+        "data.chat_template": inputs.template,
+        "data.system": inputs.system,
+        "data.tools": inputs.tools,
+        "data.template_inputs": inputs.values,
+    }
+    for key in (key for key, value in keys.items() if value):
+        raise InputError(
+            key,
+            "given",
+            "left out where data.format is text",
+            "texts are trained as they are: remove the key, or name another data.format",
+        )
 
 
 def _refuse_conversations(examples: Sequence[Example]) -> None:
@@ -247,7 +301,7 @@ class _Builder:
         self.max_tokens = max_tokens
         self.rows: list[_Row] = []
         self.example: list[int] = []
-        self.cut = self.empty = self.too_long = 0
+        self.cut = self.empty = self.too_long = self.cut_texts = 0
 
     def add(self, index: int, row: _Row | None) -> None:
         if row is None or not row.label.any() or row.prompt_length < 1:
@@ -259,6 +313,7 @@ class _Builder:
             self.too_long += 1
             return
         self.cut += bool(over) or row.shortened
+        self.cut_texts += row.cut_text
         kept = np.ones(len(row.ids), dtype=bool)
         kept[row.first : row.first + over] = False
         self.rows.append(_Row(row.ids[kept], row.label[kept], row.prompt_length - over, 0, 0))
@@ -277,6 +332,7 @@ class _Builder:
             self.empty,
             self.too_long,
             self.max_tokens,
+            self.cut_texts,
         )
 
 

@@ -1,15 +1,12 @@
-"""The formats of data sets: which columns mark one, and how a row becomes an example.
+"""The formats of data sets: which columns mark one, and how a row becomes an example."""
 
-A conversation is a list of turns, in one of the two spellings that data sets use.
-"""
-
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+from airtune.data.cells import Json, Row, RowError
+from airtune.data.instructions import alpaca_example, dolly_example, text_example
 from airtune.data.tasks import (
     FINAL_NUMBER,
     LABEL_ACCURACY,
@@ -19,104 +16,9 @@ from airtune.data.tasks import (
     Slot,
     final_number,
 )
-from airtune.data.template import Turn
+from airtune.data.turns import COLUMNS, chat_example, exchange_example
 from airtune.errors import InputError
-
-Row = Mapping[str, str]
-"""Column name to text."""
-
-
-class RowError(Exception):
-    """A row that cannot become an example: (column, value, what is allowed)."""
-
-    def __init__(self, column: str, value: str, allowed: str) -> None:
-        super().__init__(column, value, allowed)
-        self.column, self.value, self.allowed = column, value, allowed
-
-
-_ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-}
-_UNREAD = (
-    "tool_calls",
-    "function_call",
-    "tool_call_id",
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-    "weight",
-    "train",
-)
-"""Keys of a turn that change what is shown or trained, none of which is supported."""
-
-
-def chat_example(column: str, row: Row) -> Example:
-    """A conversation that ends in an answer; a column `label` gives the label.
-
-    Turns are `{role, content}` or `{from, value}`, contents texts or lists of text parts. The
-    prompt is all that comes before the last answer.
-    """
-    turns = [_turn(column, item) for item in _items(column, row[column])]
-    _check_order(column, turns)
-    *before, last = turns
-    prompt = "\n".join(turn.content for turn in before)
-    return Example(
-        prompt, last.content, row.get("label", ""), turns=tuple(turns) if len(turns) > 2 else ()
-    )
-
-
-def _items(column: str, text: str) -> list[Any]:
-    try:
-        items = json.loads(text)
-    except (ValueError, RecursionError):
-        items = None
-    if not isinstance(items, list) or not items:
-        raise RowError(column, text, "a list of turns")
-    return items
-
-
-def _turn(column: str, item: Any) -> Turn:
-    shown = json.dumps(item, ensure_ascii=False)
-    if not isinstance(item, Mapping):
-        raise RowError(column, shown, "a list of turns, each with role and content")
-    unread = [key for key in _UNREAD if item.get(key) is not None]
-    if unread:
-        raise RowError(column, f"a turn with {unread[0]}", "turns of role and content alone")
-    role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
-    if role not in _ROLES:
-        raise RowError(column, f"a turn with the role {role!r}", f"roles {', '.join(_ROLES)}")
-    if isinstance(content, list):
-        content = _joined(content)
-    if not isinstance(content, str):
-        raise RowError(column, shown, "turns whose content is a text")
-    return Turn(_ROLES[role], content)
-
-
-def _joined(parts: list[Any]) -> str | None:
-    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
-    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
-        return None
-    return "".join(str(text) for text in texts)
-
-
-def _check_order(column: str, turns: list[Turn]) -> None:
-    roles = [turn.role for turn in turns]
-    if roles[-1] != "assistant":
-        raise RowError(
-            column, f"a conversation that ends with the {roles[-1]}", "one that ends in an answer"
-        )
-    if "system" in roles[1:]:
-        raise RowError(column, "a conversation with a system turn in it", "one with it in front")
-    first = roles[1:2] if roles[0] == "system" else roles[:1]
-    if first != ["user"]:
-        raise RowError(
-            column, "a conversation that begins with an answer", "one that begins with the user"
-        )
-
+from airtune.suggest import suggest
 
 YAHOO_CLASSES = (
     "Society & Culture",
@@ -259,20 +161,32 @@ FORMATS = {
             LABEL_ACCURACY,
             "\nTopic: ",
         ),
+        Format("alpaca", ("instruction", "output"), alpaca_example, None, ""),
+        Format("dolly", ("instruction", "response"), dolly_example, None, ""),
+        Format("text", ("text",), text_example, None, ""),
     )
 }
+_WHOLE = ("text",)
+"""Formats whose columns stand beside those of others (a rendered copy, an abstract): they are
+detected only where nothing else is."""
 
 
 def chat_format(columns: Iterable[str]) -> Format:
-    """Conversations, in the column `messages` or `conversations`, whichever there is."""
-    column = "conversations" if "conversations" in {*columns} else "messages"
+    """Conversations, in the column `messages`, `conversations` or `conversation` that there is."""
+    found = {*columns}
+    column = next((name for name in COLUMNS if name in found), "messages")
     return Format("chat", (column,), partial(chat_example, column), None)
 
 
 def columns_format(prompt_column: str, completion_column: str) -> Format:
-    """Any two columns; a column called `label` gives the label, else all rows are of one class."""
+    """Any two columns; a column called `label` gives the label, else all rows are of one class.
+
+    Both hold texts, or both lists of turns.
+    """
 
     def example(row: Row) -> Example:
+        if isinstance(row[prompt_column], Json) or isinstance(row[completion_column], Json):
+            return exchange_example(prompt_column, completion_column, row)
         return Example(row[prompt_column], row[completion_column], row.get("label", ""))
 
     return Format("table", (prompt_column, completion_column), example, None)
@@ -291,11 +205,14 @@ def detect_format(columns: Iterable[str], source: str) -> Format:
     Raises InputError where none or several fit, naming the columns found.
     """
     found = list(columns)
-    candidates = [*FORMATS.values(), columns_format("prompt", "completion")]
-    fitting = [entry for entry in candidates if set(entry.columns) <= set(found)]
-    candidates.append(chat_format(found))
-    # Only then: other formats may carry a conversation beside what they need.
-    fitting = fitting or [entry for entry in candidates if set(entry.columns) <= set(found)]
+    rendered = [FORMATS[name] for name in _WHOLE]
+    tasks = [entry for entry in FORMATS.values() if entry not in rendered]
+    # Later ranks only then: other formats may carry a conversation or a text beside what they need.
+    ranks = [[*tasks, columns_format("prompt", "completion")], [chat_format(found)], rendered]
+    candidates = [entry for rank in ranks for entry in rank]
+    fitting: list[Format] = []
+    for rank in ranks:
+        fitting = fitting or [entry for entry in rank if set(entry.columns) <= set(found)]
     if len(fitting) == 1:
         return fitting[0]
     names = [entry.name for entry in fitting or candidates]
@@ -341,7 +258,8 @@ def choose_format(
     elif name in FORMATS:
         chosen = FORMATS[name]
     else:
-        raise InputError("data.format", name, f"one of {', '.join([*FORMATS, 'table', 'chat'])}")
+        names = [*FORMATS, "table", "chat"]
+        raise InputError("data.format", name, f"one of {', '.join(names)}", suggest(name, names))
     for column in chosen.columns:
         if column not in found:
             raise InputError(

@@ -3,29 +3,25 @@
 import filecmp
 import hashlib
 import heapq
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from airtune.data.builtin_tasks import BUILTIN_TASKS, builtin_examples
 from airtune.data.builtin_words import Draw
-from airtune.data.client_files import ClientFiles, client_files
-from airtune.data.formats import FORMATS, Format, Row, RowError, choose_format
-from airtune.data.rows import FILE_KINDS, Flag, HubRows, Rows, open_rows
+from airtune.data.cells import Flag, Row, RowError
+from airtune.data.client_files import ClientFiles
+from airtune.data.formats import FORMATS, Format, choose_format
+from airtune.data.opening import open_source, part_file
+from airtune.data.rows import Rows, open_rows
 from airtune.data.tasks import Example, Score
+from airtune.data.text_files import Csv
 from airtune.errors import InputError
 from airtune.seeds import generator
 
 TEST_SHARE = 0.1
 """The share of prompts held out where a source has no test part of its own."""
 BUILTIN_COUNTS = {"train": 4096, "test": 256}
-_STEMS = {
-    "train": ("train", "trainset", "training"),
-    "test": ("test", "testset", "dev", "devset", "validation", "valid", "val"),
-}
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,7 @@ class SourceOptions:
     completion_column: str | None = None
     train_limit: int | None = None
     test_limit: int | None = None
+    delimiter: str | None = None
 
 
 def load_task_data(
@@ -66,9 +63,10 @@ def load_task_data(
 ) -> TaskData:
     """Examples from `train`, and from `test` where it is given.
 
-    Each is `builtin`, `builtin:slots`, `builtin:arithmetic`, a jsonl or csv file, a folder with a
-    train and a test file, a folder with a file for each client (`client-0.jsonl`, ...) and perhaps
-    a test file, or a hub data set `owner/name[:configuration]`. Where a source has no
+    Each is `builtin`, `builtin:slots`, `builtin:arithmetic`, a file (jsonl, json, csv, tsv,
+    parquet; all but parquet with gz, too), a folder with a train and a test file, a folder with a
+    file for each client (`client-0.jsonl`, ...) and perhaps a test file, or a hub data set
+    `owner/name[:configuration]`. Where a source has no
     test part, a tenth of its prompts is held out (all rows of a prompt together, by a checksum, so
     that the order of rows does not matter). A limit draws that many rows at random.
 
@@ -77,8 +75,12 @@ def load_task_data(
     _check_limits(options)
     if train == "builtin" or train.startswith("builtin:"):
         return _load_builtin(train, test, options, seed)
-    train_rows, own_test = _open_source(train, "data.train")
-    test_rows = own_test if test is None else _test_of(*_open_source(test, "data.test"))
+    train_rows, own_test = open_source(train, "data.train", options.delimiter)
+    test_rows = own_test
+    if test is not None:
+        test_rows = _test_of(*open_source(test, "data.test", options.delimiter))
+    if not any(map(_is_delimited, (train_rows, test_rows))):
+        _refuse_delimiter(options)
     chosen = _choose(train_rows, options)
     if test_rows is not None:
         if not set(chosen.columns) <= set(test_rows.columns):
@@ -89,8 +91,9 @@ def load_task_data(
         held_out = _held_out_prompts(train_rows, chosen)
         train_part = (e for e in _examples(train_rows, chosen) if _checksum(e) not in held_out)
         test_part = (e for e in _examples(train_rows, chosen) if _checksum(e) in held_out)
+        held = "texts" if chosen.name == "text" else "prompts"
         notice = (
-            f"{train_rows.name} has no test part: a tenth of its prompts ({len(held_out)}) is "
+            f"{train_rows.name} has no test part: a tenth of its {held} ({len(held_out)}) is "
             "held out for testing and not trained on."
         )
     return TaskData(
@@ -112,9 +115,10 @@ def load_test_data(train: str, test: str | None, options: SourceOptions, seed: i
     _check_limits(options)
     if train == "builtin" or train.startswith("builtin:"):
         return replace(_load_builtin(train, test, options, seed), train=())
-    rows = _open_source(train, "data.train")[1] if test is None else None
+    mark = options.delimiter
+    rows = open_source(train, "data.train", mark)[1] if test is None else None
     if test is not None:
-        rows = _test_of(*_open_source(test, "data.test"))
+        rows = _test_of(*open_source(test, "data.test", mark))
     if rows is None:
         raise InputError(
             "data.test",
@@ -129,18 +133,10 @@ def load_test_data(train: str, test: str | None, options: SourceOptions, seed: i
 
 def load_client_data(path: Path, options: SourceOptions) -> tuple[Example, ...]:
     """The rows of one client's own file; a built-in task's have a prompt and a completion."""
-    rows = open_rows(path, "--data")
+    rows = open_rows(path, "--data", options.delimiter)
     if (options.format_name or "").partition(":")[0] == "builtin":
         options = replace(options, format_name=None)
     return tuple(_examples(rows, _choose(rows, options)))
-
-
-def source_rows(name: str, field: str) -> Iterator[tuple[str, Row]]:
-    """Every row of a source as it is, with its place: the training part, then the test part."""
-    rows, test = _open_source(name, field)
-    yield from rows
-    if test is not None:
-        yield from test
 
 
 def _check_limits(options: SourceOptions) -> None:
@@ -149,7 +145,23 @@ def _check_limits(options: SourceOptions) -> None:
             raise InputError(f"data.{part}_limit", limit, "at least 1", "leave it out for all rows")
 
 
+def _is_delimited(rows: Rows | None) -> bool:
+    parts = rows.parts if isinstance(rows, ClientFiles) else [rows]
+    return any(isinstance(part, Csv) for part in parts)
+
+
+def _refuse_delimiter(options: SourceOptions) -> None:
+    if options.delimiter is not None:
+        raise InputError(
+            "data.delimiter",
+            repr(options.delimiter),
+            "left out where neither data.train nor data.test is a csv or tsv file",
+            "remove the key",
+        )
+
+
 def _load_builtin(train: str, test: str | None, options: SourceOptions, seed: int) -> TaskData:
+    _refuse_delimiter(options)
     task = train.partition(":")[2] or "slots"
     if task not in BUILTIN_TASKS:
         names = " or ".join(f"builtin:{name}" for name in BUILTIN_TASKS)
@@ -165,100 +177,6 @@ def _load_builtin(train: str, test: str | None, options: SourceOptions, seed: in
     }
     score = FORMATS["e2e" if task == "slots" else "gsm8k"].score
     return TaskData(train, parts["train"], parts["test"], score, "\n")
-
-
-def _open_source(name: str, field: str) -> tuple[Rows, Rows | None]:
-    """The rows that a source names, and its own test part if it has one."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _open_folder(path, field)
-    looks_like_file = path.suffix.lower() in FILE_KINDS or name.startswith((".", "/", "~"))
-    if path.exists() or looks_like_file:
-        return open_rows(path, field), None
-    if not _HUB_NAME.fullmatch(name):
-        raise InputError(
-            field,
-            name,
-            "`builtin`, a file, a folder or a hub data set `owner/name`",
-            "check the path",
-        )
-    return _open_hub(name, field)
-
-
-def _open_folder(folder: Path, field: str) -> tuple[Rows, Rows | None]:
-    parts = {part: _part_file(folder, part, field) for part in _STEMS}
-    test = None if parts["test"] is None else open_rows(parts["test"], field)
-    clients = client_files(folder, field)
-    if clients and parts["train"] is not None:
-        raise InputError(
-            field,
-            f"{folder} (with {parts['train'].name} and {clients[0].name})",
-            "a folder with either a training file or a file for each client",
-            "move one of them away",
-        )
-    if clients:
-        return ClientFiles(str(folder), [open_rows(path, field) for path in clients]), test
-    if parts["train"] is None:
-        raise InputError(
-            field,
-            str(folder),
-            "a folder with a train.jsonl or train.csv, or with client-0.jsonl and so on",
-            "name a file in it",
-        )
-    return open_rows(parts["train"], field), test
-
-
-def part_file(name: str, part: str) -> Path | None:
-    """The file that a part of a named source is read from; None where it is no file."""
-    path = Path(name).expanduser()
-    if name.partition(":")[0] == "builtin":
-        return None
-    if path.is_dir():
-        own = _part_file(path, part, f"data.{part}")
-        return own or _part_file(path, "train", f"data.{part}")
-    return path if path.is_file() else None
-
-
-def _part_file(folder: Path, part: str, field: str) -> Path | None:
-    for stem in _STEMS[part]:
-        files = [folder / f"{stem}{kind}" for kind in FILE_KINDS]
-        found = [path for path in files if path.is_file()]
-        if len(found) > 1:
-            names = " and ".join(path.name for path in found)
-            raise InputError(
-                field, f"{folder} (with {names})", "clear about its files", "name one file"
-            )
-        if found:
-            return found[0]
-    return None
-
-
-def _open_hub(name: str, field: str) -> tuple[Rows, Rows | None]:
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(
-            field,
-            f"{name} (no such file)",
-            "a file that exists, or a hub data set",
-            "for the hub install its extra: pip install 'airtune[hub]'",
-        ) from None
-    repository, _, configuration = name.partition(":")
-    try:
-        splits: Any = datasets.load_dataset(repository, configuration or None)
-    except Exception as error:  # dozens of kinds, also of its network stack
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise InputError(
-            field,
-            f"{name} ({reason})",
-            "a hub data set that loads",
-            "check the name, and add :configuration if it has several",
-        ) from error
-    if "train" not in splits:
-        raise InputError(field, f"{name} (splits {', '.join(splits)})", "a data set with `train`")
-    test = next((split for split in _STEMS["test"] if split in splits), None)
-    rows = HubRows(f"{name} train", splits["train"])
-    return rows, None if test is None else HubRows(f"{name} {test}", splits[test])
 
 
 def _test_of(rows: Rows, own_test: Rows | None) -> Rows:
@@ -316,11 +234,13 @@ def _check_texts(place: str, row: Row, chosen: Format) -> None:
 
 
 def _checksum(example: Example) -> int:
-    return int.from_bytes(hashlib.blake2b(example.prompt.encode(), digest_size=8).digest(), "big")
+    text = example.completion if example.whole else example.prompt
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _held_out_prompts(rows: Rows, chosen: Format) -> set[int]:
-    """The tenth of the different prompts with the least checksums, at least one."""
+    """Checksums of a tenth of the different prompts, the least ones; of the texts where rows have
+    no prompt. At least one."""
     prompts = {_checksum(example) for example in _examples(rows, chosen)}
     if len(prompts) < 2:
         raise InputError(

@@ -29,7 +29,9 @@ class Example:
     `slots` is empty except in slot tasks; `columns` keeps the source's other columns, by which
     clients may be grouped; `place` names its row for messages. `turns` is a whole conversation, of
     which prompt and completion are then the last exchange; empty where there is no more than that
-    exchange. `client` holds the row, where its source is a file of that client.
+    exchange. `plain` is the prompt for a tokenizer without a chat template, where it is another.
+    A `whole` text goes on from its prompt: no template lays it out, and all of it is trained.
+    `client` holds the row, where its source is a file of that client.
     """
 
     prompt: str
@@ -40,6 +42,8 @@ class Example:
     turns: tuple[Turn, ...] = ()
     place: str = field(default="", compare=False)
     client: int | None = field(default=None, compare=False)
+    plain: str | None = None
+    whole: bool = False
 
 
 _GAP = r"[^\S\r\n]*"

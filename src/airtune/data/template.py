@@ -28,10 +28,14 @@ _OWN_NAMES = ("messages", "tools", "add_generation_prompt", "strftime_now")
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a conversation: the role (system, user, assistant, tool) and the text."""
+    """One message of a conversation: the role (system, user, assistant, tool) and the text.
+
+    An answer that is `given` is shown and not trained.
+    """
 
     role: str
     content: str
+    given: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
-from airtune.data.rows import CONVERSATIONS, Flag
-from airtune.data.sources import source_rows
+from airtune.data.cells import Flag, Json
+from airtune.data.opening import source_rows
 from airtune.data.tasks import Example
 from airtune.errors import InputError
 from airtune.experiment.loading import prepared
@@ -69,21 +69,22 @@ def _original_rows(config: ExperimentConfig, examples: Iterable[Example]) -> Any
     found: dict[str, dict[str, Any]] = {}
     for place, row in _rows(config):
         if place in places:
-            found[place] = {column: _value(column, text) for column, text in row.items()}
+            found[place] = {column: _value(text) for column, text in row.items()}
     return lambda example: found[example.place]
 
 
 def _rows(config: ExperimentConfig) -> Iterator[tuple[str, Mapping[str, str]]]:
-    yield from source_rows(config.data.train, "data.train")
+    delimiter = config.data.delimiter
+    yield from source_rows(config.data.train, "data.train", delimiter)
     if config.data.test is not None:
-        yield from source_rows(config.data.test, "data.test")
+        yield from source_rows(config.data.test, "data.test", delimiter)
 
 
-def _value(column: str, text: str) -> Any:
+def _value(text: str) -> Any:
     """A text as JSON rows have it: conversations as lists, flags as flags."""
     if isinstance(text, Flag):
         return text == "true"
-    return json.loads(text) if column in CONVERSATIONS else text
+    return json.loads(text) if isinstance(text, Json) else text
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import read_resolved
 from airtune.data.encoding import encode, refuse_unknown_ids
+from airtune.data.instructions import asked
 from airtune.data.tasks import Example, mean_score
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import part_folders
@@ -106,9 +107,9 @@ def continue_prompt(
     world: World, adapter: Mapping[str, Tensor], prompt: str, max_new_tokens: int
 ) -> dict[str, str]:
     """A user's own prompt, in the form that the model was trained on, continued by both."""
-    example = Example(prompt, "x", "")
     tokenizer: Any = world.base.tokenizer
     tests, limit = world.tests, world.config.data.max_tokens
+    example = asked(tests.task.format_name, prompt)
     row = encode(tokenizer, [example], limit, tests.task.separator, tests.inputs)
     refuse_unknown_ids(tokenizer, row.token_ids, world.base.embeddings)
     ids = row.prompt(0).tolist()

@@ -234,7 +234,12 @@ def source_options(config: ExperimentConfig) -> SourceOptions:
     """How the experiment's sources are read."""
     data = config.data
     return SourceOptions(
-        data.format, data.prompt_column, data.completion_column, data.train_limit, data.test_limit
+        data.format,
+        data.prompt_column,
+        data.completion_column,
+        data.train_limit,
+        data.test_limit,
+        data.delimiter,
     )
 
 
@@ -243,14 +248,11 @@ def tests_of(config: ExperimentConfig, tokenizer: Any, embeddings: int, task: Ta
     inputs = template_inputs(config.data)
     encoded = encode(tokenizer, task.test, config.data.max_tokens, task.separator, inputs)
     refuse_unknown_ids(tokenizer, encoded.token_ids, embeddings)
-    return TestRows(
-        task,
-        encoded,
-        pad_token(tokenizer),
-        inputs,
-        reads_date(template_text(tokenizer, inputs)),
-        turn_ends(tokenizer, inputs),
-    )
+    padding = pad_token(tokenizer)
+    if any(example.whole for example in task.test):  # no template lays them out
+        return TestRows(task, encoded, padding, inputs)
+    shows_date = reads_date(template_text(tokenizer, inputs))
+    return TestRows(task, encoded, padding, inputs, shows_date, turn_ends(tokenizer, inputs))
 
 
 def _parts(config: ExperimentConfig, task: TaskData, examples: Sequence[Example]) -> Partition:
