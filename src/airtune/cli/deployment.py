@@ -134,8 +134,7 @@ def client(
         raise InputError(
             "--client", shown, "given beside --insecure, and only there", "a certificate names it"
         )
-    if not data.is_file():
-        raise InputError("--data", str(data), "a file with this client's rows", "check the path")
+    check_data(data)
     _quiet_grpc()
     from airtune.deploy.extra import deploy_extra
 
@@ -216,6 +215,12 @@ def _status_lines(found: dict[str, object]) -> list[str]:
         there = f"{len(clients) - len(away)} of {len(clients)} connected"
         lines.append(f"clients    {there}{', away: ' + ', '.join(away[:20]) if away else ''}")
     return lines
+
+
+def check_data(path: Path) -> None:
+    """InputError for a file that is not there, before anything is loaded."""
+    if not path.is_file():
+        raise InputError("--data", str(path), "a file with this client's rows", "check the path")
 
 
 def key_files(options: list[str] | None) -> dict[str, str]:

@@ -50,6 +50,7 @@ def trainer(
     quiet: Quiet = False,
 ) -> None:
     """Train on this machine's rows for a Flower SuperNode beside it, until it is ended."""
+    shared.check_data(data)
     from airtune.deploy.flower.answering import Answerer
     from airtune.deploy.flower.handover import answer_one, listening
     from airtune.deploy.owned import ending_unwinds
