@@ -186,9 +186,9 @@ class FlowerFleet:
                 self.register(client)
             self.start_supernode(client)
 
-    def run(self) -> str:
+    def run(self, *options: str) -> str:
         """`flwr run` to its end; what the ServerApp printed."""
-        return self.ran("flwr", "run", self.app, "real", "--stream")
+        return self.ran("flwr", "run", self.app, "real", "--stream", *options)
 
     def begin(self) -> None:
         """`flwr run`, which goes on by itself."""

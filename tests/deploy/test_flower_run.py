@@ -76,11 +76,11 @@ def test_what_is_killed_goes_on_over_tls(
 
 
 def test_nobody_joins(commands: Path, fleets: list[FlowerFleet], tmp_path: Path) -> None:
-    """A sentence in the log, the run has failed, and no folder is left."""
-    fleet = FlowerFleet(commands, tmp_path, ("clients.count=2", "deploy.wait_s=1"))
+    """A sentence in the log, the run has failed, and no folder is left; the run-config counts."""
+    fleet = FlowerFleet(commands, tmp_path, ("clients.count=2",))
     fleets.append(fleet)
     fleet.start_superlink()
-    said = fleet.run()
+    said = fleet.run("--run-config", 'settings="deploy.wait_s=1 rounds=3"')
     assert "Clients 0, 1 (2 of 2) have not joined within 1 s (deploy.wait_s): start each" in said
     assert fleet.statuses() == ["finished:failed"]
     assert not fleet.folder.exists()
