@@ -52,12 +52,14 @@ class RemoteClients(Backend):
     def run(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
         together = isinstance(self.side.method.tuner, CohortTuner)
         clients = [task for task in tasks if task.client != MAIN_SERVER]
+        self.hub.meter.before(tasks)
         self.hub.post({task.client: self._posted(task, together) for task in clients})
         began = time.monotonic()
         reports = self._together(tasks) if together else self._apart(tasks)
         self.side.watch.clients = timings = self._timings(began)
         if self.cell is not None:
             self._measure(tasks, timings)
+        self.hub.meter.after(self.hub.open)
         yield from reports
 
     def _posted(self, task: ClientTask, together: bool) -> tuple[Task, Frame]:
@@ -72,6 +74,7 @@ class RemoteClients(Backend):
             carry_from=None if mark is None else int(mark[0]),
             came_late=mark is not None and bool(mark[1]),
             pace_bps=self._pace_bps(task),
+            measuring=self.hub.meter.measuring(task),
         )
         return head, Frame.of(TASK, head, broadcast=task.broadcast)
 
@@ -231,13 +234,14 @@ class RemoteClients(Backend):
                     continue
                 received = found.received_s or found.sent_s
                 compute_s = found.answer.compute_s
+                began_s = found.answer.sent_s or received + compute_s
                 rows.append(
                     {
                         "client": client,
                         "wait_s": round(found.sent_s - began, 4),
                         "download_s": round(received - found.sent_s, 4),
                         "compute_s": round(compute_s, 4),
-                        "upload_s": round(found.arrived_s - received - compute_s, 4),
+                        "upload_s": round(found.arrived_s - began_s, 4),
                     }
                 )
         return rows

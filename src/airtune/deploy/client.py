@@ -6,8 +6,9 @@ was answered is answered from memory. Whatever the server sends is data.
 
 import secrets
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -64,7 +65,10 @@ class _Half:
 
 @final
 class Client:
-    """One client process. `wait_s` is how long it tries to reach a server that is away."""
+    """One client process. `wait_s` is how long it tries to reach a server that is away.
+
+    `validates`: it was started by `airtune validate`, and tasks may ask it for times.
+    """
 
     def __init__(
         self,
@@ -75,7 +79,10 @@ class Client:
         state: Path,
         say: Say,
         wait_s: float = 600.0,
+        *,
+        validates: bool = False,
     ) -> None:
+        self._validates = validates
         self.number, self._options, self._state, self._say = client, options, state, say
         self._process = secrets.token_hex(8)
         self._connection = Connection(server, client, keys, say)
@@ -150,6 +157,10 @@ class Client:
             head = frame.read(TASK, Task)
             if (head.run, head.client) != (job.run, self.number):
                 raise WireError("The server sent the task of another run or client.")
+            if head.measuring is not None and not self._validates:
+                raise WireError(
+                    "The server asks to be sent times, which clients of `airtune validate` do."
+                )
             self._received(head)
             try:
                 self._do(head, frame.parts.get("broadcast", b""))
@@ -170,6 +181,8 @@ class Client:
             self._split(task, digest, broadcast)
             return
         answer = self._trainer.answer(task, digest, broadcast)
+        if task.measuring is not None:
+            answer = replace(answer, head={**answer.head, "sent_s": time.monotonic()})
         self._connection.upload("Answer", paced(answer.chunks(), task.pace_bps))
         self._say(f"Round {task.round_index + 1}: sent {len(answer.parts['payload'])} bytes.")
 
@@ -189,7 +202,7 @@ class Client:
         self._say(f"Round {task.round_index + 1}: trained {self._steps()} steps with the server.")
 
     def _started(self, task: Task, digest: str, broadcast: bytes) -> _Half:
-        pipe, trainer = Pipe(), self._trainer
+        pipe, trainer = Pipe(stamps=task.measuring is not None), self._trainer
         assert trainer is not None
 
         def train() -> None:
@@ -246,7 +259,12 @@ class Client:
         return self._trainer.side.training.local_steps
 
     def _received(self, task: Task) -> None:
-        head = Resume(run=task.run, round_index=task.round_index, attempt=task.attempt)
+        head = Resume(
+            run=task.run,
+            round_index=task.round_index,
+            attempt=task.attempt,
+            at_s=None if task.measuring is None else time.monotonic(),
+        )
         self._connection.unary("Received", Frame.of("received", head).encode())
 
     def _tell(self, problem: Problem) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airtune.deploy.messages import Answer, Job, Problem, Ready, Task
+from airtune.deploy.meter import Meter
 from airtune.deploy.pipe import Pipe
 from airtune.deploy.wire import Frame, WireError
 from airtune.errors import AirtuneError
@@ -63,6 +64,7 @@ class Hub:
     to_go_on: str = "start the same `airtune deploy server` again"
     job: Job | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
+    meter: Meter = field(default_factory=Meter)
     ended: str | None = None
     failed: str | None = None
     check_ready: Callable[[int, Ready, Mapping[str, bytes]], Any] = lambda client, ready, parts: (
@@ -186,12 +188,14 @@ class Hub:
                 self.changed.notify_all()
             return ""
 
-    def received(self, client: int, round_index: int) -> None:
-        """The client has the whole task."""
+    def received(self, client: int, round_index: int, at_s: float | None = None) -> None:
+        """The client has the whole task, since `at_s` on its clock where that is this one."""
         with self.changed:
             found = self.open.get(client)
-            if found is not None and found.task.round_index == round_index:
-                found.received_s = time.monotonic()
+            if found is None or found.task.round_index != round_index:
+                return
+            here = at_s is None or found.task.measuring is None
+            found.received_s = time.monotonic() if here else at_s
 
     def pipe(self, client: int, round_index: int, attempt: int) -> Pipe:
         """Where a split client's messages go; WireError for another round or try."""
@@ -218,7 +222,11 @@ class Hub:
         with self.changed:
             self.open = {client: Open(task, frame) for client, (task, frame) in tasks.items()}
             self._carried_by = {}
-            self.pipes = {client: Pipe() for client, (task, _) in tasks.items() if task.is_split}
+            self.pipes = {
+                client: Pipe(stamps=task.measuring is not None)
+                for client, (task, _) in tasks.items()
+                if task.is_split
+            }
             self.changed.notify_all()
 
     def end(self, sentence: str) -> None:

@@ -70,6 +70,7 @@ class RemoteHalf:
         self._pipe.close("The round is over.")
 
     def _send(self, kind: str, payload: bytes) -> None:
+        self._hub.meter.crossing(self._client, kind, self._step)
         self._pipe.send(Frame(kind, {"step": self._step}, {BODY: payload}))
 
     def _receive(self, kind: str) -> Frame:
@@ -83,6 +84,7 @@ class RemoteHalf:
                 raise self._lost(str(error).rstrip(".")) from None
         if frame.head.get("step", self._step) != self._step or BODY not in frame.parts:
             raise self._lost(f"sent a message {kind!r} of another step")
+        self._hub.meter.crossed(self._client, self._step, frame)
         return frame
 
     def _check_patience(self, kind: str, waited_s: float) -> None:

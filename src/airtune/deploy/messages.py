@@ -95,11 +95,20 @@ class Ready(Head):
     round_trip_s: Seconds | None = None
 
 
+class Measuring(Head):
+    """For `airtune validate` alone, where both sides are on one machine: the client stamps its
+    messages with the machine's monotonic clock. `compute_s`: modelled seconds [step][part]; the
+    client trains, then waits until they are over (None: it does not wait)."""
+
+    compute_s: list[list[Seconds]] | None = None
+
+
 class Task(Head):
     """One round's work; the part `broadcast` is the adapter as encoded.
 
     `carry_from`: the round whose state the client goes on from (None: it has none);
     `came_late`: its update of that round did not count. `pace_bps`: the planned rate.
+    A client that is not started by `airtune validate` refuses a task with `measuring`.
     """
 
     run: Digest
@@ -111,12 +120,13 @@ class Task(Head):
     carry_from: Count | None = None
     came_late: bool = False
     pace_bps: Positive | None = None
+    measuring: Measuring | None = None
 
 
 class Answer(Head):
     """A client's report; the part `payload` is its update as encoded. The seconds are measured
     on the client's monotonic clock: from the whole task to the whole answer, and of those the
-    tuner's."""
+    tuner's. `sent_s`: when it began to send, on that clock, where the task is measured."""
 
     run: Digest
     round_index: Count
@@ -127,15 +137,18 @@ class Answer(Head):
     keeps: bool
     compute_s: Seconds
     tune_s: Seconds
+    sent_s: float | None = None
 
 
 class Resume(Head):
-    """A round's place in a conversation: `received` messages have arrived on this side."""
+    """A round's place in a conversation: `received` messages have arrived on this side. `at_s`:
+    when, on the client's monotonic clock, where the task is measured."""
 
     run: Digest
     round_index: Count
     attempt: Count
     received: Count = 0
+    at_s: float | None = None
 
 
 class Probe(Head):

@@ -7,7 +7,9 @@ every answer from the start. Nothing is drawn or trained twice on the server.
 """
 
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import final
 
@@ -19,9 +21,14 @@ AHEAD = 4
 
 @final
 class Pipe:
-    """One side of a conversation. Thread-safe."""
+    """One side of a conversation. Thread-safe.
 
-    def __init__(self) -> None:
+    With `stamps` a message's head states when it was sent, `at_s`, and such a message when it
+    arrived, `arrived_s` [s, this machine's monotonic clock].
+    """
+
+    def __init__(self, *, stamps: bool = False) -> None:
+        self._stamps = stamps
         self._changed = threading.Condition()
         self._sent: list[Frame] = []
         self._inbox: list[Frame] = []
@@ -31,6 +38,8 @@ class Pipe:
 
     def send(self, frame: Frame) -> None:
         """Queue a message."""
+        if self._stamps:
+            frame = _stamped(frame, "at_s")
         with self._changed:
             self._sent.append(frame)
             self._changed.notify_all()
@@ -80,7 +89,7 @@ class Pipe:
                 raise WireError(f"Message {number} came where {self._received} was due.")
             if len(self._inbox) >= AHEAD:
                 raise WireError("More messages came than the protocol allows.")
-            self._inbox.append(frame)
+            self._inbox.append(_stamped(frame, "arrived_s") if self._stamps else frame)
             self._received += 1
             self._changed.notify_all()
 
@@ -110,3 +119,7 @@ class Pipe:
     def _moves(self, connection: int, number: int) -> bool:
         """Whether a sender has something to do; call it under the lock."""
         return number < len(self._sent) or bool(self.closed) or self._connection != connection
+
+
+def _stamped(frame: Frame, name: str) -> Frame:
+    return replace(frame, head={**frame.head, name: time.monotonic()})

@@ -26,6 +26,7 @@ from airtune.deploy.job import make_job
 from airtune.deploy.keys import ServerKeys
 from airtune.deploy.measured import FILE, MeasuredCell
 from airtune.deploy.messages import DeviceFigures, Ready
+from airtune.deploy.meter import Meter
 from airtune.deploy.service import open_server
 from airtune.deploy.status import CLIENTS
 from airtune.errors import AirtuneError, InputError
@@ -142,7 +143,8 @@ class JoinedClients:
 
         channel = None if cell is None else cell.channel()
         settings = None if cell is None else cell.settings
-        return Clients(devices, rows, _not_here, backend, channel, settings)
+        opened = hub.meter.opened
+        return Clients(devices, rows, _not_here, backend, channel, settings, opened)
 
     def _measured_cell(self, config: ExperimentConfig) -> MeasuredCell:
         """The channel by what the clients probed, or as the run left it."""
@@ -256,16 +258,22 @@ def _device(profile: DeviceProfile, ready: Ready | None, *, measured: bool) -> D
 
 
 def serve(
-    experiment: Experiment, folder: Path, options: ServerOptions, listener: Any, say: Say
+    experiment: Experiment,
+    folder: Path,
+    options: ServerOptions,
+    listener: Any,
+    say: Say,
+    meter: Meter | None = None,
 ) -> Run:
     """Run an experiment with clients on other machines into `folder`, or go on with it.
 
-    Raises AirtuneError where clients stay away; every finished round is kept.
+    `meter` is told of every round. Raises AirtuneError where clients stay away; every finished
+    round is kept.
     """
     config = prepared(experiment.config)
     refuse_undeployable(config)
     known = Deployment.read(folder, config)
-    hub = Hub(known.run, config.clients.count, say)
+    hub = Hub(known.run, config.clients.count, say, meter=meter or Meter())
     hub.to_go_on = (
         f"start the same `airtune deploy server` with --out {quote(str(folder))} to go on"
     )

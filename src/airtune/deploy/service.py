@@ -175,7 +175,7 @@ class Service:
         with self._speaking(context) as client:
             head = read_frame([request], {}).read("received", Resume)
             self._of_this_run(head.run)
-            self._hub.received(client, head.round_index)
+            self._hub.received(client, head.round_index, head.at_s)
             return Frame.of(TAKEN, Taken()).encode()
         raise AssertionError("aborted")
 

@@ -35,6 +35,7 @@ from airtune.deploy.messages import (
     Answer,
     DeviceFigures,
     Job,
+    Measuring,
     Ready,
     Task,
     plan_of,
@@ -143,6 +144,7 @@ class Trainer:
         began = time.monotonic()
         mine = self._task(task, broadcast)
         report = self.side.answer(mine)
+        _wait_until(began, task.measuring, 0, 0)
         tuned_s = self.side.watch.take().get("tune", 0.0)
         frame = self._answer_frame(task, report, time.monotonic() - began, tuned_s)
         self.store.keep(
@@ -156,23 +158,38 @@ class Trainer:
         tuner = self.side.method.tuner
         assert isinstance(tuner, CohortTuner), "refused by the server"
         party = self.side.party(mine)
-        tokens = 0
+        tokens, arrived_s = 0, time.monotonic()
+        arrivals: list[list[Any]] = []
+
+        def take(kind: str) -> bytes:
+            nonlocal arrived_s
+            frame, arrived_s = pipe.receive(kind, FOREVER_S), time.monotonic()
+            if task.measuring is not None:
+                head = frame.head
+                arrivals.append([kind, step, frame.size, head.get("at_s"), head["arrived_s"]])
+            return frame.parts[BODY]
+
         with tuner.client_half(party) as half:
             for step in range(half.steps):
                 payload = half.activations(step)
+                _wait_until(arrived_s, task.measuring, step, 0)
                 pipe.send(Frame(ACTIVATIONS, {"step": step}, {BODY: payload}))
                 if half.keeps_labels:
-                    half.send_hidden(pipe.receive(HIDDEN, FOREVER_S).parts[BODY])
+                    half.send_hidden(take(HIDDEN))
                     payload, loss = half.hidden_gradient()
+                    _wait_until(arrived_s, task.measuring, step, 1)
                     head = {"step": step, "loss": loss}
                     pipe.send(Frame(HIDDEN_GRADIENT, head, {BODY: payload}))
-                half.send_gradient(pipe.receive(GRADIENT, FOREVER_S).parts[BODY])
+                half.send_gradient(take(GRADIENT))
+                _wait_until(arrived_s, task.measuring, step, 2)
+                arrived_s = time.monotonic()
                 tokens += 1
             result = half.finish()
         # Losses are counted by the server; these stand in for them.
         local = LocalResult(result.state, (0.0,) * tokens, tokens, dict(result.carried))
         report = self.side.encoded(mine, party.start, local)
-        frame = Frame(REPORT, {"keeps": bool(report.carried)}, {BODY: report.payload})
+        head = {"keeps": bool(report.carried), **({"arrivals": arrivals} if arrivals else {})}
+        frame = Frame(REPORT, head, {BODY: report.payload})
         late = self._if_late(mine, report)
         self.store.keep(task.round_index, "", Frame(ANSWER, {}, {}), report.carried, late)
         pipe.send(frame)
@@ -210,9 +227,15 @@ class Trainer:
         return Frame.of(ANSWER, head, payload=report.payload)
 
 
+def _wait_until(began: float, measuring: Measuring | None, step: int, part: int) -> None:
+    """Sleep until the modelled seconds since `began` are over; not at all for no such task."""
+    if measuring is not None and measuring.compute_s is not None:
+        time.sleep(max(0.0, began + measuring.compute_s[step][part] - time.monotonic()))
+
+
 def task_digest(task: Task, broadcast: bytes) -> str:
     """What an answer depends on, by SHA-256; the try is not part of it."""
-    head = task.model_dump(mode="json", exclude={"attempt", "pace_bps"})
+    head = task.model_dump(mode="json", exclude={"attempt", "pace_bps", "measuring"})
     text = json.dumps(head, sort_keys=True).encode()
     return hashlib.sha256(text + broadcast).hexdigest()
 

@@ -10,7 +10,7 @@ how long each part may be and refuses a longer one before reading it; nothing is
 import json
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -45,6 +45,11 @@ class Frame:
     kind: str
     head: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, the head included."""
+        return len(replace(self, parts={}).encode()) + sum(map(len, self.parts.values()))
 
     @classmethod
     def of(cls, kind: str, head: Head, **parts: bytes) -> "Frame":

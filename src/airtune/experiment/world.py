@@ -165,7 +165,7 @@ class Clients:
 
     `batches(client, round)` are the rows themselves, where this process has them. `backend` runs
     their tasks where that is not this process or its workers. `channel` and `cell` replace those of
-    the experiment where they are measured.
+    the experiment where they are measured. `opened` is given the server side once it is complete.
     """
 
     devices: tuple[DeviceProfile, ...]
@@ -174,6 +174,7 @@ class Clients:
     backend: Callable[[ClientSide], Backend] | None = None
     channel: Channel | None = None
     cell: CellSettings | None = None
+    opened: Callable[[RoundContext], None] = lambda context: None
 
 
 class Elsewhere(Protocol):
@@ -212,6 +213,8 @@ def build_world(
     if clients.backend is not None:
         context = replace(context, backend=clients.backend(side))
     settled = _settled(context)
+    context = replace(context, method=replace(side.method, planner=settled.planner))
+    clients.opened(context)
     return World(
         config=_with_options(loaded.config.model_copy(update=engine.keys), settled.options),
         base=loaded.base,
@@ -219,7 +222,7 @@ def build_world(
         tests=tests,
         shards=clients.rows,
         side=side,
-        context=replace(context, method=replace(side.method, planner=settled.planner)),
+        context=context,
         engine=engine,
         untrained=side.method.start(side.model, config.seed),
         planner_notices=settled.notices,

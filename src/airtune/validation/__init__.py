@@ -1,0 +1,1 @@
+"""Prediction against measurement: server and clients on shaped links of one machine."""
