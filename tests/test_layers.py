@@ -31,7 +31,7 @@ LEVELS = (
     ("planning", "federated", "config"),
     ("methods",),
     ("experiment", "report"),
-    ("comparison", "deploy"),
+    ("comparison", "deploy", "validation"),
     ("schemas",),
     ("cli",),
 )

@@ -20,6 +20,7 @@ from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run
 from airtune.cli.schema import schema
+from airtune.cli.validate import validate
 from airtune.errors import TRACEBACK_VARIABLE, AirtuneError, reason_of, redacted, traceback_text
 
 UNEXPECTED = 70
@@ -77,6 +78,7 @@ app = typer.Typer(
 app.command(cls=OnceCommand)(run)
 app.command(cls=OnceCommand)(resume)
 app.command(cls=OnceCommand)(compare)
+app.command(cls=OnceCommand)(validate)
 app.command(cls=OnceCommand)(init)
 app.command(cls=OnceCommand)(plan)
 app.command(cls=OnceCommand)(schema)
