@@ -7,6 +7,7 @@ from pathlib import Path
 
 from airtune.deploy.client import Client
 from airtune.deploy.keys import read_client_keys, read_server_keys
+from airtune.deploy.meter import Meter
 from airtune.deploy.server import ServerOptions, serve
 from airtune.deploy.shard_files import write_shards
 from airtune.deploy.trainer import ClientOptions
@@ -37,6 +38,8 @@ class Deployment:
     client_said: dict[int, list[str]] = field(default_factory=dict)
     errors: dict[str, BaseException] = field(default_factory=dict)
     port: int = 0
+    meter: Meter | None = None
+    validates: bool = False
     listening: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -57,7 +60,7 @@ class Deployment:
         keys = None if self.keys is None else read_server_keys(self.keys / "server")
         options = ServerOptions(f"127.0.0.1:{self.port}", keys)
         return self._thread(
-            "server", lambda: serve(self.experiment, self.folder, options, None, hear)
+            "server", lambda: serve(self.experiment, self.folder, options, None, hear, self.meter)
         )
 
     def client(self, number: int, **options: object) -> Client:
@@ -79,6 +82,7 @@ class Deployment:
             self.folder.parent / f"state-{number}",
             said.append,
             wait_s=60.0,
+            validates=self.validates,
         )
 
     def start_client(self, number: int, **options: object) -> threading.Thread:

@@ -23,7 +23,7 @@ from airtune.federated.charging.split_costs import RoundRates, SplitRoundCosts
 from airtune.federated.context import RoundContext
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.validation.rates import RoundLinks, round_links
-from airtune.validation.wire import LinksAway
+from airtune.validation.wire import Links
 
 STAGE_OF = {
     ACTIVATIONS: "activations",
@@ -82,7 +82,7 @@ class ValidatingMeter(Meter):
     With `emulates`, clients and the main server wait until the modelled time of their computing.
     """
 
-    def __init__(self, links: LinksAway, path: Path, *, emulates: bool) -> None:
+    def __init__(self, links: Links, path: Path, *, emulates: bool) -> None:
         self._links, self._path, self._emulates = links, path, emulates
         self._context: RoundContext | None = None
         self._now: _Round | None = None

@@ -7,12 +7,19 @@ import json
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, Protocol, final
 
 from airtune.deploy.links import LinkCounters, LinksError, ShapedLinks
 from airtune.validation.rates import Rates
 
 Counters = Mapping[int, LinkCounters]
+
+
+class Links(Protocol):
+    """What a meter asks of links."""
+
+    def set(self, rates: Rates, counters: Sequence[int] = ()) -> Counters:
+        """Change rates (0: as before), then read counters."""
 
 
 @final
