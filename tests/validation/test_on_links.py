@@ -19,8 +19,9 @@ pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=str(REASON)),
 ]
 DEVICES = """
-slow: {training_flop_rate: 2.0e+9, memory_bytes: 4.0e+9, tx_power_dbm: 23, unusual_values:
-  training_flop_rate, sources: {training_flop_rate: x, memory_bytes: x, tx_power_dbm: x}}
+slow: {training_flop_rate: 2.0e+9, memory_bytes: 4.0e+9, computing_power_w: 5, tx_power_dbm: 23,
+  unusual_values: training_flop_rate, sources: {training_flop_rate: x, memory_bytes: x,
+  computing_power_w: x, tx_power_dbm: x}}
 """
 SETTINGS = (
     "clients.count=2",

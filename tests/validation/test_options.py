@@ -70,6 +70,7 @@ def test_a_mode_that_cannot_be_had_is_refused(
         {"cohort": {"dropout": 0.1}},
         {"cell": {"round_trip_s": 0.01}},
         {"deploy": {"pace": True}},
+        {"deploy": {"rates": "measured"}},
         {"method": "sflllm", "sflllm": {"server_side": "copies"}},
         {"method": "sflllm", "sflllm": {"downlink": "free"}},
     ],

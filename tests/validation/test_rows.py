@@ -1,7 +1,10 @@
 """The arithmetic of the table: stages, the critical path, overhead, counters and gains."""
 
+import csv
 import json
 from dataclasses import asdict, replace
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,8 @@ import pytest
 from airtune.deploy.links import BURST_BITS, HEADS
 from airtune.federated.records.record import ClientRecord, RoundRecord
 from airtune.validation.meter import Message
+from airtune.validation.options import ComputingMode
+from airtune.validation.result import NOT_COVERED, rows_of, write_result
 from airtune.validation.rows import Measured, Row, link_seconds, round_rows
 from airtune.validation.summary import counted, gain, off, summarise
 from airtune.validation.words import stage_table
@@ -237,3 +242,39 @@ def test_the_table_has_means_over_rounds() -> None:
         "furthest off": "120.0%",
     }
     assert next(row for row in rows if row[0] == "overhead: evaluation")[4] == "0.600 s"
+
+
+def test_the_folder_has_the_numbers_the_rows_and_a_page(tmp_path: Path) -> None:
+    rows = round_rows(record([client(0), client(1)]), apart(), HEADS)
+    summary = summarise(rows, [apart()])
+    arm = {
+        "arm": "fedlora",
+        "rounds": 1,
+        "clients": 2,
+        "load_average": [0.5, 1.5],
+        "summary": {**summary, "late": 3},
+        "rows": [asdict(row) for row in rows],
+    }
+    result = {
+        "computing_words": ComputingMode("emulated").words,
+        "emulated": True,
+        "cores": 2,
+        "least_transfer_bytes": 100_000,
+        "least_round_bytes": 450_000,
+        "arms": [arm],
+        "gains": [
+            {"over": "b", "predicted": 0.25, "measured": 0.2, "measured_without_overhead": 0.24}
+        ],
+        "not_covered": NOT_COVERED,
+    }
+    write_result(result, {"fedlora": rows}, tmp_path)
+    assert rows_of(json.loads((tmp_path / "validation.json").read_text())["arms"][0]) == rows
+    table = list(csv.DictReader((tmp_path / "rows.csv").open()))
+    assert [row["stage"] for row in table] == [row.stage for row in rows]
+    assert table[0]["ratio"] == str(rows[0].ratio)
+    page = (tmp_path / "report.html").read_text()
+    assert "EMULATED" in page.upper()
+    assert "took longer than modelled 3 times" in page
+    assert "25.0% less time than b as predicted, 20.0% as measured" in page
+    assert escape(NOT_COVERED) in page
+    assert "Transfers, measured over predicted" in page

@@ -90,13 +90,19 @@ def _arms(
             raise InputError("--set", setting, "given as --rounds in a validation")
     config = Experiment.load(experiment, given).config
     arms = [(config.method, config)]
+    # What another arm has of its own is its method and the options of it.
+    shared = [s for s in given if _first_key(s) not in ("method", config.method)]
     for text in against or ():
-        (arm,) = read_comparison(experiment, [text], given).arms
+        (arm,) = read_comparison(experiment, [text], shared).arms
         arms.append((arm.name, next(iter(arm.configs.values()))))
     names = [name.replace(":", "-") for name, _ in arms]
     if len(set(names)) < len(names):
         raise InputError("--against", ", ".join(against or ()), "other than the experiment itself")
     return arms
+
+
+def _first_key(setting: str) -> str:
+    return setting.partition("=")[0].partition(".")[0].strip()
 
 
 def _show(result: dict[str, Any], folder: Path, *, as_json: bool, quiet: bool) -> None:

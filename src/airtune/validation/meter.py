@@ -135,6 +135,7 @@ class ValidatingMeter(Meter):
         whole = Message(client, stage, step, len(payload), frame.size, sent_s, arrived_s)
         now.messages.append(whole)
         for kind, its_step, size, there_s, here_s in head.get("arrivals", ()):
+            # A client states whole sizes; the heads among them are some 100 bytes.
             down = Message(client, STAGE_OF[kind], its_step, size, size, there_s, here_s)
             now.messages.append(down)
 

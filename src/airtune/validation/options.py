@@ -97,6 +97,12 @@ def refuse_experiment(config: ExperimentConfig) -> None:
         ("charge_as", config.charge_as, "left out", "the model that is sent is the trained one"),
         ("cohort.dropout", config.cohort.dropout or None, "0", "clients here do not fail"),
         ("cell.round_trip_s", cell.round_trip_s or None, "0", "the links have no delay"),
+        (
+            "deploy.rates",
+            None if config.deploy.rates == "cell" else config.deploy.rates,
+            "cell",
+            "the cell's rates are what is validated",
+        ),
         ("deploy.pace", config.deploy.pace or None, "false", "the links keep the rates"),
     )
     for key, value, allowed, why in wrong:

@@ -20,7 +20,7 @@ from airtune.validation.options import ComputingMode
 from airtune.validation.rows import TRANSFER, Measured, Row, round_rows
 from airtune.validation.session import Place, run_arm
 from airtune.validation.summary import LEAST_ROUND, LEAST_TRANSFER, gain, summarise
-from airtune.validation.words import sentences, stage_table, summary_table
+from airtune.validation.words import first_upper, sentences, stage_table, summary_table
 
 RESULT, ROWS, PAGE = "validation.json", "rows.csv", "report.html"
 NOT_COVERED = (
@@ -134,7 +134,7 @@ def write_result(
     first = result["arms"][0]
     view = ValidationView(
         title=f"airtune validate: {first['arm']}",
-        note=result["computing_words"].capitalize() + "." if result["emulated"] else "",
+        note=first_upper(result["computing_words"]) + "." if result["emulated"] else "",
         sentences=sentences(result),
         summary=summary_table(result),
         stages=[(arm, *stage_table(rows)) for arm, rows in tables.items()],

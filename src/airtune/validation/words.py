@@ -14,6 +14,11 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
+def first_upper(words: str) -> str:
+    """The words with a capital letter first, the others as they are."""
+    return words[:1].upper() + words[1:]
+
+
 def summary_table(result: Mapping[str, Any]) -> Table:
     """A row an arm."""
     headings = [
@@ -82,7 +87,7 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     first = result["arms"][0]
     loads = [load for arm in result["arms"] for load in arm["load_average"]]
     said = [
-        f"{result['computing_words'][:1].upper()}{result['computing_words'][1:]}.",
+        f"{first_upper(result['computing_words'])}.",
         f"{first['clients']} clients, {first['rounds']} rounds on {result['cores']} cores; load "
         f"average {min(loads):g} to {max(loads):g}.",
         f"“Off” is |measured / predicted - 1|. Transfers: stages of "

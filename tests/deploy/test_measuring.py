@@ -22,8 +22,9 @@ from airtune.validation.wire import Counters, LinksAway, LinksOwner
 from tests.deploy.harness import Deployment, deployment
 
 SLOW = """
-slow: {training_flop_rate: 2.0e+9, memory_bytes: 4.0e+9, tx_power_dbm: 23, unusual_values:
-  training_flop_rate, sources: {training_flop_rate: x, memory_bytes: x, tx_power_dbm: x}}
+slow: {training_flop_rate: 2.0e+9, memory_bytes: 4.0e+9, computing_power_w: 5, tx_power_dbm: 23,
+  unusual_values: training_flop_rate, sources: {training_flop_rate: x, memory_bytes: x,
+  computing_power_w: x, tx_power_dbm: x}}
 """
 
 
