@@ -37,7 +37,7 @@ def validate(
         list[str] | None,
         typer.Option(
             metavar="METHOD:KEY=VALUE+...",
-            help="Measure this as well, and the gain over it, e.g. fedlora:bandwidth=equal.",
+            help="Measure this as well, and the gain over it.",
         ),
     ] = None,
     out: Annotated[

@@ -46,7 +46,8 @@ class ServerJob:
         name_folders([Path(part) for part in self.parts])
         settings = list(self.settings)
         if self.calibrates:
-            settings.append(f"sflllm.server_flop_rate={self._speed():.6g}")
+            method = Experiment.load(Path(self.experiment)).config.method
+            settings.append(f"{method}.server_flop_rate={self._speed():.6g}")
         experiment = Experiment.load(Path(self.experiment), settings)
         meter = ValidatingMeter(
             LinksAway(self.descriptor), Path(self.measured), emulates=self.emulates

@@ -8,6 +8,7 @@ from airtune.config.experiment import ExperimentConfig
 from airtune.deploy.links import LEAST_BPS, MOST_BPS, unavailable
 from airtune.deploy.pin import LEAST_SHARE, cores, quota_unavailable
 from airtune.errors import AirtuneError, InputError
+from airtune.methods.registry import find_method
 
 Computing = Literal["pinned", "quota", "emulated"]
 COMPUTING: tuple[str, ...] = get_args(Computing)
@@ -105,14 +106,16 @@ def refuse_experiment(config: ExperimentConfig) -> None:
         ),
         ("deploy.pace", config.deploy.pace or None, "false", "the links keep the rates"),
     )
-    for key, value, allowed, why in wrong:
+    for key, value, instead, why in wrong:
         if value is not None:
-            raise InputError(key, value, f"{allowed} in a validation, since {why}")
-    for key, needed in (("server_side", "shared"), ("downlink", ("planned", "equal"))):
+            raise InputError(key, value, f"{instead} in a validation, since {why}")
+    if not find_method(config.method).splits:
+        return
+    for key, allowed in (("server_side", ("shared",)), ("downlink", ("planned", "equal"))):
         value = getattr(method, key, None)
-        if config.method == "sflllm" and value not in (needed, *needed):
-            words = needed if isinstance(needed, str) else " or ".join(needed)
-            raise InputError(f"sflllm.{key}", value, f"{words} in a validation")
+        if value not in (None, *allowed):
+            words = " or ".join(allowed)
+            raise InputError(f"{config.method}.{key}", value, f"{words} in a validation")
 
 
 def refuse_rate(what: str, rate_bps: float) -> None:

@@ -109,7 +109,7 @@ class _Starter:
             listen=self._address,
             descriptor=theirs.fileno(),
             emulates=self.mode.kind == "emulated",
-            calibrates=self.mode.kind != "emulated" and config.method == "sflllm",
+            calibrates=self.mode.kind != "emulated" and find_method(config.method).splits,
             shards=str(self.work / "shards"),
             parts=self.parts,
         )
