@@ -1,6 +1,7 @@
 """What a validation refuses, and how clients compute."""
 
 import os
+import shutil
 import sys
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_without_root_it_is_refused_in_a_sentence(
 ) -> None:
     links.unavailable.cache_clear()
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(links.shutil, "which", lambda tool: f"/sbin/{tool}")
+    monkeypatch.setattr(shutil, "which", lambda tool: f"/sbin/{tool}")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     try:
         code, _, said = command("validate")
