@@ -24,7 +24,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("fedlora", "hetlora", "sflllm, copies", "sflllm, labels at clients")
+"""What the other cases show as well, but for how the cases are combined."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES],
+)
 def test_a_deployed_run_is_the_simulated_one(case: str, four_keys: Path, tmp_path: Path) -> None:
     settings = ("clients.count=4", *CASES[case])
     job = deployment(tmp_path, *settings, keys=four_keys)

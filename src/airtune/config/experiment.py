@@ -126,8 +126,11 @@ class DeploySection(Section):
     quorum: int = Field(
         1, ge=1, description="clients that must answer in a round; below it the server waits"
     )
+    join_s: float = Field(
+        600.0, gt=0, description="how long the server waits before round 1 until all have joined"
+    )
     wait_s: float = Field(
-        600.0, gt=0, description="how long the server waits for clients, then it stops"
+        600.0, gt=0, description="how long it waits for the quorum of a round, then it stops"
     )
     patience_s: float = Field(
         60.0, gt=0, description="a client that is not connected is silent after so long"

@@ -172,11 +172,11 @@ class JoinedClients:
                 if hub.failed is not None:
                     raise AirtuneError(f"Clients are waited for no longer: {hub.failed}.")
                 hub.changed.wait(0.5)
-            if time.monotonic() - began > config.deploy.wait_s:
+            if time.monotonic() - began > config.deploy.join_s:
                 names = ", ".join(map(str, missing[:5])) + (", ..." if missing[5:] else "")
                 raise AirtuneError(
                     f"Clients {names} ({len(missing)} of {hub.clients}) have not joined within "
-                    f"{config.deploy.wait_s:g} s (deploy.wait_s): {hub.to_join}."
+                    f"{config.deploy.join_s:g} s (deploy.join_s): {hub.to_join}."
                 )
 
 
