@@ -7,7 +7,7 @@ import airtune
 
 
 def test_public_names() -> None:
-    assert sorted(airtune.__all__) == ["Experiment", "Run", "__version__", "plan"]
+    assert sorted(airtune.__all__) == ["Experiment", "Run", "__version__", "keep_rows", "plan"]
     for name in airtune.__all__:
         assert getattr(airtune, name) is not None
     assert callable(airtune.plan)

@@ -5,21 +5,23 @@
     run = Experiment(rounds=5).run("runs/five")
     print(run.to_frame())
 
-`plan` solves a planning problem on explicit numbers.
+`plan` solves a planning problem on explicit numbers; `keep_rows` names rows that are in memory.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airtune.data.memory import keep_rows
     from airtune.experiment import Experiment, Run
     from airtune.methods.plan import plan
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "Run", "__version__", "plan"]
+__all__ = ["Experiment", "Run", "__version__", "keep_rows", "plan"]
 
 _HOME = {
     "Experiment": "airtune.experiment",
     "Run": "airtune.experiment",
+    "keep_rows": "airtune.data.memory",
     "plan": "airtune.methods.plan",
 }
 

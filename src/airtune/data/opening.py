@@ -1,4 +1,4 @@
-"""From a name (a file, a folder, a hub data set) to the rows that are there."""
+"""From a name (a file, a folder, a hub data set, rows in memory) to the rows that are there."""
 
 import re
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import Any
 
 from airtune.data.cells import Row
 from airtune.data.client_files import ClientFiles, client_files
+from airtune.data.memory import PREFIX, kept_rows
 from airtune.data.rows import FILE_KINDS, HubRows, Rows, file_kind, open_rows
 from airtune.errors import InputError
 
@@ -27,6 +28,8 @@ def source_rows(name: str, field: str, delimiter: str | None = None) -> Iterator
 
 def open_source(name: str, field: str, delimiter: str | None = None) -> tuple[Rows, Rows | None]:
     """The rows that a source names, and its own test part if it has one."""
+    if name.startswith(PREFIX):
+        return kept_rows(name, field), None
     path = Path(name).expanduser()
     if path.is_dir():
         return _open_folder(path, field, delimiter)

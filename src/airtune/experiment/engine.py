@@ -18,6 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from airtune.config.experiment import ExperimentConfig
+from airtune.config.text import flat, plain_values
+from airtune.data.memory import with_rows
 from airtune.errors import InputError
 from airtune.experiment.clients import load_clients
 from airtune.federated.backends.backend import Backend, ClientSide, InProcess
@@ -311,15 +313,16 @@ def open_backend(
     They start with their first round, from `host` where there is one; it is ended where there are
     to be no workers.
     """
+    names = (value for _, value in flat(plain_values(config, templates=False)))
     if engine.workers and config.backend == "local":
         weights = share_weights(side.model)
-        make_side = partial(load_clients, config, weights and weights.path)
+        make_side = with_rows(partial(load_clients, config, weights and weights.path), names)
         together = _stacked(engine, side)
         return Workers(make_side, engine.workers, together, side.watch, weights, host, _new_host)
     if host is not None:
         host.close()
     if engine.workers:
-        make_side = partial(load_clients, config)
+        make_side = with_rows(partial(load_clients, config), names)
         return RayActors(make_side, engine.workers, _stacked(engine, side), config.ray_address)
     return in_process(engine, side)
 

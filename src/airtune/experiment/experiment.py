@@ -15,6 +15,7 @@ import numpy as np
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import resolved_yaml
+from airtune.data.memory import named_in_data
 from airtune.errors import AirtuneError, DivergedError, InputError, redacted
 from airtune.experiment import part_folders
 from airtune.experiment.closing import close_run
@@ -163,6 +164,8 @@ class _Listening:
 class Experiment:
     """A checked experiment. Keys are those of the experiment file, nested ones as mappings.
 
+    `data.train` and `data.test` may be rows in memory as well (`airtune.keep_rows`).
+
     >>> Experiment(rounds=3, cell={"bandwidth_hz": 5e6}).config.rounds
     3
 
@@ -170,7 +173,7 @@ class Experiment:
     """
 
     def __init__(self, **keys: Any) -> None:
-        self.config = check_filled(keys)
+        self.config = check_filled(named_in_data(keys))
         refuse_unused(self.config)
 
     @classmethod
