@@ -81,6 +81,6 @@ def test_nobody_joins(commands: Path, fleets: list[FlowerFleet], tmp_path: Path)
     fleets.append(fleet)
     fleet.start_superlink()
     said = fleet.run("--run-config", 'settings="deploy.wait_s=1 rounds=3"')
-    assert "Clients 0, 1 (2 of 2) have not joined within 1 s (deploy.wait_s): start each" in said
+    assert "Clients 0, 1 (2 of 2) have not joined within 1 s (deploy.join_s): start each" in said
     assert fleet.statuses() == ["finished:failed"]
     assert not fleet.folder.exists()
