@@ -80,7 +80,7 @@ def test_nobody_joins(commands: Path, fleets: list[FlowerFleet], tmp_path: Path)
     fleet = FlowerFleet(commands, tmp_path, ("clients.count=2",))
     fleets.append(fleet)
     fleet.start_superlink()
-    said = fleet.run("--run-config", 'settings="deploy.wait_s=1 rounds=3"')
+    said = fleet.run("--run-config", 'settings="deploy.join_s=1 rounds=3"')
     assert "Clients 0, 1 (2 of 2) have not joined within 1 s (deploy.join_s): start each" in said
     assert fleet.statuses() == ["finished:failed"]
     assert not fleet.folder.exists()
