@@ -64,7 +64,9 @@ class AdapterSection(Section):
 
 class ClientsSection(Section):
     count: int = Field(8, ge=1, le=MOST_CLIENTS, description="number of registered clients")
-    devices: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+    devices: Annotated[
+        list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+    ] = Field(
         ["galaxy-s25", "raspberry-pi-5", "pixel-9", "laptop-cpu"],
         min_length=1,
         description="device profiles, assigned to the clients round-robin (airtune device list)",
