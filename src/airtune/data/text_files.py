@@ -7,7 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
@@ -68,11 +68,11 @@ class JsonArray:
     def name(self) -> str:
         return str(self.path)
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         return next((tuple(row) for _, row in self), ())
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         return next((tuple(values) for _, values in self._objects()), ())
 
