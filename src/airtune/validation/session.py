@@ -30,6 +30,8 @@ from airtune.validation.wire import LinksOwner
 PORT = 8443
 LOOKS_EVERY_S = 0.2
 BUILTIN = "builtin"
+LISTENS = "Listening at"
+"""What a server says once it takes clients."""
 
 Told = Callable[[str], None]
 
@@ -76,6 +78,8 @@ def run_arm(
         write_text_atomic(work / "experiment.yaml", _experiment(config, mode))
         start = _Starter(links, work, place, mode, stack, [str(path) for path in parts])
         server = start.server(config)
+        # A main server measures its speed first, and clients that start would slow it down.
+        _await_server(server, place)
         clients = [start.client(config, number) for number in range(count)]
         _watch(server, clients, place, config.rounds, say)
 
@@ -167,6 +171,14 @@ class _Starter:
                 start_new_session=True,
                 **options,
             )
+
+
+def _await_server(server: "subprocess.Popen[Any]", place: Place) -> None:
+    """Until the server listens."""
+    while not any(LISTENS in line for line in place.log("server").read_text().splitlines()):
+        if server.poll() is not None:
+            _failed(place.log("server"), "The server")
+        time.sleep(LOOKS_EVERY_S)
 
 
 def _watch(
