@@ -113,6 +113,7 @@ def test_an_export_that_cannot_be_written_leaves_nothing(
     assert not existed or not list(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     Experiment.load(None, settings("engine=workers", "workers=2")).run(tmp_path / "run")
     ours, theirs = fingerprint(tmp_path / "run"), fingerprint(finished)

@@ -105,7 +105,7 @@ def _encrypt(keys: Path) -> None:
         (_no_certificate, r"^the certificate in \S+client\.pem is unreadable, but"),
         (_expire, r"client\.pem is expired since 20.*airtune deploy keys DIR --renew client-N"),
         (_too_early, r"client\.pem is not valid before 20\d\d-.* UTC, but .* set the clock"),
-        (_remove, r"client-0/client\.pem \(No such file or directory\), but"),
+        (_remove, r"client-0/client\.pem is unreadable \(No such file or directory\), but"),
         (_encrypt, r"^the key in \S+client\.pem is unreadable, but .*not encrypted"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

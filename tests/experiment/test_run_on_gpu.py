@@ -53,7 +53,10 @@ def run_of(folder: Path, method: str, *changes: str) -> Run:
     return Experiment.load(None, list(changes)).run(folder)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=pytest.mark.slow) if name != "sflllm" else name for name in METHODS],
+)
 def test_whole_run(method: str, pretended: None, tmp_path: Path) -> None:
     """The GPU's path takes other kernels in other orders, so learning is compared over the first
     round, in steps of SGD; what the second one then plans may follow the last bits of the first.

@@ -36,8 +36,8 @@ def validate(
     against: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="METHOD:KEY=VALUE+...",
-            help="Measure this as well, and the gain over it.",
+            metavar="METHOD:KEY=VALUE",
+            help="Measure this as well, and the gain over it; + joins several keys.",
         ),
     ] = None,
     out: Annotated[

@@ -199,8 +199,9 @@ def read_file(path: Path) -> bytes:
 
 
 def _unreadable(path: Path, error: OSError) -> InputError:
+    # The path is the field: a value is shortened where it is long.
     return InputError(
-        "a file of keys", f"{path} ({error.strerror})", "a readable file", "check the folder"
+        str(path), f"unreadable ({error.strerror})", "a readable file", "check the folder"
     )
 
 
