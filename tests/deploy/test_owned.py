@@ -77,3 +77,19 @@ def test_cleaning_up_is_not_cut_short() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         done.append(True)
     assert done == [True]
+
+
+def test_another_thread_may_take_the_signal() -> None:
+    """A thread that does not block it: the handler waits for the end of the cleaning up."""
+    let_go, done = threading.Event(), []
+    other = threading.Thread(target=let_go.wait)
+    other.start()
+    try:
+        with pytest.raises(SystemExit), ending_unwinds(), uninterrupted():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done += [sum(range(1000)) for _ in range(1000)]
+        assert len(done) == 1000
+    finally:
+        let_go.set()
+        other.join()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

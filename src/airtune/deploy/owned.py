@@ -9,10 +9,11 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 PREFIX = "airtune-"
 _serials = itertools.count()
@@ -74,10 +75,38 @@ def _unwind(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Within it signals that end a process wait, so that cleaning up is not cut short."""
+    """Within it signals that end a process wait, so that cleaning up is not cut short.
+
+    Blocked for this thread and the processes that it starts; where another thread takes one, its
+    handler, which Python runs in the main thread, is put off as well.
+    """
     waiting = {signal.SIGINT, *_ENDING}
+    late: list[int] = []
+    handlers = _put_off(waiting, late)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in late[:1]:
+            os.kill(os.getpid(), number)
+
+
+def _put_off(numbers: Iterable[int], late: list[int]) -> dict[int, Any]:
+    """Handlers that note their signal in `late` in place of the present ones, which it answers.
+
+    In the main thread alone; a signal that is ignored, or handled outside Python, stays so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    found = {number: signal.getsignal(number) for number in numbers}
+    handlers = {
+        number: handler
+        for number, handler in found.items()
+        if handler not in (None, signal.SIG_IGN)
+    }
+    for number in handlers:
+        signal.signal(number, lambda number, frame: late.append(number))
+    return handlers
