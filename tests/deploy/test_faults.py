@@ -154,6 +154,23 @@ def test_random_faults(seed: int, fleets: list[Fleet], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_server_killed_ten_times(fleets: list[Fleet], tmp_path: Path) -> None:
+    """At ten random moments, each after the run has moved on by a round."""
+    draws = np.random.default_rng(14)
+    fleet = Fleet(tmp_path, "rounds=14")
+    fleets.append(fleet)
+    Experiment.load(None, fleet.settings).run(tmp_path / "simulated")
+    fleet.start_all()
+    for _ in range(10):
+        fleet.await_rounds(fleet.rounds_done() + 1)
+        time.sleep(float(draws.uniform(0.0, 0.5)))
+        fleet.kill("server")
+        fleet.start("server")
+    fleet.join()
+    same_run(tmp_path / "simulated", fleet.folder)
+
+
+@pytest.mark.slow
 def test_all_clients_gone_stops_with_a_message(fleets: list[Fleet], tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, "rounds=5", "deploy.patience_s=2", "deploy.wait_s=6")
     fleets.append(fleet)
