@@ -104,7 +104,7 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
         assert load_devices(tmp_path / "block.yaml").keys() > load_devices().keys()
 
 
-_RUN = re.compile(r"(?:^ExecStart=\S+/|^ +)(airtune .*?)\"?$", re.MULTILINE)
+_RUN = re.compile(r"(?:^ExecStart=\S+ |^ +)(airtune .*?)\"?$", re.MULTILINE)
 
 
 def _commands() -> Iterator[tuple[Block, str]]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from airtune.data.sources import SourceOptions, load_client_data
+from airtune.errors import InputError
 from tests.cli.conftest import quick
 
 Call = Callable[..., tuple[int, str, str]]
@@ -74,3 +76,23 @@ def test_a_deployed_run_is_not_resumed_as_a_simulation(airtune: Call, tmp_path: 
     code, _, err = airtune("resume", "r", "--rounds", "+1")
     assert code == 2
     assert "The clients of r are on other machines" in err
+
+
+def test_keys_of_a_deployment_are_noticed_in_a_simulation(airtune: Call) -> None:
+    settings = quick("rounds=1", "deploy.quorum=2", "deploy.pace=true", "data.score_rows=0")
+    code, out, _ = airtune("run", "--out", "r", *settings)
+    assert code == 0
+    said = " ".join(out.split())
+    assert "deploy.quorum, deploy.pace: used by `airtune deploy` alone" in said
+
+
+def test_the_delimiter_of_a_clients_own_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt;completion\np;c\n")
+    options = SourceOptions(delimiter=";")
+    assert [(e.prompt, e.completion) for e in load_client_data(path, options)] == [("p", "c")]
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text('{"prompt": "p", "completion": "c"}\n')
+    for file, mark in ((lines, ";"), (path, ";;"), (path, '"')):
+        with pytest.raises(InputError, match=r"--delimiter is .* one character, for a csv"):
+            load_client_data(file, SourceOptions(delimiter=mark))

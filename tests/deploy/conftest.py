@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from airtune.deploy import certificates, trainer
-from airtune.deploy import client as client_module
 from airtune.deploy.issuing import make_keys
 
 HOST = "fl.example.org"
@@ -51,4 +50,4 @@ def _one_model_is_loaded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         with lock:
             return load(*arguments)
 
-    monkeypatch.setattr(client_module, "load_trainer", guarded)
+    monkeypatch.setattr(trainer, "load_trainer", guarded)

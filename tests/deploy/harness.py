@@ -4,9 +4,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import airtune
 from airtune.deploy.client import Client
 from airtune.deploy.keys import read_client_keys, read_server_keys
+from airtune.deploy.messages import Job
 from airtune.deploy.meter import Meter
 from airtune.deploy.server import ServerOptions, serve
 from airtune.deploy.shard_files import write_shards
@@ -24,6 +27,23 @@ SMALL = (
     "training.local_steps=2",
     "rounds=2",
 )
+
+
+def bare_job(**changes: Any) -> Job:
+    """A job of the built-in model without keys of an experiment."""
+    values: dict[str, Any] = {
+        "airtune": airtune.__version__,
+        "run": "ab" * 16,
+        "experiment": {},
+        "model": "builtin",
+        "format_name": "",
+        "separator": "\n",
+        "digests": {},
+        "limit_bytes": 1000,
+        "exact_lengths": True,
+        "calibrates": False,
+    }
+    return Job(**{**values, **changes})
 
 
 @dataclass
@@ -51,7 +71,7 @@ class Deployment:
         return self.experiment.config.clients.count
 
     def start_server(self) -> threading.Thread:
-        def hear(sentence: str) -> None:
+        def note(sentence: str) -> None:
             self.said.append(sentence)
             if sentence.startswith("Listening at"):
                 self.port = int(sentence.split(" ")[2].rpartition(":")[2])
@@ -60,7 +80,7 @@ class Deployment:
         keys = None if self.keys is None else read_server_keys(self.keys / "server")
         options = ServerOptions(f"127.0.0.1:{self.port}", keys)
         return self._thread(
-            "server", lambda: serve(self.experiment, self.folder, options, None, hear, self.meter)
+            "server", lambda: serve(self.experiment, self.folder, options, None, note, self.meter)
         )
 
     def client(self, number: int, **options: object) -> Client:

@@ -26,7 +26,6 @@ from airtune.deploy.messages import (
     READY,
     TASK,
     Answer,
-    Job,
     Join,
     Problem,
     Ready,
@@ -40,7 +39,7 @@ from airtune.experiment import Experiment
 from airtune.experiment.experiment import Silent
 from airtune.experiment.reading import read_config
 from airtune.methods.registry import shipped_methods
-from tests.deploy.harness import SMALL, same_run
+from tests.deploy.harness import SMALL, bare_job, same_run
 
 RUN, PROCESS = "ab" * 16, "cd" * 8
 Node = Callable[[bytes], Reply]
@@ -169,18 +168,7 @@ class Station:
         self.said: list[str] = []
         self.hub = Hub(RUN, 2, self.said.append)
         self.hub.limits = {"payload": 1000}
-        self.hub.job = Job(
-            airtune="0",
-            run=RUN,
-            experiment={},
-            model="builtin",
-            format_name="",
-            separator="",
-            digests={},
-            limit_bytes=1000,
-            exact_lengths=True,
-            calibrates=False,
-        )
+        self.hub.job = bare_job(run=RUN, airtune="0")
         self.carrier, self.clock = Carried({}), Clock()
         self.messenger = Messenger(self.hub, self.carrier, self.clock)
 

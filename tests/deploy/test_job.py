@@ -20,23 +20,16 @@ from airtune.deploy.server import refuse_undeployable
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.reading import check_filled, checked, read_config
 from airtune.tuning.base_model import load_base
-from tests.deploy.harness import deployment
+from tests.deploy.harness import bare_job, deployment
 
 
 def job_of(**keys: Any) -> Job:
     """A job with the keys of an experiment, which nothing has loaded."""
     config = check_filled(keys)
-    return Job(
+    return bare_job(
         airtune="0",
-        run="ab" * 16,
         experiment=json.loads(json.dumps(client_keys(config))),
-        model="builtin",
-        format_name="",
-        separator="\n",
         digests={"the base weights": "0" * 32},
-        limit_bytes=1000,
-        exact_lengths=True,
-        calibrates=False,
     )
 
 

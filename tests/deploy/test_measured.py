@@ -3,16 +3,20 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from airtune.deploy.measured import WEIGHT, MeasuredCell
+from airtune.deploy.messages import BatchMeans, Ready
 from airtune.deploy.pacing import paced
+from airtune.deploy.server import check_report
 from airtune.errors import AirtuneError, InputError
+from airtune.experiment.reading import checked
 from airtune.experiment.run import Run
 from airtune.wireless.cell import CellSettings
-from tests.deploy.harness import deployment
+from tests.deploy.harness import bare_job, deployment
 
 CELL = CellSettings(bandwidth_hz=10e6)
 
@@ -104,3 +108,34 @@ def test_a_split_model_has_no_measured_rates(tmp_path: Path) -> None:
     assert "deploy.rates is measured" in str(job.errors["server"])
     for client in clients:
         assert client.is_alive()  # they wait for a server that is started again
+
+
+@pytest.mark.parametrize(
+    ("asks", "missing", "problem"),
+    [
+        ({"probes": True}, {"downlink_bps": None}, r"client 1: downlink_bps is None"),
+        ({"probes": True}, {"uplink_bps": 3.0}, r"client 1: uplink_bps is 3"),
+        ({"calibrates": True}, {"flop_rate": None}, r"client 1: flop_rate is left out"),
+        ({"calibrates": True}, {"flop_rate": 1.0}, r"client 1: training_flop_rate is 1"),
+    ],
+)
+def test_a_client_reports_what_it_was_asked_to_measure(
+    asks: dict[str, bool], missing: dict[str, float | None], problem: str
+) -> None:
+    config = checked({"deploy": {"row_lengths": "means"}})
+    means = BatchMeans(longest=40, width=30.0, real_tokens=50.0, label_tokens=20.0)
+    values: dict[str, Any] = {
+        "run": "ab" * 16,
+        "process": "cd" * 8,
+        "rows": 9,
+        "digest": "0" * 32,
+        "means": means,
+        "flop_rate": 1e10,
+        "uplink_bps": 1e6,
+        "downlink_bps": 1e6,
+        "round_trip_s": 0.01,
+    }
+    job = bare_job(**asks)
+    assert check_report(1, Ready(**values), {}, config, job).rows == 9
+    with pytest.raises(InputError, match=problem):
+        check_report(1, Ready(**{**values, **missing}), {}, config, job)

@@ -11,24 +11,24 @@ import grpc
 import numpy as np
 import pytest
 
-import airtune
+from airtune.deploy import messages
 from airtune.deploy.connection import Connection, RefusedError
 from airtune.deploy.hub import Hub
 from airtune.deploy.issuing import make_keys, revoke
 from airtune.deploy.keys import ClientKeys, read_client_keys, read_server_keys
 from airtune.deploy.messages import (
     ANSWER,
-    JOIN,
-    PROTOCOL,
     READY,
+    TASK,
     Answer,
-    Job,
-    Join,
+    Problem,
     Ready,
     Resume,
+    Task,
 )
 from airtune.deploy.service import SERVICE, open_server
 from airtune.deploy.wire import CHUNK, Frame, read_frame
+from tests.deploy.harness import bare_job
 
 RUN, PROCESS = "ab" * 16, "cd" * 8
 
@@ -41,18 +41,7 @@ class Served:
         self.keys = keys
         self.hub = Hub(RUN, 2, self.said.append)
         self.hub.limits = {"payload": 1000}
-        self.hub.job = Job(
-            airtune=airtune.__version__,
-            run=RUN,
-            experiment={},
-            model="builtin",
-            format_name="",
-            separator="",
-            digests={},
-            limit_bytes=1000,
-            exact_lengths=True,
-            calibrates=False,
-        )
+        self.hub.job = bare_job(run=RUN)
         self.server, self.port = open_server(
             self.hub, "127.0.0.1:0", read_server_keys(keys / "server")
         )
@@ -78,8 +67,7 @@ def line(served: Served) -> Iterator[Connection]:
 
 
 def introduction(client: int, process: str = PROCESS) -> bytes:
-    head = Join(protocol=PROTOCOL, airtune=airtune.__version__, client=client, process=process)
-    return Frame.of(JOIN, head).encode()
+    return messages.introduction(client, process).encode()
 
 
 def refused(served: Served, connection: Connection, method: str, *pieces: bytes) -> str:
@@ -239,3 +227,16 @@ def test_plain_text_at_a_tls_port(served: Served) -> None:
         call(introduction(0), timeout=10.0)
     assert found.value.code() == grpc.StatusCode.UNAVAILABLE
     channel.close()
+
+
+def test_a_new_process_is_given_the_task_that_the_last_one_could_not_do(
+    served: Served, line: Connection
+) -> None:
+    task = Task(run=RUN, round_index=0, attempt=1, client=0, plan={})
+    served.hub.post({0: (task, Frame.of(TASK, task))})
+    served.hub.problem(0, Problem(round_index=0, sentence="no memory"))
+    stream = served.hub.stream_opened(0, PROCESS)
+    assert served.hub.next_task(0, stream, 0.0) is None
+    line.unary("Join", introduction(0, "12" * 8))
+    stream = served.hub.stream_opened(0, "12" * 8)
+    assert served.hub.next_task(0, stream, 0.0) is not None

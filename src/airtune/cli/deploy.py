@@ -116,7 +116,7 @@ def _make(
     if AUTHORITY in made.made:
         typer.echo(
             f"Copy {folder / 'server'} to the server and each {folder / 'client-N'} to its client. "
-            f"Whoever has {folder / AUTHORITY / 'ca.key'} can add clients: keep it off both."
+            f"{folder / AUTHORITY / 'ca.key'} can add clients: keep it off both."
         )
     _print_warnings(issued_certificates(folder))
 

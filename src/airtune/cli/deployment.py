@@ -54,6 +54,10 @@ ChatTemplate = Annotated[
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that --model brings along.")
 ]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(metavar="CHAR", help="Between the cells of a csv or tsv file."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, max=256, help="torch threads.")]
 
 
@@ -117,6 +121,7 @@ def client(
     chat_template: ChatTemplate = None,
     trust_remote_code: TrustRemoteCode = False,
     threads: Threads = None,
+    delimiter: Delimiter = None,
     wait_s: Annotated[
         float, typer.Option(min=0, help="How long to try while the server is away [s].")
     ] = 600.0,
@@ -159,6 +164,7 @@ def client(
         chat_template,
         trust_remote_code,
         threads,
+        delimiter,
     )
     say = teller(quiet)
     folder = state or state_folder(number)

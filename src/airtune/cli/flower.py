@@ -47,6 +47,7 @@ def trainer(
     chat_template: shared.ChatTemplate = None,
     trust_remote_code: shared.TrustRemoteCode = False,
     threads: shared.Threads = None,
+    delimiter: shared.Delimiter = None,
     quiet: Quiet = False,
 ) -> None:
     """Train on this machine's rows for a Flower SuperNode beside it, until it is ended."""
@@ -68,6 +69,7 @@ def trainer(
         chat_template,
         trust_remote_code,
         threads,
+        delimiter,
     )
     say = shared.teller(quiet)
     answerer = Answerer(options, lambda number: state or shared.state_folder(number), say)

@@ -123,7 +123,7 @@ class StopSection(Section):
 
 
 class DeploySection(Section):
-    """Used by `airtune deploy` alone; a simulated run ignores it."""
+    """Used by `airtune deploy` alone; a simulated run says that it has no effect."""
 
     quorum: int = Field(
         1, ge=1, description="clients that must answer in a round; below it the server waits"

@@ -21,7 +21,7 @@ def alpaca_example(row: Row) -> Example:
     output follows it at once (`PROMPT_DICT` and `preprocess` in train.py of
     github.com/tatsu-lab/stanford_alpaca). With a chat template it is a user turn of the
     instruction, a blank line and the input: the template says what a prompt looks like, so a
-    second frame in it would be one that nobody sends. An input of blanks alone is none.
+    second frame in it would be unusual. An input of blanks alone is none.
     """
     return _instructed(row, "input", "output", row.get("label", ""))
 

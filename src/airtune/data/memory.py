@@ -1,7 +1,7 @@
 """Rows that a program holds in memory, under a name that an experiment can have: their digest.
 
-Such rows cannot be read again from a run folder. Its `data.train` names their digest, and whoever
-continues the run gives the same rows to `keep_rows` first.
+Such rows cannot be read again from a run folder. Its `data.train` names their digest; to
+continue the run, give the same rows to `keep_rows` first.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MemoryRows:
-    """A copy of somebody's rows, counted from 0 as in the library that they came from."""
+    """A copy of a program's rows, counted from 0 as in the library that they came from."""
 
     name: str
     keys: tuple[str, ...]

@@ -133,7 +133,14 @@ def load_test_data(train: str, test: str | None, options: SourceOptions, seed: i
 
 def load_client_data(path: Path, options: SourceOptions) -> tuple[Example, ...]:
     """The rows of one client's own file; a built-in task's have a prompt and a completion."""
-    rows = open_rows(path, "--data", options.delimiter)
+    mark = options.delimiter
+    allowed = f"one character, for a csv or tsv file ({path} is --data)"
+    # csv itself raises for more than one character, or a quote.
+    if mark is not None and (len(mark) != 1 or mark in '"\r\n\0'):
+        raise InputError("--delimiter", repr(mark), allowed)
+    rows = open_rows(path, "--data", mark)
+    if mark is not None and not _is_delimited(rows):
+        raise InputError("--delimiter", repr(mark), allowed)
     if (options.format_name or "").partition(":")[0] == "builtin":
         options = replace(options, format_name=None)
     return tuple(_examples(rows, _choose(rows, options)))

@@ -4,13 +4,14 @@ import csv
 import gzip
 import json
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any, TextIO, cast
+from typing import IO, Any, TextIO, cast, final
 
 from airtune.csv_table import column_names
 from airtune.data.cells import Row, texts
@@ -24,8 +25,8 @@ _ARRAY = "an array of JSON objects"
 
 
 @dataclass(frozen=True)
-class JsonLines:
-    """A file with one JSON object a line. Empty lines are skipped."""
+class _JsonRows(ABC):
+    """A file of JSON objects; the first is looked at once."""
 
     path: Path
     field: str
@@ -34,17 +35,26 @@ class JsonLines:
     def name(self) -> str:
         return str(self.path)
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         return next((tuple(row) for _, row in self), ())
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         return next((tuple(values) for _, values in self._objects()), ())
 
     def __iter__(self) -> Iterator[tuple[str, Row]]:
         for place, values in self._objects():
             yield place, texts(values, place)
+
+    @abstractmethod
+    def _objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each object with its place."""
+
+
+@final
+class JsonLines(_JsonRows):
+    """A file with one JSON object a line. Empty lines are skipped."""
 
     def _objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
         with _open(self.path, self.field) as stream:
@@ -54,31 +64,12 @@ class JsonLines:
                     yield place, _json_object(line, place)
 
 
-@dataclass(frozen=True)
-class JsonArray:
+@final
+class JsonArray(_JsonRows):
     """A file that holds one array of JSON objects, counted from 1.
 
     Its text is in memory while it is read, its entries one after another.
     """
-
-    path: Path
-    field: str
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        return next((tuple(row) for _, row in self), ())
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        return next((tuple(values) for _, values in self._objects()), ())
-
-    def __iter__(self) -> Iterator[tuple[str, Row]]:
-        for place, values in self._objects():
-            yield place, texts(values, place)
 
     def _objects(self) -> Iterator[tuple[str, dict[str, Any]]]:
         with _open(self.path, self.field) as stream:

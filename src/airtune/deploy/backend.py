@@ -39,7 +39,8 @@ LOOKS_EVERY_S = 0.5
 @final
 @dataclass
 class RemoteClients(Backend):
-    """Clients that have joined a hub. `attempt` counts the starts of this server. Measured
+    """Clients that have joined a hub. `attempt` counts the starts of this server; `cell` has
+    measured rates, `rate_bps` those that clients keep to (None: neither is wanted). Measured
     seconds of clients go to the side's stopwatch."""
 
     hub: Hub
@@ -83,9 +84,7 @@ class RemoteClients(Backend):
         if self.cell is not None:
             efficiency = self.cell.rows[task.round_index].uplink[task.client]
             return float(HEADROOM * efficiency * task.plan.bandwidth_hz)
-        if self.settings.pace and self.rate_bps is not None:
-            return self.rate_bps(task)
-        return None
+        return None if self.rate_bps is None else self.rate_bps(task)
 
     def _measure(self, tasks: Sequence[ClientTask], timings: Sequence[Mapping[str, Any]]) -> None:
         """The goodput of this round's uploads, for the next plan."""
@@ -120,7 +119,7 @@ class RemoteClients(Backend):
         """The answers, once no other client is waited for and there are enough."""
         hub, began = self.hub, time.monotonic()
         needed = min(self.settings.quorum, len(tasks))
-        told = False
+        noted = False
         while True:
             with hub.changed:
                 if hub.failed is not None:
@@ -131,8 +130,8 @@ class RemoteClients(Backend):
                 late = time.monotonic() - began > self.settings.wait_s
                 if not waiting and late:
                     break
-                if not waiting and not told:
-                    told = True
+                if not waiting and not noted:
+                    noted = True
                     hub.say(
                         f"Round {tasks[0].round_index + 1} has {len(answered)} of {needed} answers "
                         "that it needs: waiting for clients."

@@ -12,25 +12,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
-import airtune
 from airtune.deploy.connection import Connection, Retries, UnreachableError
 from airtune.deploy.hub import Say
-from airtune.deploy.job import check_versions, same_work
 from airtune.deploy.keys import ClientKeys
 from airtune.deploy.link import BODY
 from airtune.deploy.messages import (
     DONE,
     JOB,
-    JOIN,
     PROBLEM,
-    PROTOCOL,
     TASK,
     Done,
     Job,
-    Join,
     Problem,
     Resume,
     Task,
+    introduction,
     problem_with,
 )
 from airtune.deploy.pacing import paced
@@ -40,8 +36,8 @@ from airtune.deploy.service import frames
 from airtune.deploy.trainer import (
     ClientOptions,
     Trainer,
+    Trainers,
     device_figures,
-    load_trainer,
     task_digest,
 )
 from airtune.deploy.wire import Frame, FrameReader, WireError, chunked, read_frame
@@ -49,7 +45,6 @@ from airtune.errors import AirtuneError, DivergedError
 
 LOADING_PAUSE_S = 0.5
 """Between questions whether the server has loaded its model."""
-FIRST_LIMIT = 1 << 20
 
 
 @dataclass
@@ -83,10 +78,11 @@ class Client:
         validates: bool = False,
     ) -> None:
         self._validates = validates
-        self.number, self._options, self._state, self._say = client, options, state, say
+        self.number, self._options, self._say = client, options, say
         self._process = secrets.token_hex(8)
         self._connection = Connection(server, client, keys, say)
         self._retries = Retries(wait_s, say)
+        self._trainers = Trainers(options, lambda number: state, say)
         self._trainer: Trainer | None = None
         self._job: Job | None = None
         self._half: _Half | None = None
@@ -117,26 +113,16 @@ class Client:
             if answer.kind == JOB:
                 break
             pause.wait(LOADING_PAUSE_S)
-        job = answer.read(JOB, Job)
-        check_versions(job)
-        if self._trainer is None or self._job is None or not same_work(self._job, job):
-            self._say(f"Client {self.number}: loading the model and {self._options.data}.")
-            try:
-                self._trainer = load_trainer(job, self.number, self._options, self._state)
-            except AirtuneError as error:
-                self._tell(Problem(client=self.number, sentence=str(error)))
-                raise
-        self._job = job
+        self._job = job = answer.read(JOB, Job)
+        try:
+            self._trainer = self._trainers.of(job, self.number)
+        except AirtuneError as error:
+            self._report_problem(Problem(client=self.number, sentence=str(error)))
+            raise
         return job
 
     def _introduction(self) -> bytes:
-        head = Join(
-            protocol=PROTOCOL,
-            airtune=airtune.__version__,
-            client=self.number,
-            process=self._process,
-        )
-        return Frame.of(JOIN, head).encode()
+        return introduction(self.number, self._process).encode()
 
     def _report_ready(self, job: Job) -> None:
         assert self._trainer is not None
@@ -168,9 +154,9 @@ class Client:
                 raise
             except DivergedError as error:
                 self._say(str(error))
-                self._tell(problem_with(head, error))
+                self._report_problem(problem_with(head, error))
             except AirtuneError as error:
-                self._tell(problem_with(head, error))
+                self._report_problem(problem_with(head, error))
                 raise
         return None
 
@@ -267,8 +253,8 @@ class Client:
         )
         self._connection.unary("Received", Frame.of("received", head).encode())
 
-    def _tell(self, problem: Problem) -> None:
-        """Say it at the server; one that is away finds out by itself."""
+    def _report_problem(self, problem: Problem) -> None:
+        """Send it to the server; one that is away notices by itself."""
         try:
             self._connection.unary("Problem", Frame.of(PROBLEM, problem).encode())
         except AirtuneError:

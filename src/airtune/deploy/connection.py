@@ -44,7 +44,7 @@ class UnreachableError(AirtuneError):
 
 @final
 class Connection:
-    """The channel of one client. `say` tells the operator when the server is away and back."""
+    """The channel of one client. `say` takes a sentence when the server is away, and back."""
 
     def __init__(self, server: str, client: int, keys: ClientKeys | None, say: Say) -> None:
         self.server, self.client, self._say = server, client, say

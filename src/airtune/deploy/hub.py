@@ -32,7 +32,6 @@ class Session:
     gone_since: float = 0.0
     ready: Ready | None = None
     facts: Any = None
-    round_trip_s: float | None = None
 
 
 @dataclass
@@ -78,16 +77,21 @@ class Hub:
         self._probing: tuple[int, float] | None = None
         self.sessions = [Session() for _ in range(self.clients)]
         self.open: dict[int, Open] = {}
-        self.streams = 0
+        self._streams = 0
         self.answered: dict[int, tuple[int, str]] = {}
         self.pipes: dict[int, Pipe] = {}
         # Client -> the stream that has carried its open task.
         self._carried_by: dict[int, tuple[int, int]] = {}
 
     def admit(self, client: int, process: str) -> None:
-        """A process has introduced itself; an older one with the same certificate has to leave."""
+        """A process has introduced itself; an older one with the same certificate has to leave.
+
+        A new process may do what the one before could not: its open task is awaited again.
+        """
         with self.changed:
-            session = self._session(client)
+            session, found = self._session(client), self.open.get(client)
+            if found is not None and session.process != process:
+                found.problem = None
             if session.process not in ("", process) and session.stream:
                 self.say(f"Client {client} joined from a new process; the one before is released.")
             session.process = process
@@ -131,11 +135,11 @@ class Hub:
         """A client listens for tasks; the number of its stream."""
         with self.changed:
             self._current(client, process)
-            self.streams += 1
-            self._session(client).stream = self.streams
+            self._streams += 1
+            self._session(client).stream = self._streams
             self.changed.notify_all()
             self.watch(self.listed())
-            return self.streams
+            return self._streams
 
     def stream_closed(self, client: int, stream: int) -> None:
         """A stream ended; the client is away unless it has a newer one."""
@@ -255,11 +259,6 @@ class Hub:
             }
             for client, session in enumerate(self.sessions)
         ]
-
-    def require_current(self, client: int, process: str) -> None:
-        """WireError for a process that another one with the same certificate has followed."""
-        with self.changed:
-            self._current(client, process)
 
     def _unsent(self, found: "Open | None", stream: int) -> bool:
         if found is None or found.answer is not None or found.problem is not None:

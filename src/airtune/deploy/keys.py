@@ -174,7 +174,7 @@ def matched(key_pem: bytes, certificate_pem: bytes, path: Path) -> KeyPair:
 
 
 def read_private(path: Path) -> bytes:
-    """A file with a private key. Raises InputError where anybody but its owner may use it."""
+    """A file with a private key. Raises InputError where other users may read or write it."""
     mode = 0
     try:
         with path.open("rb") as stream:

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from airtune.deploy.wire import Head, WireError
+import airtune
+from airtune.deploy.wire import Frame, Head, WireError
 from airtune.errors import AirtuneError, DivergedError
 from airtune.round_plan import ClientPlan
 
@@ -190,6 +191,12 @@ def problem_with(task: Task, error: AirtuneError) -> Problem:
         diverged=isinstance(error, DivergedError),
         sentence=str(error)[:LONGEST_SENTENCE],
     )
+
+
+def introduction(client: int, process: str) -> Frame:
+    """The first message of a client's process."""
+    head = Join(protocol=PROTOCOL, airtune=airtune.__version__, client=client, process=process)
+    return Frame.of(JOIN, head)
 
 
 _PLANS: TypeAdapter[ClientPlan] = TypeAdapter(ClientPlan)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Told of every round of a server, in this order; calls for several clients may overlap."""
+    """Hooks in the order of a round of a server; calls for several clients may overlap."""
 
     def opened(self, context: "RoundContext") -> None:
         """The server side is complete."""

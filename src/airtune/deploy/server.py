@@ -25,7 +25,7 @@ from airtune.deploy.hub import Hub, Say
 from airtune.deploy.job import make_job
 from airtune.deploy.keys import ServerKeys
 from airtune.deploy.measured import FILE, MeasuredCell
-from airtune.deploy.messages import DeviceFigures, Ready
+from airtune.deploy.messages import DeviceFigures, Job, Ready
 from airtune.deploy.meter import Meter
 from airtune.deploy.service import open_server
 from airtune.deploy.status import CLIENTS
@@ -113,11 +113,11 @@ class JoinedClients:
             write_json_atomic(RunFolder(self._folder).deployment, asdict(self._known))
         limit = longest_part(loaded)
         hub.limits = {"payload": limit}
-        hub.check_ready = lambda client, ready, parts: _checked(client, ready, parts, config)
-        path = self._folder / FILE
         measures = config.deploy.rates == "measured"
-        job = make_job(
-            loaded, tests.task, hub.run, limit, config, probes=measures and not path.exists()
+        probes = measures and not (self._folder / FILE).exists()
+        job = make_job(loaded, tests.task, hub.run, limit, config, probes=probes)
+        hub.check_ready = lambda client, ready, parts: check_report(
+            client, ready, parts, config, job
         )
         with hub.changed:
             hub.job = job
@@ -130,36 +130,35 @@ class JoinedClients:
             _device(profile, session.ready, measured=job.calibrates)
             for profile, session in zip(server.devices, hub.sessions, strict=True)
         )
-
-        cell = self._measured_cell(config) if measures else None
-
-        rate_bps = _planned_rates(server, devices, config)
+        cell = self._measured_cell(config, probed=probes) if measures else None
+        rate_bps = _planned_rates(server, devices, config) if config.deploy.pace else None
 
         def backend(side: ClientSide) -> Backend:
             if side.method.split is not None:
                 _refuse_with_split(config.deploy)
-            remote = RemoteClients(hub, side, config.deploy, self._known.starts)
-            return replace(remote, cell=cell, rate_bps=rate_bps)
+            return RemoteClients(hub, side, config.deploy, self._known.starts, cell, rate_bps)
 
-        channel = None if cell is None else cell.channel()
-        settings = None if cell is None else cell.settings
-        opened = hub.meter.opened
-        return Clients(devices, rows, _not_here, backend, channel, settings, opened)
+        return Clients(
+            devices,
+            rows,
+            _not_here,
+            backend,
+            channel=None if cell is None else cell.channel(),
+            cell=None if cell is None else cell.settings,
+            opened=hub.meter.opened,
+        )
 
-    def _measured_cell(self, config: ExperimentConfig) -> MeasuredCell:
+    def _measured_cell(self, config: ExperimentConfig, *, probed: bool) -> MeasuredCell:
         """The channel by what the clients probed, or as the run left it."""
         path, cell = self._folder / FILE, config.cell
-        if path.exists():
+        if not probed:
             done = RunFolder(self._folder).records
             rounds = done.read_bytes().count(b"\n") if done.exists() else 0
             return MeasuredCell.read(cell, path, rounds)
-        ready = [session.ready for session in self._hub.sessions]
-        rates = [(r.uplink_bps, r.downlink_bps, r.round_trip_s) for r in ready if r is not None]
-        trip_s = max(trip or 0.0 for _, _, trip in rates)
+        found = [_rates(session.ready) for session in self._hub.sessions]
         if cell.round_trip_s == 0.0:
-            cell = cell.model_copy(update={"round_trip_s": trip_s})
-        up = [rate or 0.0 for rate, _, _ in rates]
-        down = [rate or 0.0 for _, rate, _ in rates]
+            cell = cell.model_copy(update={"round_trip_s": max(trip for _, _, trip in found)})
+        up, down = [rate for rate, _, _ in found], [rate for _, rate, _ in found]
         return MeasuredCell.begin(cell, path, up, down)
 
     def _await(self, config: ExperimentConfig) -> None:
@@ -217,14 +216,20 @@ def longest_part(loaded: LoadedModel) -> int:
     return SPARE_BYTES + 8 * max(adapter, tokens * loaded.architecture.hidden_size)
 
 
-def _checked(client: int, ready: Ready, parts: Any, config: ExperimentConfig) -> RowFacts:
-    """A client's facts; its device's figures are within their usual ranges."""
+def check_report(
+    client: int, ready: Ready, parts: Any, config: ExperimentConfig, job: Job
+) -> RowFacts:
+    """A client's facts; what it measured is there where the job asks for it, and possible."""
     facts = checked_facts(ready, parts, client, config)
     device = ready.device
     figures = {} if device is None else {name: getattr(device, name) for name in FIGURES}
-    if ready.flop_rate is not None:
+    if job.calibrates:
+        if ready.flop_rate is None:
+            raise InputError(
+                f"client {client}: flop_rate", "left out", "given (deploy.speeds: measured)"
+            )
         figures["training_flop_rate"] = ready.flop_rate
-    if config.deploy.rates == "measured" and ready.uplink_bps is not None:
+    if job.probes:
         _refuse_rates(client, ready)
     try:
         refuse_figures(**figures)
@@ -244,6 +249,15 @@ def _refuse_rates(client: int, ready: Ready) -> None:
             raise InputError(f"client {client}: {name}", value, f"from {least:g} to {most:g}")
 
 
+def _rates(ready: Ready | None) -> tuple[float, float, float]:
+    """What a client probed, checked: uplink and downlink [bit/s], round trip [s]."""
+    assert ready is not None
+    assert ready.uplink_bps is not None
+    assert ready.downlink_bps is not None
+    assert ready.round_trip_s is not None
+    return ready.uplink_bps, ready.downlink_bps, ready.round_trip_s
+
+
 def _device(profile: DeviceProfile, ready: Ready | None, *, measured: bool) -> DeviceProfile:
     """The experiment's profile of a client, with what the client states or has measured."""
     assert ready is not None
@@ -252,7 +266,7 @@ def _device(profile: DeviceProfile, ready: Ready | None, *, measured: bool) -> D
         own = {name: getattr(stated, name) for name in FIGURES}
         profile = replace(profile, name=stated.name, title=stated.name, **own)
     if measured:
-        assert ready.flop_rate is not None
+        assert ready.flop_rate is not None, "refused by check_report"
         profile = replace(profile, training_flop_rate=ready.flop_rate)
     return profile
 
@@ -267,8 +281,8 @@ def serve(
 ) -> Run:
     """Run an experiment with clients on other machines into `folder`, or go on with it.
 
-    `meter` is told of every round. Raises AirtuneError where clients stay away; every finished
-    round is kept.
+    `meter` has hooks around every round. Raises AirtuneError where clients stay away; every
+    finished round is kept.
     """
     config = prepared(experiment.config)
     refuse_undeployable(config)
@@ -284,14 +298,14 @@ def serve(
     try:
         return conduct(experiment, folder, known, hub, listener)
     finally:
-        # Clients that are told so end; the others wait for a server that is started again.
+        # Clients end with the run; after an error they wait for a server that is started again.
         server.stop(grace=5.0 if hub.ended else 0.2).wait()
 
 
 def conduct(
     experiment: Experiment, folder: Path, known: Deployment, hub: Hub, listener: Any
 ) -> Run:
-    """The rounds of an experiment with the clients of a hub, which is told when they end."""
+    """The rounds of an experiment with the clients of a hub, which end with them."""
     hub.watch = lambda rows: _note_clients(folder, rows)
     joined = JoinedClients(hub, folder, known, experiment.config.deploy)
     if known.starts > 1:
@@ -303,7 +317,7 @@ def conduct(
 
 
 def _note_clients(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """For `airtune deploy status`; a run folder that is not there yet is told nothing."""
+    """For `airtune deploy status`; nothing is written before there is a run folder."""
     if RunFolder(folder).deployment.exists():
         write_json_atomic(folder / CLIENTS, rows)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,14 @@ from airtune.data.encoding import encode, pad_token, refuse_unknown_ids
 from airtune.data.partition import Partition
 from airtune.data.sources import SourceOptions, load_client_data
 from airtune.deploy.facts import RowFacts, local_facts, parts_of
-from airtune.deploy.job import BUILTIN, client_config, compare_contents
+from airtune.deploy.hub import Say
+from airtune.deploy.job import (
+    BUILTIN,
+    check_versions,
+    client_config,
+    compare_contents,
+    same_work,
+)
 from airtune.deploy.kept import ClientStore
 from airtune.deploy.link import (
     ACTIVATIONS,
@@ -50,6 +57,7 @@ from airtune.experiment.shards import Shards
 from airtune.federated.backends.backend import ClientReport, ClientSide, ClientTask
 from airtune.round_plan import ClientPlan
 from airtune.tuning.local import LocalResult
+from airtune.tuning.split.client import ClientHalf
 from airtune.tuning.tuner import CohortTuner, FullTuner, TuningContext
 from airtune.update.error_feedback import add_lost, holds_residual
 from airtune.workload.model_work import ModelWork
@@ -64,7 +72,8 @@ class ClientOptions:
     """What the operator of a client decides.
 
     `files` maps keys of the method that name a file to the client's own;
-    `allowed` are import paths of parts and names of installed methods that may run here.
+    `allowed` are import paths of parts and names of installed methods that may run here;
+    `delimiter` is the character between the cells of a csv or tsv file.
     """
 
     data: Path
@@ -76,6 +85,7 @@ class ClientOptions:
     template: Path | None = None
     trust_remote_code: bool = False
     threads: int | None = None
+    delimiter: str | None = None
 
 
 @final
@@ -157,42 +167,19 @@ class Trainer:
         mine = self._task(task, broadcast)
         tuner = self.side.method.tuner
         assert isinstance(tuner, CohortTuner), "refused by the server"
-        party = self.side.party(mine)
-        tokens, arrived_s = 0, time.monotonic()
-        arrivals: list[list[Any]] = []
-
-        def take(kind: str) -> bytes:
-            nonlocal arrived_s
-            frame, arrived_s = pipe.receive(kind, FOREVER_S), time.monotonic()
-            if task.measuring is not None:
-                head = frame.head
-                arrivals.append([kind, step, frame.size, head.get("at_s"), head["arrived_s"]])
-            return frame.parts[BODY]
-
+        party, turn = self.side.party(mine), _Turn(pipe, task.measuring)
         with tuner.client_half(party) as half:
             for step in range(half.steps):
-                payload = half.activations(step)
-                _wait_until(arrived_s, task.measuring, step, 0)
-                pipe.send(Frame(ACTIVATIONS, {"step": step}, {BODY: payload}))
-                if half.keeps_labels:
-                    half.send_hidden(take(HIDDEN))
-                    payload, loss = half.hidden_gradient()
-                    _wait_until(arrived_s, task.measuring, step, 1)
-                    head = {"step": step, "loss": loss}
-                    pipe.send(Frame(HIDDEN_GRADIENT, head, {BODY: payload}))
-                half.send_gradient(take(GRADIENT))
-                _wait_until(arrived_s, task.measuring, step, 2)
-                arrived_s = time.monotonic()
-                tokens += 1
+                _train_step(half, turn, step)
             result = half.finish()
-        # Losses are counted by the server; these stand in for them.
-        local = LocalResult(result.state, (0.0,) * tokens, tokens, dict(result.carried))
-        report = self.side.encoded(mine, party.start, local)
-        head = {"keeps": bool(report.carried), **({"arrivals": arrivals} if arrivals else {})}
-        frame = Frame(REPORT, head, {BODY: report.payload})
+        # The server counts losses and label tokens; these stand in for them.
+        nothing = LocalResult(result.state, (0.0,) * half.steps, half.steps, dict(result.carried))
+        report = self.side.encoded(mine, party.start, nothing)
         late = self._if_late(mine, report)
         self.store.keep(task.round_index, "", Frame(ANSWER, {}, {}), report.carried, late)
-        pipe.send(frame)
+        arrivals = {"arrivals": turn.arrivals} if turn.arrivals else {}
+        head = {"keeps": bool(report.carried), **arrivals}
+        pipe.send(Frame(REPORT, head, {BODY: report.payload}))
         pipe.receive(TAKEN, FOREVER_S)
 
     def _task(self, task: Task, broadcast: bytes) -> ClientTask:
@@ -227,6 +214,48 @@ class Trainer:
         return Frame.of(ANSWER, head, payload=report.payload)
 
 
+class _Turn:
+    """A client's end of a split conversation; with `measuring` it keeps times and waits.
+
+    `arrivals` are kind, step, bytes, and when each message was sent and had arrived [s].
+    """
+
+    def __init__(self, pipe: Pipe, measuring: Measuring | None) -> None:
+        self._pipe, self._measuring = pipe, measuring
+        self._since = time.monotonic()
+        self.arrivals: list[list[Any]] = []
+
+    def send(self, kind: str, step: int, part: int, payload: bytes, **head: float) -> None:
+        """Send what was computed in this part of a step, no earlier than it is modelled."""
+        self.done(step, part)
+        self._pipe.send(Frame(kind, {"step": step, **head}, {BODY: payload}))
+
+    def take(self, kind: str, step: int) -> bytes:
+        """The next message from the server."""
+        frame = self._pipe.receive(kind, FOREVER_S)
+        self._since = time.monotonic()
+        if self._measuring is not None:
+            head = frame.head
+            self.arrivals.append([kind, step, frame.size, head.get("at_s"), head["arrived_s"]])
+        return frame.parts[BODY]
+
+    def done(self, step: int, part: int) -> None:
+        """A part of the computing is over, no earlier than it is modelled."""
+        _wait_until(self._since, self._measuring, step, part)
+        self._since = time.monotonic()
+
+
+def _train_step(half: ClientHalf, turn: _Turn, step: int) -> None:
+    """One local step: activations up, with labels here the hidden states, gradient down."""
+    turn.send(ACTIVATIONS, step, 0, half.activations(step))
+    if half.keeps_labels:
+        half.send_hidden(turn.take(HIDDEN, step))
+        payload, loss = half.hidden_gradient()
+        turn.send(HIDDEN_GRADIENT, step, 1, payload, loss=loss)
+    half.send_gradient(turn.take(GRADIENT, step))
+    turn.done(step, 2)
+
+
 def _wait_until(began: float, measuring: Measuring | None, step: int, part: int) -> None:
     """Sleep until the modelled seconds since `began` are over; not at all for no such task."""
     if measuring is not None and measuring.compute_s is not None:
@@ -238,6 +267,29 @@ def task_digest(task: Task, broadcast: bytes) -> str:
     head = task.model_dump(mode="json", exclude={"attempt", "pace_bps", "measuring"})
     text = json.dumps(head, sort_keys=True).encode()
     return hashlib.sha256(text + broadcast).hexdigest()
+
+
+@final
+class Trainers:
+    """The trainer of the newest job; it is loaded again for other work alone.
+
+    `state(client)` is the folder of what the client keeps.
+    """
+
+    def __init__(self, options: ClientOptions, state: Callable[[int], Path], say: Say) -> None:
+        self._options, self._state, self._say = options, state, say
+        self._loaded: tuple[Job, Trainer] | None = None
+
+    def of(self, job: Job, client: int) -> Trainer:
+        """The trainer for a job; errors as in `load_trainer`, and for another version."""
+        check_versions(job)
+        if self._loaded is not None and same_work(self._loaded[0], job):
+            return self._loaded[1]
+        self._say(f"Client {client}: loading the model and {self._options.data}.")
+        self._loaded = None
+        trainer = load_trainer(job, client, self._options, self._state(client))
+        self._loaded = job, trainer
+        return trainer
 
 
 def load_trainer(job: Job, client: int, options: ClientOptions, state: Path) -> Trainer:
@@ -258,7 +310,7 @@ def load_trainer(job: Job, client: int, options: ClientOptions, state: Path) -> 
     loaded = load_model(config)
     own = shared_contents(loaded.config, loaded.base)
     compare_contents(job, own, f"Client {client}")
-    shards = load_shard(job, client, loaded, options.data)
+    shards = load_shard(job, client, loaded, options)
     # Only the planner reads devices, and the server plans.
     devices = tuple(load_devices().values())[:1] * loaded.config.clients.count
     side = compose_clients(
@@ -280,12 +332,17 @@ def _no_tests(tokens: int) -> Iterator[Any]:
     return iter(())
 
 
-def load_shard(job: Job, client: int, loaded: LoadedModel, path: Path) -> Shards:
+def load_shard(job: Job, client: int, loaded: LoadedModel, options: ClientOptions) -> Shards:
     """The rows of one client's file, as those of this client among all."""
     config: ExperimentConfig = loaded.config
     data, tokenizer = config.data, loaded.base.tokenizer
-    options = SourceOptions(job.format_name, data.prompt_column, data.completion_column)
-    examples = load_client_data(path, options)
+    source = SourceOptions(
+        job.format_name,
+        data.prompt_column,
+        data.completion_column,
+        delimiter=options.delimiter,
+    )
+    examples = load_client_data(options.data, source)
     inputs = template_inputs(data)
     train = encode(tokenizer, examples, data.max_tokens, job.separator, inputs)
     refuse_unknown_ids(tokenizer, train.token_ids, loaded.base.embeddings)

@@ -315,7 +315,8 @@ def _run(
     config = world.config
     if first is not None and first.costs.round_index != state.rounds_done:
         first = None
-    for sentence in (*world.notices, _tell_templates(config), sessions.other_versions()):
+    said = (*world.notices, _unused_deploy(config, folder), _unwritten_templates(config))
+    for sentence in (*said, sessions.other_versions()):
         if sentence:
             listener.notice(sentence)
     assert folder.fingerprint is not None
@@ -341,7 +342,16 @@ def _run(
     return Run(folder.path)
 
 
-def _tell_templates(config: ExperimentConfig) -> str:
+def _unused_deploy(config: ExperimentConfig, folder: RunFolder) -> str:
+    """A sentence where a simulated run has keys of a deployment; empty otherwise."""
+    changed = config.deploy.model_dump(exclude_defaults=True)
+    if not changed or folder.deployment.exists():
+        return ""
+    names = ", ".join(f"deploy.{key}" for key in changed)
+    return f"{names}: used by `airtune deploy` alone, without effect in this simulated run."
+
+
+def _unwritten_templates(config: ExperimentConfig) -> str:
     """What is not written, and what going on needs for it; nothing for nothing."""
     names = sorted({template for template, _ in config._templates.values()})
     if not names:

@@ -101,7 +101,7 @@ class ClientJob:
 
 
 class _Told:
-    """Rounds that are done, for whoever reads the standard output."""
+    """Rounds that are done, one line each on standard output."""
 
     def notice(self, sentence: str) -> None:
         _say(sentence)

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from airtune import __version__
 from airtune.config.experiment import ExperimentConfig
+from airtune.deploy.hub import Say
 from airtune.deploy.links import HEADS
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.run import Run
@@ -27,7 +28,6 @@ NOT_COVERED = (
     "Not covered: the delay and the loss of a real radio, its scheduler and its retransmissions. "
     "The round-trip time of these links is about 0, so that TCP's slow start does not show."
 )
-Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Arm:
 
 
 def validate(
-    arms: Sequence[Arm], folder: Path, mode: ComputingMode, parts: Sequence[Path], say: Told
+    arms: Sequence[Arm], folder: Path, mode: ComputingMode, parts: Sequence[Path], say: Say
 ) -> dict[str, Any]:
     """Run every arm on shaped links; what `validation.json` has. The first is compared with the
     others. Raises InputError for a folder that holds something."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import resolved_yaml
+from airtune.deploy.hub import Say
 from airtune.deploy.issuing import make_keys
 from airtune.deploy.links import HEADS, SERVER, ShapedLinks
 from airtune.deploy.pin import CpuQuota, pin
@@ -32,8 +33,6 @@ LOOKS_EVERY_S = 0.2
 BUILTIN = "builtin"
 LISTENS = "Listening at"
 """What a server says once it takes clients."""
-
-Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Place:
 
 
 def run_arm(
-    config: ExperimentConfig, place: Place, mode: ComputingMode, parts: Sequence[Path], say: Told
+    config: ExperimentConfig, place: Place, mode: ComputingMode, parts: Sequence[Path], say: Say
 ) -> None:
     """Run an experiment on shaped links into a folder.
 
@@ -186,17 +185,17 @@ def _watch(
     clients: Sequence["subprocess.Popen[Any]"],
     place: Place,
     rounds: int,
-    say: Told,
+    say: Say,
 ) -> None:
-    """Until the server has ended; tells of rounds. Raises AirtuneError where a process fails."""
-    told = 0
+    """Until the server has ended, a sentence a round. Raises AirtuneError where a process fails."""
+    reported = 0
     while server.poll() is None:
         for number, client in enumerate(clients):
             if client.poll():
                 _failed(place.log(f"client-{number}"), f"Client {number}")
         done = _done(place)
-        if done > told:
-            told = done
+        if done > reported:
+            reported = done
             say(f"Round {done} of {rounds} is measured.")
         time.sleep(LOOKS_EVERY_S)
     if server.returncode:
@@ -209,5 +208,5 @@ def _done(place: Place) -> int:
 
 def _failed(log: Path, who: str) -> None:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    last = lines[-1].removeprefix("airtune: ") if lines else "it said nothing"
-    raise AirtuneError(f"{who} of the validation failed: {last} ({log} has all that it said).")
+    last = lines[-1].removeprefix("airtune: ") if lines else "it wrote nothing"
+    raise AirtuneError(f"{who} of the validation failed: {last} ({log} has all that it wrote).")

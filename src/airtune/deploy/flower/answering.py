@@ -5,29 +5,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
-import airtune
 from airtune.deploy.hub import Say
-from airtune.deploy.job import check_versions, same_work
 from airtune.deploy.messages import (
     JOB,
-    JOIN,
     LONGEST_SENTENCE,
     PROBLEM,
-    PROTOCOL,
     TAKEN,
     TASK,
     Job,
-    Join,
     Problem,
     Taken,
     Task,
+    introduction,
     problem_with,
 )
 from airtune.deploy.trainer import (
     ClientOptions,
     Trainer,
+    Trainers,
     device_figures,
-    load_trainer,
     task_digest,
 )
 from airtune.deploy.wire import Frame, read_frame
@@ -42,7 +38,8 @@ class Answerer:
     """One client's trainer, loaded with the first job; `state` may depend on its number."""
 
     def __init__(self, options: ClientOptions, state: Callable[[int], Path], say: Say) -> None:
-        self._options, self._state, self._say = options, state, say
+        self._options, self._say = options, say
+        self._trainers = Trainers(options, state, say)
         self._process = secrets.token_hex(8)
         self._number: int | None = None
         self._trainer: Trainer | None = None
@@ -59,7 +56,7 @@ class Answerer:
 
     def _answer(self, client: int, frame: Frame) -> Frame:
         if frame.kind == PROBLEM:
-            self._say(f"The server says: {frame.read(PROBLEM, Problem).sentence}")
+            self._say(f"From the server: {frame.read(PROBLEM, Problem).sentence}")
             return Frame.of(TAKEN, Taken())
         self._check_number(client)
         if frame.kind == JOB:
@@ -76,13 +73,9 @@ class Answerer:
             )
 
     def _take_job(self, client: int, job: Job) -> Frame:
-        check_versions(job)
-        if self._trainer is None or self._job is None or not same_work(self._job, job):
-            self._say(f"Client {client}: loading the model and {self._options.data}.")
-            self._trainer = None
-            self._trainer = load_trainer(job, client, self._options, self._state(client))
+        self._trainer = trainer = self._trainers.of(job, client)
         self._job, self._number = job, client
-        ready = self._trainer.ready(job, self._process, device_figures(self._options))
+        ready = trainer.ready(job, self._process, device_figures(self._options))
         self._say(f"Client {client} is ready with {ready.head['rows']} rows.")
         return ready
 
@@ -90,13 +83,7 @@ class Answerer:
         job, trainer = self._job, self._trainer
         if job is None or trainer is None or job.run != task.run:
             # Another trainer was here when this task was sent.
-            head = Join(
-                protocol=PROTOCOL,
-                airtune=airtune.__version__,
-                client=client,
-                process=self._process,
-            )
-            return Frame.of(JOIN, head)
+            return introduction(client, self._process)
         if task.client != client or task.is_split or len(broadcast) > job.limit_bytes:
             raise AirtuneError(f"The server sent client {client} a task that is not its own.")
         try:

@@ -9,7 +9,7 @@ REMEDY = "use `airtune deploy server` and `airtune deploy client`"
 
 
 def refuse_unfit(config: ExperimentConfig) -> None:
-    """InputError for what Flower's messages cannot do, or nobody can on other machines."""
+    """InputError for what Flower's messages cannot do, or no deployment can."""
     refuse_undeployable(config)
     if find_method(config.method).splits:
         raise InputError(

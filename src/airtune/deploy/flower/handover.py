@@ -74,7 +74,7 @@ def _check_folder(path: Path) -> None:
         raise InputError(
             "--socket",
             str(path),
-            "in a folder of your own that nobody else may enter",
+            "in a folder of your own that other users cannot enter",
             f"chmod 700 {folder}, or name a new folder",
         )
 

@@ -84,14 +84,13 @@ def split_round(
     """
     if len({client.steps for client in clients}) != 1:
         raise ValueError("clients of a split round take the same number of steps, and at least one")
-    keeps_labels = settings.labels_at == "client"
     make_half = partial(
         ClientHalf,
         model,
         start,
         training=training,
         cut=cut,
-        keeps_labels=keeps_labels,
+        keeps_labels=settings.labels_at == "client",
         seed=seed,
         round_index=round_index,
     )
@@ -101,21 +100,32 @@ def split_round(
         )
         for client in clients
     }
-    points = {client.client: client.split_point for client in clients}
-    shared = settings.server_side == "shared"
-    groups = [points] if shared else [{client: point} for client, point in points.items()]
     make_server = partial(
         ServerHalf, model, start, training=training, seed=seed, round_index=round_index
     )
+    points = {client.client: client.split_point for client in clients}
+    shared = settings.server_side == "shared"
+    groups = [points] if shared else [{client: point} for client, point in points.items()]
     servers = [make_server(split_points=group, carried=server_carried or {}) for group in groups]
     with torch.random.fork_rng(devices=[]), model.dropout():
-        for step in range(clients[0].steps):
-            for server in servers:
-                _step(server, served, step, keeps_labels)
-        reports = _ask(served, list(served), lambda half: half.report())
-    weights = {client.client: client.weight for client in clients if client.client in reports}
+        return _trained(clients, served, servers, settings)
+
+
+def _trained(
+    clients: Sequence[SplitClient],
+    served: dict[int, ServedClient],
+    servers: Sequence[ServerHalf],
+    settings: SplitSettings,
+) -> SplitRound:
+    """All local steps of a round; ClientLostError where no client is left at the end."""
+    shared, keeps_labels = settings.server_side == "shared", settings.labels_at == "client"
+    for step in range(clients[0].steps):
+        for server in servers:
+            _step(server, served, step, keeps_labels)
+    reports = _ask(served, list(served), lambda half: half.report())
     if not reports:
         raise ClientLostError("every client of the round")
+    weights = {client.client: client.weight for client in clients if client.client in reports}
     return SplitRound(
         tuple(reports.values()),
         servers[0].half.state() if shared else _mean_of_copies(servers, weights),
