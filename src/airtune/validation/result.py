@@ -132,10 +132,11 @@ def write_result(
             writer.writerow([arm, *(getattr(row, name) for name in names), row.ratio])
     write_text_atomic(folder / ROWS, stream.getvalue())
     first = result["arms"][0]
+    note = f"{first_upper(result['computing_words'])}." if result["emulated"] else ""
     view = ValidationView(
         title=f"airtune validate: {first['arm']}",
-        note=first_upper(result["computing_words"]) + "." if result["emulated"] else "",
-        sentences=sentences(result),
+        note=note,
+        sentences=[sentence for sentence in sentences(result) if sentence != note],
         summary=summary_table(result),
         stages=[(arm, *stage_table(rows)) for arm, rows in tables.items()],
         transfers=[
