@@ -53,12 +53,13 @@ def test_a_slice_computes_and_sends_less(run: Any, tmp_path: Path) -> None:
 def test_another_models_slices_are_charged(name: str) -> None:
     """Bits and FLOPs of the charged model's own slice, though another model's is trained."""
     from airtune.workload.adapter_shape import AdapterShape, adapter_parameters
-    from airtune.workload.architecture import load_architecture, pruned
+    from airtune.workload.architecture import pruned
+    from tests.workload.small_models import published
 
     devices = "clients.devices=[macbook-pro-m3-pro]"
     world = build_world(read_config(None, settings(f"charge_as={name}", devices)))
     start = start_round(world.context, world.unmeasured_start())
-    architecture, adapter = load_architecture(name), AdapterShape(2, "all-linear")
+    architecture, adapter = published(name), AdapterShape(2, "all-linear")
     assert 0 < max(plan.pruning_rate for plan in start.plan.clients) < 0.9
     for plan in start.plan.clients:
         count = adapter_parameters(pruned(architecture, plan.pruning_rate), adapter)

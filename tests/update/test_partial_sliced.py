@@ -14,11 +14,12 @@ from airtune.update.means import OverlapMean
 from airtune.update.partial import CountedSlices, SlicedCodec
 from airtune.update.server import Update
 from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
-from airtune.workload.architecture import load_architecture, pruned
+from airtune.workload.architecture import pruned
 from airtune.workload.decisions import distinct_rates
 from airtune.workload.payload import flat_update_bits
 from tests.tuning.test_pruning_tuner import MODELS, adapted, context_of, make_batch, random_state
 from tests.update.codec_checks import check_codec
+from tests.workload.small_models import published
 
 FAMILIES = ["gpt2", "opt with projections", "llama, query heads", "qwen3, groups", "phi"]
 # Largest error of a number, as a share of the largest in its tensor (int8 shares scales across).
@@ -75,7 +76,7 @@ def test_the_order_of_tensors_does_not_matter() -> None:
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.25, 0.5, 0.75])
 @pytest.mark.parametrize("name", ["gpt2", "llama-3.2-1b", "qwen3-0.6b", "gemma-2b", "opt-350m"])
 def test_bits_of_published_shapes_are_the_workloads(name: str, rate: float) -> None:
-    architecture, adapter = load_architecture(name), AdapterShape(rank=8)
+    architecture, adapter = published(name), AdapterShape(rank=8)
     shapes = adapter_tensors(architecture, adapter)
     expected = adapter_parameters(pruned(architecture, rate), adapter)
     bits = SlicedCodec(CountedSlices(architecture), "bf16").payload_bits(shapes, a_plan(rate))

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from airtune.workload.adapter_shape import AdapterShape
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Architecture, closed_form, load_architecture
 from airtune.workload.step import Step
 
 # Wide enough for rank 64, unequal where widths could be confused, head_dim not hidden / heads where
@@ -76,6 +76,11 @@ CONFIGS: dict[str, Any] = {
     ),
 }
 """One config per family, and the variants that change what is counted."""
+
+
+def published(name: str) -> Architecture:
+    """A bundled config of a family with a closed form."""
+    return closed_form(load_architecture(name), "tested")
 
 
 def architecture(name: str) -> Architecture:

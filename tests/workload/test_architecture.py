@@ -18,7 +18,7 @@ from airtune.workload.architecture import Architecture, load_architecture
 from airtune.workload.config_source import bundled_names, read_config
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
-from tests.workload.small_models import CONFIGS, architecture, base_model
+from tests.workload.small_models import CONFIGS, architecture, base_model, published
 
 # Totals as the models' hub pages list them (safetensors metadata; for GPT-2 and OPT the counts that
 # their papers' checkpoints load to). A tied LM head is counted once.
@@ -61,7 +61,7 @@ def test_every_bundled_config_has_a_published_total() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_totals(name: str) -> None:
-    assert _parameters(load_architecture(name)) == PUBLISHED[name]
+    assert _parameters(published(name)) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -129,7 +129,7 @@ def test_local_folder_and_file(tmp_path: Path) -> None:
 
 def test_real_configs(real_data: Path) -> None:
     assert load_architecture(str(real_data / "gpt2_tokenizer")).family == "gpt2"
-    assert _parameters(load_architecture(str(real_data / "stories260K" / "hf"))) == 260_032
+    assert _parameters(published(str(real_data / "stories260K" / "hf"))) == 260_032
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

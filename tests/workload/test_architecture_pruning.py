@@ -12,7 +12,6 @@ from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 from airtune.workload.architecture import (
     Architecture,
     attention_units,
-    load_architecture,
     pruned,
     pruned_widths,
     prunes_groups,
@@ -22,7 +21,7 @@ from airtune.workload.block import Widths
 from airtune.workload.decisions import affine_update_bits
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
-from tests.workload.small_models import CONFIGS, architecture, measured_flops
+from tests.workload.small_models import CONFIGS, architecture, measured_flops, published
 
 STEP = Step(batch_size=2, tokens=16)
 
@@ -62,7 +61,7 @@ def test_units_are_groups_or_heads_within_groups() -> None:
 
 
 def test_rate_zero_changes_nothing_and_high_rates_keep_one() -> None:
-    widths = load_architecture("llama-3.1-8b").widths
+    widths = published("llama-3.1-8b").widths
     assert pruned_widths(widths, 0.0) == widths
     kept = pruned_widths(widths, 0.9999)
     assert (kept.heads, kept.kv_heads, kept.neurons) == (4, 1, 2)
@@ -114,7 +113,7 @@ def test_prunable_share_of_known_adapters() -> None:
     """Three quarters of a GPT-2 adapter, 61 to 65 % of an all-linear Llama adapter."""
 
     def share(name: str) -> float:
-        model, adapter = load_architecture(name), AdapterShape(8)
+        model, adapter = published(name), AdapterShape(8)
         bits = affine_update_bits(model, adapter)
         return bits.prunable / (bits.fixed + bits.prunable)
 

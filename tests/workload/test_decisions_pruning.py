@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape
-from airtune.workload.architecture import attention_units, load_architecture
+from airtune.workload.architecture import attention_units
 from airtune.workload.decisions import (
     affine_flops,
     affine_update_bits,
@@ -18,6 +18,7 @@ from airtune.workload.decisions import (
 from airtune.workload.payload import update_bits
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
+from tests.workload.small_models import published
 
 ADAPTER = AdapterShape(8)
 STEP = Step(batch_size=2, tokens=64)
@@ -27,7 +28,7 @@ NAMES = ["gpt2", "opt-350m", "llama-3.2-1b", "qwen2.5-0.5b", "gemma-2b", "phi-2"
 @pytest.mark.parametrize("name", NAMES)
 def test_exact_where_nothing_is_rounded(name: str) -> None:
     """At k/units of a neuron count that units divide, no unit is cut in two."""
-    model = load_architecture(name)
+    model = published(name)
     units = attention_units(model.widths)
     # Whole units and whole neurons at once; qwen2.5-0.5b has 7 units, which do not divide 4864.
     rates = [k / units for k in range(units) if k * model.widths.neurons % units == 0]
@@ -39,7 +40,7 @@ def test_exact_where_nothing_is_rounded(name: str) -> None:
 
 @given(rate=st.floats(0, 0.99), name=st.sampled_from(NAMES))
 def test_rounding_lifts_by_less_than_a_unit(rate: float, name: str) -> None:
-    model = load_architecture(name)
+    model = published(name)
     units = attention_units(model.widths)
     line = affine_flops(model, ADAPTER, STEP)
     excess = flops_excess(model, ADAPTER, STEP, rate)
@@ -52,7 +53,7 @@ def test_rounding_lifts_by_less_than_a_unit(rate: float, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ends_of_the_line(name: str) -> None:
-    model = load_architecture(name)
+    model = published(name)
     line = affine_flops(model, ADAPTER, STEP)
     assert line.at(0.0) == workload(model, ADAPTER, STEP).flops
     assert 0 < line.fixed < workload(model, ADAPTER, STEP, 0.999).flops
@@ -62,7 +63,7 @@ def test_ends_of_the_line(name: str) -> None:
 
 
 def test_distinct_rates_are_where_something_changes() -> None:
-    model = load_architecture("gpt2")
+    model = published("gpt2")
     rates = distinct_rates(model)
     assert rates[0] == 0.0
     assert rates == sorted(set(rates))
@@ -72,7 +73,7 @@ def test_distinct_rates_are_where_something_changes() -> None:
 
 
 def test_least_rate_that_fits() -> None:
-    model = load_architecture("llama-3.2-1b")
+    model = published("llama-3.2-1b")
     whole = workload(model, ADAPTER, STEP).memory_bytes
     assert rate_that_fits(model, ADAPTER, STEP, whole) == 0.0
     budget = 0.8 * whole
@@ -84,4 +85,4 @@ def test_least_rate_that_fits() -> None:
 
 def test_a_model_that_never_fits_is_refused() -> None:
     with pytest.raises(InputError, match="memory_bytes is 1000"):
-        rate_that_fits(load_architecture("llama-3.1-70b"), ADAPTER, STEP, 1000)
+        rate_that_fits(published("llama-3.1-70b"), ADAPTER, STEP, 1000)

@@ -8,7 +8,7 @@ import typer
 from airtune.errors import InputError
 
 if TYPE_CHECKING:
-    from airtune.workload.architecture import Architecture
+    from airtune.workload.architecture import Decoder
     from airtune.workload.transformer import Part, Workload
 
 ModelName = Annotated[
@@ -87,7 +87,7 @@ class _Wanted:
 class _Answer:
     """The work of the whole model, or of both halves, and the client's update."""
 
-    architecture: "Architecture"
+    architecture: "Decoder"
     halves: "dict[str, Workload]"
     update_bits: int
 

@@ -14,7 +14,7 @@ from airtune.tuning.base_model import BaseModel, load_base, map_weights, use_thr
 from airtune.tuning.label_loss import TOKENS_AT_ONCE
 from airtune.tuning.local import Schedule, TokenBatch, TrainingSettings
 from airtune.update.codec import shapes_of
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import architecture_of
 
 
 def compose_clients(
@@ -58,7 +58,7 @@ def load_clients(config: ExperimentConfig, weights: str | None = None) -> Client
     """The same in a worker process, on one thread, from the same files."""
     use_threads(config.threads or 1)
     base = load_base(config.model, config.dtype, trust_remote_code=config.trust_remote_code)
-    architecture = Architecture.from_config(base.config)
+    architecture = architecture_of(base.config)
     limits = architecture.max_tokens, base.embeddings
     tests, shards = load_rows(config, base.tokenizer, *limits)
     devices = deal_devices(config)

@@ -42,7 +42,7 @@ from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.codec import Shapes
 from airtune.workload.adapter_shape import Trained
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Decoder
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, workload
 
@@ -120,7 +120,7 @@ class JobShape:
     def of(
         cls,
         config: ExperimentConfig,
-        architecture: Architecture,
+        architecture: Decoder,
         adapter: Trained,
         step_tokens: float,
         shapes: Shapes,
@@ -283,7 +283,7 @@ SMALL_MODEL_WIDTH = 512
 """Below this width a second thread waits more than it computes, above all on a busy machine."""
 
 
-def is_small(architecture: Architecture) -> bool:
+def is_small(architecture: Decoder) -> bool:
     """Whether one thread trains it as fast as several."""
     return architecture.hidden_size < SMALL_MODEL_WIDTH
 

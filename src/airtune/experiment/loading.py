@@ -19,7 +19,7 @@ from airtune.methods.registry import find_method
 from airtune.tuning.base_model import BaseModel, load_base, use_threads
 from airtune.wireless.channel import Channel, open_channel
 from airtune.workload.adapter_shape import Trained
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Decoder, architecture_of
 from airtune.workload.config_source import read_config
 
 TRUST_VARIABLE = "AIRTUNE_TRUST_REMOTE_CODE"
@@ -36,7 +36,7 @@ class LoadedServer:
 
     devices: tuple[DeviceProfile, ...]
     measured: Channel | None
-    charged: Architecture | None
+    charged: Decoder | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LoadedModel:
 
     config: ExperimentConfig
     base: BaseModel
-    architecture: Architecture
+    architecture: Decoder
     trained: Trained
     device: str
     threads: int
@@ -92,10 +92,10 @@ def load_server(config: ExperimentConfig) -> LoadedServer:
     return LoadedServer(devices, measured, charged)
 
 
-def _charged_architecture(name: str) -> Architecture:
+def _charged_architecture(name: str) -> Decoder:
     config = read_config(name, "charge_as")
     try:
-        return Architecture.from_config(config)
+        return architecture_of(config)
     except InputError as error:
         raise error.within(f"charge_as {name}") from None
 
@@ -109,7 +109,7 @@ def load_model(config: ExperimentConfig, *, resolved: bool = False) -> LoadedMod
     device = training_device(config)
     base = load_base(config.model, config.dtype, device, trust_remote_code=config.trust_remote_code)
     config = with_template(config, base.tokenizer)
-    architecture = Architecture.from_config(base.config)
+    architecture = architecture_of(base.config)
     config = config if resolved else with_start(config, architecture)
     trained = trained_shape(config)
     refuse_uneven_charge(config.charge_as, trained, architecture)

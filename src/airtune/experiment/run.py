@@ -35,7 +35,7 @@ from airtune.federated.records.run_folder import RunFolder
 from airtune.files import filled_whole, read_text, refuse_half_characters
 from airtune.tuning.adapter import load_state
 from airtune.tuning.evaluate import generate
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Decoder
 
 LONGEST_ANSWER = 192
 ANSWER_ROWS = 32
@@ -56,7 +56,7 @@ def write_answers(
     return answers
 
 
-def most_tokens(architecture: Architecture) -> int | None:
+def most_tokens(architecture: Decoder) -> int | None:
     """Tokens of prompt and continuation together where positions are learned; else no limit."""
     return architecture.max_tokens if architecture.position_rows else None
 

@@ -35,7 +35,7 @@ from airtune.workload.adapter_shape import (
     first_that_fits,
     matrix_paths,
 )
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Decoder
 
 FULL = "full"
 
@@ -142,7 +142,7 @@ KEYS = ("rank", "alpha", "target_modules", "rank_pattern", "alpha_pattern")
 """Keys of the adapter section that `adapter.start` settles."""
 
 
-def with_start(config: ExperimentConfig, architecture: Architecture) -> ExperimentConfig:
+def with_start(config: ExperimentConfig, architecture: Decoder) -> ExperimentConfig:
     """The experiment with the adapter section that its `adapter.start` was made with.
 
     Raises InputError for a key that means another adapter, with the value that it must have.
@@ -168,7 +168,7 @@ def with_start(config: ExperimentConfig, architecture: Architecture) -> Experime
     return config.model_copy(update={"adapter": settled})
 
 
-def refuse_uneven_charge(name: str | None, shape: Trained, architecture: Architecture) -> None:
+def refuse_uneven_charge(name: str | None, shape: Trained, architecture: Decoder) -> None:
     """Refuse to charge another model for an adapter that differs from block to block."""
     if name and shape.adaptation(architecture).blocks:
         raise InputError(
@@ -192,7 +192,7 @@ def _refuse_chosen_rank(config: ExperimentConfig) -> None:
         )
 
 
-def _settled_keys(there: Mapping[str, AdaptedMatrix], architecture: Architecture) -> dict[str, Any]:
+def _settled_keys(there: Mapping[str, AdaptedMatrix], architecture: Decoder) -> dict[str, Any]:
     """The keys that describe these matrices; patterns only of what differs from the most."""
     rank = mode(matrix.rank for matrix in there.values())
     alpha = mode(matrix.alpha for matrix in there.values())
@@ -205,12 +205,12 @@ def _settled_keys(there: Mapping[str, AdaptedMatrix], architecture: Architecture
     }
 
 
-def _shortest_names(paths: list[str], architecture: Architecture) -> str | list[str]:
+def _shortest_names(paths: list[str], architecture: Decoder) -> str | list[str]:
     """All matrices, some of every block by their names inside it, or single ones by their path."""
     everything = matrix_paths(architecture)
     if len(paths) == len(everything):
         return ALL_LINEAR
-    names = tuple(dict.fromkeys(everything[path][1].name for path in paths))
+    names = tuple(dict.fromkeys(everything[path].name for path in paths))
     for short in (tuple(name.split(".")[-1] for name in names), names):
         if list(AdapterShape(1, short).ranks(architecture)) == paths:
             return list(short)
@@ -218,7 +218,7 @@ def _shortest_names(paths: list[str], architecture: Architecture) -> str | list[
 
 
 def _describes(
-    section: AdapterSection, there: Mapping[str, AdaptedMatrix], architecture: Architecture
+    section: AdapterSection, there: Mapping[str, AdaptedMatrix], architecture: Decoder
 ) -> bool:
     """Whether the keys mean the same matrices, ranks and, but for rounding, alphas."""
     settings = lora_settings(section)

@@ -59,7 +59,7 @@ from airtune.tuning.local import TokenBatch
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import Channel, open_channel
 from airtune.workload.adapter_shape import adapter_tensors
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Decoder
 from airtune.workload.model_work import ModelWork
 from airtune.workload.transformer import Precision
 
@@ -77,7 +77,7 @@ class World:
 
     config: ExperimentConfig
     base: BaseModel
-    architecture: Architecture
+    architecture: Decoder
     tests: TestRows
     shards: ClientRows
     side: ClientSide

@@ -11,7 +11,7 @@ from airtune.federated.context import RoundContext
 from airtune.federated.method import Exchange
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import run_round
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Decoder
 from airtune.workload.model_work import ModelWork
 
 
@@ -24,7 +24,7 @@ class Trial(Protocol):
         ...
 
     @property
-    def architecture(self) -> Architecture:
+    def architecture(self) -> Decoder:
         """The trained model's."""
         ...
 

@@ -10,7 +10,7 @@ from airtune.planning.sections import POSITIVE, CellSection, PlannedClients, Wei
 from airtune.quantities import FloatArray
 from airtune.ranges import number_list
 from airtune.wireless.unused import refuse_unused_cell_keys
-from airtune.workload.architecture import Architecture, load_architecture
+from airtune.workload.architecture import Decoder, load_architecture
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision
 
@@ -84,7 +84,7 @@ def _examples(clients: PlannedClients) -> FloatArray | None:
     return number_list(given, "clients.examples", POSITIVE, clients.count)
 
 
-def _step(architecture: Architecture, batch_size: int, tokens: int) -> Step:
+def _step(architecture: Decoder, batch_size: int, tokens: int) -> Step:
     if tokens > architecture.max_tokens:
         allowed = f"at most {architecture.max_tokens}, the model's own limit"
         raise InputError("tokens", tokens, allowed)

@@ -20,7 +20,7 @@ from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel
 from airtune.wireless.state import ChannelState
 from airtune.workload.adapter_shape import AdapterShape
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Decoder
 from airtune.workload.step import Step
 from airtune.workload.transformer import Precision, Workload, workload
 
@@ -56,7 +56,7 @@ class Scene:
 
     method: str
     model: str
-    architecture: Architecture
+    architecture: Decoder
     rank: int | None
     targets: str | tuple[str, ...]
     step: Step

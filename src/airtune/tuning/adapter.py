@@ -28,6 +28,7 @@ from airtune.errors import InputError, foreign_input
 from airtune.files import write_bytes_atomic, write_text_atomic
 from airtune.seeds import generator
 from airtune.tuning.base_model import BaseModel, write_model
+from airtune.workload.adapter_shape import ALL_LINEAR
 from airtune.workload.architecture import Architecture
 from airtune.workload.block import Linear
 
@@ -124,7 +125,7 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
-    targets = settings.target_modules
+    targets = linear_targets(base.model, settings.target_modules)
     config = LoraConfig(
         r=settings.rank,
         # peft divides alpha by r again; an integral alpha keeps adapter_config.json conventional.
@@ -144,7 +145,10 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
             model = get_peft_model(base.model, config, adapter_name=_ADAPTER_NAME)
     except ValueError as error:
         raise InputError(
-            "adapter.target_modules", str(targets), "names of linear layers of this model"
+            "adapter.target_modules",
+            str(settings.target_modules),
+            "names of linear layers of this model that PEFT adapts",
+            f"PEFT says: {str(error).splitlines()[0]}",
         ) from error
     draw_dropout_on_host(model)
     model.peft_config[_ADAPTER_NAME].base_model_name_or_path = base.name
@@ -152,6 +156,21 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
         parameter.data = parameter.data.to(base.model.device, torch.float32)
     set_evaluation_mode(model)
     return model
+
+
+def linear_targets(model: Any, asked: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """`all-linear` means linear layers. In a mixture of experts PEFT would add the experts, which
+    transformers holds as parameters: there, the linear layers are named."""
+    if asked != ALL_LINEAR or all(parameter.dim() < 3 for parameter in model.parameters()):
+        return asked
+    head = model.get_output_embeddings()
+    return tuple(
+        dict.fromkeys(
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module is not head
+        )
+    )
 
 
 def _integral(value: float) -> float | int:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from airtune.errors import InputError, foreign_input
-from airtune.workload.architecture import Architecture, refuse_own_code
+from airtune.tuning.decoder_check import refuse_lookahead
+from airtune.workload.architecture import architecture_of, closed_form_of, refuse_own_code
 from airtune.workload.config_source import bundled_names, is_cached, read_config, require_hub
 
 BUILTIN = "builtin"
@@ -92,7 +93,7 @@ def load_base(
     _refuse_without_weights(name)
     config = read_config(name)
     # A wrong config is reported before gigabytes of weights are read.
-    Architecture.from_config(config)
+    architecture_of(config)
     if not trust_remote_code:
         refuse_own_code(config)
     location = model_location(name)
@@ -109,6 +110,8 @@ def load_base(
     model.requires_grad_(False)
     model.eval()
     fuse_gelu(model)
+    if not closed_form_of(config):
+        refuse_lookahead(name, model)
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     return BaseModel(model.to(device), tokenizer, location)
 

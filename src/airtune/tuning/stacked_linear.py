@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from airtune.tuning.adapter import stores_transposed, trained_parameters
+from airtune.tuning.decoder_check import mixes_rows
+from airtune.tuning.label_loss import BODIES
 
 
 class _StackedLora(torch.autograd.Function):
@@ -119,4 +121,14 @@ def refuses_stacking(model: Any) -> str:
             return "adapter.dropout is above 0"
         if len(module.active_adapters) != 1 or any(module.use_dora.values()):
             return f"{name} has more than plain LoRA"
-    return ""
+    return _refuses_rows(model)
+
+
+def _refuses_rows(model: Any) -> str:
+    """Rows of a batch are clients' own: every layer must read them in order."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if type(causal).__name__ in BODIES:
+        return ""
+    layers = {name: module for name, module in model.named_modules() if _is_lora(module)}
+    odd = mixes_rows(causal, layers)
+    return f"{odd} does not read the rows of a batch one after another" if odd else ""

@@ -17,7 +17,7 @@ from airtune.errors import InputError, foreign_input
 from airtune.files import read_text
 from airtune.tuning.adapter import read_adapter
 from airtune.workload.adapter_shape import matrix_paths
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Decoder
 
 FIELD = "adapter.start"
 _MERGE = "merge it into its base with PEFT (merge_and_unload), and name the saved model as model"
@@ -87,7 +87,7 @@ class AdaptedMatrix:
     alpha: float
 
 
-def read_start(folder: Path, architecture: Architecture) -> dict[str, AdaptedMatrix]:
+def read_start(folder: Path, architecture: Decoder) -> dict[str, AdaptedMatrix]:
     """The adapted matrices by their path in the model, in module order.
 
     Raises InputError that names the field of `adapter_config.json` and the remedy, also where its

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import ClientPlan, Decision
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Decoder
 from airtune.workload.payload import flat_update_bits
 
 TensorMap = Mapping[str, Tensor]
@@ -57,7 +57,7 @@ class Codec(ABC):
         """
         return self
 
-    def charged_as(self, architecture: Architecture) -> "Codec":
+    def charged_as(self, architecture: Decoder) -> "Codec":
         """This codec as it predicts payloads of another model than the trained one.
 
         For codecs whose `payload_bits` needs more than shapes.

@@ -42,7 +42,7 @@ from airtune.update.quantise import (
     to_wire,
     wire_frame,
 )
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Architecture, Decoder, closed_form
 from airtune.workload.payload import data_bytes, flat_update_bits, frame_bytes
 
 FACTORS = (".lora_A.", ".lora_B.")
@@ -199,9 +199,9 @@ class SlicedCodec(Codec):
         """This codec for the round that began with this adapter, as the client decoded it."""
         return replace(self, broadcast=broadcast)
 
-    def charged_as(self, architecture: Architecture) -> "SlicedCodec":
+    def charged_as(self, architecture: Decoder) -> "SlicedCodec":
         """This codec for counting the payloads of another model."""
-        return replace(self, slices=CountedSlices(architecture))
+        return replace(self, slices=CountedSlices(closed_form(architecture, "pruned")))
 
     def trained(self, plan: ClientPlan) -> Mapping[str, Tensor]:
         """True where a client with this plan trains and sends a coordinate; for `Update.kept`."""

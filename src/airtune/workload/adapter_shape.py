@@ -12,8 +12,9 @@ from typing import Any, TypeAlias
 
 from airtune.errors import InputError
 from airtune.suggest import suggest
-from airtune.workload.architecture import Architecture
-from airtune.workload.block import Adaptation, Linear, Role
+from airtune.workload.architecture import Architecture, Decoder
+from airtune.workload.block import Adaptation, Linear, Matrix, Role
+from airtune.workload.counted import CountedArchitecture
 from airtune.workload.step import require_count
 
 ALL_LINEAR = "all-linear"
@@ -58,14 +59,14 @@ class AdapterShape:
         """The first ranks of every matrix, as HetLoRA's weaker clients train them."""
         return self if rank >= self.highest_rank else replace(self, most=rank)
 
-    def ranks(self, architecture: Architecture) -> Mapping[str, int]:
+    def ranks(self, architecture: Decoder) -> Mapping[str, int]:
         """Dotted path in the model of every adapted matrix, in module order -> its rank.
 
         Raises InputError for a name the family does not have, with the closest one that it has.
         """
         return _ranks(self, architecture)
 
-    def adaptation(self, architecture: Architecture) -> Adaptation:
+    def adaptation(self, architecture: Decoder) -> Adaptation:
         """The adapted matrices and their ranks, checked against the UNPRUNED model.
 
         Raises InputError also for a rank above the width of an adapted matrix; in a pruned model a
@@ -92,11 +93,11 @@ class EveryParameter:
         """There are no ranks to leave out."""
         return self
 
-    def ranks(self, architecture: Architecture) -> Mapping[str, int]:
+    def ranks(self, architecture: Decoder) -> Mapping[str, int]:
         """No matrix has an adapter."""
         return {}
 
-    def adaptation(self, architecture: Architecture) -> Adaptation:
+    def adaptation(self, architecture: Decoder) -> Adaptation:
         """Every parameter."""
         return Adaptation(frozenset(), whole=True)
 
@@ -105,7 +106,7 @@ Trained: TypeAlias = AdapterShape | EveryParameter
 
 
 @lru_cache(maxsize=64)
-def _ranks(shape: AdapterShape, architecture: Architecture) -> Mapping[str, int]:
+def _ranks(shape: AdapterShape, architecture: Decoder) -> Mapping[str, int]:
     paths = matrix_paths(architecture)
     targets = shape.target_modules
     wanted = None if targets == ALL_LINEAR else frozenset(targets)
@@ -125,22 +126,21 @@ def _ranks(shape: AdapterShape, architecture: Architecture) -> Mapping[str, int]
 
 
 @lru_cache(maxsize=64)
-def _adaptation(shape: AdapterShape, architecture: Architecture) -> Adaptation:
+def _adaptation(shape: AdapterShape, architecture: Decoder) -> Adaptation:
     ranks, places = shape.ranks(architecture), matrix_paths(architecture)
-    widths = architecture.widths
     around: set[tuple[str, int]] = set()
     inside: list[set[tuple[str, int]]] = [set() for _ in range(architecture.block_count)]
     for path, rank in ranks.items():
-        block, linear = places[path]
-        width = min(linear.input_width(widths), linear.output_width(widths))
+        matrix = places[path]
+        width = min(matrix.read, matrix.write)
         if rank > width:
             raise InputError(
                 "adapter.rank",
                 rank,
-                f"at most {width}, the width of {linear.name}",
+                f"at most {width}, the width of {matrix.name}",
                 "a higher rank than the matrix itself only costs",
             )
-        (around if block is None else inside[block]).add((linear.name, rank))
+        (around if matrix.block is None else inside[matrix.block]).add((matrix.name, rank))
     frozen = shape.frozen_a
     blocks = [Adaptation(frozenset(own), frozen_a=frozen) for own in inside]
     if all(block == blocks[0] for block in blocks):
@@ -149,8 +149,10 @@ def _adaptation(shape: AdapterShape, architecture: Architecture) -> Adaptation:
 
 
 @lru_cache(maxsize=16)
-def matrix_paths(architecture: Architecture) -> Mapping[str, tuple[int | None, Linear]]:
-    """Dotted path of every matrix that LoRA may adapt, in module order -> its block, itself."""
+def matrix_paths(architecture: Decoder) -> Mapping[str, Matrix]:
+    """Dotted path of every matrix that LoRA may adapt -> the matrix, in module order."""
+    if isinstance(architecture, CountedArchitecture):
+        return MappingProxyType({matrix.path: matrix for matrix in architecture.matrices})
     structure = architecture.structure
     places: list[tuple[int | None, str, tuple[Linear, ...]]] = [
         (None, structure.around_path, structure.input_linears),
@@ -162,10 +164,24 @@ def matrix_paths(architecture: Architecture) -> Mapping[str, tuple[int | None, L
     ]
     return MappingProxyType(
         {
-            f"{path}.{linear.name}": (block, linear)
+            f"{path}.{linear.name}": _matrix(architecture, f"{path}.{linear.name}", block, linear)
             for block, path, linears in places
             for linear in linears
         }
+    )
+
+
+def _matrix(architecture: Architecture, path: str, block: int | None, linear: Linear) -> Matrix:
+    """The projections beside the blocks belong to the half that holds the first or last block."""
+    beside = 0 if linear.role is Role.PROJECT_IN else architecture.block_count - 1
+    return Matrix(
+        path,
+        linear.name,
+        block,
+        beside if block is None else block,
+        linear.input_width(architecture.widths),
+        linear.output_width(architecture.widths),
+        linear.role,
     )
 
 
@@ -180,8 +196,8 @@ def _endings(path: str) -> list[str]:
     return [".".join(words[start:]) for start in range(len(words))]
 
 
-def _unknown_matrix(field: str, name: str, architecture: Architecture) -> InputError:
-    names = [linear.name for linear in architecture.structure.all_linears]
+def _unknown_matrix(field: str, name: str, architecture: Decoder) -> InputError:
+    names = list(dict.fromkeys(matrix.name for matrix in matrix_paths(architecture).values()))
     endings = {name.split(".")[-1]: name for name in names}
     return InputError(
         field,
@@ -192,7 +208,7 @@ def _unknown_matrix(field: str, name: str, architecture: Architecture) -> InputE
 
 
 def adapter_tensors(
-    architecture: Architecture, adapter: Trained, blocks: range | None = None
+    architecture: Decoder, adapter: Trained, blocks: range | None = None
 ) -> dict[str, tuple[int, int]]:
     """PEFT's tensor names and shapes of an adapter, in module order.
 
@@ -202,23 +218,19 @@ def adapter_tensors(
     """
     if isinstance(adapter, EveryParameter):
         return {"parameters": (architecture.parameters, 1)}
-    places, widths = matrix_paths(architecture), architecture.widths
+    places = matrix_paths(architecture)
     blocks = range(architecture.block_count) if blocks is None else blocks
     tensors: dict[str, tuple[int, int]] = {}
     for path, rank in adapter.ranks(architecture).items():
-        block, linear = places[path]
-        if block is None:
-            block = 0 if linear.role is Role.PROJECT_IN else architecture.block_count - 1
-        if block in blocks:
+        matrix = places[path]
+        if matrix.half in blocks:
             name = f"base_model.model.{path}"
-            tensors[f"{name}.lora_A.weight"] = (rank, linear.input_width(widths))
-            tensors[f"{name}.lora_B.weight"] = (linear.output_width(widths), rank)
+            tensors[f"{name}.lora_A.weight"] = (rank, matrix.read)
+            tensors[f"{name}.lora_B.weight"] = (matrix.write, rank)
     return tensors
 
 
-def adapter_parameters(
-    architecture: Architecture, adapter: Trained, blocks: range | None = None
-) -> int:
+def adapter_parameters(architecture: Decoder, adapter: Trained, blocks: range | None = None) -> int:
     """How many numbers are trained: sum over adapted matrices of rank (in + out), or all."""
     shapes = adapter_tensors(architecture, adapter, blocks).values()
     return sum(rows * columns for rows, columns in shapes)

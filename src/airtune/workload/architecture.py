@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import floor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from airtune.errors import InputError
 from airtune.workload.block import Structure, Widths
 from airtune.workload.config_source import read_config
+from airtune.workload.counted import CountedArchitecture
 from airtune.workload.families import FAMILIES, TIED_BY_DEFAULT, ConfigFields
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
@@ -24,7 +25,7 @@ _NESTED = ("vision_config", "audio_config", "text_config", "encoder", "decoder")
 
 
 def refuse_other_kinds(config: Mapping[str, Any]) -> None:
-    """Refuse classifiers, quantised weights, mixtures of experts, multimodal models and encoders.
+    """Refuse classifiers, quantised weights, multimodal models and encoders.
 
     Each would be counted, or loaded, as the plain decoder of its family, which it is not. Raises
     InputError that names the key.
@@ -47,13 +48,6 @@ def refuse_other_kinds(config: Mapping[str, Any]) -> None:
             "LoRA here trains on unquantised weights: name the original model, and set dtype",
         )
     for key, value in config.items():
-        if _EXPERTS.search(key) and value:
-            raise InputError(
-                f"config.{key}",
-                value,
-                "absent, since blocks are those of a plain decoder",
-                "choose a model without experts",
-            )
         if key in _NESTED and value:
             raise InputError(f"config.{key}", value, "absent", "choose a model of text alone")
     for key in ("is_encoder_decoder", "add_cross_attention"):
@@ -158,12 +152,48 @@ class Architecture:
         return replace(self, widths=widths)
 
 
-def load_architecture(name_or_folder: str | Path) -> Architecture:
+Decoder: TypeAlias = Architecture | CountedArchitecture
+"""A causal language model's shape: in closed form, or counted by running its module."""
+
+
+def architecture_of(config: Mapping[str, Any]) -> Decoder:
+    """The shape of a config's model, in closed form where its family has one.
+
+    Raises InputError that names the key.
+    """
+    if closed_form_of(config):
+        return Architecture.from_config(config)
+    refuse_other_kinds(config)
+    return CountedArchitecture.from_config(config)
+
+
+def closed_form_of(config: Mapping[str, Any]) -> bool:
+    """Whether the family has a closed form, and this model the blocks that it describes."""
+    return config.get("model_type") in FAMILIES and not _expert_key(config)
+
+
+def closed_form(architecture: Decoder, purpose: str) -> Architecture:
+    """The closed form, for what needs the roles of matrices inside a block.
+
+    Raises InputError that names the family; `purpose` completes "where the model is ...".
+    """
+    if isinstance(architecture, CountedArchitecture):
+        raise InputError(
+            "model",
+            f"of the family {architecture.family}",
+            f"one of the families {', '.join(FAMILIES)} where the model is {purpose}",
+            "the roles of the matrices in its blocks are not known: take a method that trains the "
+            "whole model, or a model of one of these families",
+        )
+    return architecture
+
+
+def load_architecture(name_or_folder: str | Path) -> Decoder:
     """The architecture of `builtin`, a bundled config, a folder with config.json, or a hub name.
 
-    Raises InputError when nothing has this name or the family is not supported.
+    Raises InputError when nothing has this name, or the model is no plain decoder.
     """
-    return Architecture.from_config(read_config(str(name_or_folder)))
+    return architecture_of(read_config(str(name_or_folder)))
 
 
 def _family(config: Mapping[str, Any]) -> str:
@@ -174,11 +204,23 @@ def _family(config: Mapping[str, Any]) -> str:
             "config.model_type",
             "missing" if family is None else family,
             f"one of the families {', '.join(FAMILIES)}",
-            "choose a causal language model of one of them (phi is PhiForCausalLM; phi3, "
-            "encoders and mixtures of experts have other blocks)",
+            "its blocks have no closed form here",
         )
     refuse_other_kinds(config)
+    key = _expert_key(config)
+    if key:
+        raise InputError(
+            f"config.{key}",
+            config[key],
+            "absent, since the closed form is that of a plain decoder",
+            "choose a model without experts",
+        )
     return str(family)
+
+
+def _expert_key(config: Mapping[str, Any]) -> str:
+    """A key that only a mixture of experts has; empty where there is none."""
+    return next((key for key, value in config.items() if _EXPERTS.search(key) and value), "")
 
 
 def _widths(fields: ConfigFields, family: str) -> Widths:

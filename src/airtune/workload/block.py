@@ -89,6 +89,24 @@ class Linear:
         return rows * (self.input_width(widths) + self.bias)
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix that LoRA may adapt, with its place in the model.
+
+    `path` is dotted and begins at the model, `name` at its block, or beside the blocks, where
+    `block` is None. `half`: the block whose half of a split model holds it. `role` is None in a
+    model without closed form.
+    """
+
+    path: str
+    name: str
+    block: int | None
+    half: int
+    read: int
+    write: int
+    role: Role | None = None
+
+
 class NormKind(StrEnum):
     """Which normalisation a family uses; it decides what the backward pass must keep."""
 

@@ -15,7 +15,13 @@ from dataclasses import asdict, dataclass, replace
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape, Trained, adapter_parameters
-from airtune.workload.architecture import Architecture, attention_units, with_units
+from airtune.workload.architecture import (
+    Architecture,
+    Decoder,
+    attention_units,
+    closed_form,
+    with_units,
+)
 from airtune.workload.payload import dtype_bits, update_bits
 from airtune.workload.step import Step
 from airtune.workload.transformer import (
@@ -41,49 +47,49 @@ class Affine:
         return self.fixed + (1.0 - pruning_rate) * self.prunable
 
 
-def affine_flops(architecture: Architecture, adapter: Trained, step: Step) -> Affine:
+def affine_flops(architecture: Decoder, adapter: Trained, step: Step) -> Affine:
     """FLOPs of one training step, forward and backward: a0 + (1 - rho) a1."""
-    adaptation = adapter.adaptation(architecture)
-    fixed = total_flops(emptied(architecture), adaptation, step)
-    return Affine(fixed, total_flops(architecture, adaptation, step) - fixed)
+    whole = closed_form(architecture, "pruned")
+    adaptation = adapter.adaptation(whole)
+    fixed = total_flops(emptied(whole), adaptation, step)
+    return Affine(fixed, total_flops(whole, adaptation, step) - fixed)
 
 
-def affine_update_bits(architecture: Architecture, adapter: Trained, dtype: str = "fp32") -> Affine:
+def affine_update_bits(architecture: Decoder, adapter: Trained, dtype: str = "fp32") -> Affine:
     """Bits of the dense update: s0 + (1 - rho) s1. The frame's header is part of s0.
 
     A smaller frame may have a header shorter by 8 bytes; that is the only other departure.
     """
     whole = adapter_parameters(architecture, adapter)
-    prunable = whole - adapter_parameters(emptied(architecture), adapter)
+    narrow = emptied(closed_form(architecture, "pruned"))
+    prunable = whole - adapter_parameters(narrow, adapter)
     bits = dtype_bits(dtype) * prunable
     return Affine(update_bits(architecture, adapter, dtype) - bits, bits)
 
 
-def flops_excess(
-    architecture: Architecture, adapter: Trained, step: Step, pruning_rate: float
-) -> float:
+def flops_excess(architecture: Decoder, adapter: Trained, step: Step, pruning_rate: float) -> float:
     """How far rounding lifts the real FLOPs at this rate above the affine form [FLOP]."""
     real = workload(architecture, adapter, step, pruning_rate).flops
     return real - affine_flops(architecture, adapter, step).at(pruning_rate)
 
 
 def update_bits_excess(
-    architecture: Architecture, adapter: Trained, pruning_rate: float, dtype: str = "fp32"
+    architecture: Decoder, adapter: Trained, pruning_rate: float, dtype: str = "fp32"
 ) -> float:
     """How far rounding lifts the real payload at this rate above the affine form [bit]."""
     real = update_bits(architecture, adapter, dtype, pruning_rate)
     return real - affine_update_bits(architecture, adapter, dtype).at(pruning_rate)
 
 
-def distinct_rates(architecture: Architecture) -> list[float]:
+def distinct_rates(architecture: Decoder) -> list[float]:
     """The rates at which one more unit or neuron goes, ascending from 0."""
-    widths = architecture.widths
+    widths = closed_form(architecture, "pruned").widths
     units, neurons = attention_units(widths), widths.neurons
     return sorted({k / units for k in range(units)} | {k / neurons for k in range(neurons)})
 
 
 def rate_that_fits(
-    architecture: Architecture,
+    architecture: Decoder,
     adapter: Trained,
     step: Step,
     memory_bytes: float,
@@ -177,7 +183,7 @@ class SplitFlops:
 
 
 def split_candidates(
-    architecture: Architecture,
+    architecture: Decoder,
     tokens: int,
     ranks: Iterable[int],
     split_points: Iterable[int] | None = None,
@@ -199,7 +205,7 @@ def split_candidates(
 
 
 def _candidate(
-    architecture: Architecture,
+    architecture: Decoder,
     adapter: AdapterShape,
     tokens: int,
     split_point: int,

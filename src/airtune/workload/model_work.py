@@ -16,7 +16,13 @@ from airtune.workload.adapter_shape import (
     adapter_parameters,
     adapter_tensors,
 )
-from airtune.workload.architecture import Architecture, attention_units, prunes_groups
+from airtune.workload.architecture import (
+    Architecture,
+    Decoder,
+    attention_units,
+    closed_form,
+    prunes_groups,
+)
 from airtune.workload.block import Linear, Role
 from airtune.workload.decisions import SplitFlops, affine_flops, distinct_rates, rate_that_fits
 from airtune.workload.step import Step
@@ -35,7 +41,7 @@ class ModelWork:
     (`tuning.label_loss`), and the steps are counted so.
     """
 
-    architecture: Architecture
+    architecture: Decoder
     adapter: Trained
     precision: Precision
     # Caches of this instance alone: `replace` starts empty ones.
@@ -111,18 +117,23 @@ class ModelWork:
         """All products `B A` of the blocks, `sum 2 r in out`."""
         return self._all_products
 
+    @property
+    def _closed(self) -> Architecture:
+        """Scores of units are counted in closed form alone."""
+        return closed_form(self.architecture, "pruned")
+
     @cached_property
     def _all_products(self) -> float:
-        return self._products(self.architecture.structure.linears)
+        return self._products(self._closed.structure.linears)
 
     def _products(self, linears: Sequence[Linear]) -> float:
-        adaptation, widths = self.adapter.adaptation(self.architecture), self.architecture.widths
+        adaptation, widths = self.adapter.adaptation(self._closed), self._closed.widths
         return sum(
             2.0
             * adaptation.in_block(block).of(one)
             * one.input_width(widths)
             * one.output_width(widths)
-            for block in range(self.architecture.block_count)
+            for block in range(self._closed.block_count)
             for one in linears
         )
 
@@ -133,14 +144,14 @@ class ModelWork:
         inputs; `2 u w^2 h` a block for their product with the u w columns of the output matrix
         (hidden width h); products B A of the two matrices that write into the residual stream.
         """
-        widths, blocks = self.architecture.widths, self.architecture.block_count
+        widths, blocks = self._closed.widths, self._closed.block_count
         layout = attention_units(widths) * (1 if prunes_groups(widths) else widths.kv_heads)
         square = 2.0 * widths.query**2 / layout
         forward = sum(self._forward(rows, tokens).forward_flops for rows, tokens, _ in batches)
         real = sum(tokens for _, _, tokens in batches)
         writers = [
             linear
-            for linear in self.architecture.structure.linears
+            for linear in self._closed.structure.linears
             if linear.role in (Role.OUTPUT, Role.DOWN)
         ]
         covariance = blocks * square * (real + widths.hidden)
@@ -157,7 +168,7 @@ class ModelWork:
 
     def forward_bytes(self, rows: int, tokens: int) -> int:
         """Weights, the adapter, and the activations of one block: a forward pass keeps no more."""
-        widths = self.architecture.widths
+        widths = self._closed.widths
         numbers = 4 * widths.hidden + 3 * max(widths.neurons, widths.query)
         held = self._forward(rows, tokens).parameters + rows * tokens * numbers
         return held * self.precision.dtype_bytes + self.adapter_bytes()

@@ -16,7 +16,7 @@ from airtune.workload.adapter_shape import (
     adapter_parameters,
     adapter_tensors,
 )
-from airtune.workload.architecture import Architecture, pruned
+from airtune.workload.architecture import Decoder, closed_form, pruned
 
 # The library's own order of the data: a lower entry here comes first in the file. The order
 # matters for the length of a frame, because offsets are written in decimal digits.
@@ -92,7 +92,7 @@ def flat_update_bits(coordinates: int, dtype: str = "fp32") -> int:
 
 
 def update_bits(
-    architecture: Architecture,
+    architecture: Decoder,
     adapter: Trained,
     dtype: str = "fp32",
     pruning_rate: float = 0.0,
@@ -104,19 +104,19 @@ def update_bits(
     mask from the rate, so no mask travels.
     """
     adapter.adaptation(architecture)  # refuses a rank above the width
-    kept = pruned(architecture, pruning_rate)
+    kept = architecture
+    if pruning_rate:
+        kept = pruned(closed_form(architecture, "pruned"), pruning_rate)
     return flat_update_bits(adapter_parameters(kept, adapter, blocks), dtype)
 
 
-def saved_adapter_bytes(architecture: Architecture, adapter: AdapterShape) -> int:
+def saved_adapter_bytes(architecture: Decoder, adapter: AdapterShape) -> int:
     """Length of the `adapter_model.safetensors` of a saved fp32 PEFT adapter [byte]."""
     tensors = adapter_tensors(architecture, adapter)
     return frame_bytes({name: ("F32", shape) for name, shape in tensors.items()}, {"format": "pt"})
 
 
-def rank_bits(
-    architecture: Architecture, adapter: AdapterShape, dtype: str = "fp32"
-) -> dict[str, int]:
+def rank_bits(architecture: Decoder, adapter: AdapterShape, dtype: str = "fp32") -> dict[str, int]:
     """Bits of ONE rank of each adapted matrix: a column of B and a row of A, in + out numbers.
 
     Keys are module names as PEFT writes them; the sum is the payload of a rank that is kept

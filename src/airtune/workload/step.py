@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from airtune.errors import InputError
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Architecture, Decoder
 from airtune.workload.block import (
     Adaptation,
     GradientFlow,
@@ -274,7 +274,7 @@ def head_stored_bytes(
     return head + _norm_bytes(architecture.structure.norm, architecture.hidden_size, 1, store)
 
 
-def loss_bytes(architecture: Architecture, step: Step) -> int:
+def loss_bytes(architecture: Decoder, step: Step) -> int:
     """Peak bytes around the loss: fp32 log-probabilities and two fp32 gradients of their size.
 
     The logits themselves are freed before the backward pass, as a loss function that returns only

@@ -7,9 +7,10 @@ or timed, so a 70 B model costs as little as a small one.
 from dataclasses import dataclass, replace
 
 from airtune.errors import InputError
-from airtune.workload.adapter_shape import EveryParameter, Trained
-from airtune.workload.architecture import Architecture, pruned
+from airtune.workload.adapter_shape import AdapterShape, EveryParameter, Trained
+from airtune.workload.architecture import Architecture, Decoder, closed_form, pruned
 from airtune.workload.block import Adaptation, Linear
+from airtune.workload.counted import CountedArchitecture, Learned, PartCount
 from airtune.workload.payload import dtype_bits
 from airtune.workload.step import (
     ADAPTER_BYTES,
@@ -122,7 +123,7 @@ DEFAULT_PRECISION = Precision()
 
 
 def workload(
-    architecture: Architecture,
+    architecture: Decoder,
     adapter: Trained,
     step: Step,
     pruning_rate: float = 0.0,
@@ -133,13 +134,19 @@ def workload(
     Raises InputError for target modules, ranks, rates and lengths that the model does not allow,
     and for every parameter of a pruned model, or of one below fp32.
     """
-    builder = _builder(architecture, adapter, step, pruning_rate, precision)
+    _check_step(architecture, adapter, step, pruning_rate, precision)
+    if isinstance(architecture, CountedArchitecture):
+        if pruning_rate:
+            closed_form(architecture, "pruned")
+        return _counted(architecture, adapter, step, precision)
+    adaptation = adapter.adaptation(architecture)
+    builder = _Builder(pruned(architecture, pruning_rate), adaptation, step, precision)
     parts = builder.parts(range(architecture.block_count))
     return Workload(parts, loss_bytes(architecture, step))
 
 
 def split_workload(
-    architecture: Architecture,
+    architecture: Decoder,
     adapter: Trained,
     step: Step,
     split_point: int,
@@ -154,12 +161,15 @@ def split_workload(
     """
     if isinstance(adapter, EveryParameter):
         raise InputError("split_point", split_point, "left out where every parameter is trained")
+    architecture = closed_form(architecture, "split")
+    _check_step(architecture, adapter, step, pruning_rate, precision)
     last = architecture.block_count - 1
     if not 1 <= split_point <= last:
         raise InputError(
             "split_point", split_point, f"from 1 to {last} (of {architecture.block_count} blocks)"
         )
-    builder = _builder(architecture, adapter, step, pruning_rate, precision)
+    adaptation = adapter.adaptation(architecture)
+    builder = _Builder(pruned(architecture, pruning_rate), adaptation, step, precision)
     parts = builder.parts(range(architecture.block_count))
     client, (*blocks, head) = parts[: split_point + 1], parts[split_point + 1 :]
     if architecture.tied:
@@ -185,7 +195,7 @@ def total_flops(architecture: Architecture, adaptation: Adaptation, step: Step) 
     return total + head.forward + head.backward
 
 
-def activation_bits(architecture: Architecture, tokens: int, dtype: str = "fp32") -> int:
+def activation_bits(architecture: Decoder, tokens: int, dtype: str = "fp32") -> int:
     """Bits of the activations of `tokens` real tokens at any cut between two blocks.
 
     tokens x hidden width x bits per number: in a decoder the cut's place does not matter. Left out:
@@ -194,22 +204,56 @@ def activation_bits(architecture: Architecture, tokens: int, dtype: str = "fp32"
     return tokens * architecture.hidden_size * dtype_bits(dtype)
 
 
-def _builder(
-    architecture: Architecture,
+def _check_step(
+    architecture: Decoder,
     adapter: Trained,
     step: Step,
     pruning_rate: float,
     precision: Precision,
-) -> "_Builder":
+) -> None:
     if step.tokens > architecture.max_tokens:
         allowed = f"at most {architecture.max_tokens} for this model"
         raise InputError("tokens", step.tokens, allowed)
-    adaptation = adapter.adaptation(architecture)
-    if adaptation.whole and pruning_rate:
+    whole = adapter.adaptation(architecture).whole
+    if whole and pruning_rate:
         raise InputError("pruning_rate", pruning_rate, "0 where every parameter is trained")
-    if adaptation.whole and precision.dtype != "fp32":
+    if whole and precision.dtype != "fp32":
         raise InputError("dtype", precision.dtype, "fp32 where every parameter is trained")
-    return _Builder(pruned(architecture, pruning_rate), adaptation, step, precision)
+
+
+def _counted(
+    architecture: CountedArchitecture, adapter: Trained, step: Step, precision: Precision
+) -> Workload:
+    """A model without closed form; it computes the logits of every position."""
+    whole = isinstance(adapter, EveryParameter)
+    trained = Learned(
+        adapter.ranks(architecture),
+        isinstance(adapter, AdapterShape) and adapter.frozen_a,
+        whole,
+        precision.dtype,
+        precision.attention,
+    )
+    every = Step(step.batch_size, step.tokens)
+    parts = architecture.parts(trained, step.batch_size, step.tokens)
+    return Workload(
+        tuple(_counted_part(part, whole, precision) for part in parts),
+        loss_bytes(architecture, every),
+    )
+
+
+def _counted_part(part: PartCount, whole: bool, precision: Precision) -> Part:
+    frozen = 0 if whole else part.parameters
+    memory = precision.memory_bytes(frozen, part.trained, part.stored_bytes)
+    return Part(
+        name=part.name,
+        parameters=part.parameters,
+        adapter_parameters=part.trained,
+        forward_flops=part.forward,
+        backward_flops=part.backward,
+        activation_bits=part.outputs * dtype_bits(precision.dtype),
+        stored_bytes=part.stored_bytes,
+        memory_bytes=memory + ADAPTER_BYTES * part.held,
+    )
 
 
 @dataclass(frozen=True)

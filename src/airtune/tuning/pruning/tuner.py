@@ -47,7 +47,7 @@ from airtune.tuning.pruning.slice import (
 )
 from airtune.tuning.stack import train_stacked
 from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
-from airtune.workload.architecture import Architecture
+from airtune.workload.architecture import Architecture, architecture_of, closed_form
 from airtune.workload.block import Linear, Role
 from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
@@ -194,7 +194,8 @@ class Slicer:
     @cached_property
     def architecture(self) -> Architecture:
         """The whole model's architecture."""
-        return Architecture.from_config(self.model.get_base_model().config.to_dict())
+        config = self.model.get_base_model().config.to_dict()
+        return closed_form(architecture_of(config), "pruned")
 
     def slice(self, broadcast: Mapping[str, Tensor], pruning_rate: float) -> Slice:
         """The units that a client with this rate keeps in the round of this broadcast.
