@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import airtune
-from airtune.experiment.part_folders import make_importable
 from airtune.experiment.reading import read_config
+from airtune.part_folders import make_importable
 
 ROOT = Path(airtune.__file__).parents[2]
 pytestmark = pytest.mark.skipif(

@@ -43,15 +43,21 @@ def redacted(text: str) -> str:
 def secret_options(
     values: Mapping[str, Any], parts: Iterable[str]
 ) -> dict[tuple[str | int, ...], tuple[str, str]]:
-    """Options of parts whose names mark them as secret: place -> (`${AIRTUNE_PART_OPTION}`,
-    value)."""
+    """Options of parts (dotted keys) whose names mark them as secret: place ->
+    (`${AIRTUNE_PART_OPTION}`, value)."""
     return {
-        (part, key): (_variable(part, str(key)), value)
+        (*part.split("."), key): (_variable(part, str(key)), value)
         for part in parts
-        if isinstance(values.get(part), Mapping)
-        for key, value in values[part].items()
+        for key, value in _options_at(values, part).items()
         if SECRET.search(str(key)) and isinstance(value, str)
     }
+
+
+def _options_at(values: Any, part: str) -> Mapping[str, Any]:
+    """The mapping at a dotted key; nothing where there is none."""
+    for key in part.split("."):
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else {}
 
 
 def _variable(part: str, key: str) -> str:

@@ -14,8 +14,8 @@ import pytest
 from airtune import Experiment, Run
 from airtune.cli.terminal import stage_seconds
 from airtune.errors import AirtuneError
-from airtune.experiment.folder_lock import LOCK
 from airtune.experiment.world import World, build_world
+from airtune.part_folders import LOCK
 from tests.cli.conftest import quick
 
 FILES = (

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from airtune import part_folders
 from airtune.errors import InputError
-from airtune.experiment import part_folders
 from tests.cli.conftest import airtune, quick
 
 __all__ = ["airtune"]

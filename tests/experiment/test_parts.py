@@ -9,11 +9,11 @@ import pytest
 
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.composition import check_names, compose_method, make_part
-from airtune.experiment.part_folders import make_importable
 from airtune.experiment.reading import read_config
 from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.methods.bench import Bench
 from airtune.methods.parts import CODECS
+from airtune.part_folders import make_importable
 from airtune.update.codec import Codec, DenseCodec
 
 OWN = """

@@ -134,7 +134,7 @@ def test_a_comparison_goes_on_without_its_secrets(place: Path) -> None:
         "experiment: mine.yaml\n"
         "arms: {one: {method: fedlora}, two: {fedlora: {bandwidth: equal}}}\n"
     )
-    from airtune.experiment.part_folders import make_importable
+    from airtune.part_folders import make_importable
 
     make_importable(place)
     settings = quick("rounds=1", "clients.count=2", "data.score_rows=0")[1::2]

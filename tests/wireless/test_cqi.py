@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airtune.wireless.cqi import CQI_EFFICIENCY, CQI_SNR_DB, CqiLinks
+from airtune.wireless.budget import power_links
+from airtune.wireless.cqi import (
+    CQI_EFFICIENCY,
+    CQI_EFFICIENCY_256QAM,
+    CQI_SNR_256QAM_DB,
+    CQI_SNR_DB,
+    CqiLinks,
+)
 from airtune.wireless.rate import ShannonLinks
 
 # TS 38.214 Table 5.2.2.1-2, the printed column "efficiency".
@@ -32,6 +39,26 @@ PRINTED = [
 ]
 
 
+# TS 38.214 Table 5.2.2.1-3, row by row: CQI, modulation order, code rate x 1024, efficiency.
+PRINTED_256QAM = [
+    (1, 2, 78, 0.1523),
+    (2, 2, 193, 0.3770),
+    (3, 2, 449, 0.8770),
+    (4, 4, 378, 1.4766),
+    (5, 4, 490, 1.9141),
+    (6, 4, 616, 2.4063),
+    (7, 6, 466, 2.7305),
+    (8, 6, 567, 3.3223),
+    (9, 6, 666, 3.9023),
+    (10, 6, 772, 4.5234),
+    (11, 6, 873, 5.1152),
+    (12, 8, 711, 5.5547),
+    (13, 8, 797, 6.2266),
+    (14, 8, 885, 6.9141),
+    (15, 8, 948, 7.4063),
+]
+
+
 def sawtooth(bandwidth: float, cn0: float) -> float:
     """The whole bandwidth in use: walk down the table."""
     for efficiency, snr_db in zip(PRINTED[::-1], CQI_SNR_DB[::-1], strict=True):
@@ -50,39 +77,79 @@ def test_efficiencies_are_the_printed_ones() -> None:
     np.testing.assert_allclose(CQI_EFFICIENCY, PRINTED, atol=5e-5)
 
 
+def test_the_table_of_256qam_row_by_row() -> None:
+    assert [row[0] for row in PRINTED_256QAM] == list(range(1, 16))
+    for (_, order, code_rate, printed), efficiency in zip(
+        PRINTED_256QAM, CQI_EFFICIENCY_256QAM, strict=True
+    ):
+        assert efficiency == order * code_rate / 1024
+        # Printed with four digits; 2.40625 as 2.4063.
+        assert efficiency == pytest.approx(printed, abs=5.001e-5)
+    # Its first eleven rows are rows of the other table, at the same thresholds.
+    same = [0, 2, 4, 6, 7, 8, 9, 10, 11, 12, 13]
+    np.testing.assert_array_equal(CQI_EFFICIENCY_256QAM[:11], CQI_EFFICIENCY[same])
+    np.testing.assert_array_equal(CQI_SNR_256QAM_DB[:11], CQI_SNR_DB[same])
+    assert (np.log2(1 + 10 ** (CQI_SNR_256QAM_DB / 10)) > CQI_EFFICIENCY_256QAM).all()
+
+
+def test_rates_of_the_256qam_table() -> None:
+    """Above the last threshold of each table, and just below the first."""
+    cn0 = np.array([1e12, 1e6 * 10 ** (CQI_SNR_256QAM_DB[13] / 10), 0.19e6, 0.0])
+    band = np.full(4, 1e6)
+    rate = power_links("cqi-256qam", cn0).rate(band)
+    assert rate[0] == pytest.approx(7.4063e6, rel=1e-4)
+    assert rate[1] == pytest.approx(6.9141e6, rel=1e-4)
+    # Below the first threshold a part of the band is used, at the CQI that makes most of it.
+    peaks = [
+        row[3] * 0.19e6 / 10 ** (snr / 10)
+        for row, snr in zip(PRINTED_256QAM, CQI_SNR_256QAM_DB, strict=True)
+    ]
+    assert rate[2] == pytest.approx(max(peaks), rel=1e-4)
+    assert rate[3] == 0
+    assert power_links("cqi", cn0).rate(band)[0] == pytest.approx(5.5547e6, rel=1e-4)
+    links = CqiLinks(cn0[:2], table="256qam")
+    assert links.select(np.array([1])).rate(band[:1])[0] == rate[1]
+    assert links.scaled(np.array([1.0, 1e-1])).rate(band[:2])[1] < rate[1]
+    hull = links.envelope()
+    assert (links.rate(band[:2]) <= hull.rate(band[:2]) * (1 + 1e-12)).all()
+    wanted = 0.7 * links.limit_bps()
+    np.testing.assert_allclose(links.rate(links.bandwidth_for(wanted)), wanted, rtol=1e-12)
+
+
 def test_thresholds_stay_above_shannon() -> None:
     assert (np.log2(1 + 10 ** (CQI_SNR_DB / 10)) > CQI_EFFICIENCY).all()
 
 
-def test_thresholds_against_simulated_ldpc() -> None:
-    """The claim beside CQI_SNR_DB, recomputed from the tables that ship with Sionna."""
+MCS_OF_CQI = {4: 4, 5: 6, 6: 8, 7: 11, 8: 13, 9: 15, 10: 18, 11: 20, 12: 22, 13: 24, 14: 26, 15: 28}
+"""Rows of the PDSCH's MCS table 1 with the modulation and code rate of each CQI."""
+MCS_OF_CQI_256QAM = {12: 21, 13: 23, 14: 25}
+"""Of MCS table 2; the simulated curve of CQI 15 (MCS 27) ends at a block error rate of 22 %."""
+
+
+def simulated_point_db(table: int, mcs: int) -> float:
+    """Where Sionna's simulated block error rate passes 10 %, code blocks of 500 bits."""
     spec = importlib.util.find_spec("sionna")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("Sionna is not installed")
     folder = Path(next(iter(spec.submodule_search_locations))) / "sys" / "bler_tables"
-    table = json.loads((folder / "PDSCH_table1.json").read_text())
-    mcs_of_cqi = {
-        4: 4,
-        5: 6,
-        6: 8,
-        7: 11,
-        8: 13,
-        9: 15,
-        10: 18,
-        11: 20,
-        12: 22,
-        13: 24,
-        14: 26,
-        15: 28,
-    }
-    for cqi, mcs in mcs_of_cqi.items():
-        curve = table["category"]["1"]["index"]["1"]["MCS"][str(mcs)]
-        error, snr_db = np.array(curve["CBS"]["500"]["BLER"]), np.array(curve["SNR_db"])
-        low = int(np.argmax(error < 0.1))
-        ends = [low, low - 1]
-        logs = np.log(np.maximum(error[ends], 1e-9))
-        point = np.interp(np.log(0.1), logs, snr_db[ends])
-        assert 0.2 < CQI_SNR_DB[cqi - 1] - point < 0.75, cqi
+    content = json.loads((folder / f"PDSCH_table{table}.json").read_text())
+    curve = content["category"]["1"]["index"][str(table)]["MCS"][str(mcs)]
+    error, snr_db = np.array(curve["CBS"]["500"]["BLER"]), np.array(curve["SNR_db"])
+    low = int(np.argmax(error < 0.1))
+    ends = [low, low - 1]
+    logs = np.log(np.maximum(error[ends], 1e-9))
+    return float(np.interp(np.log(0.1), logs, snr_db[ends]))
+
+
+def test_thresholds_against_simulated_ldpc() -> None:
+    """The claim beside CQI_SNR_DB, recomputed from the tables that ship with Sionna."""
+    for cqi, mcs in MCS_OF_CQI.items():
+        assert 0.2 < CQI_SNR_DB[cqi - 1] - simulated_point_db(1, mcs) < 0.75, cqi
+
+
+def test_thresholds_of_256qam_against_simulated_ldpc() -> None:
+    for cqi, mcs in MCS_OF_CQI_256QAM.items():
+        assert 0.4 < CQI_SNR_256QAM_DB[cqi - 1] - simulated_point_db(2, mcs) < 0.9, cqi
 
 
 @given(st.floats(-8, 3), st.floats(-30, 30))

@@ -9,7 +9,7 @@ import pytest
 from airtune.errors import InputError
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import Channel, open_channel
-from airtune.wireless.trace import read_trace
+from airtune.wireless.trace_files import read_trace
 
 WALK = "seq,radio,throughput_mbps\n0,5G,100\n1,4G,0\n2,5G,50.5\n3,4G,2e1\n"
 CARS = "seq,A_throughput_mbps,B_throughput_kbps\n0,10,1000\n1,20,3000\n"

@@ -28,11 +28,13 @@ def channel(
     ] = None,
     settings: Settings = None,
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 20,
+    parts: Parts = None,
 ) -> None:
     """Write the drawn channels of an experiment; cell.replay and other programs read them."""
     from airtune.experiment.reading import read_config
     from airtune.experiment.unused import refuse_unused
     from airtune.files import require_place
+    from airtune.part_folders import beside_experiment, name_folders
     from airtune.wireless.channel import open_channel
     from airtune.wireless.replay import check_recording_name
 
@@ -42,6 +44,8 @@ def channel(
         raise InputError("FILE", str(out), "a new file", "choose another name, or remove it first")
     config = read_config(experiment, settings or ())
     refuse_unused(config)
+    name_folders(parts or ())
+    beside_experiment(experiment)
     clients = config.clients.count
     if rounds * clients > MOST_ROWS:
         raise InputError(
@@ -174,11 +178,11 @@ def _searched(
     json: bool,
 ) -> "OfflineTable":
     """The stage's search; it runs the stage's method, whatever method the experiment names."""
-    from airtune.experiment.part_folders import beside_experiment, name_folders
     from airtune.experiment.reading import read_config
     from airtune.experiment.unused import refuse_unused
     from airtune.experiment.world import build_world
     from airtune.methods.registry import offline_stage
+    from airtune.part_folders import beside_experiment, name_folders
 
     check_name(out)
     name_folders(parts or ())

@@ -56,7 +56,7 @@ def compare(
     Exits with 1 if a run failed, and with 2 for bad input.
     """
     from airtune.comparison.definition import parse_methods, read_comparison
-    from airtune.experiment.part_folders import beside_experiment, name_folders
+    from airtune.part_folders import beside_experiment, name_folders
 
     asked = read_comparison(experiment, parse_methods(methods), settings or (), seeds, target_loss)
     folder = out or Path("runs") / _folder_name(experiment)

@@ -92,7 +92,7 @@ def server(
         from airtune.deploy.server import ServerOptions, serve
     from airtune.cli.terminal import watch_run
     from airtune.experiment import Experiment
-    from airtune.experiment.part_folders import name_folders
+    from airtune.part_folders import name_folders
 
     name_folders(parts or ())
     job = Experiment.load(experiment, settings or ())
@@ -147,7 +147,7 @@ def client(
         from airtune.deploy.client import Client
         from airtune.deploy.keys import read_client_keys
         from airtune.deploy.trainer import ClientOptions
-    from airtune.experiment.part_folders import name_folders
+    from airtune.part_folders import name_folders
 
     name_folders(parts or ())
     own = None if keys is None else read_client_keys(keys)
@@ -197,7 +197,7 @@ def shards(
     """Write each client's rows of a simulated experiment as a file, and the test rows."""
     from airtune.deploy.shard_files import write_shards
     from airtune.experiment import Experiment
-    from airtune.experiment.part_folders import name_folders
+    from airtune.part_folders import name_folders
 
     name_folders(parts or ())
     written = write_shards(Experiment.load(experiment, settings or ()).config, folder)

@@ -56,7 +56,7 @@ def trainer(
     from airtune.deploy.flower.handover import answer_one, listening
     from airtune.deploy.owned import ending_unwinds
     from airtune.deploy.trainer import ClientOptions
-    from airtune.experiment.part_folders import name_folders
+    from airtune.part_folders import name_folders
 
     name_folders(parts or ())
     options = ClientOptions(

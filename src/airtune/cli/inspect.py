@@ -22,7 +22,7 @@ def evaluate(
 ) -> None:
     """Test loss, perplexity and the task's own score of the tuned and of the base model."""
     from airtune.experiment import Run
-    from airtune.experiment.part_folders import name_folders
+    from airtune.part_folders import name_folders
     from airtune.planning.answer import finite
 
     name_folders(parts or ())
@@ -63,7 +63,7 @@ def generate(
 ) -> None:
     """Show what the base and the tuned model write."""
     from airtune.experiment import Run
-    from airtune.experiment.part_folders import name_folders
+    from airtune.part_folders import name_folders
 
     name_folders(parts or ())
     if prompt is not None:
@@ -95,8 +95,8 @@ def export(
 ) -> None:
     """Write a run's adapter (PEFT), or the tuned model (--merge, full tuning), to a folder."""
     from airtune.experiment import Run
-    from airtune.experiment.part_folders import name_folders
     from airtune.experiment.trained import FULL
+    from airtune.part_folders import name_folders
 
     name_folders(parts or ())
     _check_free(folder)

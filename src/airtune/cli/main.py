@@ -20,6 +20,7 @@ from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.run import init, resume, run
 from airtune.cli.schema import schema
+from airtune.cli.trace import app as trace_app
 from airtune.cli.validate import validate
 from airtune.errors import TRACEBACK_VARIABLE, AirtuneError, reason_of, redacted, traceback_text
 
@@ -92,6 +93,7 @@ app.command(cls=OnceCommand)(export)
 app.add_typer(device_app, name="device")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(model_app, name="model")
+app.add_typer(trace_app, name="trace")
 
 
 def _show_version(wanted: bool) -> None:

@@ -49,11 +49,13 @@ def plan(
     from airtune.files import require_place
     from airtune.methods.file_kinds import PROBLEM, refuse_other_kind
     from airtune.methods.plan import load_problem
+    from airtune.part_folders import beside_experiment
 
     for option, path in (("--trace", trace), ("--write-problem", write_problem)):
         if path is not None:
             require_place(option, path)
     mapping = load_problem(problem)
+    beside_experiment(problem)
     refuse_other_kind(mapping, problem, PROBLEM)
     simulated = rounds is not None or trace is not None
     if sweep is not None:

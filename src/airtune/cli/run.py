@@ -51,7 +51,7 @@ def run(
     from airtune.cli.terminal import dry_run as show_dry_run
     from airtune.cli.terminal import run_experiment, show_profile
     from airtune.experiment import Experiment
-    from airtune.experiment.part_folders import name_folders
+    from airtune.part_folders import name_folders
 
     name_folders(parts or ())
     job = Experiment.load(experiment, settings or ())
@@ -119,7 +119,7 @@ def resume(
 ) -> None:
     """Continue an interrupted run, or make a finished one longer."""
     from airtune.cli.terminal import resume_run
-    from airtune.experiment.part_folders import name_folders
+    from airtune.part_folders import name_folders
 
     name_folders(parts or ())
     more, until = parse_rounds(rounds)

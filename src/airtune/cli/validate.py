@@ -56,7 +56,7 @@ def validate(
 
     with deploy_extra():
         from airtune.validation.result import Arm, validate
-    from airtune.experiment.part_folders import name_folders
+    from airtune.part_folders import name_folders
 
     name_folders(parts or ())
     arms = [Arm(name, config) for name, config in _arms(experiment, settings, against, rounds)]

@@ -334,5 +334,5 @@ def comparison_view(
         measured=numbers,
         names=client_names(deal_devices(config)),
         position_m=[[float(x) for x in place[:2]] for place in position_m],
-        radius_m=None if config.cell.trace or config.cell.replay else config.cell.radius_m,
+        radius_m=config.cell.radius_m if config.cell.is_drawn else None,
     )

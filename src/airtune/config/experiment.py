@@ -31,7 +31,9 @@ Part = str | dict[str, Any]
 
 
 PART_KINDS = ("planner", "tuner", "codec", "aggregator")
-"""Keys that name a part."""
+"""Keys that name a part of the method."""
+PART_KEYS = (*PART_KINDS, "cell.channel")
+"""Every key that may name a user-defined part."""
 
 
 def _as_list(value: object) -> object:

@@ -330,10 +330,9 @@ def refuse_undeployable(config: ExperimentConfig) -> None:
         )
     spec = find_method(config.method)
     options = config.section(spec.options)
-    if config.deploy.rates == "measured" and (config.cell.trace or config.cell.replay):
-        raise InputError(
-            "deploy.rates", "measured", "cell beside cell.trace or cell.replay", "give one of them"
-        )
+    if config.deploy.rates == "measured" and not config.cell.is_drawn:
+        allowed = "cell beside cell.trace, cell.replay or cell.channel"
+        raise InputError("deploy.rates", "measured", allowed, "give one of them")
     for stage in spec.offline:
         if stage.wanted(options):
             raise InputError(

@@ -107,7 +107,7 @@ def limits(config: ExperimentConfig) -> dict[str, float]:
     """Constraints in force, by the name of their key: those of the method, deadline, radius."""
     found = dict(config.methods.get(config.method, ()))
     found |= {"deadline_s": config.deadline_s}
-    if not (config.cell.trace or config.cell.replay):
+    if config.cell.is_drawn:
         found["radius_m"] = config.cell.radius_m
     return {key: float(found[key]) for key in LIMITS if found.get(key) is not None}
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from airtune.config.experiment import PART_KINDS, ExperimentConfig
+from airtune.config.experiment import PART_KEYS, ExperimentConfig
 from airtune.config.text import flat, plain_values
 from airtune.errors import AirtuneError
 from airtune.experiment.world import World
@@ -54,6 +54,7 @@ NAMING = (
     "adapter.start",
     "clients.device_file",
     "cell.trace",
+    "cell.trace_downlink",
     "cell.replay",
 )
 """Keys that name a place; what is there has a digest."""
@@ -98,7 +99,8 @@ def _with_digests(values: dict[str, Any], config: ExperimentConfig) -> dict[str,
         with suppress(KeyError, IndexError, TypeError):
             for key in place[:-1]:
                 holder = holder[key]
-            if holder[place[-1]] == template and place[0] not in PART_KINDS:
+            part = any(_under(".".join(map(str, place)), key) for key in PART_KEYS)
+            if holder[place[-1]] == template and not part:
                 holder[place[-1]] = f"{template} (digest {digest(filled)[:8]})"
     return values
 
@@ -154,7 +156,8 @@ def _of_file(key: str, path: Path) -> str:
 
 
 def _channel_files(config: ExperimentConfig) -> Iterator[tuple[str, Path]]:
-    for key, value in (("cell.trace", config.cell.trace), ("cell.replay", config.cell.replay)):
+    for key in ("cell.trace", "cell.trace_downlink", "cell.replay"):
+        value = config.value_of(key)
         for name in [value] if isinstance(value, str) else value or []:
             yield key, Path(name).expanduser()
 
@@ -248,8 +251,8 @@ class UserPart:
 def user_parts(config: ExperimentConfig) -> list[UserPart]:
     """Parts of the experiment that are named by import path, once they are imported."""
     found = []
-    for field in PART_KINDS:
-        spec = getattr(config, field)
+    for field in PART_KEYS:
+        spec = config.value_of(field)
         name = spec.get("use") if isinstance(spec, Mapping) else spec
         if isinstance(name, str) and ":" in name:
             found.append(_user_part(field, name))

@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from airtune import part_folders
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import resolved_yaml
 from airtune.data.memory import named_in_data
 from airtune.errors import AirtuneError, DivergedError, InputError, redacted
-from airtune.experiment import part_folders
 from airtune.experiment.closing import close_run
 from airtune.experiment.digests import fingerprint, user_parts
 from airtune.experiment.engine import worker_host

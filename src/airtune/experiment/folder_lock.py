@@ -9,8 +9,7 @@ from typing import IO
 
 from airtune.errors import AirtuneError, InputError
 from airtune.files import make_folder
-
-LOCK = ".lock"
+from airtune.part_folders import LOCK
 
 
 @contextmanager

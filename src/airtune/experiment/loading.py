@@ -29,9 +29,9 @@ TRUST_VARIABLE = "AIRTUNE_TRUST_REMOTE_CODE"
 class LoadedServer:
     """What the server alone needs.
 
-    `devices` has a profile per client. `measured` is the channel of a trace or a recording (None:
-    the channel is drawn). `charged` is the architecture that `charge_as` names (None: time, bits,
-    energy and memory are those of the trained model).
+    `devices` has a profile per client. `measured` is the channel of a trace, a recording or a
+    model of the user's (None: the channel is drawn). `charged` is the architecture that `charge_as`
+    names (None: time, bits, energy and memory are those of the trained model).
     """
 
     devices: tuple[DeviceProfile, ...]
@@ -85,7 +85,7 @@ def load_server(config: ExperimentConfig) -> LoadedServer:
     """
     devices = deal_devices(config)
     measured = None
-    if config.cell.trace is not None or config.cell.replay is not None:
+    if not config.cell.is_drawn:
         measured = open_channel(config.cell, config.clients.count, config.seed)
         measured.require_rounds(config.rounds)
     charged = _charged_architecture(config.charge_as) if config.charge_as else None

@@ -16,7 +16,7 @@ def with_absolute_paths(config: ExperimentConfig) -> ExperimentConfig:
         "adapter": _with_paths(config.adapter, "start"),
         "clients": _with_paths(config.clients, "device_file"),
     }
-    cell = _with_paths(config.cell, "trace", "replay")
+    cell = _with_paths(config.cell, "trace", "trace_downlink", "replay")
     named = _with_paths(config, "model", "charge_as")
     return named.model_copy(update={**sections, "cell": cell})
 

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from airtune.config.experiment import FORMAT, PART_KINDS, ExperimentConfig, with_settings
+from airtune.config.experiment import FORMAT, PART_KEYS, ExperimentConfig, with_settings
 from airtune.errors import secret_options
 from airtune.files import hide_filled, read_yaml_mapping, take_format, with_environment
 from airtune.methods.file_kinds import EXPERIMENT, refuse_other_kind, refuse_run_folder
@@ -32,7 +32,7 @@ def check_filled(values: Mapping[str, Any]) -> ExperimentConfig:
     """
     filled, templates = with_environment(values)
     config = checked(filled)
-    config._templates = {**secret_options(filled, PART_KINDS), **templates}
+    config._templates = {**secret_options(filled, PART_KEYS), **templates}
     hide_filled(config._templates)
     return config
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from airtune import part_folders
 from airtune.config.experiment import (
     MOST_ROUNDS,
     ExperimentConfig,
@@ -12,7 +13,6 @@ from airtune.config.experiment import (
     with_settings,
 )
 from airtune.errors import AirtuneError, InputError
-from airtune.experiment import part_folders
 from airtune.experiment.digests import ACCEPT, refusal, result_keys
 from airtune.experiment.environment import Sessions
 from airtune.experiment.reading import check_filled

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from airtune import part_folders
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import read_resolved
 from airtune.data.encoding import encode, refuse_unknown_ids
 from airtune.data.instructions import asked
 from airtune.data.tasks import Example, mean_score
 from airtune.errors import AirtuneError, InputError
-from airtune.experiment import part_folders
 from airtune.experiment.digests import refuse_other_model
 from airtune.experiment.environment import Sessions
 from airtune.experiment.reading import check_filled, checked

@@ -98,26 +98,21 @@ class Scene:
             state = channel.observe(0).estimate.without_fading()
         else:
             state = channel.observe(self.round_index).estimate
-        if state.budget.rate_model != "shannon" and not state.is_measured:
-            raise InputError(
-                "cell.rate_model",
-                state.budget.rate_model,
-                "shannon in a planning problem",
-                "its explicit numbers hold no table of rates",
-            )
         return state
 
-    def noise(self) -> dict[str, float]:
-        """The top-level key of the noise density; none where efficiencies are measured.
+    def noise(self) -> dict[str, float | str]:
+        """The top-level keys of noise density and rate model; none with measured efficiencies.
 
-        It contains the noise figure and the interference margin, and the implementation margin m:
-        `b log2(1 + p g / (m N0 b))` is Shannon's rate at the noise m N0.
+        The density contains the noise figure and the interference margin, and the implementation
+        margin m: `b log2(1 + p g / (m N0 b))` is Shannon's rate at the noise m N0, and a table is
+        read at the ratio `p g / (m N0 b)` as well.
         """
         if self.state.is_measured:
             return {}
         budget = self.state.budget
         noise_w_hz = budget.uplink_noise_psd * budget.margin
-        return {"noise_psd_dbm_hz": _decibels(watts_to_dbm(noise_w_hz))}
+        model = {} if budget.rate_model == "shannon" else {"rate_model": budget.rate_model}
+        return {"noise_psd_dbm_hz": _decibels(watts_to_dbm(noise_w_hz)), **model}
 
     def links(self) -> list[dict[str, float]]:
         """The keys of each client's uplink."""
@@ -190,7 +185,8 @@ class Scene:
 
     def origin(self, adapter: str) -> str:
         """One sentence on where the numbers of a problem come from."""
-        when = "the mean of the fading" if self.round_index is None else f"round {self.round_index}"
+        mean = self.round_index is None and self.cell.is_drawn
+        when = "the mean of the fading" if mean else f"round {self.round_index or 0}"
         targets = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
         steps = f"{self.local_steps} step{'s' * (self.local_steps > 1)}"
         return (

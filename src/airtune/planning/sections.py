@@ -13,9 +13,11 @@ from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
 from airtune.config.experiment import AdapterSection, ClientsSection, TrainingSection
+from airtune.errors import InputError
 from airtune.quantities import FloatArray, db_to_linear, dbm_to_watts
 from airtune.ranges import Numbers, Range
 from airtune.section import Section, Word, Words, refused, spots
+from airtune.wireless.budget import RateModel
 from airtune.wireless.cell import CellSettings
 
 LARGEST, SMALLEST = 1e50, 1e-50
@@ -101,6 +103,21 @@ class NumbersSection(ProblemSection):
         None, description="noise density at the receiver, noise figure included [W/Hz]"
     )
     noise_psd_dbm_hz: Level | None = Field(None, description="the same [dBm/Hz]")
+    rate_model: RateModel = Field(
+        "shannon",
+        description="bit rate of clients with power and gain: shannon | cqi | cqi-256qam (where "
+        "the planner takes a table of rates)",
+    )
+
+    def require_shannon(self) -> None:
+        """Refuse a table of rates where a planner rests on Shannon's formula."""
+        if self.rate_model != "shannon":
+            raise InputError(
+                "rate_model",
+                self.rate_model,
+                f"shannon for {self.method}",
+                "its bounds rest on rates that are smooth and concave in bandwidth and power",
+            )
 
 
 class ClientSection(ProblemSection):

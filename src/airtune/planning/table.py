@@ -17,6 +17,8 @@ from airtune.planning.sections import NOT_NEGATIVE, ProblemSection, decibel_twin
 from airtune.quantities import FloatArray
 from airtune.ranges import Numbers, Range, is_number
 from airtune.section import MAPPING, Spot, spots, unknown_key
+from airtune.wireless.budget import power_links
+from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, MixedLinks, ShannonLinks, mixed_links
 
 
@@ -201,12 +203,13 @@ class ClientTable:
 
 
 def read_links(
-    clients: ClientTable, noise_psd_w_hz: float
-) -> ShannonLinks | FixedEfficiencyLinks | MixedLinks:
+    clients: ClientTable, noise_psd_w_hz: float, rate_model: str = "shannon"
+) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks | MixedLinks:
     """Each client's link: `tx_power_w` and `gain` (or in dB), or `spectral_efficiency_bps_hz`.
 
-    `cn0 = p g / N0`, N0 NaN where it is not given. A client with both, or with neither, is refused
-    by name.
+    `cn0 = p g / N0`, N0 NaN where it is not given; `rate_model` says what it is worth. A client
+    with both, or with neither, is refused by name, and one with an efficiency beside a table of
+    rates.
     """
     efficiency = clients.number("spectral_efficiency_bps_hz")
     fixed = ~np.isnan(efficiency)
@@ -218,12 +221,18 @@ def read_links(
                 raise InputError(where, "given", "left out beside spectral_efficiency_bps_hz")
             remedy = f"give {key} or {decibel_twin(key)[0]}"
             raise InputError(where, "missing", NOT_NEGATIVE.words, remedy)
+    if rate_model != "shannon" and fixed.any():
+        where = clients.label("spectral_efficiency_bps_hz", int(np.argmax(fixed)))
+        raise InputError(where, "given", f"left out beside rate_model {rate_model}")
     if np.isnan(noise_psd_w_hz):
         if not fixed.all():
             remedy = "give noise_psd_w_hz or noise_psd_dbm_hz"
             raise InputError("noise_psd_dbm_hz", "missing", "a number", remedy)
         return FixedEfficiencyLinks(efficiency)
-    return mixed_links(power / noise_psd_w_hz * gain, efficiency)
+    cn0_hz = power / noise_psd_w_hz * gain
+    if rate_model != "shannon":
+        return power_links(rate_model, cn0_hz)
+    return mixed_links(cn0_hz, efficiency)
 
 
 def read_weights(clients: ClientTable) -> FloatArray:

@@ -17,9 +17,9 @@ from airtune.deploy.server import ServerOptions, serve
 from airtune.deploy.trainer import ClientOptions, Trainer
 from airtune.errors import AirtuneError
 from airtune.experiment import Experiment
-from airtune.experiment.part_folders import name_folders
 from airtune.experiment.shards import Shards
 from airtune.experiment.world import build_world
+from airtune.part_folders import name_folders
 from airtune.validation.meter import ValidatingMeter
 from airtune.validation.wire import LinksAway
 

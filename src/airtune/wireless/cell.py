@@ -1,7 +1,6 @@
 """The radio cell as a user describes it, checked once, with every conversion from decibels."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -9,18 +8,12 @@ from airtune.files import file_value
 from airtune.quantities import THERMAL_NOISE_PSD_DBM_HZ, UsualRange, db_to_linear, dbm_to_watts
 from airtune.section import Real, Section, input_error, refused
 from airtune.wireless.attenuation import CELLULAR_INTERCEPT_DB, CELLULAR_SLOPE_DB
+from airtune.wireless.budget import LinkBudget, RateModel
+from airtune.wireless.trace_layout import TimeUnit, TraceFormat, TraceUnit
 
 SCENARIOS = ("umi", "uma", "rma")
 """Scenarios of 3GPP TR 38.901: urban micro, urban macro, rural macro."""
 PathLoss = Literal["umi", "uma", "rma", "log_distance", "free_space"]
-RateModel = Literal["shannon", "cqi"]
-RATE_MODELS: tuple[str, ...] = get_args(RateModel)
-TraceUnit = Literal["bps", "kbps", "Mbps", "Gbps", "Bps", "kBps", "MBps", "GBps"]
-TRACE_UNITS = {
-    unit: {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}[unit[:-3]] * (8.0 if unit[-3] == "B" else 1.0)
-    for unit in get_args(TraceUnit)
-}
-"""Units of measured throughput in bit/s; a capital B is a byte."""
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
 
@@ -36,14 +29,15 @@ class CellSettings(Section):
 
     The fields are the keys of `cell:` in an experiment file. With `trace` the link rates come from
     a file of measured throughput, and with `replay` the whole channel comes from a file that
-    `Channel.export` wrote; the settings of propagation are then not used. A value outside its usual
-    range is refused as a likely slip of units unless `unusual_values` names its key.
+    `Channel.export` wrote; the settings of propagation are then not used. With `channel` the gains
+    come from a user's class. A value outside its usual range is refused as a likely slip of units
+    unless `unusual_values` names its key.
 
     Raises:
         InputError: naming `cell.<field>`, its value and what is allowed.
     """
 
-    meant_too = ("trace",)
+    meant_too = ("trace", "channel")
 
     bandwidth_hz: Annotated[Real, _BAND] = Field(
         3e6, gt=0, description="width of the band that the clients share, Hz"
@@ -164,7 +158,9 @@ class CellSettings(Section):
         0.0, ge=0, le=60, description="rise of the noise floor by other cells, dB"
     )
     rate_model: RateModel = Field(
-        "shannon", description="bit rate: shannon, or cqi (3GPP TS 38.214 table)"
+        "shannon",
+        description="bit rate: shannon, cqi (3GPP TS 38.214 table up to 64QAM) or cqi-256qam "
+        "(its table up to 256QAM)",
     )
     implementation_margin_db: Real = Field(
         0.0, ge=0, le=60, description="SNR that a real receiver loses against the rate model, dB"
@@ -195,23 +191,64 @@ class CellSettings(Section):
     )
     trace: Text | Texts | None = Field(
         None,
-        description="csv file, or one per client, of measured throughput that replaces propagation",
+        description="file, or one per client, of measured throughput that replaces propagation",
+    )
+    trace_downlink: Text | Texts | None = Field(
+        None,
+        description="file, or one per client, of the downlink's throughput; empty: trace has both",
+    )
+    trace_format: TraceFormat = Field(
+        "csv",
+        description="csv | ucc-5g (drive logs of G-NetTrack) | 5gophers (a row a second) | "
+        "mahimahi (a line is the millisecond at which 1500 bytes can pass)",
     )
     trace_column: Text | Texts | None = Field(
         None,
-        description="throughput column, or several, one per client; empty: the only one in the "
-        "file",
+        description="throughput column, or several, one per client; empty: that of the format, "
+        "else the only one in the file",
+    )
+    trace_downlink_column: Text | Texts | None = Field(
+        None,
+        description="throughput column of the downlink, or several; empty: that of the format, "
+        "else both directions have that of trace_column",
     )
     trace_unit: TraceUnit | None = Field(
         None,
-        description="unit of the throughput columns: bits (bps, kbps, Mbps, Gbps) or bytes (Bps, "
-        "kBps, MBps, GBps); empty: as the column's name ends",
+        description="unit of the throughput columns: bits (bps or bit/s) or bytes (Bps or byte/s) "
+        "with k, M or G; empty: that of the format, else as the column's name ends",
+    )
+    trace_time_column: Text | None = Field(
+        None,
+        description="column of the time of each row: round t then has the mean throughput of the "
+        "time from t to t + 1 times round_interval_s; empty: that of the format, else a row is a "
+        "round",
+    )
+    trace_time_unit: TimeUnit | None = Field(
+        None,
+        description="unit of the time column: s, ms, us, or timestamp (date and time); empty: that "
+        "of the format, else as the column's name ends (_s, _ms, _us)",
+    )
+    trace_gaps: Literal["refuse", "hold", "idle"] = Field(
+        "refuse",
+        description="where two rows are further apart than trace_gap_s: refuse | hold (the earlier "
+        "row counts until the later) | idle (it counts for trace_gap_s, then nothing is sent)",
+    )
+    trace_gap_s: Real = Field(
+        10.0, gt=0, description="longest time between two rows of a trace that is no gap, s"
+    )
+    trace_window_s: Real = Field(
+        1.0, ge=1e-3, description="least width of the windows in which mahimahi's packets count, s"
     )
     trace_where: dict[str, Any] | None = Field(
         None, description="rows of the trace to use, as column: value"
     )
     trace_bandwidth_hz: Annotated[Real | None, _BAND] = Field(
         None, gt=0, description="width of the carrier that the trace was measured on, Hz"
+    )
+    channel: str | dict[str, Any] | None = Field(
+        None,
+        description="a channel model of your own in the place of propagation: module:Class, or "
+        "{use: module:Class, option: value}",
     )
     replay: Text | None = Field(
         None, description="exported channel (csv or npz) that replaces everything else"
@@ -255,7 +292,7 @@ class CellSettings(Section):
         """`bs_height_m`, or the height that TR 38.901 gives the scenario."""
         return self.bs_height_m or _BASE_STATION_HEIGHT_M[self.path_loss]
 
-    def link_budget(self) -> "LinkBudget":
+    def link_budget(self) -> LinkBudget:
         """Powers, noise and margins as linear SI values."""
         noise_dbm_hz = self.noise_psd_dbm_hz + self.interference_margin_db
         return LinkBudget(
@@ -319,34 +356,19 @@ class CellSettings(Section):
                 "given with a trace",
                 "give the carrier width, in hertz, that the throughput was measured on",
             )
-        if self.replay is None:
-            return
-        for name in ("csi_error_db", "csi_delay_rounds", "trace"):
-            if getattr(self, name):
-                raise refused(
-                    name,
-                    getattr(self, name),
-                    "left out with cell.replay",
-                    "the file already holds the true channel and the planner's",
-                )
+        if self.channel is not None:
+            for name in ("trace", "replay"):
+                self._refuse_beside("channel", name, "a channel of your own replaces it")
+        if self.replay is not None:
+            remedy = "the file already holds the true channel and the planner's"
+            for name in ("csi_error_db", "csi_delay_rounds", "trace"):
+                self._refuse_beside("replay", name, remedy)
 
+    def _refuse_beside(self, key: str, name: str, remedy: str) -> None:
+        if getattr(self, name):
+            raise refused(name, getattr(self, name), f"left out with cell.{key}", remedy)
 
-@dataclass(frozen=True)
-class LinkBudget:
-    """What a link needs beside its gain, linear and in SI units.
-
-    Attributes:
-        tx_power_w: a client's transmit power, W.
-        bs_tx_power_w: the base station's transmit power over the band, W.
-        uplink_noise_psd: noise and interference at the base station, W/Hz.
-        downlink_noise_psd: noise and interference at a client, W/Hz.
-        margin: implementation margin, a power ratio >= 1.
-        rate_model: `shannon` or `cqi`.
-    """
-
-    tx_power_w: float
-    bs_tx_power_w: float
-    uplink_noise_psd: float
-    downlink_noise_psd: float
-    margin: float
-    rate_model: str
+    @property
+    def is_drawn(self) -> bool:
+        """Whether clients have places: no file and no model of the user's replaces propagation."""
+        return self.trace is None and self.replay is None and self.channel is None

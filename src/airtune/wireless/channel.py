@@ -10,6 +10,7 @@ import numpy as np
 from airtune.errors import InputError
 from airtune.quantities import db_to_linear
 from airtune.seeds import generator
+from airtune.user_parts import name_and_options
 from airtune.wireless import propagation, tr38901
 from airtune.wireless.attenuation import (
     BlockFading,
@@ -19,12 +20,20 @@ from airtune.wireless.attenuation import (
     jakes_correlation,
 )
 from airtune.wireless.cell import SCENARIOS, CellSettings
+from airtune.wireless.channel_model import ChannelModel, ModelledCell, UserCell
 from airtune.wireless.mobility import RandomWaypoint
 from airtune.wireless.replay import Recording, read_recording, write_recording
 from airtune.wireless.state import ChannelState, Observation
-from airtune.wireless.trace import TracedCell
+from airtune.wireless.traced_cell import TracedCell
 
-__all__ = ["Channel", "ChannelState", "Observation", "open_channel"]
+__all__ = [
+    "Channel",
+    "ChannelModel",
+    "ChannelState",
+    "ModelledCell",
+    "Observation",
+    "open_channel",
+]
 
 Truth = Callable[[int, Clients], ChannelState]
 """The channel of a round, drawn at least for some clients (None: all)."""
@@ -75,7 +84,8 @@ class Channel:
 
 
 def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
-    """The channel that the settings describe: a recording, a measured trace, or a drawn cell.
+    """The channel that the settings describe: a recording, a measured trace, a user's model, or a
+    drawn cell.
 
     Adding clients at the end changes no other client's channel. The first use of TR 38.901 imports
     Sionna, which takes one to two seconds.
@@ -98,7 +108,8 @@ def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
         traced = TracedCell(settings, clients, seed)
         seen = _PlannerView(traced.state, settings, seed).observe
         return Channel(clients, seen, samples=traced.samples)
-    truth: Truth = DrawnCell(settings, clients, seed).state
+    made = DrawnCell if settings.channel is None else UserCell
+    truth: Truth = made(settings, clients, seed).state
     return Channel(clients, _PlannerView(truth, settings, seed).observe)
 
 
@@ -108,6 +119,8 @@ def channel_source(settings: CellSettings) -> str:
         return "a recording"
     if settings.trace is not None:
         return "measured throughput"
+    if settings.channel is not None:
+        return f"the channel model {name_and_options(settings.channel, 'cell.channel')[0]}"
     if settings.path_loss not in SCENARIOS:
         return f"{settings.path_loss} path loss"
     computed_by = f"sionna-no-rt {version('sionna-no-rt')}"

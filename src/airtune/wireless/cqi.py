@@ -8,23 +8,58 @@ from numpy.typing import ArrayLike
 from airtune.quantities import FloatArray, db_to_linear
 from airtune.wireless.rate import Index, ShannonLinks
 
-CQI_EFFICIENCY = (
-    np.array([2, 2, 2, 2, 2, 2, 4, 4, 4, 6, 6, 6, 6, 6, 6], dtype=np.float64)
-    * np.array([78, 120, 193, 308, 449, 602, 378, 490, 616, 466, 567, 666, 772, 873, 948])
-    / 1024.0
+
+def _efficiency(order: list[int], code_rate: list[int]) -> FloatArray:
+    """Bits per symbol of CQI 1..15: modulation order x code rate; the table has rates x 1024."""
+    bits: FloatArray = np.array(order, dtype=np.float64) * np.array(code_rate) / 1024.0
+    return bits
+
+
+CQI_EFFICIENCY = _efficiency(
+    [2, 2, 2, 2, 2, 2, 4, 4, 4, 6, 6, 6, 6, 6, 6],
+    [78, 120, 193, 308, 449, 602, 378, 490, 616, 466, 567, 666, 772, 873, 948],
 )
-"""Bits per symbol of CQI 1..15: modulation order x code rate, 3GPP TS 38.214 Table 5.2.2.1-2."""
+"""Bits per symbol of CQI 1..15 up to 64QAM, 3GPP TS 38.214 Table 5.2.2.1-2."""
+CQI_EFFICIENCY_256QAM = _efficiency(
+    [2, 2, 2, 4, 4, 4, 6, 6, 6, 6, 6, 8, 8, 8, 8],
+    [78, 193, 449, 378, 490, 616, 466, 567, 666, 772, 873, 711, 797, 885, 948],
+)
+"""Bits per symbol of CQI 1..15 up to 256QAM, 3GPP TS 38.214 Table 5.2.2.1-3."""
 CQI_SNR_DB = -7.0 + 27.0 / 14.0 * np.arange(15)
-"""SNR from which CQI 1..15 is used: a straight line in dB from -7 to 20.
+"""SNR from which CQI 1..15 of the first table is used: a straight line in dB from -7 to 20.
 
 3GPP leaves the thresholds to the receiver (block error rate at most 10 %). This line is the AWGN
 table of the GRASS-RaPlaT planner (Jozef Stefan Institute, r.MaxPower, LTE_CINRTABLE); it lies 0.2
 to 0.7 dB above the 10 % points of Sionna 2.2's simulated NR LDPC tables (PDSCH table 1, code
 blocks of 500 bits), which a test recomputes for CQI 4..15.
 """
+CQI_SNR_256QAM_DB = -7.0 + 27.0 / 14.0 * np.array([0, 2, 4, *range(6, 18)])
+"""The same of the second table, on the same line.
 
-_WIDTH = 1.0 / db_to_linear(CQI_SNR_DB)
-# Up to cn0 times this the band may grow before CQI k is lost.
+Its CQI 1..11 are CQI 1, 3, 5 and 7..14 of the first, by modulation and code rate, and have their
+thresholds; CQI 12..15 continue the line, to 25.8 dB. There it lies 0.4 to 0.9 dB above the 10 %
+points of Sionna's PDSCH table 2, which ends before that of CQI 15.
+"""
+
+
+@dataclass(frozen=True)
+class CqiTable:
+    """What each CQI is worth [cqi]: bits per symbol, and `width`, the reciprocal of the SNR from
+    which it is used. Up to cn0 times this the band may grow before the CQI is lost."""
+
+    efficiency: FloatArray
+    width: FloatArray
+
+    @property
+    def peak(self) -> FloatArray:
+        """The rate of each tooth at its end, per cn0 [cqi]."""
+        return self.efficiency * self.width
+
+
+CQI_TABLES = {
+    "64qam": CqiTable(CQI_EFFICIENCY, 1.0 / db_to_linear(CQI_SNR_DB)),
+    "256qam": CqiTable(CQI_EFFICIENCY_256QAM, 1.0 / db_to_linear(CQI_SNR_256QAM_DB)),
+}
 
 
 @dataclass(frozen=True)
@@ -40,14 +75,15 @@ class CqiLinks:
     which does not fall with b but is not concave: a bound on a joint optimum refers to
     `envelope()`. `bandwidth_for` returns the smallest bandwidth that reaches a rate.
 
-    Source: TS 38.214 clause 5.2.2.1; efficiencies `CQI_EFFICIENCY`, thresholds `CQI_SNR_DB`.
-    Left out: overhead, retransmissions (HARQ), frequency selectivity.
+    Source: TS 38.214 clause 5.2.2.1; efficiencies `CQI_EFFICIENCY`, thresholds `CQI_SNR_DB`, and
+    those of 256QAM. Left out: overhead, retransmissions (HARQ), frequency selectivity.
 
-    Args and errors: as `ShannonLinks`.
+    Args and errors: as `ShannonLinks`; `table` is one of `CQI_TABLES`.
     """
 
     cn0_hz: FloatArray
     margin: ArrayLike = 1.0
+    table: str = "64qam"
     _effective_hz: FloatArray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,10 +102,11 @@ class CqiLinks:
         """`R / eta` at the highest CQI whose peak rate `cn0 eta / snr` reaches R; inf if none."""
         rate = np.asarray(rate_bps, dtype=np.float64)
         # The peaks do not fall strictly with the CQI: count against the best of it and higher.
-        best_above = np.maximum.accumulate((CQI_EFFICIENCY * _WIDTH)[::-1])
+        table = CQI_TABLES[self.table]
+        best_above = np.maximum.accumulate(table.peak[::-1])
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             level = np.searchsorted(best_above, rate / self._effective_hz, side="left")
-            eta = np.append(CQI_EFFICIENCY[::-1], 0.0)[level]
+            eta = np.append(table.efficiency[::-1], 0.0)[level]
             return np.where(rate > 0, rate / eta, 0.0)
 
     def slope(self, bandwidth_hz: FloatArray) -> FloatArray:
@@ -78,15 +115,20 @@ class CqiLinks:
 
     def limit_bps(self) -> FloatArray:
         """The highest tooth of the saw."""
-        return self._effective_hz * float(np.max(CQI_EFFICIENCY * _WIDTH))
+        return self._effective_hz * float(np.max(CQI_TABLES[self.table].peak))
 
     def select(self, index: Index) -> "CqiLinks":
         """The links of some clients only."""
-        return CqiLinks(self._effective_hz[index])
+        return CqiLinks(self._effective_hz[index], table=self.table)
+
+    def scaled(self, factor: FloatArray) -> "CqiLinks":
+        """The links with their signal-to-noise ratio times a factor [client]."""
+        return CqiLinks(self._effective_hz * factor, table=self.table)
 
     def envelope(self) -> "EnvelopeLinks":
         """The least concave function above the rate, for certificates."""
-        width, height = _concave_hull(_WIDTH[::-1], (CQI_EFFICIENCY * _WIDTH)[::-1])
+        table = CQI_TABLES[self.table]
+        width, height = _concave_hull(table.width[::-1], table.peak[::-1])
         return EnvelopeLinks(self._effective_hz, width, height)
 
     def _best_tooth(self, bandwidth_hz: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -94,7 +136,8 @@ class CqiLinks:
         b = np.asarray(bandwidth_hz, dtype=np.float64)
         shape = np.broadcast_shapes(b.shape, self._effective_hz.shape)
         rate, slope = np.zeros(shape), np.zeros(shape)
-        for eta, width in zip(CQI_EFFICIENCY.tolist(), _WIDTH.tolist(), strict=True):
+        table = CQI_TABLES[self.table]
+        for eta, width in zip(table.efficiency.tolist(), table.width.tolist(), strict=True):
             tooth = eta * np.minimum(b, self._effective_hz * width)
             better = tooth > rate
             rate = np.where(better, tooth, rate)

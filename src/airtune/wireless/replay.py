@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from airtune.csv_table import plain_number, read_csv
 from airtune.errors import InputError
 from airtune.files import write_bytes_atomic
-from airtune.wireless.cell import RATE_MODELS, LinkBudget
+from airtune.wireless.budget import RATE_MODELS, LinkBudget
 from airtune.wireless.state import ChannelState, Observation
 
 VIEWS = ("truth", "estimate")
@@ -27,11 +27,14 @@ _PER_CLIENT = [
     "gain",
     "spectral_efficiency",
 ]
+_DOWNLINK = "downlink_efficiency"
+"""A column of channels whose directions were measured apart; others do not have it."""
 _LEAST = {
     "speed_m_s": 0.0,
     "fading_gain": 0.0,
     "gain": 0.0,
     "spectral_efficiency": 0.0,
+    _DOWNLINK: 0.0,
     "tx_power_w": 0.0,
     "bs_tx_power_w": 0.0,
     "uplink_noise_psd": 0.0,
@@ -47,7 +50,8 @@ COLUMNS = [*_LABELS, *_STORED, "rate_model", "uplink_cn0_hz", "downlink_cn0_hz"]
 `view` is truth or estimate; `state_round` is the round in which the state held, an earlier one for
 a stale estimate. Units are in the names; powers are W, `*_noise_psd` W/Hz, gains and `margin`
 linear, `spectral_efficiency` bit/s/Hz; what is unknown is empty. The two cn0 columns follow from
-the others. An npz file has the same columns as arrays [round, view, client], unknown as NaN.
+the others. A channel whose directions were measured apart has `downlink_efficiency` after them. An
+npz file has the same columns as arrays [round, view, client], unknown as NaN.
 """
 
 
@@ -97,8 +101,9 @@ def write_recording(path: Path, rounds: Sequence[int], observations: Sequence[Ob
     if path.suffix == ".csv":
         text = StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        flat = [table[column].ravel().tolist() for column in COLUMNS]
+        columns = [*COLUMNS, *(_DOWNLINK for name in table if name == _DOWNLINK)]
+        writer.writerow(columns)
+        flat = [table[column].ravel().tolist() for column in columns]
         writer.writerows([_cell(value) for value in row] for row in zip(*flat, strict=True))
         write_bytes_atomic(path, text.getvalue().encode())
     else:
@@ -158,6 +163,7 @@ def _columns(state: ChannelState) -> dict[str, Any]:
         **asdict(state.budget),
         "uplink_cn0_hz": state.uplink_cn0_hz(),
         "downlink_cn0_hz": state.downlink_cn0_hz(),
+        **({} if state.downlink_efficiency is None else {_DOWNLINK: state.downlink_efficiency}),
     }
 
 
@@ -171,6 +177,7 @@ def _state(table: Mapping[str, NDArray[Any]], at: tuple[int, int], clients: int)
         line_of_sight=None if np.isnan(sight).any() else sight.astype(bool),
         budget=LinkBudget(**budget, rate_model=str(column["rate_model"][0])),
         **{name: column[name] for name in _PER_CLIENT},
+        downlink_efficiency=column.get(_DOWNLINK),
     )
 
 
@@ -182,9 +189,10 @@ def _cell(value: Any) -> Any:
 def _read_csv(path: Path) -> dict[str, NDArray[Any]]:
     file = read_csv(path, "cell.replay")
     needed = [*_LABELS, *_STORED, "rate_model"]
+    stored = [*_STORED, *(_DOWNLINK for name in file.columns if name == _DOWNLINK)]
     if not file.rows or not set(needed) <= set(file.columns):
         raise _unusable(path, f"rows with the columns {', '.join(needed)}")
-    texts = {column: [row[column] for _, row in file.rows] for column in needed}
+    texts = {column: [row[column] for _, row in file.rows] for column in {*needed, *stored}}
     lines = [line for line, _ in file.rows]
 
     def numbers(name: str) -> NDArray[np.float64]:
@@ -195,7 +203,7 @@ def _read_csv(path: Path) -> dict[str, NDArray[Any]]:
                 raise _unusable(path, f"numbers, not {text!r} in line {line}, {name}")
         return np.array(values, dtype=np.float64)
 
-    table: dict[str, NDArray[Any]] = {name: numbers(name) for name in _STORED}
+    table: dict[str, NDArray[Any]] = {name: numbers(name) for name in stored}
     for name in ("round", "state_round", "client"):
         label = numbers(name)
         if not (np.isfinite(label) & (label >= 0) & (label % 1 == 0) & (label < 2**53)).all():
@@ -218,7 +226,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     labels = ("round", "state_round", "client")
     if any(table[name].dtype.kind not in "iu" for name in labels):
         raise _unusable(path, f"whole numbers as {', '.join(labels)}")
-    if any(table[name].dtype.kind != "f" for name in _STORED):
+    if any(table[name].dtype.kind != "f" for name in (*_STORED, _DOWNLINK) if name in table):
         raise _unusable(path, "numbers in its columns")
     if len({len(values) for values in table.values()}) != 1:
         raise _unusable(path, "columns of one length")
@@ -231,6 +239,8 @@ def _checked(path: Path, table: dict[str, NDArray[Any]]) -> dict[str, NDArray[An
     if not set(table["rate_model"].tolist()) <= set(RATE_MODELS):
         raise _unusable(path, f"a rate_model among {', '.join(RATE_MODELS)}")
     for name, least in _LEAST.items():
+        if name not in table:
+            continue
         values = table[name]
         # NaN marks what is unknown; the budget is always known.
         known = values[~np.isnan(values)] if name in _PER_CLIENT else values

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.quantities import FloatArray
-from airtune.wireless.cell import LinkBudget
+from airtune.wireless.budget import LinkBudget, power_links
 from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks
 
@@ -87,6 +87,8 @@ class ChannelState:
     def out_of_reach(self) -> dict[int, str]:
         """Clients whose link carries nothing this round at any bandwidth, each with a sentence."""
         value = self.spectral_efficiency if self.is_measured else self.gain
+        if self.downlink_efficiency is not None:
+            value = np.minimum(value, self.downlink_efficiency)
         what = "trace shows no throughput" if self.is_measured else "channel gain is zero"
         return {
             int(client): f"client {client} is out of reach: its {what} in this round"
@@ -101,19 +103,20 @@ class ChannelState:
         return replace(self, gain=gain, fading_gain=np.ones_like(self.fading_gain))
 
     def scaled(self, factor: FloatArray) -> "ChannelState":
-        """The same state with every link's gain, or efficiency, times a factor [client]."""
+        """The same state with every link's gain, or efficiencies, times a factor [client]."""
+        down = self.downlink_efficiency
         return replace(
             self,
             fading_gain=self.fading_gain * factor,
             gain=self.gain * factor,
             spectral_efficiency=self.spectral_efficiency * factor,
+            downlink_efficiency=None if down is None else down * factor,
         )
 
     def _links(self, cn0_hz: FloatArray) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
         if self.is_measured:
             return FixedEfficiencyLinks(self.spectral_efficiency)
-        kind = CqiLinks if self.budget.rate_model == "cqi" else ShannonLinks
-        return kind(cn0_hz, self.budget.margin)
+        return power_links(self.budget.rate_model, cn0_hz, self.budget.margin)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from airtune.errors import InputError
 from airtune.wireless.cell import SCENARIOS, CellSettings
+from airtune.wireless.trace_layout import LAYOUTS, PACKETS
 
 MEASURED = "trace", "replay"
 IN_FORCE_WITH_A_FILE = (
@@ -14,6 +15,16 @@ IN_FORCE_WITH_A_FILE = (
     "round_trip_s",
 )
 """Keys that a measured or replayed channel still needs; the others describe a drawn one."""
+_OF_COLUMNS = (
+    "column",
+    "downlink_column",
+    "unit",
+    "time_column",
+    "time_unit",
+    "gaps",
+    "gap_s",
+    "where",
+)
 
 
 def changed_keys(settings: CellSettings) -> set[str]:
@@ -49,13 +60,33 @@ def replaced_keys(settings: CellSettings) -> list[str]:
 
 
 def _without_effect(settings: CellSettings) -> list[tuple[str, str]]:
-    """Keys with what they need to have an effect, in a drawn cell; all of them here lack it."""
-    found = []
+    """Keys with what they need to have an effect; all of them here lack it."""
+    found = _of_traces(settings)
+    # A user's model is given every key.
+    return found + _of_propagation(settings) if settings.is_drawn else found
+
+
+def _of_traces(settings: CellSettings) -> list[tuple[str, str]]:
     if settings.trace is None:
         traced = [name for name in CellSettings.model_fields if name.startswith("trace_")]
-        found += [(name, "cell.trace names a measured trace") for name in traced]
-    if settings.trace is not None or settings.replay is not None:
-        return found
+        return [(name, "cell.trace names a measured trace") for name in traced]
+    found = []
+    if settings.trace_format == PACKETS:
+        needed = f"cell.trace_format is another than {PACKETS}"
+        found += [(f"trace_{name}", needed) for name in _OF_COLUMNS]
+    else:
+        found.append(("trace_window_s", f"cell.trace_format is {PACKETS}"))
+    layout = LAYOUTS.get(settings.trace_format)
+    if layout and layout.time_column is None and settings.trace_time_column is None:
+        needed = "cell.trace_time_column names the time of each row"
+        found += [(f"trace_{name}", needed) for name in ("time_unit", "gaps", "gap_s")]
+    elif settings.trace_gaps == "hold":
+        found.append(("trace_gap_s", "cell.trace_gaps is refuse or idle"))
+    return found
+
+
+def _of_propagation(settings: CellSettings) -> list[tuple[str, str]]:
+    found = []
     if settings.path_loss != "log_distance":
         needed = "cell.path_loss is log_distance"
         found += [("log_distance_intercept_db", needed), ("log_distance_slope_db", needed)]

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from airtune.allocation.bandwidth import Uploads, minmax_shares
+from airtune.allocation.bandwidth import Uploads, airtime_s, minmax_shares
 from airtune.allocation.pruning.dual import PricedDeadlines
 from airtune.allocation.pruning.problem import (
     PruningPlan,
@@ -53,10 +53,28 @@ def exact_pruning(problem: PruningProblem, start_s: float | None = None) -> Solu
             need, problem.bandwidth_hz, bracket.low, deadline_s, bracket.high, _WIDTH
         )
         _, pruning_rate, bandwidth = _decide(problem, need, bracket.high)
+    if problem.teeth is not None:
+        pruning_rate, bandwidth = _on_teeth(problem, pruning_rate)
     # Where every client alone in the band is no faster, the bound is theirs: no price proves it.
     proven_by_price = bracket.low > need.alone_s * (1.0 + _WIDTH)
     price_hz = need.price_hz if proven_by_price else math.inf
     return conclude(problem, "exact", pruning_rate, bandwidth, bracket, watch.seconds, price_hz)
+
+
+def _on_teeth(problem: PruningProblem, pruning_rate: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A plan of the envelope, divided again at the table's own rates until that gains nothing.
+
+    Each pass prunes for the bandwidths at hand and divides the band for what is left; both are
+    optimal for the other, and the best pair is returned.
+    """
+    latency, bandwidth = _minmax(problem, pruning_rate)
+    for _ in range(_MAX_ROUNDS):
+        _, pruned = best_pruning(problem, problem.sending.rate(bandwidth))
+        shorter, divided = _minmax(problem, pruned)
+        if latency - shorter < _LEAST_DECLINE * shorter:
+            break
+        latency, pruning_rate, bandwidth = shorter, pruned, divided
+    return pruning_rate, bandwidth
 
 
 def _search(need: PricedDeadlines, start_s: float | None, relative_width: float) -> Bracket:
@@ -104,7 +122,9 @@ def _decide(
 def _in_time(
     problem: PruningProblem, kept: FloatArray, bandwidth_hz: FloatArray, deadline_s: float
 ) -> bool:
-    finish = problem.finish_s(problem.rate_that_keeps(kept), bandwidth_hz)
+    rate = problem.rate_that_keeps(kept)
+    upload_s = airtime_s(problem.payload_bits(rate), problem.links.rate(bandwidth_hz))
+    finish = problem.start_s(rate) + upload_s
     return bool(finish.max() <= deadline_s * (1.0 + 2.0 * _WIDTH))
 
 
@@ -127,7 +147,7 @@ def alternating_pruning(problem: PruningProblem) -> Solution[PruningPlan]:
     latency = np.inf
     trace: list[float] = []
     for _ in range(_MAX_ROUNDS):
-        pruned_s, pruning_rate = best_pruning(problem, problem.links.rate(bandwidth))
+        pruned_s, pruning_rate = best_pruning(problem, problem.sending.rate(bandwidth))
         shared_s, bandwidth = _minmax(problem, pruning_rate)
         trace += [pruned_s, shared_s]
         if latency - shared_s < _LEAST_DECLINE * shared_s:
@@ -143,7 +163,7 @@ def equal_shares_pruning(problem: PruningProblem) -> Solution[PruningPlan]:
     if refusal is not None:
         return refusal
     bandwidth = _equal_shares(problem)
-    _, pruning_rate = best_pruning(problem, problem.links.rate(bandwidth))
+    _, pruning_rate = best_pruning(problem, problem.sending.rate(bandwidth))
     return _bounded(problem, "equal", pruning_rate, bandwidth, watch.seconds)
 
 
@@ -192,7 +212,7 @@ def _equal_shares(problem: PruningProblem) -> FloatArray:
 def _minmax(problem: PruningProblem, pruning_rate: FloatArray) -> tuple[float, FloatArray]:
     """The least latency at these pruning rates, and the bandwidths that reach it."""
     uploads = Uploads(
-        problem.links,
+        problem.sending,
         problem.payload_bits(pruning_rate),
         problem.start_s(pruning_rate),
         problem.bandwidth_hz,

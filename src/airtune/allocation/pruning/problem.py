@@ -26,7 +26,8 @@ from airtune.allocation.solve import (
 )
 from airtune.errors import InputError
 from airtune.quantities import FloatArray, format_duration
-from airtune.wireless.rate import ConcaveLinks, Index
+from airtune.wireless.cqi import CqiLinks
+from airtune.wireless.rate import ConcaveLinks, Index, Links
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class PruningProblem:
         fixed_bits, prunable_bits: s0 and s1 [client], >= 0.
         pruning_rate_min: memory floors rho_min [client], in [0, rho_max].
         names: of the clients, for messages.
+        teeth: the rates as they are, where `links` is the concave envelope of a table's. Solvers
+            search on the envelope, so their bounds hold for it; plans send at these rates.
 
     Raises:
         InputError: a value outside these ranges, named by client.
@@ -90,6 +93,7 @@ class PruningProblem:
     prunable_bits: FloatArray
     pruning_rate_min: FloatArray
     names: Sequence[str] = ()
+    teeth: CqiLinks | None = None
 
     def __post_init__(self) -> None:
         require_band(self.bandwidth_hz)
@@ -123,6 +127,11 @@ class PruningProblem:
         """What messages call a client."""
         return client_name(self.names, client)
 
+    @property
+    def sending(self) -> Links:
+        """The rates at which the clients send."""
+        return self.links if self.teeth is None else self.teeth
+
     def payload_bits(self, pruning_rate: FloatArray) -> FloatArray:
         """`s0 + (1 - rho) s1` [client]."""
         return self.fixed_bits + (1.0 - pruning_rate) * self.prunable_bits
@@ -139,7 +148,7 @@ class PruningProblem:
     def finish_s(self, pruning_rate: FloatArray, bandwidth_hz: FloatArray) -> FloatArray:
         """When each upload ends [client]; inf where it never does."""
         bits = self.payload_bits(pruning_rate)
-        return self.start_s(pruning_rate) + airtime_s(bits, self.links.rate(bandwidth_hz))
+        return self.start_s(pruning_rate) + airtime_s(bits, self.sending.rate(bandwidth_hz))
 
     def pruned(self, pruning_rate: FloatArray) -> float:
         """`sum w rho`, what the budget limits."""
@@ -155,6 +164,7 @@ class PruningProblem:
             bandwidth_hz=self.bandwidth_hz * len(links) / len(self),
             pruning_rate_min=self.pruning_rate_min[index],
             names=(),
+            teeth=None if self.teeth is None else self.teeth.select(index),
             **chosen,
         )
 
@@ -259,7 +269,8 @@ def _message(problem: PruningProblem, plan: PruningPlan, claim: str) -> str:
     ]
     binds = " and ".join(limits) or f"the delay of {problem.name(last)}"
     verb = "bind" if len(limits) > 1 else "binds"
-    return f"{claim}: {who}, after {format_duration(plan.latency_s)}; {binds} {verb}."
+    hull = "" if problem.teeth is None else "; the bound is that of the rates' concave envelope"
+    return f"{claim}: {who}, after {format_duration(plan.latency_s)}; {binds} {verb}{hull}."
 
 
 def refuse_impossible(problem: PruningProblem, solver: str) -> Solution[Any] | None:

@@ -73,6 +73,7 @@ FILE = FedsllmProblem
 def read(mapping: Mapping[str, Any]) -> LocalTraining:
     """The problem in SI units. Raises InputError, in one sentence, for anything it cannot mean."""
     file = check(FedsllmProblem, mapping)
+    file.require_shannon()
     clients = file.clients
     return LocalTraining(
         links=read_links(clients, file.level("noise_psd_w_hz")),

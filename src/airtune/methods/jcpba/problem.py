@@ -33,6 +33,7 @@ from airtune.planning.sections import (
 )
 from airtune.planning.table import ClientTable, TableOf, read_links, read_weights
 from airtune.section import check
+from airtune.wireless.cqi import CqiLinks
 
 SOLVERS: dict[str, Callable[[PruningProblem], Solution[PruningPlan]]] = {
     "exact": exact_pruning,
@@ -90,8 +91,10 @@ def read(mapping: Mapping[str, Any]) -> PruningProblem:
     clients = file.clients
     compute = clients.nested("compute_delay_s")
     payload = clients.nested("payload_bits")
+    links = read_links(clients, file.level("noise_psd_w_hz"), file.rate_model)
+    teeth = links if isinstance(links, CqiLinks) else None
     return PruningProblem(
-        links=read_links(clients, file.level("noise_psd_w_hz")),
+        links=links.envelope() if isinstance(links, CqiLinks) else links,
         bandwidth_hz=file.bandwidth_hz,
         pruning_budget=file.pruning_budget,
         pruning_rate_max=file.pruning_rate_max,
@@ -103,6 +106,7 @@ def read(mapping: Mapping[str, Any]) -> PruningProblem:
         prunable_bits=payload.number("prunable"),
         pruning_rate_min=clients.number("pruning_rate_min"),
         names=clients.names,
+        teeth=teeth,
     )
 
 
@@ -120,7 +124,7 @@ def answer(problem: PruningProblem, solution: Solution[PruningPlan]) -> dict[str
 
 def _clients(problem: PruningProblem, plan: PruningPlan) -> list[dict[str, Any]]:
     """One row per client: its decisions and its stage delays."""
-    rate = problem.links.rate(plan.bandwidth_hz)
+    rate = problem.sending.rate(plan.bandwidth_hz)
     compute = problem.start_s(plan.pruning_rate) - problem.fixed_delay_s
     upload = airtime_s(problem.payload_bits(plan.pruning_rate), rate)
     columns = {

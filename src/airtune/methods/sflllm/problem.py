@@ -88,6 +88,7 @@ def _refuse_blocks(problem: SflllmProblem, solver: str) -> None:
 def read(mapping: Mapping[str, Any]) -> SflllmProblem:
     """The problem in SI units. Raises InputError, in one sentence, for anything it cannot mean."""
     file = check(SflllmFile, mapping)
+    file.require_shannon()
     clients, noise = file.clients, file.level("noise_psd_w_hz")
     server, federated_server = file.main_server, file.federated_server
     client_rate = clients.number("flop_rate")

@@ -67,7 +67,7 @@ def read(mapping: Mapping[str, Any]) -> TsfaProblem:
     energy = clients.vectors("rank_energy")
     return TsfaProblem(
         SparsityProblem(
-            links=read_links(clients, noise),
+            links=read_links(clients, noise, file.rate_model),
             bandwidth_hz=file.bandwidth_hz,
             compute_delay_s=clients.number("compute_delay_s"),
             rank_energy=_padded(energy),

@@ -11,6 +11,7 @@ from airtune.errors import InputError
 from airtune.methods.soft_tsfa.problem_file import ChannelSection
 from airtune.quantities import FloatArray, db_to_linear
 from airtune.wireless.attenuation import BlockFading, NoFading
+from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import (
     FixedEfficiencyLinks,
     Links,
@@ -79,6 +80,9 @@ def channel_source(
         where = f"channel.trace, gain of client {names[unknown[0]]}"
         raise InputError(where, "given", "a spectral efficiency: the client has no tx_power_dbm")
     gain = db_to_linear(values) if column == "gain_db" else values
+    if isinstance(links, CqiLinks):
+        cqi_table = links.table
+        return lambda index: CqiLinks(cn0_per_gain_hz * gain[index % len(gain)], table=cqi_table)
     return lambda index: ShannonLinks(cn0_per_gain_hz * gain[index % len(gain)])
 
 
@@ -88,6 +92,8 @@ def faded(links: Links, power_gain: FloatArray) -> Links:
     A fixed spectral efficiency eta represents the ratio `2^eta - 1`, which fades likewise:
     `eta' = log2(1 + (2^eta - 1) h)`.
     """
+    if isinstance(links, CqiLinks):
+        return links.scaled(power_gain)
     if isinstance(links, ShannonLinks):
         return ShannonLinks(links.cn0_hz * power_gain, links.margin)
     if isinstance(links, FixedEfficiencyLinks):

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from airtune.errors import InputError
-from airtune.experiment.folder_lock import LOCK
 
+LOCK = ".lock"
+"""The file that a process holds while it works in a run folder."""
 _NAMED = "_AIRTUNE_PARTS"
 """In the environment, so that worker processes have it, too."""
 _recorded: dict[str, Path] = {}
