@@ -49,8 +49,12 @@ def test_a_fixed_efficiency_fades_through_its_signal_to_noise_ratio() -> None:
     assert both[1] == pytest.approx(1e6 * expected[1])
     same = faded(fixed, np.ones(2))
     assert same.rate(BAND) == pytest.approx(fixed.rate(BAND))
-    with pytest.raises(TypeError, match="CqiLinks"):
-        faded(CqiLinks(np.ones(2)), gain)
+    table = faded(CqiLinks(np.array([1e6, 1e7]), table="256qam"), gain)
+    assert isinstance(table, CqiLinks)
+    assert table.table == "256qam"
+    assert table.cn0_hz.tolist() == [5e5, 2e7]
+    with pytest.raises(TypeError, match="EnvelopeLinks"):
+        faded(table.envelope(), gain)
 
 
 def write(folder: Path, header: str, *rows: str) -> ChannelChoice:

@@ -55,7 +55,6 @@ SHARED = [
     ("cell.bandwidth_hz", -1, "cell.bandwidth_hz is -1", "above 0"),
     ("cell.bandwidth_hz", 20, "cell.bandwidth_hz is 20", "20e6 for 20 MHz"),
     ("cell.unusual_values", "band", "cell.unusual_values is band", "bandwidth_hz"),
-    ("cell.rate_model", "cqi", "cell.rate_model is cqi", "shannon in a planning problem"),
     ("adapter.target_modules", ["q_proj"], "adapter.target_modules is q_proj", "c_attn"),
     ("adapter.target_modules", 3, "adapter.target_modules is 3", "a list of module names"),
     ("adapter.kind", "full", "adapter.kind is full", "must be lora in a planning problem"),

@@ -104,7 +104,7 @@ def test_rates_of_the_256qam_table() -> None:
         row[3] * 0.19e6 / 10 ** (snr / 10)
         for row, snr in zip(PRINTED_256QAM, CQI_SNR_256QAM_DB, strict=True)
     ]
-    assert rate[2] == pytest.approx(max(peaks), rel=1e-4)
+    assert rate[2] == pytest.approx(max(peaks), rel=3e-4)
     assert rate[3] == 0
     assert power_links("cqi", cn0).rate(band)[0] == pytest.approx(5.5547e6, rel=1e-4)
     links = CqiLinks(cn0[:2], table="256qam")
