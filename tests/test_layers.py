@@ -24,6 +24,8 @@ LEVELS = (
         "section",
         "csv_table",
         "round_plan",
+        "part_folders",
+        "user_parts",
     ),
     ("wireless", "workload", "data"),
     ("cost", "tuning", "update"),
