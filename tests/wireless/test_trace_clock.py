@@ -189,7 +189,7 @@ class TestDirections:
     def test_a_column_each(self, tmp_path: Path) -> None:
         path = tmp_path / "both.csv"
         path.write_text("up_mbps,down_mbps\n1,10\n2,0\n0,30\n")
-        names = {"trace_column": "up_mbps", "trace_downlink_column": "down_mbps"}
+        names: dict[str, Any] = {"trace_column": "up_mbps", "trace_downlink_column": "down_mbps"}
         channel = traced(path, **names)
         assert rates(channel, 3) == [1e6, 2e6, 0.0]
         assert rates(channel, 4, down=True) == [10e6, 0.0, 30e6, 10e6]
@@ -209,7 +209,7 @@ class TestDirections:
     def test_an_error_of_the_estimate_is_in_both(self, tmp_path: Path) -> None:
         path = tmp_path / "both.csv"
         path.write_text("up_mbps,down_mbps\n1,10\n")
-        names = {"trace_column": "up_mbps", "trace_downlink_column": "down_mbps"}
+        names: dict[str, Any] = {"trace_column": "up_mbps", "trace_downlink_column": "down_mbps"}
         seen = traced(path, csi_error_db=3.0, **names).observe(0)
         assert seen.truth.downlink_efficiency is not None
         assert seen.estimate.downlink_efficiency is not None
@@ -223,12 +223,13 @@ class TestDirections:
     def test_a_recording_keeps_both(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / "both.csv"
         path.write_text("up_mbps,down_mbps\n1,10\n2,0\n")
-        names = {"trace_column": "up_mbps", "trace_downlink_column": "down_mbps"}
+        names: dict[str, Any] = {"trace_column": "up_mbps", "trace_downlink_column": "down_mbps"}
         channel = traced(path, 2, **names)
         channel.export(tmp_path / f"cell{suffix}", range(4))
         replayed = open_channel(CellSettings(replay=tmp_path / f"cell{suffix}"), 2, 0)
         for index in range(4):
             before, after = channel.observe(index).truth, replayed.observe(index).truth
+            assert before.downlink_efficiency is not None
             assert after.downlink_efficiency is not None
             assert np.array_equal(before.downlink_efficiency, after.downlink_efficiency)
             assert before.out_of_reach() == after.out_of_reach()
@@ -441,7 +442,7 @@ class TestRealFiles:
             pytest.skip("5Gophers is not in the data folder")
         rows = _rows(path, "seq_num", column, 1e6, **where)
         assert len(rows) >= 10
-        options = {"trace_where": where} if where else {}
+        options: dict[str, Any] = {"trace_where": where} if where else {}
         channel = traced(path, trace_format="5gophers", trace_column=column, **options)
         expected = [plain_mean(rows, 10.0 * t, 10.0 * t + 10.0) for t in range(15)]
         assert rates(channel, 15) == pytest.approx(expected, rel=1e-9)

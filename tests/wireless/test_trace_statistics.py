@@ -49,7 +49,7 @@ def test_coherence_is_where_it_falls_below_1_over_e() -> None:
     assert found["coherence_rows"] == 3.0
     assert found["autocorrelation"] == pytest.approx(0.75, abs=0.01)
     assert found["duration_s"] is None
-    timed = Trace("x", wave.rate_bps, np.arange(3201) * 0.5)
+    timed = Trace("x", wave.rate_bps, np.arange(3201.0) * 0.5)
     assert trace_summary(timed)["coherence_s"] == 1.5
     flat = trace_summary(Trace("x", np.full(5, 2e6)))
     assert flat["coherence_rows"] is None

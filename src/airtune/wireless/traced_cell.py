@@ -16,7 +16,7 @@ from airtune.wireless.cell import CellSettings
 from airtune.wireless.state import ChannelState
 from airtune.wireless.trace import Gaps, Trace
 from airtune.wireless.trace_files import TraceClock, read_packets, read_trace
-from airtune.wireless.trace_layout import LAYOUTS, PACKETS
+from airtune.wireless.trace_layout import LAYOUTS, PACKETS, Layout
 
 _LEAST_PEAK, _MOST_PEAK = 1e-4, 100.0
 """Usual spectral efficiency of a trace's fastest sample, bit/s/Hz: 8 layers of 256-QAM carry 59."""
@@ -120,9 +120,9 @@ def cell_traces(settings: CellSettings) -> tuple[list[Trace], list[Trace]]:
 
     No trace of the downlink means that both directions use the uplink's.
     """
-    layout = LAYOUTS.get(settings.trace_format)
-    columns = _columns(settings.trace_column, layout and layout.column)
-    down_columns = _columns(settings.trace_downlink_column, layout and layout.downlink_column)
+    layout = LAYOUTS.get(settings.trace_format, Layout())
+    columns = _columns(settings.trace_column, layout.column)
+    down_columns = _columns(settings.trace_downlink_column, layout.downlink_column)
     up_files, down_files = _several(settings.trace), _several(settings.trace_downlink)
     uplink = _read(settings, up_files, columns or [None])
     if not down_files and not down_columns:
