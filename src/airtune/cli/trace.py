@@ -61,7 +61,7 @@ def inspect(
 ) -> None:
     """Show what a trace is like: distribution, idle time, how fast it changes; and draw it.
 
-    The options are the keys `trace_...` of a cell (docs/wireless.md).
+    The options are those keys of a cell that begin with trace_ (docs/wireless.md).
     """
     from airtune.wireless.trace_files import format_of
 

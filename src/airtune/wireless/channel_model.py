@@ -117,7 +117,7 @@ class UserCell:
 
     def _checked(self, answer: object, round_index: int, client: int) -> float:
         """A gain as a number; AirtuneError for anything else."""
-        if isinstance(answer, Real) and answer is not True and answer is not False:
+        if not isinstance(answer, bool) and isinstance(answer, Real):
             gain = float(answer)
             if 0 <= gain <= self._largest and gain < np.inf:
                 return gain
