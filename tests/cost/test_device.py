@@ -1,5 +1,6 @@
 """Device profiles: every figure sourced, derived figures re-derived, refusals by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from airtune.cost.device import (
     DeviceProfile,
     find_device,
     load_devices,
+    rates_notice,
     refuse_small_memory,
 )
 from airtune.errors import InputError
@@ -36,10 +38,12 @@ def test_every_figure_has_a_source_and_a_sane_size(name: str) -> None:
     assert set(device.sources) == set(FIGURES)
     assert all(len(text) > 20 for text in device.sources.values())
     assert 1e9 < device.training_flop_rate < 1e15
-    assert 2**32 <= device.memory_bytes <= 80 * 2**30
+    assert 2**32 <= device.memory_bytes <= 512 * 2**30
     assert device.computing_power_w is not None
     assert 1 < device.computing_power_w <= 700
     assert device.software != UNSTATED
+    assert device.rate_precision != UNSTATED
+    assert device.rate_precision in device.software.lower() or "MLX" in device.software
     assert device.tx_power_w == pytest.approx(0.2, rel=0.01)
 
 
@@ -74,6 +78,8 @@ def test_rates_derived_from_measured_steps(name: str, step_s: float) -> None:
         ("raspberry-pi-5", 30.249),
         ("orange-pi-5", 53.333),
         ("laptop-cpu", 72.472),
+        ("ampere-altra-max", 1265.5),
+        ("ampereone-a192", 3026.9),
     ],
 )
 def test_rates_derived_from_linpack(name: str, hpl_gflops: float) -> None:
@@ -110,6 +116,9 @@ def test_rates_derived_from_measured_throughput(
         ("jetson-agx-orin", 2048 * 2 * 1.3e9),
         ("rtx-4090", 165.2e12),
         ("a100-40gb", 312e12),
+        ("l4", 242e12 / 2),
+        ("l40s", 362.05e12),
+        ("rtx-4060-laptop", 3072 * 2 * 2.37e9),
     ],
 )
 def test_rates_derived_from_a_peak(name: str, peak: float) -> None:
@@ -126,6 +135,18 @@ def test_one_software_is_comparable_and_the_list_says_which() -> None:
     rates = [devices[name].training_flop_rate for name in names]
     assert rates == sorted(rates)
     assert devices["raspberry-pi-4"].software != devices["pixel-9"].software
+
+
+def test_rates_of_another_base_are_said() -> None:
+    """Each format once with its devices, each device once; nothing where all are of this one."""
+    devices = load_devices()
+    some = [devices[n] for n in ("pixel-9", "laptop-cpu", "galaxy-s25", "laptop-cpu", "a100-40gb")]
+    assert rates_notice(some, "bf16") == (
+        "Training rates are charged for bf16 as the device profiles state them, which were "
+        "measured with a base in q8_0 (pixel-9, galaxy-s25) and in fp32 (laptop-cpu)."
+    )
+    assert rates_notice([devices["a100-40gb"]], "bf16") == ""
+    assert "not stated (" in rates_notice([replace(some[0], rate_precision=UNSTATED)], "nf4")
 
 
 def test_a_card_has_its_memory_to_itself() -> None:

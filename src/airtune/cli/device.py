@@ -44,6 +44,7 @@ def list_devices(
     for device in devices.values():
         typer.echo(f"\n{device.name}: {device.title}")
         typer.echo(f"  software: {device.software}")
+        typer.echo(f"  rate_precision: {device.rate_precision}")
         for figure, source in device.sources.items():
             typer.echo(f"  {figure}: {source}")
 
@@ -55,6 +56,7 @@ def _print_by_software(devices: "list[DeviceProfile]") -> None:
         _print_table([device for device in devices if device.software == software])
         typer.echo()
     typer.echo("Rates compare devices within a table only: elsewhere the software differs, too.")
+    typer.echo("The same rate is charged whatever dtype the base has.")
 
 
 def _print_table(devices: "list[DeviceProfile]") -> None:
@@ -103,8 +105,10 @@ def measure(
     refuse_figures(tx_power_dbm=tx_power_dbm, computing_power_w=computing_power_w)
     content = _own_profiles(out, name)
     from airtune.cost.measure import measure_training, measured_profile
+    from airtune.tuning.plain_peft import without_bitsandbytes
 
-    measurement = measure_training(seconds, dtype)
+    with without_bitsandbytes():
+        measurement = measure_training(seconds, dtype)
     profile = measured_profile(name, measurement, computing_power_w, tx_power_dbm)
     content[name] = profile.mapping()
     if out is not None:

@@ -64,6 +64,9 @@ class DeviceSection(Section):
     title: str | None = Field(None, description="of the device in lists; null: its name")
     kind: Kind = Field("other", description="phone | board | laptop | desktop | server | other")
     software: str = Field(UNSTATED, description="with which its training rate was measured")
+    rate_precision: str = Field(
+        UNSTATED, description="number format of the base in that measurement"
+    )
     training_flop_rate: Annotated[float, _RATE] = Field(
         gt=0, description="sustained during a LoRA step [FLOP/s]"
     )
@@ -112,6 +115,7 @@ class DeviceProfile:
     tx_power_dbm: float
     sources: Mapping[str, str]
     software: str = UNSTATED
+    rate_precision: str = UNSTATED
     unusual_values: tuple[str, ...] = ()
 
     @property
@@ -131,6 +135,7 @@ class DeviceProfile:
             "title": self.title,
             "kind": self.kind,
             "software": self.software,
+            "rate_precision": self.rate_precision,
             **{figure: getattr(self, figure) for figure in FIGURES},
             **({"unusual_values": list(self.unusual_values)} if self.unusual_values else {}),
             "sources": dict(self.sources),
@@ -176,6 +181,26 @@ def find_device(
     )
 
 
+def rates_notice(devices: Iterable[DeviceProfile], dtype: str) -> str:
+    """A sentence on the rates of devices that were measured with another base; empty where all
+    were measured with this one.
+
+    The same rate is charged whatever the dtype: how much faster or slower a device is with another
+    base was measured for none of them.
+    """
+    others: dict[str, dict[str, None]] = {}
+    for device in devices:
+        if device.rate_precision != dtype:
+            others.setdefault(device.rate_precision, {})[device.name] = None
+    if not others:
+        return ""
+    kinds = [f"{precision} ({', '.join(names)})" for precision, names in others.items()]
+    return (
+        f"Training rates are charged for {dtype} as the device profiles state them, which were "
+        f"measured with a base in {' and in '.join(kinds)}."
+    )
+
+
 def refuse_small_memory(client: str, device: DeviceProfile, needed_bytes: float) -> None:
     """Refuse a client whose device cannot hold its training, by name.
 
@@ -216,6 +241,7 @@ def _profile(name: str, value: object, file: str) -> DeviceProfile:
         tx_power_dbm=section.tx_power_dbm,
         sources=MappingProxyType(section.sources),
         software=section.software,
+        rate_precision=section.rate_precision,
         unusual_values=(meant,) if isinstance(meant, str) else meant,
     )
 

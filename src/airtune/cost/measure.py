@@ -140,4 +140,5 @@ def measured_profile(
             "tx_power_dbm": "given by the user, or 3GPP TS 38.101-1 power class 3",
         },
         software=f"PyTorch on the CPU, {measurement.dtype}, {measurement.threads} threads",
+        rate_precision=measurement.dtype,
     )
