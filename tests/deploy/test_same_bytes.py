@@ -39,3 +39,14 @@ def test_a_deployed_run_is_the_simulated_one(case: str, four_keys: Path, tmp_pat
     job.run()
     same_run(tmp_path / "simulated", job.folder)
     assert any("with mutual TLS" in sentence for sentence in job.said)
+
+
+@pytest.mark.parametrize("dtype", ["nf4", "int8"])
+def test_clients_that_quantise_for_themselves(dtype: str, four_keys: Path, tmp_path: Path) -> None:
+    """The job names both dtypes, and the fingerprint of the base is the server's."""
+    pytest.importorskip("bitsandbytes", reason="needs airtune[quant]")
+    settings = ("clients.count=2", f"dtype={dtype}", "compute_dtype=fp32")
+    job = deployment(tmp_path, *settings, keys=four_keys)
+    Experiment.load(None, job.settings).run(tmp_path / "simulated")
+    job.run()
+    same_run(tmp_path / "simulated", job.folder)

@@ -18,8 +18,9 @@ from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
 from airtune.workload.payload import update_bits
+from airtune.workload.precision import Precision
 from airtune.workload.step import Step
-from airtune.workload.transformer import Precision, split_workload, workload
+from airtune.workload.transformer import split_workload, workload
 from tests.planning.cell_cases import CASES, CELL, FEDSLLM, JCPBA, SFLLLM, STILL, TSFA, changed
 
 # Counted by torch on the real GPT-2 with adapters of rank 8 on all linear layers, one sequence of

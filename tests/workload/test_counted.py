@@ -21,8 +21,9 @@ from airtune.workload.counting.module import build
 from airtune.workload.counting.sample import NotCountable, Sample, Trainee
 from airtune.workload.decisions import affine_flops, distinct_rates
 from airtune.workload.payload import update_bits
+from airtune.workload.precision import Precision
 from airtune.workload.step import Step
-from airtune.workload.transformer import Precision, split_workload, workload
+from airtune.workload.transformer import split_workload, workload
 from tests.workload.other_models import CONFIGS, config_of, random_model
 from tests.workload.small_models import CONFIGS as CLOSED
 from tests.workload.small_models import architecture

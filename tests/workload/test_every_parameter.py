@@ -11,8 +11,9 @@ from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape, EveryParameter, adapter_parameters
 from airtune.workload.architecture import load_architecture
 from airtune.workload.payload import flat_update_bits, update_bits
+from airtune.workload.precision import Precision
 from airtune.workload.step import Attention, Step
-from airtune.workload.transformer import Precision, split_workload, workload
+from airtune.workload.transformer import split_workload, workload
 from tests.workload.small_models import CONFIGS, architecture, base_model, batch
 from tests.workload.test_step_memory import LiveBytes, saved_bytes
 

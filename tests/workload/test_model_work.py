@@ -8,8 +8,9 @@ from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
 from airtune.workload.model_work import ModelWork
+from airtune.workload.precision import DEFAULT_PRECISION
 from airtune.workload.step import Step
-from airtune.workload.transformer import DEFAULT_PRECISION, workload
+from airtune.workload.transformer import workload
 
 GPT2 = load_architecture("gpt2")
 STEP = Step(2, 64, label_tokens=40)

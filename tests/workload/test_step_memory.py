@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_iter
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Architecture
+from airtune.workload.precision import Precision
 from airtune.workload.step import Attention, Step
-from airtune.workload.transformer import Precision, workload
+from airtune.workload.transformer import workload
 from tests.workload.small_models import CONFIGS, architecture, batch, with_adapter
 
 STEP = Step(batch_size=3, tokens=40)

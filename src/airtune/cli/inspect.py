@@ -95,7 +95,7 @@ def export(
 ) -> None:
     """Write a run's adapter (PEFT), or the tuned model (--merge, full tuning), to a folder."""
     from airtune.experiment import Run
-    from airtune.experiment.trained import FULL
+    from airtune.experiment.trained import FULL, precision_of
     from airtune.part_folders import name_folders
 
     name_folders(parts or ())
@@ -106,6 +106,12 @@ def export(
     if run.config.adapter.kind == FULL:
         what = "the tuned model"
     typer.echo(f"Wrote {what} to {folder}.")
+    precision = precision_of(run.config)
+    if merge and precision.is_quantised:
+        typer.echo(
+            f"Its weights are {precision.compute_dtype}: those of the {precision.dtype} base, "
+            "dequantised, with the adapter added."
+        )
 
 
 @model_app.command("export", cls=OnceCommand)

@@ -9,6 +9,7 @@ from airtune.errors import InputError
 
 if TYPE_CHECKING:
     from airtune.workload.architecture import Decoder
+    from airtune.workload.precision import Precision
     from airtune.workload.transformer import Part, Workload
 
 ModelName = Annotated[
@@ -37,7 +38,13 @@ def profile(
     split_point: Annotated[
         int | None, typer.Option(help="Blocks on the client; without it, all.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Type of the base model: fp32, fp16, bf16.")] = "fp32",
+    dtype: Annotated[
+        str, typer.Option(help="Type of the base model: fp32, fp16, bf16, nf4, int8.")
+    ] = "fp32",
+    compute_dtype: Annotated[
+        str | None,
+        typer.Option(help="What products of an nf4 or int8 base run in.", show_default="bf16"),
+    ] = None,
     update_dtype: Annotated[str, typer.Option(help="Type of what is sent.")] = "fp32",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -58,6 +65,7 @@ def profile(
         pruning_rate,
         split_point,
         dtype,
+        compute_dtype,
         update_dtype,
     )
     answer = _count(wanted)
@@ -80,6 +88,7 @@ class _Wanted:
     pruning_rate: float
     split_point: int | None
     dtype: str
+    compute_dtype: str | None
     update_dtype: str
 
 
@@ -90,21 +99,24 @@ class _Answer:
     architecture: "Decoder"
     halves: "dict[str, Workload]"
     update_bits: int
+    precision: "Precision"
 
 
 def _count(wanted: _Wanted) -> _Answer:
     from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape, EveryParameter, Trained
     from airtune.workload.architecture import load_architecture
     from airtune.workload.payload import update_bits
+    from airtune.workload.precision import Precision
     from airtune.workload.step import Step
-    from airtune.workload.transformer import Precision, split_workload, workload
+    from airtune.workload.transformer import split_workload, workload
 
     model = load_architecture(wanted.model)
     names = tuple(name.strip() for name in wanted.target_modules.split(",") if name.strip())
     adapter: Trained = AdapterShape(wanted.rank, ALL_LINEAR if names == (ALL_LINEAR,) else names)
     if wanted.full:
         adapter = EveryParameter()
-    step, precision = Step(wanted.batch, wanted.tokens), Precision(wanted.dtype)
+    step = Step(wanted.batch, wanted.tokens)
+    precision = Precision(wanted.dtype, compute=wanted.compute_dtype)
     rate, cut = wanted.pruning_rate, wanted.split_point
     if cut is None:
         halves = {"whole": workload(model, adapter, step, rate, precision)}
@@ -113,7 +125,8 @@ def _count(wanted: _Wanted) -> _Answer:
         client, server = split_workload(model, adapter, step, cut, rate, precision)
         halves = {"client": client, "server": server}
         blocks = range(cut)
-    return _Answer(model, halves, update_bits(model, adapter, wanted.update_dtype, rate, blocks))
+    bits = update_bits(model, adapter, wanted.update_dtype, rate, blocks)
+    return _Answer(model, halves, bits, precision)
 
 
 def _print_json(wanted: _Wanted, answer: _Answer) -> None:
@@ -128,6 +141,7 @@ def _print_json(wanted: _Wanted, answer: _Answer) -> None:
             "forward_flops": half.forward_flops,
             "backward_flops": half.backward_flops,
             "memory_bytes": half.memory_bytes,
+            "weight_bytes": half.weight_bytes,
             "working_bytes": half.working_bytes,
             "parts": [asdict(part) for part in half.parts],
         }
@@ -154,6 +168,14 @@ def _print_tables(wanted: _Wanted, answer: _Answer) -> None:
         f"{wanted.update_dtype}, as one safetensors frame."
     )
     typer.echo(f"\n{prose(update, width)}")
+    if answer.precision.is_quantised:
+        held = sum(half.weight_bytes for half in answer.halves.values())
+        base = (
+            f"The base takes {format_quantity(held, 'byte')} with its scales: the matrices of its "
+            f"blocks in {wanted.dtype}, the rest and every product in "
+            f"{answer.precision.compute_dtype}."
+        )
+        typer.echo(f"\n{prose(base, width)}")
 
 
 def _table(name: str, half: "Workload", update_dtype: str, width: int | None) -> str:

@@ -35,7 +35,17 @@ from airtune.methods.registry import find_method, method_names
 from airtune.section import Section, Word, Words, check
 from airtune.wireless.unused import refuse_unused_cell_keys
 
-SHARED = ("model", "dtype", "data", "clients", "cohort", "cell", "charge_as", "seed")
+SHARED = (
+    "model",
+    "dtype",
+    "compute_dtype",
+    "data",
+    "clients",
+    "cohort",
+    "cell",
+    "charge_as",
+    "seed",
+)
 """Keys that an arm may not change: arms that differ in them cannot be compared."""
 FIELD = "EXPERIMENT.yaml"
 

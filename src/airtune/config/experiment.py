@@ -167,7 +167,15 @@ class ExperimentConfig(Section):
     trust_remote_code: bool = Field(
         False, description="run Python code that the model brings along; it may do anything"
     )
-    dtype: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype of the frozen base")
+    dtype: Literal["fp32", "bf16", "fp16", "nf4", "int8"] = Field(
+        "fp32",
+        description="dtype of the frozen base; nf4, int8: of the matrices in its blocks (extra "
+        "airtune[quant])",
+    )
+    compute_dtype: Literal["fp32", "bf16", "fp16"] | None = Field(
+        None,
+        description="with nf4 or int8, what products run in and the rest is held in; null: bf16",
+    )
     adapter: AdapterSection = Field(default_factory=AdapterSection, description="what is trained")
     data: DataSection = Field(default_factory=DataSection, description="what is learned")
     clients: ClientsSection = Field(default_factory=ClientsSection, description="who learns it")

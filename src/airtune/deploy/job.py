@@ -20,7 +20,17 @@ from airtune.experiment.loading import LoadedModel
 from airtune.experiment.reading import checked
 from airtune.methods.registry import find_method, installed_methods
 
-CLIENT_KEYS = ("dtype", "adapter", "training", "method", "tuner", "codec", "rounds", "seed")
+CLIENT_KEYS = (
+    "dtype",
+    "compute_dtype",
+    "adapter",
+    "training",
+    "method",
+    "tuner",
+    "codec",
+    "rounds",
+    "seed",
+)
 """Keys and sections of the experiment that a client trains by, beside its method's section."""
 DATA_KEYS = (
     "format",

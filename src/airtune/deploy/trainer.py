@@ -54,6 +54,7 @@ from airtune.experiment.clients import compose_clients
 from airtune.experiment.digests import shared_contents
 from airtune.experiment.loading import LoadedModel, load_model, prepared
 from airtune.experiment.shards import Shards
+from airtune.experiment.trained import precision_of
 from airtune.federated.backends.backend import ClientReport, ClientSide, ClientTask
 from airtune.round_plan import ClientPlan
 from airtune.tuning.local import LocalResult
@@ -61,7 +62,6 @@ from airtune.tuning.split.client import ClientHalf
 from airtune.tuning.tuner import CohortTuner, FullTuner, TuningContext
 from airtune.update.error_feedback import add_lost, holds_residual
 from airtune.workload.model_work import ModelWork
-from airtune.workload.transformer import Precision
 
 FOREVER_S = 7 * 24 * 3600.0
 """A client waits for its server's next message until the connection ends."""
@@ -316,8 +316,7 @@ def load_trainer(job: Job, client: int, options: ClientOptions, state: Path) -> 
     side = compose_clients(
         loaded.config, loaded.base, devices, shards.batches, _no_tests, check_fit=False
     )
-    precision = Precision(loaded.config.dtype, loaded.config.training.optimizer)
-    work = ModelWork(loaded.architecture, loaded.trained, precision)
+    work = ModelWork(loaded.architecture, loaded.trained, precision_of(loaded.config))
     return Trainer(client, side, shards, ClientStore(state / job.run[:16]), work)
 
 

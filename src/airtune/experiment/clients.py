@@ -57,7 +57,12 @@ def compose_clients(
 def load_clients(config: ExperimentConfig, weights: str | None = None) -> ClientSide:
     """The same in a worker process, on one thread, from the same files."""
     use_threads(config.threads or 1)
-    base = load_base(config.model, config.dtype, trust_remote_code=config.trust_remote_code)
+    base = load_base(
+        config.model,
+        config.dtype,
+        compute_dtype=config.compute_dtype,
+        trust_remote_code=config.trust_remote_code,
+    )
     architecture = architecture_of(base.config)
     limits = architecture.max_tokens, base.embeddings
     tests, shards = load_rows(config, base.tokenizer, *limits)

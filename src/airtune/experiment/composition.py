@@ -17,6 +17,7 @@ from airtune.methods.bench import Bench
 from airtune.methods.parts import known_parts
 from airtune.methods.registry import find_method, method_names
 from airtune.methods.spec import PartSpec
+from airtune.round_plan import Decision
 from airtune.section import check
 from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.codec import Codec
@@ -28,6 +29,7 @@ from airtune.update.server import (
     TakeMerged,
 )
 from airtune.user_parts import Spec, check_class, made_part, name_and_options
+from airtune.workload.precision import refuse_pruned
 
 BASES: dict[str, tuple[type, ...]] = {
     "planner": (Planner,),
@@ -96,6 +98,8 @@ def compose_method(
     if not check_fit:
         return method
     check_parts(method, {kind: _spec_name(spec) for kind, spec in _replaced(config).items()})
+    if Decision.PRUNING in method.planner.decides:
+        refuse_pruned(config.dtype)
     if method.aggregator.refactors and config.server.optimizer != "none":
         raise InputError(
             "server.optimizer",

@@ -314,7 +314,7 @@ def refuse_other_model(folder: Path, known: Fingerprint | None, world: World) ->
     ] + [
         change
         for change in differing_keys(known.keys, now.keys)
-        if change.name == "dtype" or change.name.startswith("adapter.")
+        if change.name in ("dtype", "compute_dtype") or change.name.startswith("adapter.")
     ]
     if found:
         raise refusal(folder, found)

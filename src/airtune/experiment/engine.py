@@ -22,6 +22,7 @@ from airtune.config.text import flat, plain_values
 from airtune.data.memory import with_rows
 from airtune.errors import InputError
 from airtune.experiment.clients import load_clients
+from airtune.experiment.trained import precision_of
 from airtune.federated.backends.backend import Backend, ClientSide, InProcess
 from airtune.federated.backends.ray_actors import RayActors, cluster_cores
 from airtune.federated.backends.worker_host import PRELOADED, WorkerHost
@@ -37,14 +38,16 @@ from airtune.tuning.base_model import (
 from airtune.tuning.evaluate import Evaluation, evaluate, total_loss
 from airtune.tuning.label_loss import TOKENS_AT_ONCE
 from airtune.tuning.local import TokenBatch
+from airtune.tuning.quantised import QUANTISER, is_there
 from airtune.tuning.stack import COPIES
 from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.codec import Shapes
 from airtune.workload.adapter_shape import Trained
 from airtune.workload.architecture import Decoder
+from airtune.workload.quantised import QUANTISED
 from airtune.workload.step import Step
-from airtune.workload.transformer import Precision, workload
+from airtune.workload.transformer import workload
 
 STACK_BYTES = 2**29
 """Memory for the clients of one stack, beside the model and its activations."""
@@ -128,7 +131,7 @@ class JobShape:
         """From the trained model and an average step."""
         rows = config.training.batch_size
         tokens = max(1, math.ceil(step_tokens / rows))
-        precision = Precision(config.dtype, config.training.optimizer)
+        precision = precision_of(config)
         # One client's rows run in parts; clients of a stack only where it was asked for.
         least = rows if config.engine.startswith("batched") else 1
         whole = Step(max(least, TOKENS_AT_ONCE[CPU] // tokens), tokens)
@@ -288,7 +291,10 @@ def is_small(architecture: Decoder) -> bool:
     return architecture.hidden_size < SMALL_MODEL_WIDTH
 
 
-_new_host = partial(WorkerHost, (*PRELOADED, __name__))
+def _new_host(config: ExperimentConfig) -> WorkerHost:
+    """Imports what workers of this experiment need; bitsandbytes takes seconds, too."""
+    quantiser = (QUANTISER,) if config.dtype in QUANTISED and is_there() else ()
+    return WorkerHost((*PRELOADED, __name__, *quantiser))
 
 
 @contextmanager
@@ -297,7 +303,7 @@ def worker_host(config: ExperimentConfig) -> Iterator[WorkerHost | None]:
 
     None where the job is unlikely to take workers.
     """
-    host = _new_host() if starts_ahead(config) else None
+    host = _new_host(config) if starts_ahead(config) else None
     try:
         yield host
     finally:
@@ -317,8 +323,8 @@ def open_backend(
     if engine.workers and config.backend == "local":
         weights = share_weights(side.model)
         make_side = with_rows(partial(load_clients, config, weights and weights.path), names)
-        together = _stacked(engine, side)
-        return Workers(make_side, engine.workers, together, side.watch, weights, host, _new_host)
+        together, new_host = _stacked(engine, side), partial(_new_host, config)
+        return Workers(make_side, engine.workers, together, side.watch, weights, host, new_host)
     if host is not None:
         host.close()
     if engine.workers:

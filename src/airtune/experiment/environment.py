@@ -20,9 +20,15 @@ from airtune.files import read_text, write_json_atomic
 from airtune.wireless.channel import channel_source
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "scipy", "safetensors")
+OPTIONAL = ("bitsandbytes",)
+"""Of an extra: named where the run imports it."""
 HIDDEN = "..."
 PROCESSOR = "vector unit"
 _NAME = "environment.json"
+
+
+def _packages() -> tuple[str, ...]:
+    return (*PACKAGES, *(name for name in OPTIONAL if sys.modules.get(name) is not None))
 
 
 def versions() -> dict[str, str]:
@@ -32,7 +38,7 @@ def versions() -> dict[str, str]:
     return {
         "airtune": __version__,
         "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        **{name: version(name) for name in _packages()},
         PROCESSOR: str(torch.backends.cpu.get_cpu_capability()),
     }
 
@@ -143,7 +149,7 @@ class Sessions:
             "threads": config.threads,
             "device": config.device,
             "channel": channel_source(config.cell),
-            "packages": {name: found[name] for name in PACKAGES},
+            "packages": {name: found[name] for name in _packages()},
             "command": command(),
             "contents": dict(known.contents),
             "clients": [bytes(row).hex() for row in known.shards],

@@ -107,7 +107,13 @@ def load_model(config: ExperimentConfig, *, resolved: bool = False) -> LoadedMod
     fit the model.
     """
     device = training_device(config)
-    base = load_base(config.model, config.dtype, device, trust_remote_code=config.trust_remote_code)
+    base = load_base(
+        config.model,
+        config.dtype,
+        device,
+        compute_dtype=config.compute_dtype,
+        trust_remote_code=config.trust_remote_code,
+    )
     config = with_template(config, base.tokenizer)
     architecture = architecture_of(base.config)
     config = config if resolved else with_start(config, architecture)

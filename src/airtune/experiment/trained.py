@@ -4,7 +4,7 @@ Everything else works on trained parameters by name, whichever they are. A warm 
 adapter's rank, scale and matrices, as its own config has them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import isclose
 from pathlib import Path
 from statistics import mode
@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from airtune.config.experiment import AdapterSection, ExperimentConfig
+from airtune.cost.device import DeviceProfile, rates_notice
 from airtune.errors import InputError
 from airtune.federated.records.run_folder import RunFolder
 from airtune.files import filled_whole
@@ -21,6 +22,7 @@ from airtune.tuning.adapter import (
     AdapterSettings,
     attach,
     load_state,
+    merged,
     save_adapter,
     save_model,
     train_every_parameter,
@@ -36,6 +38,7 @@ from airtune.workload.adapter_shape import (
     matrix_paths,
 )
 from airtune.workload.architecture import Decoder
+from airtune.workload.precision import Precision
 
 FULL = "full"
 
@@ -69,6 +72,26 @@ def _without_factors() -> str:
     return next(spec.name for spec in shipped_methods().values() if not spec.needs_factors)
 
 
+def precision_of(config: ExperimentConfig) -> Precision:
+    """What fixes bytes of the model that is trained or charged for."""
+    return Precision(config.dtype, config.training.optimizer, compute=config.compute_dtype)
+
+
+def precision_notices(
+    config: ExperimentConfig, devices: tuple[DeviceProfile, ...]
+) -> Iterator[str]:
+    """Sentences on a base that is not fp32: what is quantised, and what rates are charged."""
+    precision = precision_of(config)
+    if precision.is_quantised:
+        compute = precision.compute_dtype
+        yield (
+            f"The matrices in the blocks of {config.model} are held in {config.dtype} and "
+            f"multiplied in {compute}; LM head, embeddings and norms are {compute}."
+        )
+    if config.dtype != "fp32" and (rates := rates_notice(devices, config.dtype)):
+        yield rates
+
+
 def trained_shape(config: ExperimentConfig) -> Trained:
     """What is trained, as the workload counts it."""
     if config.adapter.kind == FULL:
@@ -100,7 +123,7 @@ def write_trained(
         save_model(base, state, folder)
     elif merge:
         load_state(model, dict(state))
-        write_model(model.merge_and_unload(), base.tokenizer, folder)
+        write_model(merged(model), base.tokenizer, folder)
     else:
         save_adapter(model, dict(state), folder)
 

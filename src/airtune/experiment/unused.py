@@ -15,6 +15,7 @@ from airtune.errors import InputError
 from airtune.methods.registry import find_method
 from airtune.methods.spec import Unused
 from airtune.wireless.unused import refuse_unused_cell_keys, replaced_keys
+from airtune.workload.quantised import QUANTISED
 
 DEFAULTS = ExperimentConfig()
 
@@ -35,7 +36,16 @@ def unused_error(config: ExperimentConfig, key: str, needed: str) -> InputError:
 
 def unused_keys(config: ExperimentConfig) -> list[Unused]:
     """Every key without effect, `cell` aside, with what would give it one."""
-    rules = (_of_methods, _of_parts, _of_method, _of_adapter, _of_data, _of_training, _of_engine)
+    rules = (
+        _of_model,
+        _of_methods,
+        _of_parts,
+        _of_method,
+        _of_adapter,
+        _of_data,
+        _of_training,
+        _of_engine,
+    )
     found = [pair for rule in rules for pair in rule(config)]
     return [(key, needed) for key, needed in found if config.value_of(key) != _default(config, key)]
 
@@ -62,6 +72,11 @@ def _default(config: ExperimentConfig, key: str) -> Any:
 
 def _keys(needed: str, *keys: str) -> Iterator[Unused]:
     return ((key, needed) for key in keys)
+
+
+def _of_model(config: ExperimentConfig) -> Iterator[Unused]:
+    if config.dtype not in QUANTISED:
+        yield from _keys(f"dtype is {' or '.join(QUANTISED)}", "compute_dtype")
 
 
 def _of_methods(config: ExperimentConfig) -> Iterator[Unused]:

@@ -41,6 +41,7 @@ from airtune.experiment.loading import (
     prepared,
 )
 from airtune.experiment.shards import ClientRows, TestRows, load_rows, load_tests
+from airtune.experiment.trained import precision_notices, precision_of
 from airtune.experiment.unused import replaced_notice
 from airtune.federated.backends.backend import Backend, ClientSide
 from airtune.federated.backends.worker_host import WorkerHost
@@ -61,7 +62,6 @@ from airtune.wireless.channel import Channel, open_channel
 from airtune.workload.adapter_shape import adapter_tensors
 from airtune.workload.architecture import Decoder
 from airtune.workload.model_work import ModelWork
-from airtune.workload.transformer import Precision
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ class World:
     def result_notices(self) -> list[str]:
         """Those of them that belong to the result, the same on every machine."""
         said = [
+            *precision_notices(self.config, self.devices),
             *replaced_notice(self.config),
             *self.tests.notices,
             *self.shards.notices,
@@ -247,7 +248,7 @@ def cost_model(
 ) -> CostModel:
     """The costs of the parts that run, for the trained model or the one that `charge_as` names."""
     config, other, method = loaded.config, server.charged, side.method
-    precision = Precision(config.dtype, config.training.optimizer)
+    precision = precision_of(config)
     return CostModel(
         devices=server.devices,
         facts=facts,

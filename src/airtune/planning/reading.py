@@ -11,8 +11,8 @@ from airtune.quantities import FloatArray
 from airtune.ranges import number_list
 from airtune.wireless.unused import refuse_unused_cell_keys
 from airtune.workload.architecture import Decoder, load_architecture
+from airtune.workload.precision import Precision
 from airtune.workload.step import Step
-from airtune.workload.transformer import Precision
 
 MOST_DRAWS = 50_000
 """Channels of single clients that may be drawn to reach a round: some seconds, with 3GPP fading."""
@@ -37,7 +37,7 @@ def scene_of(file: CellSection) -> Scene:
         targets=targets if isinstance(targets, str) else tuple(targets),
         step=_step(architecture, file.training.batch_size, file.tokens),
         local_steps=file.training.local_steps,
-        precision=Precision(file.dtype, file.training.optimizer),
+        precision=Precision(file.dtype, file.training.optimizer, compute=file.compute_dtype),
         uplink_dtype=file.uplink_dtype,
         cell=file.cell,
         devices=_devices(file.clients),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from airtune.cost.device import DeviceProfile
+from airtune.cost.device import DeviceProfile, rates_notice
 from airtune.cost.latency import TransferModel, multicast_delay
 from airtune.errors import InputError
 from airtune.quantities import FloatArray, format_quantity, linear_to_db, watts_to_dbm
@@ -21,8 +21,9 @@ from airtune.wireless.channel import open_channel
 from airtune.wireless.state import ChannelState
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Decoder
+from airtune.workload.precision import Precision
 from airtune.workload.step import Step
-from airtune.workload.transformer import Precision, Workload, workload
+from airtune.workload.transformer import Workload, workload
 
 RANK = 8
 """Default of an experiment."""
@@ -192,8 +193,14 @@ class Scene:
         return (
             f"From {self.model}, LoRA of {adapter} on {targets}, {steps} of "
             f"{self.step.batch_size} x {self.step.tokens} tokens; the channel is that of {when}, "
-            f"seed {self.seed}."
+            f"seed {self.seed}.{self._rates()}"
         )
+
+    def _rates(self) -> str:
+        """What rates are planned with where the base is not fp32."""
+        dtype = self.precision.dtype
+        told = rates_notice(self.devices, dtype) if dtype != "fp32" else ""
+        return told and f" {told}"
 
 
 def given(mapping: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:

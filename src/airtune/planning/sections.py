@@ -42,6 +42,7 @@ Count = Annotated[int, COUNT]
 Index = Annotated[int, Range(least=0, whole=True, largest=MOST_COUNTED)]
 NotNegatives = Annotated[Any, Numbers(NOT_NEGATIVE)]
 Dtype = Literal["fp32", "fp16", "bf16"]
+BaseDtype = Literal["fp32", "fp16", "bf16", "nf4", "int8"]
 
 
 def decibel_twin(key: str) -> tuple[str, Callable[[ArrayLike], FloatArray]]:
@@ -192,7 +193,10 @@ class CellSection(ProblemSection):
 
     method: str = Field(description="the planner")
     model: str = Field("builtin", description="builtin, a bundled config, a folder or a file")
-    dtype: Dtype = Field("fp32", description="dtype of the frozen base")
+    dtype: BaseDtype = Field("fp32", description="dtype of the frozen base")
+    compute_dtype: Dtype | None = Field(
+        None, description="what products of an nf4 or int8 base run in; null: bf16"
+    )
     adapter: PlannedAdapter = Field(default_factory=PlannedAdapter, description="what is trained")
     cell: CellSettings = Field(default_factory=CellSettings, description="the radio cell")
     clients: PlannedClients = Field(default_factory=PlannedClients, description="who trains it")

@@ -28,6 +28,7 @@ from airtune.errors import InputError, foreign_input
 from airtune.files import write_bytes_atomic, write_text_atomic
 from airtune.seeds import generator
 from airtune.tuning.base_model import BaseModel, write_model
+from airtune.tuning.quantised import QuantisedLinear, dequantise
 from airtune.workload.adapter_shape import ALL_LINEAR
 from airtune.workload.architecture import Architecture
 from airtune.workload.block import Linear
@@ -123,10 +124,10 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
 
     Raises InputError for target modules that the model does not have.
     """
-    from peft import LoraConfig, TaskType, get_peft_model
+    from airtune.tuning.plain_peft import peft, without_bitsandbytes
 
     targets = linear_targets(base.model, settings.target_modules)
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=settings.rank,
         # peft divides alpha by r again; an integral alpha keeps adapter_config.json conventional.
         lora_alpha=_integral(settings.scale_alpha),
@@ -135,14 +136,14 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
         rank_pattern=dict(settings.rank_pattern),
         alpha_pattern={name: _integral(alpha) for name, alpha in settings.alpha_pattern},
         bias="none",
-        task_type=TaskType.CAUSAL_LM,
+        task_type=peft.TaskType.CAUSAL_LM,
         fan_in_fan_out=False,
     )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_bitsandbytes():
             # peft corrects fan_in_fan_out by itself for GPT-2's Conv1D, and warns that it did.
             warnings.simplefilter("ignore")
-            model = get_peft_model(base.model, config, adapter_name=_ADAPTER_NAME)
+            model = peft.get_peft_model(base.model, config, adapter_name=_ADAPTER_NAME)
     except ValueError as error:
         raise InputError(
             "adapter.target_modules",
@@ -308,7 +309,10 @@ def effective_weight(matrix: Any) -> Tensor:
     """`W + sum over active adapters of (alpha / rank) B A` as (out, in), fp64, on the processor,
     so that client and server rank its rows alike."""
     layer = base_layer(matrix)
-    weight: Tensor = layer.weight.detach().cpu()
+    if isinstance(layer, QuantisedLinear):
+        weight: Tensor = layer.matrix(torch.float32).cpu()
+    else:
+        weight = layer.weight.detach().cpu()
     weight = (weight.T if stores_transposed(layer) else weight).to(torch.float64)
     for name in getattr(matrix, "active_adapters", ()):
         if name in matrix.lora_A:
@@ -333,6 +337,18 @@ def train_every_parameter(base: BaseModel) -> Any:
     """The base's own model, nothing of it frozen; it starts as it was loaded."""
     base.model.requires_grad_(True)
     return base.model
+
+
+def merged(model: Any) -> Any:
+    """The model with its adapter merged into plain weights; of a quantised base, dequantised ones.
+
+    The PEFT model is used up.
+    """
+    from airtune.tuning.plain_peft import without_bitsandbytes
+
+    dequantise(model)
+    with without_bitsandbytes():
+        return model.merge_and_unload()
 
 
 def save_model(base: BaseModel, state: Mapping[str, Tensor], folder: Path) -> None:

@@ -19,12 +19,18 @@ from torch import Tensor, nn
 
 from airtune.errors import InputError, foreign_input
 from airtune.tuning.decoder_check import refuse_lookahead
+from airtune.tuning.quantised import quantise_blocks, require_quantiser
 from airtune.workload.architecture import architecture_of, closed_form_of, refuse_own_code
 from airtune.workload.config_source import bundled_names, is_cached, read_config, require_hub
+from airtune.workload.precision import Precision
 
 BUILTIN = "builtin"
 CPU, CUDA = "cpu", "cuda"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 @dataclass(frozen=True)
@@ -77,23 +83,30 @@ def _quiet() -> Iterator[None]:
 
 
 def load_base(
-    name: str, dtype: str = "fp32", device: str = CPU, *, trust_remote_code: bool = False
+    name: str,
+    dtype: str = "fp32",
+    device: str = CPU,
+    *,
+    compute_dtype: str | None = None,
+    trust_remote_code: bool = False,
 ) -> BaseModel:
     """Load a model and its tokenizer, frozen, without dropout, in the dtype and where asked for.
 
-    `from_pretrained` would keep the checkpoint's own dtype, so the dtype is always passed. Pickles
-    are never read, and Python code of the model's own runs only with `trust_remote_code`. Raises
-    InputError when neither a folder nor a reachable hub repository has that name, for a model that
-    is no plain decoder, and for weights that are not the model's.
+    `from_pretrained` would keep the checkpoint's own dtype, so the dtype is always passed. For a
+    quantised one the whole model is read in `compute_dtype`, and then its matrices are quantised on
+    the processor, one after another. Pickles are never read, and Python code of the model's own
+    runs only with `trust_remote_code`. Raises InputError when neither a folder nor a reachable hub
+    repository has that name, for a model that is no plain decoder, for weights that are not the
+    model's, and for a quantised dtype without bitsandbytes.
     """
     from transformers import AutoModelForCausalLM
 
-    if dtype not in DTYPES:
-        raise InputError("dtype", dtype, f"one of {', '.join(DTYPES)}")
+    precision = Precision(dtype, compute=compute_dtype)
+    require_quantiser(dtype)
     _refuse_without_weights(name)
     config = read_config(name)
     # A wrong config is reported before gigabytes of weights are read.
-    architecture_of(config)
+    architecture = architecture_of(config)
     if not trust_remote_code:
         refuse_own_code(config)
     location = model_location(name)
@@ -101,7 +114,7 @@ def load_base(
         AutoModelForCausalLM,
         name,
         trust_remote_code,
-        dtype=DTYPES[dtype],
+        dtype=DTYPES[precision.compute_dtype],
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # `_refuse_other_weights` names the tensor
@@ -112,6 +125,8 @@ def load_base(
     fuse_gelu(model)
     if not closed_form_of(config):
         refuse_lookahead(name, model)
+    if precision.is_quantised:
+        quantise_blocks(model, architecture, dtype)
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     return BaseModel(model.to(device), tokenizer, location)
 

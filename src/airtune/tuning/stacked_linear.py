@@ -5,7 +5,7 @@ frozen product runs once over the rows of all clients, the low-rank ones as batc
 Dropout on the way into A is not implemented; the caller checks that there is none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
@@ -16,32 +16,40 @@ from torch.autograd.function import once_differentiable
 from airtune.tuning.adapter import stores_transposed, trained_parameters
 from airtune.tuning.decoder_check import mixes_rows
 from airtune.tuning.label_loss import BODIES
+from airtune.tuning.quantised import Int8Linear, Nf4Linear, QuantisedLinear
 
 
 class _StackedLora(torch.autograd.Function):
     """Saves the input once and `A x`; the frozen weight has no gradient.
 
-    Axes: x [client * row, ..., in], a [client, rank, in], b [client, out, rank], weight (in, out).
+    Axes: x [client * row, ..., in], a [client, rank, in], b [client, out, rank]. `matrix` answers
+    the weight (in, out) in a dtype, forward and back: a quantised one is not kept between them.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor | None, scale: float
+        ctx: Any,
+        x: Tensor,
+        a: Tensor,
+        b: Tensor,
+        matrix: Callable[[torch.dtype], Tensor],
+        bias: Tensor | None,
+        scale: float,
     ) -> Tensor:
         clients, width = len(a), x.shape[-1]
-        rows = x.reshape(-1, width)
+        rows, weight = x.reshape(-1, width), matrix(x.dtype)
         y = rows @ weight if bias is None else torch.addmm(bias, rows, weight)
         grouped = rows.view(clients, -1, width)
         low = torch.bmm(grouped, a.mT)
         y.view(clients, -1, y.shape[-1]).baddbmm_(low, b.mT, alpha=scale)
-        ctx.save_for_backward(grouped, low, a, b, weight)
-        ctx.scale = scale
+        ctx.save_for_backward(grouped, low, a, b)
+        ctx.scale, ctx.matrix = scale, matrix
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        x, low, a, b, weight = ctx.saved_tensors
+        x, low, a, b = ctx.saved_tensors
         rows = upstream.reshape(-1, upstream.shape[-1])
         grouped = rows.view(len(a), -1, upstream.shape[-1])
         back = torch.bmm(grouped, b).mul_(ctx.scale)
@@ -49,9 +57,9 @@ class _StackedLora(torch.autograd.Function):
         gradient_b = torch.bmm(grouped.mT, low).mul_(ctx.scale)
         gradient_x = None
         if ctx.needs_input_grad[0]:
-            product = rows @ weight.mT
+            product = rows @ ctx.matrix(rows.dtype).mT
             product.view(x.shape).baddbmm_(back, a)
-            gradient_x = product.view(*upstream.shape[:-1], weight.shape[0])
+            gradient_x = product.view(*upstream.shape[:-1], x.shape[-1])
         return gradient_x, gradient_a, gradient_b, None, None, None
 
 
@@ -70,13 +78,17 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """All clients' rows through the frozen matrix and each through its own factors."""
-        weight: Tensor = self.layer.weight  # type: ignore[assignment]
-        if not self._transposed:
-            weight = weight.mT
         y: Tensor = _StackedLora.apply(  # type: ignore[no-untyped-call]
-            x, self.lora_a, self.lora_b, weight, self.layer.bias, self.scale
+            x, self.lora_a, self.lora_b, self._matrix, self.layer.bias, self.scale
         )
         return y
+
+    def _matrix(self, dtype: torch.dtype) -> Tensor:
+        """The frozen matrix (in, out); a plain one has the dtype of the model already."""
+        if isinstance(self.layer, QuantisedLinear):
+            return self.layer.matrix(dtype).mT
+        weight: Tensor = self.layer.weight  # type: ignore[assignment]
+        return weight if self._transposed else weight.mT
 
 
 @contextmanager
@@ -101,9 +113,9 @@ def _put(model: Any, name: str, module: nn.Module) -> None:
 
 
 def _is_lora(module: nn.Module) -> bool:
-    from peft.tuners.lora import LoraLayer
+    from airtune.tuning.plain_peft import peft
 
-    return isinstance(module, LoraLayer)
+    return isinstance(module, peft.tuners.lora.LoraLayer)
 
 
 def refuses_stacking(model: Any) -> str:
@@ -115,7 +127,7 @@ def refuses_stacking(model: Any) -> str:
     for name, module in model.named_modules():
         if not _is_lora(module):
             continue
-        if type(module.base_layer) not in (nn.Linear, Conv1D):
+        if type(module.base_layer) not in (nn.Linear, Conv1D, Nf4Linear, Int8Linear):
             return f"{name} adapts a {type(module.base_layer).__name__}"
         if any(getattr(drop, "p", 0.0) > 0 for drop in module.lora_dropout.values()):
             return "adapter.dropout is above 0"

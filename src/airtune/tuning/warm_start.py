@@ -184,14 +184,16 @@ def _chosen(
         return frozenset(held)
     if targets == "all-linear":
         return frozenset(paths)
-    from peft import LoraConfig
-    from peft.tuners.tuners_utils import check_target_module_exists
+    from airtune.tuning.plain_peft import peft
 
+    fits = peft.tuners.tuners_utils.check_target_module_exists
     keys = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
     shown = str(folder / "adapter_config.json")
     with foreign_input(FIELD, shown, "one whose choice of modules PEFT understands"):
-        choice = LoraConfig(**{key: config[key] for key in keys if config.get(key) is not None})
-        return frozenset(path for path in paths if check_target_module_exists(choice, path))
+        choice = peft.LoraConfig(
+            **{key: config[key] for key in keys if config.get(key) is not None}
+        )
+        return frozenset(path for path in paths if fits(choice, path))
 
 
 def _matrix(config: Mapping[str, Any], folder: Path, path: str, rank: int) -> AdaptedMatrix:
@@ -207,13 +209,13 @@ def _matrix(config: Mapping[str, Any], folder: Path, path: str, rank: int) -> Ad
 
 def _pattern(config: Mapping[str, Any], folder: Path, kind: str, path: str) -> tuple[str, Any]:
     """The field that rules this matrix, and its value: of the first name that fits, or of all."""
-    from peft.utils.other import get_pattern_key
+    from airtune.tuning.plain_peft import peft
 
     common = "r" if kind == "rank" else "lora_alpha"
     pattern = config.get(f"{kind}_pattern") or {}
     shown = str(folder / "adapter_config.json")
     with foreign_input(FIELD, shown, f"one whose {kind}_pattern PEFT understands"):
-        key = get_pattern_key(pattern.keys(), path)
+        key = peft.utils.other.get_pattern_key(pattern.keys(), path)
         value = pattern.get(key, config.get(common, _PEFT_DEFAULT))
     name = f"{kind}_pattern.{key}" if key in pattern else common
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -23,10 +23,9 @@ from airtune.workload.architecture import (
     with_units,
 )
 from airtune.workload.payload import dtype_bits, update_bits
+from airtune.workload.precision import DEFAULT_PRECISION, Precision
 from airtune.workload.step import Step
 from airtune.workload.transformer import (
-    DEFAULT_PRECISION,
-    Precision,
     Workload,
     activation_bits,
     split_workload,

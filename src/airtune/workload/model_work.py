@@ -25,8 +25,9 @@ from airtune.workload.architecture import (
 )
 from airtune.workload.block import Linear, Role
 from airtune.workload.decisions import SplitFlops, affine_flops, distinct_rates, rate_that_fits
+from airtune.workload.precision import Precision
 from airtune.workload.step import Step
-from airtune.workload.transformer import Precision, Workload, split_workload, workload
+from airtune.workload.transformer import Workload, split_workload, workload
 
 _Key: TypeAlias = tuple[Step, float, int, bool]
 """Batch, pruning rate, rank, whether A is frozen."""
@@ -170,8 +171,8 @@ class ModelWork:
         """Weights, the adapter, and the activations of one block: a forward pass keeps no more."""
         widths = self._closed.widths
         numbers = 4 * widths.hidden + 3 * max(widths.neurons, widths.query)
-        held = self._forward(rows, tokens).parameters + rows * tokens * numbers
-        return held * self.precision.dtype_bytes + self.adapter_bytes()
+        activations = rows * tokens * numbers * self.precision.dtype_bytes
+        return self._forward(rows, tokens).weight_bytes + activations + self.adapter_bytes()
 
     def realisable_rates(self) -> list[float]:
         """Pruning rates at which one more unit goes, ascending from 0."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape, EveryParameter, Trained
 from airtune.workload.architecture import Architecture, Decoder, closed_form, pruned
-from airtune.workload.block import Adaptation, Linear
+from airtune.workload.block import Adaptation, Linear, Matrix
 from airtune.workload.counted import CountedArchitecture, Learned, PartCount
 from airtune.workload.payload import dtype_bits
+from airtune.workload.precision import DEFAULT_PRECISION, Precision, refuse_pruned
+from airtune.workload.quantised import matrix_bytes
 from airtune.workload.step import (
     ADAPTER_BYTES,
-    OPTIMIZER_MOMENTS,
-    Attention,
     Flops,
     Step,
     block_flops,
@@ -35,6 +35,7 @@ class Part:
     `activation_bits` is the size of its output, which is what a cut after it sends;
     `stored_bytes` is what it keeps for the backward pass; `memory_bytes` adds its weights, what is
     trained of it or beside it (`adapter_parameters`), the gradient and the optimiser's moments.
+    `weight_bytes` are the model's own weights, with the scales of quantised ones.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Part:
     activation_bits: int
     stored_bytes: int
     memory_bytes: int
+    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Workload:
     """All parts of a model, or of one half of a split one; totals are sums over them.
 
     `working_bytes` is what no part owns: the arrays around the loss, or the cut tensor and its
-    gradient on the client half.
+    gradient on the client half; of a quantised base also the largest matrix as it is multiplied,
+    which is never alive together with the arrays around the loss, and the table of its scales.
     """
 
     parts: tuple[Part, ...]
@@ -84,6 +87,11 @@ class Workload:
         return self.forward_flops + self.backward_flops
 
     @property
+    def weight_bytes(self) -> int:
+        """The model's own weights as they are held."""
+        return sum(part.weight_bytes for part in self.parts)
+
+    @property
     def memory_bytes(self) -> int:
         """Peak memory: weights, adapter, gradients, optimiser, kept activations, the loss.
 
@@ -92,34 +100,6 @@ class Workload:
         allocator's fragmentation, tokenised data, and a second copy of the adapter.
         """
         return sum(part.memory_bytes for part in self.parts) + self.working_bytes
-
-
-@dataclass(frozen=True)
-class Precision:
-    """What fixes bytes: the base's dtype, the optimiser, and the kind of attention."""
-
-    dtype: str = "fp32"
-    optimizer: str = "adamw"
-    attention: Attention = "sdpa"
-
-    def __post_init__(self) -> None:
-        dtype_bits(self.dtype)
-        if self.optimizer not in OPTIMIZER_MOMENTS:
-            allowed = f"one of {', '.join(OPTIMIZER_MOMENTS)}"
-            raise InputError("training.optimizer", self.optimizer, allowed)
-
-    @property
-    def dtype_bytes(self) -> int:
-        """Bytes of one number of the base model."""
-        return dtype_bits(self.dtype) // 8
-
-    def memory_bytes(self, frozen: int, trained: int, stored: int) -> int:
-        """Frozen weights + what is trained (value, gradient, moments) + kept activations."""
-        per_trained = ADAPTER_BYTES * (2 + OPTIMIZER_MOMENTS[self.optimizer])
-        return frozen * self.dtype_bytes + trained * per_trained + stored
-
-
-DEFAULT_PRECISION = Precision()
 
 
 def workload(
@@ -132,7 +112,7 @@ def workload(
     """The whole model's work in one step, with every block pruned at `pruning_rate`.
 
     Raises InputError for target modules, ranks, rates and lengths that the model does not allow,
-    and for every parameter of a pruned model, or of one below fp32.
+    for every parameter of a pruned model, or of one below fp32, and for a pruned quantised base.
     """
     _check_step(architecture, adapter, step, pruning_rate, precision)
     if isinstance(architecture, CountedArchitecture):
@@ -142,7 +122,7 @@ def workload(
     adaptation = adapter.adaptation(architecture)
     builder = _Builder(pruned(architecture, pruning_rate), adaptation, step, precision)
     parts = builder.parts(range(architecture.block_count))
-    return Workload(parts, loss_bytes(architecture, step))
+    return Workload(parts, precision.working_bytes(architecture, loss_bytes(architecture, step)))
 
 
 def split_workload(
@@ -178,9 +158,12 @@ def split_workload(
             head,
             parameters=head.parameters + table,
             memory_bytes=head.memory_bytes + table * precision.dtype_bytes,
+            weight_bytes=head.weight_bytes + table * precision.dtype_bytes,
         )
     cut_bytes = 2 * step.positions * architecture.hidden_size * precision.dtype_bytes
-    return Workload(client, cut_bytes), Workload((*blocks, head), loss_bytes(architecture, step))
+    at_client = cut_bytes + precision.working_bytes(architecture)
+    at_server = precision.working_bytes(architecture, loss_bytes(architecture, step))
+    return Workload(client, at_client), Workload((*blocks, head), at_server)
 
 
 def total_flops(architecture: Architecture, adaptation: Adaptation, step: Step) -> int:
@@ -219,6 +202,8 @@ def _check_step(
         raise InputError("pruning_rate", pruning_rate, "0 where every parameter is trained")
     if whole and precision.dtype != "fp32":
         raise InputError("dtype", precision.dtype, "fp32 where every parameter is trained")
+    if pruning_rate:
+        refuse_pruned(precision.dtype)
 
 
 def _counted(
@@ -230,29 +215,38 @@ def _counted(
         adapter.ranks(architecture),
         isinstance(adapter, AdapterShape) and adapter.frozen_a,
         whole,
-        precision.dtype,
+        precision.compute_dtype,
         precision.attention,
     )
     every = Step(step.batch_size, step.tokens)
     parts = architecture.parts(trained, step.batch_size, step.tokens)
+    inside: dict[str, list[Matrix]] = {}
+    for matrix in architecture.matrices:
+        inside.setdefault(f"block {matrix.block}", []).append(matrix)
     return Workload(
-        tuple(_counted_part(part, whole, precision) for part in parts),
-        loss_bytes(architecture, every),
+        tuple(_counted_part(part, whole, precision, inside.get(part.name, [])) for part in parts),
+        precision.working_bytes(architecture, loss_bytes(architecture, every)),
     )
 
 
-def _counted_part(part: PartCount, whole: bool, precision: Precision) -> Part:
-    frozen = 0 if whole else part.parameters
-    memory = precision.memory_bytes(frozen, part.trained, part.stored_bytes)
+def _counted_part(part: PartCount, whole: bool, precision: Precision, inside: list[Matrix]) -> Part:
+    """`inside` are the part's matrices if it is a block."""
+    weights = part.parameters * precision.dtype_bytes
+    if precision.is_quantised:
+        for matrix in inside:
+            weights -= matrix.read * matrix.write * precision.dtype_bytes
+            weights += matrix_bytes(precision.dtype, matrix.write, matrix.read)
+    memory = precision.memory_bytes(0 if whole else weights, part.trained, part.stored_bytes)
     return Part(
         name=part.name,
         parameters=part.parameters,
         adapter_parameters=part.trained,
         forward_flops=part.forward,
         backward_flops=part.backward,
-        activation_bits=part.outputs * dtype_bits(precision.dtype),
+        activation_bits=part.outputs * 8 * precision.dtype_bytes,
         stored_bytes=part.stored_bytes,
         memory_bytes=memory + ADAPTER_BYTES * part.held,
+        weight_bytes=weights,
     )
 
 
@@ -296,8 +290,12 @@ class _Builder:
             adaptation.of(linear) * (linear.input_width(widths) + linear.output_width(widths))
             for linear in linears
         )
+        inside = linears is self.architecture.structure.linears
+        weights = other_parameters * self.precision.dtype_bytes + sum(
+            self.precision.linear_bytes(linear, widths, inside) for linear in linears
+        )
         whole = adaptation.whole
-        trained, frozen = (parameters, 0) if whole else (adapters, parameters)
+        trained, frozen = (parameters, 0) if whole else (adapters, weights)
         held = 0
         if adaptation.frozen_a:
             held = sum(adaptation.of(linear) * linear.input_width(widths) for linear in linears)
@@ -308,10 +306,11 @@ class _Builder:
             adapter_parameters=trained,
             forward_flops=flops.forward,
             backward_flops=flops.backward,
-            activation_bits=output_numbers * dtype_bits(self.precision.dtype),
+            activation_bits=output_numbers * 8 * self.precision.dtype_bytes,
             stored_bytes=stored,
             memory_bytes=self.precision.memory_bytes(frozen, trained, stored)
             + ADAPTER_BYTES * held,
+            weight_bytes=weights,
         )
 
     def _embedding(self, flops: Flops) -> Part:

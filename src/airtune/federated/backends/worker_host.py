@@ -28,7 +28,7 @@ Serve: TypeAlias = Callable[[Connection], None]
 
 FORKS = sys.platform == "linux"
 """Elsewhere system libraries need not survive a fork, so that every worker has a host to itself."""
-PRELOADED = ("torch", "transformers.modeling_utils", "peft")
+PRELOADED = ("torch", "transformers.modeling_utils", "airtune.tuning.plain_peft")
 """What any worker needs; an engine adds the module of its own client side."""
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
