@@ -12,12 +12,13 @@ from airtune.errors import InputError
 from airtune.tuning.base_model import DTYPES
 from airtune.tuning.quantised import quantise_blocks
 from airtune.workload.adapter_shape import AdapterShape, EveryParameter
-from airtune.workload.architecture import load_architecture
+from airtune.workload.architecture import architecture_of, load_architecture
 from airtune.workload.model_work import ModelWork
 from airtune.workload.precision import Precision
 from airtune.workload.quantised import matrix_bytes, table_bytes
 from airtune.workload.step import Attention, Step
 from airtune.workload.transformer import split_workload, workload
+from tests.workload.other_models import config_of, random_model
 from tests.workload.small_models import CONFIGS, architecture, base_model, batch, quiet_peft
 from tests.workload.test_step_memory import STEP, LiveBytes, saved_bytes
 
@@ -64,6 +65,34 @@ def test_bytes_of_the_base_are_exact(name: str, dtype: str, compute: str) -> Non
     counted = workload(architecture(name), AdapterShape(2), STEP, precision=precision)
     predicted = counted.weight_bytes + table_bytes(dtype)
     assert predicted == storage_bytes(quantised(name, dtype, compute))
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("name", ["gpt_neox", "gpt_neo", "mixtral"])
+def test_families_without_a_closed_form(name: str, dtype: str) -> None:
+    """Their linear layers inside the blocks; experts that are one parameter stay in bf16."""
+    from copy import deepcopy
+
+    config = config_of(name)
+    made = architecture_of(config.to_dict())
+    model = deepcopy(random_model(name)).to(torch.bfloat16)
+    quantise_blocks(model, made, dtype)
+    counted = workload(made, AdapterShape(2), Step(1, 8), precision=Precision(dtype))
+    assert counted.weight_bytes + table_bytes(dtype) == storage_bytes(model)
+    plain = workload(made, AdapterShape(2), Step(1, 8), precision=Precision("bf16"))
+    assert [part.stored_bytes for part in counted.parts] == [p.stored_bytes for p in plain.parts]
+    assert counted.flops == plain.flops
+    logits = model(input_ids=torch.arange(5, 20)[None], use_cache=False).logits
+    expected = random_model(name)(input_ids=torch.arange(5, 20)[None], use_cache=False).logits
+    assert float((logits.float() - expected).norm() / expected.norm()) < 0.3
+
+
+def test_a_layer_of_its_own_kind_is_refused_by_name() -> None:
+    from copy import deepcopy
+
+    made = architecture_of(config_of("falcon").to_dict())
+    with pytest.raises(InputError, match=r"whose transformer\.h\.0.* is FalconLinear"):
+        quantise_blocks(deepcopy(random_model("falcon")), made, "nf4")
 
 
 @pytest.mark.parametrize(
