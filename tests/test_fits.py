@@ -10,7 +10,8 @@ import airtune
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
 from airtune.workload.step import Step
-from airtune.workload.transformer import Precision, workload
+from airtune.workload.precision import Precision
+from airtune.workload.transformer import workload
 
 ROOT = Path(airtune.__file__).parents[2]
 if not (ROOT / "scripts").is_dir():
