@@ -9,8 +9,8 @@ import pytest
 import airtune
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import load_architecture
-from airtune.workload.step import Step
 from airtune.workload.precision import Precision
+from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 
 ROOT = Path(airtune.__file__).parents[2]
