@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 DOCUMENT = ROOT / "docs" / "workload.md"
-FAMILIES = ("gpt2", "opt", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi")
 RANKS = (1, 8, 64)
 
 
 def small_rows() -> list[dict[str, Any]]:
     """Every family at every rank: 3 sequences of 20 tokens."""
     from airtune.workload.adapter_shape import AdapterShape
+    from airtune.workload.families import FAMILIES
     from airtune.workload.step import Step
     from airtune.workload.transformer import workload
     from tests.workload.small_models import architecture, measured_flops
@@ -82,14 +82,15 @@ def published_rows() -> list[dict[str, Any]]:
 def memory_rows() -> list[dict[str, Any]]:
     """Activations that autograd keeps, with transformers' default attention."""
     from airtune.workload.adapter_shape import AdapterShape
-    from tests.workload.small_models import architecture, batch, with_adapter
+    from airtune.workload.families import FAMILIES
+    from tests.workload.small_models import DEFAULT_EXPERTS, architecture, batch, with_adapter
     from tests.workload.test_step_memory import STEP, predicted_bytes, saved_bytes
 
     rows = []
     for family in FAMILIES:
         for dtype, torch_dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
             adapter = AdapterShape(8)
-            model = with_adapter(family, adapter, "sdpa", torch_dtype)
+            model = with_adapter(family, adapter, "sdpa", torch_dtype, DEFAULT_EXPERTS)
             rows.append(
                 {
                     "model": family,

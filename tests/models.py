@@ -12,6 +12,9 @@ _GATED = {
     "max_position_embeddings": 64,
 }
 
+_SPECIAL = {**_GATED, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+"""Special tokens inside the small vocabulary."""
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": _GATED,
     "qwen2": _GATED,
@@ -27,6 +30,39 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
     },
     "gpt2": {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    # Caps and multipliers that change the numbers of models this small.
+    "gemma2": {
+        **_SPECIAL,
+        "head_dim": 16,
+        "sliding_window": 8,
+        "query_pre_attn_scalar": 4,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 0.5,
+    },
+    "gemma3_text": {
+        **_SPECIAL,
+        "head_dim": 16,
+        "sliding_window": 8,
+        "sliding_window_pattern": 2,
+        "final_logit_softcapping": 0.5,
+    },
+    "phi3": _SPECIAL,
+    "granite": {
+        **_SPECIAL,
+        "embedding_multiplier": 12.0,
+        "logits_scaling": 0.25,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.5,
+    },
+    "smollm3": {**_SPECIAL, "no_rope_layer_interval": 2},
+    "olmo2": _SPECIAL,
+    "qwen3_moe": {
+        **_SPECIAL,
+        "head_dim": 16,
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+    },
 }
 
 

@@ -46,7 +46,9 @@ def test_the_state_is_every_parameter_once_as_loaded(family: str) -> None:
     assert refuses_stacking(model).startswith("every parameter is trained")
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "phi"])
+@pytest.mark.parametrize(
+    "family", ["gpt2", "llama", "opt", "phi", "gemma2", "granite", "olmo2", "qwen3_moe"]
+)
 def test_training_is_that_of_plain_torch(family: str) -> None:
     """One step from moments that are there: the moments, and where they lead."""
     model, twin = full(family), deepcopy(full(family))
@@ -107,7 +109,7 @@ def test_copies_share_nothing() -> None:
     assert not torch.equal(next(iter(read_state(theirs).values())), next(iter(before.values())))
 
 
-@pytest.mark.parametrize("family", ["builtin", "gpt2", "opt", "qwen3"])
+@pytest.mark.parametrize("family", ["builtin", "gpt2", "opt", "qwen3", "phi3", "qwen3_moe"])
 def test_the_folder_is_an_ordinary_model(family: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

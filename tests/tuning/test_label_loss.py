@@ -12,7 +12,7 @@ from airtune.tuning import label_loss
 from airtune.tuning.adapter import AdapterSettings, attach, load_state, read_state
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.evaluate import evaluate
-from airtune.tuning.label_loss import find_body, head_losses
+from airtune.tuning.label_loss import LogitForm, find_body, head_losses
 from airtune.tuning.local import completion_loss
 from tests.models import CONFIGS, small_model
 from tests.rounding import assert_same_gradients
@@ -89,6 +89,62 @@ def test_phi_head_has_a_bias_that_counts() -> None:
     head = model.get_base_model().lm_head
     head.bias.data.normal_(generator=torch.Generator().manual_seed(0))
     agrees(model, padded_batch(3))
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides"),
+    [
+        ("gemma2", {"final_logit_softcapping": None, "attn_logit_softcapping": None}),
+        ("gemma2", {"final_logit_softcapping": 30.0}),
+        ("gemma3_text", {"final_logit_softcapping": None}),
+        ("granite", {"logits_scaling": 8.0}),
+        ("granite", {"logits_scaling": 1.0}),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 4}),
+        ("qwen3_moe", {"norm_topk_prob": True}),
+    ],
+)
+def test_agrees_for_other_caps_and_multipliers(family: str, overrides: dict[str, Any]) -> None:
+    agrees(adapted(family, **overrides), padded_batch(2))
+
+
+def test_what_becomes_of_logits_is_read_off_the_class() -> None:
+    """A key of another family's name changes nothing where the class does not read it."""
+    llama = small_model("llama", logits_scaling=4.0, final_logit_softcapping=1.0)
+    assert LogitForm.of(llama) == LogitForm()
+    assert LogitForm.of(small_model("granite")) == LogitForm(divisor=0.25)
+    assert LogitForm.of(small_model("gemma2")) == LogitForm(cap=0.5)
+    agrees(adapted("llama", logits_scaling=4.0, final_logit_softcapping=1.0), padded_batch(2))
+
+
+@pytest.mark.parametrize("form", [LogitForm(), LogitForm(2.5), LogitForm(cap=1.5)])
+def test_gradients_of_every_form_by_autograd(
+    form: LogitForm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = torch.Generator().manual_seed(4)
+    states = torch.randn(9, 5, generator=draws, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(20, 5, generator=draws, dtype=torch.float64)
+    labels = torch.randint(0, 20, (9,), generator=draws)
+    logits = states @ weight.T / form.divisor
+    if form.cap is not None:
+        logits = form.cap * torch.tanh(logits / form.cap)
+    expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    upstream = torch.randn(9, generator=draws)
+    (wanted,) = torch.autograd.grad(expected, states, upstream.double())
+    monkeypatch.setattr(label_loss, "_LEAST_ROWS", 4)
+    monkeypatch.setitem(label_loss._LOGITS_AT_ONCE, "cpu", 80)
+    losses = head_losses(states, labels, weight, None, form)
+    (found,) = torch.autograd.grad(losses, states, upstream)
+    torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_capped_logits_that_are_extreme_stay_finite() -> None:
+    states = torch.tensor([[1e4], [-1e4]], requires_grad=True)
+    weight, form = torch.tensor([[1.0], [-1.0]]), LogitForm(cap=30.0)
+    losses = head_losses(states, torch.tensor([0, 1]), weight, None, form)
+    (gradient,) = torch.autograd.grad(losses.sum(), states)
+    assert losses.tolist() == [0.0, 0.0]
+    assert gradient.tolist() == [[0.0], [0.0]]
 
 
 def test_unknown_models_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,7 @@ def test_evaluation_does_not_depend_on_batching() -> None:
     assert whole.perplexity == pytest.approx(np.exp(whole.loss))
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "phi3", "qwen3_moe"])
 def test_saved_adapter_loads_in_plain_peft(family: str, tmp_path: Any) -> None:
     from peft import PeftModel
 

@@ -18,7 +18,21 @@ from airtune.tuning.pruning.tuner import Slicer
 from airtune.workload.architecture import Architecture
 from tests.tuning.test_pruning_tuner import ALPHA, MODELS, adapted, make_batch, random_state
 
-NAMES = ["gpt2", "opt", "llama, query heads", "llama, groups", "qwen3", "gemma, one KV head", "phi"]
+NAMES = [
+    "gpt2",
+    "opt",
+    "llama, query heads",
+    "llama, groups",
+    "qwen3",
+    "gemma, one KV head",
+    "phi",
+    "gemma2, groups",
+    "gemma3",
+    "phi3, query heads",
+    "phi3, groups",
+    "granite",
+    "smollm3, groups",
+]
 
 
 def architecture_of(model: Any) -> Architecture:
@@ -58,8 +72,12 @@ def test_weight_norms_against_a_plain_loop(name: str) -> None:
     scores = WeightImportance().scores(model, architecture, read_state(model))
     weights = {role: in_force(model, 1, matrix) for role, matrix in roles.items()}
     if "fused_qkv" in weights:
-        thirds = weights.pop("fused_qkv").split(widths.query)
+        sizes = (widths.query, widths.key_value, widths.key_value)
+        thirds = weights.pop("fused_qkv").split(sizes)
         weights.update(zip(("query", "key", "value"), thirds, strict=True))
+    if "fused_gate_up" in weights:
+        halves = weights.pop("fused_gate_up").chunk(2)
+        weights.update(zip(("gate", "up"), halves, strict=True))
     for neuron in range(0, widths.neurons, 7):
         expected = sum(
             float((weights[x][neuron] ** 2).sum()) for x in ("gate", "up") if x in weights

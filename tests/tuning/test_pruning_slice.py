@@ -26,12 +26,14 @@ from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, ada
 from airtune.workload.architecture import Architecture, pruned
 from tests.models import CONFIGS
 
+UNPRUNABLE = {"olmo2", "qwen3_moe"}
 SHAPES: list[tuple[str, dict[str, Any]]] = [
-    *((family, {}) for family in CONFIGS),
+    *((family, {}) for family in CONFIGS if family not in UNPRUNABLE),
     ("llama", {"num_attention_heads": 8, "num_key_value_heads": 4}),
     ("qwen3", {"num_attention_heads": 12, "num_key_value_heads": 6}),
     ("gemma", {"num_key_value_heads": 1}),
     ("phi", {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 48}),
+    ("phi3", {"num_attention_heads": 8, "num_key_value_heads": 4}),
     ("gpt2", {"n_head": 2}),
     ("opt", {"word_embed_proj_dim": 16}),
 ]
@@ -119,6 +121,19 @@ def test_fused_rows_by_hand() -> None:
     rows = matrix_cut(fused, kept, widths).rows
     assert rows is not None
     assert rows.tolist() == [*query, *(12 + x for x in query), *(24 + x for x in query)]
+
+
+def test_fused_gate_and_up_by_hand() -> None:
+    """Neurons 0 and 2 of 48, gates first; keys and values of grouped heads in their own places."""
+    architecture = architecture_of("phi3", {"num_attention_heads": 4, "num_key_value_heads": 2})
+    fused, _, gate_up, _ = architecture.structure.linears
+    kept = KeptBlock((1, 2), (0, 1), (0, 2))
+    rows = matrix_cut(gate_up, kept, architecture.widths).rows
+    assert rows is not None
+    assert rows.tolist() == [0, 2, 48, 50]
+    rows = matrix_cut(fused, kept, architecture.widths).rows
+    assert rows is not None
+    assert rows.tolist() == [*range(8, 24), *range(32, 64)]
 
 
 def test_most_important_units_stay_and_ties_go_to_the_lower_index() -> None:

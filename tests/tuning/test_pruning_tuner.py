@@ -56,6 +56,20 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma, groups": ("gemma", {"num_key_value_heads": 4}),
     "phi": ("phi", {}),
     "phi, query heads": ("phi", {"num_key_value_heads": 2, "qk_layernorm": True}),
+    "gemma2": ("gemma2", {}),
+    "gemma2, groups": ("gemma2", {"num_attention_heads": 8, "num_key_value_heads": 4}),
+    "gemma3": ("gemma3_text", {}),
+    "gemma3, groups": ("gemma3_text", {"num_key_value_heads": 4}),
+    "phi3, query heads": ("phi3", {}),
+    "phi3, groups": ("phi3", {"num_attention_heads": 8, "num_key_value_heads": 4}),
+    "phi3, partly rotated": ("phi3", {"partial_rotary_factor": 0.5, "num_key_value_heads": 4}),
+    "granite": ("granite", {}),
+    "granite, groups with biases": (
+        "granite",
+        {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
+    ),
+    "smollm3": ("smollm3", {}),
+    "smollm3, groups": ("smollm3", {"num_attention_heads": 8, "num_key_value_heads": 4}),
 }
 RATES = [0.25, 0.5, 0.75]
 ALPHA = 6.0
@@ -156,14 +170,26 @@ def test_pruned_equals_masked(name: str, rate: float) -> None:
     assert_pruned_equals_masked(adapted(*MODELS[name]), rate)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama, query heads", "qwen3, groups", "opt", "phi"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpt2",
+        "llama, query heads",
+        "qwen3, groups",
+        "opt",
+        "phi",
+        "phi3, query heads",
+        "gemma3, groups",
+        "smollm3",
+    ],
+)
 def test_with_fused_attention(name: str) -> None:
     model = adapted(*MODELS[name])
     model.get_base_model().set_attn_implementation("sdpa")
     assert_pruned_equals_masked(model, 0.5)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama, query heads"])
+@pytest.mark.parametrize("name", ["gpt2", "llama, query heads", "phi3, groups"])
 def test_with_a_bf16_base(name: str) -> None:
     family, overrides = MODELS[name]
     base = lively_model(family, **overrides).to(torch.bfloat16)
@@ -187,6 +213,8 @@ def test_with_a_bf16_base(name: str) -> None:
         ("llama, query heads", ("q_proj", "v_proj")),
         ("qwen3", ("o_proj", "down_proj")),
         ("opt with projections", ("project_in", "fc1")),
+        ("phi3, query heads", ("qkv_proj",)),
+        ("phi3, groups", ("gate_up_proj", "down_proj")),
     ],
 )
 def test_only_some_matrices_adapted(name: str, targets: tuple[str, ...]) -> None:
@@ -212,7 +240,7 @@ def test_the_model_is_really_smaller(name: str) -> None:
         assert held == expected
 
 
-@pytest.mark.parametrize("name", ["gpt2", "opt", "llama, groups", "phi"])
+@pytest.mark.parametrize("name", ["gpt2", "opt", "llama, groups", "phi", "phi3, groups"])
 def test_the_whole_model_can_be_let_go(name: str) -> None:
     """A device keeps the slice only, so nothing in it may hold the matrices it was cut from."""
     model = adapted(*MODELS[name])
@@ -281,7 +309,9 @@ def everything_in(model: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.75])
-@pytest.mark.parametrize("name", ["gpt2", "opt with projections", "qwen3", "gemma, groups"])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "opt with projections", "qwen3", "gemma, groups", "phi3, groups", "granite"]
+)
 def test_tuning_leaves_the_model_and_unkept_coordinates_alone(name: str, rate: float) -> None:
     model = adapted(*MODELS[name])
     before, modules = everything_in(model), [repr(module) for module in model.modules()]
@@ -384,6 +414,13 @@ def test_a_model_that_is_not_its_architecture_is_refused() -> None:
     model.get_base_model().model.layers[1].self_attn.head_dim = 5
     with pytest.raises(InputError, match=r"config\.head_dim is 4, but it must be 5"):
         sliced_model(model, part)
+
+
+@pytest.mark.parametrize("family", ["olmo2", "qwen3_moe"])
+def test_families_that_cannot_be_pruned_are_refused(family: str) -> None:
+    model = adapted(family, {})
+    with pytest.raises(InputError, match=f"model is {family}, but it must be one of whose blocks"):
+        Slicer(model, WeightImportance())
 
 
 def test_clients_of_one_rate_are_a_stack() -> None:

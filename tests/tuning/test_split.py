@@ -113,6 +113,10 @@ ODD_SHAPES = [
             "layer_types": ["full_attention", "sliding_attention", "full_attention"],
         },
     ),
+    ("gemma2", {"sliding_window": 4}),
+    ("gemma3_text", {"sliding_window": 4}),
+    ("smollm3", {"no_rope_layers": [0, 1, 1], "use_sliding_window": True, "sliding_window": 4}),
+    ("qwen3_moe", {"output_router_logits": True}),
     ("opt", {"word_embed_proj_dim": 16, "targets": ("q_proj", "fc1")}),
     ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}),
 ]

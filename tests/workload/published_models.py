@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from airtune.tuning.adapter import linear_targets
+from airtune.workload.adapter_shape import ALL_LINEAR
+from airtune.workload.architecture import Architecture
 from airtune.workload.config_source import read_config
 from airtune.workload.step import Step
 
@@ -24,13 +27,18 @@ def measure_on_meta(name: str, rank: int, step: Step) -> Measured:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from tests.workload.small_models import quiet_peft
+    from tests.workload.small_models import COUNTED_EXPERTS, quiet_peft
 
     config = read_config(name)
+    mixture = Architecture.from_config(config).structure.experts is not None
     settings = AutoConfig.for_model(config.pop("model_type"), **config)
+    if mixture:
+        settings._experts_implementation = COUNTED_EXPERTS
     with torch.device("meta"), quiet_peft():
         model = AutoModelForCausalLM.from_config(settings, attn_implementation="eager").eval()
-        lora = LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        targets = linear_targets(model, ALL_LINEAR)
+        names = targets if isinstance(targets, str) else list(targets)
+        lora = LoraConfig(r=rank, target_modules=names, task_type="CAUSAL_LM")
         model = get_peft_model(model, lora)
         length = step.tokens
         # Mask and positions are given, because working them out would read numbers.

@@ -10,16 +10,24 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
 )
 
+from airtune.tuning.adapter import linear_targets
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import Architecture, closed_form, load_architecture
 from airtune.workload.step import Step
@@ -39,6 +47,12 @@ _LLAMA: dict[str, Any] = {
 }
 # Key and value width of 64, so that rank 64 fits everywhere.
 _WIDE_HEADS = {**_LLAMA, "head_dim": 16}
+_WINDOWS = {
+    "sliding_window": 64,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+_FUSED = {**_LLAMA, "num_attention_heads": 6, "num_key_value_heads": 3}
+_EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 _OPT: dict[str, Any] = {
     "vocab_size": 211,
     "hidden_size": 96,
@@ -74,6 +88,36 @@ CONFIGS: dict[str, Any] = {
     "phi-normed": lambda: PhiConfig(
         qk_layernorm=True, **{**_LLAMA, "num_attention_heads": 6, "num_key_value_heads": 6}
     ),
+    "gemma2": lambda: Gemma2Config(**_WIDE_HEADS, **_WINDOWS),
+    "gemma2-uncapped": lambda: Gemma2Config(
+        attn_logit_softcapping=None, final_logit_softcapping=None, **_WIDE_HEADS, **_WINDOWS
+    ),
+    "gemma3_text": lambda: Gemma3TextConfig(**_WIDE_HEADS, **_WINDOWS),
+    "gemma3-capped": lambda: Gemma3TextConfig(
+        attention_bias=True, final_logit_softcapping=20.0, **_WIDE_HEADS, **_WINDOWS
+    ),
+    "phi3": lambda: Phi3Config(**_FUSED),
+    "phi3-mini": lambda: Phi3Config(**{**_FUSED, "num_key_value_heads": 6}),
+    "phi3-partial": lambda: Phi3Config(
+        tie_word_embeddings=True,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.75,
+        },
+        **_FUSED,
+    ),
+    "granite": lambda: GraniteConfig(
+        embedding_multiplier=12.0,
+        logits_scaling=8.0,
+        residual_multiplier=0.22,
+        attention_multiplier=0.0625,
+        **_WIDE_HEADS,
+    ),
+    "granite-biased": lambda: GraniteConfig(attention_bias=True, mlp_bias=True, **_WIDE_HEADS),
+    "smollm3": lambda: SmolLM3Config(no_rope_layers=[1, 0, 1], **_WIDE_HEADS),
+    "olmo2": lambda: Olmo2Config(**_WIDE_HEADS),
+    "qwen3_moe": lambda: Qwen3MoeConfig(**_WIDE_HEADS, **_EXPERTS),
 }
 """One config per family, and the variants that change what is counted."""
 
@@ -88,13 +132,27 @@ def architecture(name: str) -> Architecture:
     return Architecture.from_config(CONFIGS[name]().to_dict())
 
 
+COUNTED_EXPERTS, DEFAULT_EXPERTS = "batched_mm", "grouped_mm"
+"""How experts are multiplied: FlopCounterMode does not know transformers' default."""
+
+
 @cache
-def base_model(name: str, attention: str = "eager", dtype: str = "float32") -> Any:
-    """A random model in evaluation mode; shared by tests, so never trained."""
+def base_model(
+    name: str, attention: str = "eager", dtype: str = "float32", experts: str = COUNTED_EXPERTS
+) -> Any:
+    """A random model in evaluation mode; shared by tests, so never trained.
+
+    Attention is eager where transformers has nothing else for the family.
+    """
     torch.manual_seed(0)
     config = CONFIGS[name]()
+    structure = architecture(name).structure
+    if structure.experts is not None:
+        config._experts_implementation = experts
     model = AutoModelForCausalLM.from_config(
-        config, attn_implementation=attention, dtype=getattr(torch, dtype)
+        config,
+        attn_implementation="eager" if structure.eager_only else attention,
+        dtype=getattr(torch, dtype),
     )
     return model.eval().requires_grad_(False)
 
@@ -108,14 +166,19 @@ def quiet_peft() -> Iterator[None]:
 
 
 def with_adapter(
-    name: str, adapter: AdapterShape, attention: str = "eager", dtype: str = "float32"
+    name: str,
+    adapter: AdapterShape,
+    attention: str = "eager",
+    dtype: str = "float32",
+    experts: str = COUNTED_EXPERTS,
 ) -> Any:
     """A fresh copy of the model under an fp32 PEFT adapter."""
     from copy import deepcopy
 
     from peft import LoraConfig, get_peft_model
 
-    targets = adapter.target_modules
+    base = deepcopy(base_model(name, attention, dtype, experts))
+    targets = linear_targets(base, adapter.target_modules)
     config = LoraConfig(
         r=adapter.rank,
         target_modules=targets if isinstance(targets, str) else list(targets),
@@ -123,7 +186,7 @@ def with_adapter(
         task_type="CAUSAL_LM",
     )
     with quiet_peft():
-        model = get_peft_model(deepcopy(base_model(name, attention, dtype)), config)
+        model = get_peft_model(base, config)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

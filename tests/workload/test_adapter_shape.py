@@ -4,7 +4,12 @@ import pytest
 from safetensors.torch import save
 
 from airtune.errors import InputError
-from airtune.workload.adapter_shape import AdapterShape, adapter_parameters, adapter_tensors
+from airtune.tuning.adapter import linear_targets
+from airtune.workload.adapter_shape import (
+    AdapterShape,
+    adapter_parameters,
+    adapter_tensors,
+)
 from airtune.workload.architecture import load_architecture
 from airtune.workload.payload import (
     flat_update_bits,
@@ -12,9 +17,9 @@ from airtune.workload.payload import (
     saved_adapter_bytes,
     update_bits,
 )
-from tests.workload.small_models import CONFIGS, architecture, with_adapter
+from tests.workload.small_models import CONFIGS, architecture, base_model, with_adapter
 
-SOME = {"gpt2": ("c_attn", "mlp.c_proj")}
+SOME = {"gpt2": ("c_attn", "mlp.c_proj"), "phi3": ("qkv_proj", "gate_up_proj")}
 
 
 def _real_tensors(name: str, adapter: AdapterShape) -> dict[str, tuple[int, ...]]:
@@ -29,7 +34,7 @@ def _real_tensors(name: str, adapter: AdapterShape) -> dict[str, tuple[int, ...]
 @pytest.mark.parametrize("targets", ["all-linear", "some"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_same_tensors_as_peft(name: str, targets: str, rank: int) -> None:
-    some = SOME.get(name, ("q_proj", "v_proj"))
+    some = SOME.get(name.partition("-")[0], ("q_proj", "v_proj"))
     adapter = AdapterShape(rank, "all-linear" if targets == "all-linear" else some)
     assert adapter_tensors(architecture(name), adapter) == _real_tensors(name, adapter)
 
@@ -98,6 +103,17 @@ def test_update_bits() -> None:
 def test_refusals(rank: int, targets: str | tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         AdapterShape(rank, targets).adaptation(architecture("llama"))
+
+
+def test_experts_are_no_linear_layers() -> None:
+    """Of a mixture LoRA adapts the matrices of attention; PEFT's own word would take the rest."""
+    model = architecture("qwen3_moe")
+    names = sorted({path.rpartition(".")[2] for path in AdapterShape(2).ranks(model)})
+    assert names == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    assert sorted(linear_targets(base_model("qwen3_moe"), "all-linear")) == names
+    for target in ("gate_proj", "down_proj", "experts", "mlp.gate"):
+        with pytest.raises(InputError, match=r"\(experts, router, embedding and LM head cannot be"):
+            AdapterShape(2, (target,)).ranks(model)
 
 
 def test_a_rank_may_exceed_matrices_that_are_not_adapted() -> None:

@@ -48,6 +48,20 @@ PUBLISHED = {
     "gemma-2b": 2_506_172_416,
     "gemma-7b": 8_537_680_896,
     "phi-2": 2_779_683_840,
+    "gemma-2-2b": 2_614_341_888,
+    "gemma-2-9b": 9_241_705_984,
+    "gemma-2-27b": 27_227_128_320,
+    "gemma-3-270m": 268_098_176,
+    "gemma-3-1b": 999_885_952,
+    "phi-3-mini": 3_821_079_552,
+    "phi-4-mini": 3_836_021_760,
+    "phi-4": 14_659_507_200,
+    "granite-3.3-2b": 2_533_539_840,
+    "granite-3.1-8b": 8_170_848_256,
+    "smollm3-3b": 3_075_098_624,
+    "olmo-2-1b": 1_484_916_736,
+    "olmo-2-7b": 7_298_617_344,
+    "qwen3-30b-a3b": 30_532_122_624,
 }
 
 
@@ -96,6 +110,15 @@ OPTIONAL = [
     "word_embed_proj_dim",
     "do_layer_norm_before",
     "layer_norm_elementwise_affine",
+    "hidden_activation",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "num_experts",
+    "num_local_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "decoder_sparse_step",
+    "mlp_only_layers",
 ]
 
 
@@ -133,7 +156,10 @@ def test_real_configs(real_data: Path) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"model_type": "phi3"}, "one of the families gpt2, opt, llama, mistral, qwen2, qwen3, gemma"),
+    (
+        {"model_type": "gemma3"},
+        "one of the families gpt2, opt, llama, mistral, qwen2, qwen3, gemma",
+    ),
     ({"model_type": None}, r"config\.model_type is missing"),
     ({"hidden_size": None}, r"config\.hidden_size is missing"),
     ({"hidden_size": 64.0}, r"config\.hidden_size is 64\.0"),
@@ -149,6 +175,29 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_refusals(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Architecture.from_config({**read_config("llama-2-7b"), **change})
+
+
+LATER_REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True, .*lse"),
+    ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+    ("gemma2", {"final_logit_softcapping": -1.0}, r"softcapping is -1\.0, .*a positive number, or"),
+    (
+        "gemma2",
+        {"attn_logit_softcapping": "50"},
+        "attn_logit_softcapping is 50, .* a positive numb",
+    ),
+    ("qwen3_moe", {"mlp_only_layers": [0]}, r"mlp_only_layers is \[0\], .* \[\]: experts in every"),
+    ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step is 2, .* 1: experts in every"),
+    ("qwen3_moe", {"num_experts_per_tok": 7}, "num_experts_per_tok is 7, .*at most 6, all experts"),
+    ("qwen3_moe", {"num_local_experts": 0}, "num_local_experts is 0, .*a positive whole number"),
+    ("phi3", {"quantization_config": {"bits": 4}}, "quantization_config"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "sentence"), LATER_REFUSED)
+def test_refusals_of_single_families(name: str, change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Architecture.from_config({**CONFIGS[name]().to_dict(), **change})
 
 
 def test_gpt2_refusals() -> None:

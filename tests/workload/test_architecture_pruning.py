@@ -1,11 +1,21 @@
 """What a pruning rate removes, and that counts of a pruned model are those of the real slice."""
 
+from collections.abc import Callable
 from math import floor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import GemmaConfig, LlamaConfig, Qwen3Config
+from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    Phi3Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
@@ -18,7 +28,8 @@ from airtune.workload.architecture import (
     removed_units,
 )
 from airtune.workload.block import Widths
-from airtune.workload.decisions import affine_update_bits
+from airtune.workload.decisions import affine_flops, affine_update_bits, rate_that_fits
+from airtune.workload.payload import update_bits
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 from tests.workload.small_models import CONFIGS, architecture, measured_flops, published
@@ -75,6 +86,22 @@ _SLICED = {
     ("qwen3", 0.5): lambda c: Qwen3Config(
         **{**c, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 112}
     ),
+    ("gemma2", 0.25): lambda c: Gemma2Config(
+        **{**c, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 168}
+    ),
+    ("gemma3_text", 0.5): lambda c: Gemma3TextConfig(
+        **{**c, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 112}
+    ),
+    ("granite", 0.25): lambda c: GraniteConfig(
+        **{**c, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 168}
+    ),
+    ("smollm3", 0.5): lambda c: SmolLM3Config(
+        **{**c, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 112}
+    ),
+    # One query head of two stays in each of three groups.
+    ("phi3", 0.5): lambda c: Phi3Config(
+        **{**c, "head_dim": 16, "num_attention_heads": 3, "intermediate_size": 112}
+    ),
     ("gemma", 0.76): lambda c: GemmaConfig(
         **{**c, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 54}
     ),
@@ -96,7 +123,10 @@ def test_counts_are_those_of_the_sliced_model(
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+PRUNABLE = [name for name in CONFIGS if not architecture(name).structure.unprunable]
+
+
+@pytest.mark.parametrize("name", PRUNABLE)
 def test_residual_factors_never_shrink(name: str) -> None:
     model, adapter = architecture(name), AdapterShape(4)
     whole, kept = (adapter_tensors(m, adapter) for m in (model, pruned(model, 0.6)))
@@ -120,3 +150,27 @@ def test_prunable_share_of_known_adapters() -> None:
     assert share("gpt2") == pytest.approx(0.75, abs=1e-4)
     assert 0.61 <= share("llama-3.1-8b") <= 0.65
     assert 0.61 <= share("llama-2-7b") <= 0.65
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("olmo2", "queries and keys are normalised over all heads"),
+        ("qwen3_moe", "its MLPs are experts"),
+    ],
+)
+def test_families_that_cannot_be_pruned_say_why(name: str, reason: str) -> None:
+    model, adapter = architecture(name), AdapterShape(4)
+    sentence = f"model is {name}, but it must be one of whose blocks heads and neurons .*{reason}"
+    assert pruned(model, 0.0) == model
+    refused: list[Callable[[], object]] = [
+        lambda: pruned(model, 0.5),
+        lambda: workload(model, adapter, STEP, 0.5),
+        lambda: update_bits(model, adapter, pruning_rate=0.5),
+        lambda: affine_flops(model, adapter, STEP),
+        lambda: affine_update_bits(model, adapter),
+        lambda: rate_that_fits(model, adapter, STEP, 1e12),
+    ]
+    for question in refused:
+        with pytest.raises(InputError, match=sentence):
+            question()

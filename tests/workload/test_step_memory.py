@@ -15,10 +15,17 @@ from airtune.workload.architecture import Architecture
 from airtune.workload.precision import Precision
 from airtune.workload.step import Attention, Step
 from airtune.workload.transformer import workload
-from tests.workload.small_models import CONFIGS, architecture, batch, with_adapter
+from tests.workload.small_models import (
+    CONFIGS,
+    DEFAULT_EXPERTS,
+    architecture,
+    batch,
+    with_adapter,
+)
 
 STEP = Step(batch_size=3, tokens=40)
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+SOME = {"gpt2": ("c_attn",), "phi3": ("qkv_proj",)}
 
 
 def saved_bytes(model: Any, ids: torch.Tensor) -> int:
@@ -85,10 +92,11 @@ class LiveBytes(TorchDispatchMode):
 @pytest.mark.parametrize("targets", ["all-linear", "some"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_kept_activations(name: str, targets: str, dtype: str, attention: Attention) -> None:
-    some = ("c_attn",) if name == "gpt2" else ("q_proj", "v_proj")
+    some = SOME.get(name.partition("-")[0], ("q_proj", "v_proj"))
     adapter = AdapterShape(4, "all-linear" if targets == "all-linear" else some)
     predicted = predicted_bytes(architecture(name), adapter, dtype, attention)
-    real = saved_bytes(with_adapter(name, adapter, attention, DTYPES[dtype]), batch(name, STEP))
+    model = with_adapter(name, adapter, attention, DTYPES[dtype], DEFAULT_EXPERTS)
+    real = saved_bytes(model, batch(name, STEP))
     # What is missing: cosines and sines of rotary positions, and Gemma's 1 + weight.
     assert 0.99 * real < predicted <= real
 
@@ -102,11 +110,12 @@ def test_kept_activations_where_blocks_differ() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma", "gemma2", "olmo2", "qwen3_moe"])
 def test_peak(name: str, dtype: str) -> None:
     """Two AdamW steps, everything counted that is ever alive."""
     adapter, step = AdapterShape(8), Step(batch_size=8, tokens=64)
-    model, ids = with_adapter(name, adapter, "sdpa", DTYPES[dtype]), batch(name, step)
+    model = with_adapter(name, adapter, "sdpa", DTYPES[dtype], DEFAULT_EXPERTS)
+    ids = batch(name, step)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     with LiveBytes() as memory:
         for tensor in [*model.parameters(), *model.buffers()]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from airtune.cost.device import DeviceProfile
-from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.adapter_shape import AdapterShape, matrix_paths
 from airtune.workload.architecture import Architecture
 from airtune.workload.payload import dtype_bits
 from airtune.workload.step import Step
@@ -95,7 +95,10 @@ def _training_step(config: dict[str, Any], dtype: str) -> Callable[[], None]:
         base = AutoModelForCausalLM.from_config(
             settings, dtype=getattr(torch, _TORCH_DTYPES[dtype])
         )
-        lora = LoraConfig(r=RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+        paths = matrix_paths(Architecture.from_config(config))
+        # Of a mixture PEFT would take "all-linear" to mean the experts, too.
+        targets = sorted({path.rpartition(".")[2] for path in paths})
+        lora = LoraConfig(r=RANK, target_modules=targets, task_type="CAUSAL_LM")
         model = get_peft_model(base, lora)
         ids = torch.randint(0, config["vocab_size"], (STEP.batch_size, STEP.tokens))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])

@@ -7,6 +7,7 @@ vocabulary of 150,000 words never exist at once.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,10 +23,16 @@ BODIES = {
     "Qwen3ForCausalLM": "model",
     "GemmaForCausalLM": "model",
     "PhiForCausalLM": "model",
+    "Gemma2ForCausalLM": "model",
+    "Gemma3ForCausalLM": "model",
+    "Phi3ForCausalLM": "model",
+    "GraniteForCausalLM": "model",
+    "SmolLM3ForCausalLM": "model",
+    "Olmo2ForCausalLM": "model",
+    "Qwen3MoeForCausalLM": "model",
 }
-"""transformers classes of which we have read that `logits = lm_head(body(tokens))` and nothing
-more, and where the body is. Everything else (such as a soft cap on logits) runs its whole
-forward."""
+"""transformers classes of which we have read that `logits = lm_head(body(tokens))`, but for what
+`LogitForm` does, and where the body is. Everything else runs its whole forward."""
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 2**15}
 """Tokens of one forward pass, by device: enough to hide the calls, few enough for the processor's
 cache. The GPU's is an estimate: enough rows to fill one, activations of some GB."""
@@ -34,6 +41,38 @@ _LEAST_ROWS = 256
 """Below it a product in bf16 spends its time on packing the head's matrix."""
 _SOFTMAX_AT_ONCE = {"cpu": 2**17, "cuda": 2**27}
 """Logits whose softmax is taken together: on a processor, what stays in a core's own cache."""
+
+
+@dataclass(frozen=True)
+class LogitForm:
+    """What becomes of `z = W h + b`: `z / divisor` (Granite), then `c tanh(z / c)` (Gemma 2)."""
+
+    divisor: float = 1.0
+    cap: float | None = None
+
+    @classmethod
+    def of(cls, causal: Any) -> "LogitForm":
+        """That of a class in `BODIES`, from its config."""
+        name, config = type(causal).__name__, causal.config
+        if name == "GraniteForCausalLM":
+            return cls(divisor=float(config.logits_scaling))
+        if name in ("Gemma2ForCausalLM", "Gemma3ForCausalLM"):
+            return cls(cap=config.final_logit_softcapping)
+        return cls()
+
+    def apply(self, logits: Tensor) -> Tensor | None:
+        """In place; the derivative of each logit by its `z / divisor`, None where all are 1."""
+        if self.divisor != 1.0:
+            logits.div_(self.divisor)
+        if self.cap is None:
+            return None
+        share = logits.div_(self.cap).tanh_()
+        slopes = 1.0 - share.square()
+        logits.mul_(self.cap)
+        return slopes
+
+
+PLAIN = LogitForm()
 
 
 def label_losses(
@@ -59,7 +98,7 @@ def label_losses(
     weight = head.weight
     with training_attention(weight.device, weight.dtype, token_ids.shape[1]):
         hidden = body(input_ids=token_ids, attention_mask=mask, use_cache=False).last_hidden_state
-    return head_losses(hidden[:, :-1][wanted], labels, weight, head.bias)
+    return head_losses(hidden[:, :-1][wanted], labels, weight, head.bias, LogitForm.of(causal))
 
 
 def find_body(causal: Any) -> Any:
@@ -78,39 +117,61 @@ def is_right_padded(attention_mask: Tensor) -> bool:
     return not bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any())
 
 
-def head_losses(states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`logsumexp(z) - z_label`, `z = W h + b` in fp32, for states h [label, hidden] -> [label].
+def head_losses(
+    states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, form: LogitForm = PLAIN
+) -> Tensor:
+    """`logsumexp(z) - z_label`, `z` the logits of this form in fp32, for states h [label, hidden]
+    -> [label].
 
     `weight` (vocabulary, hidden) and `bias` get no gradient.
     """
-    losses: Tensor = _HeadLosses.apply(states, labels, weight, bias)  # type: ignore[no-untyped-call]
+    losses: Tensor = _HeadLosses.apply(states, labels, weight, bias, form)  # type: ignore[no-untyped-call]
     return losses
 
 
 class _HeadLosses(torch.autograd.Function):
-    """The gradient for h, `W^T (softmax(z) - onehot)`, is made while the logits are there."""
+    """The gradient for h, `W^T (slope (softmax - onehot))`, is made while the logits are there.
+
+    `slope` is the derivative of a logit by its entry of `W h + b`.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: Any,
+        states: Tensor,
+        labels: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        form: LogitForm,
     ) -> Tensor:
         rows = max(_LEAST_ROWS, _LOGITS_AT_ONCE[weight.device.type] // weight.shape[0])
         losses = torch.empty(len(states), dtype=torch.float32, device=states.device)
         gradient = torch.empty_like(states) if ctx.needs_input_grad[0] else None
         for start in range(0, len(states), rows):
             part = slice(start, start + rows)
-            logits = torch.nn.functional.linear(states[part], weight, bias)
-            losses[part] = _to_errors(logits, labels[part])
+            losses[part], errors = _part(states[part], labels[part], weight, bias, form)
             if gradient is not None:
-                torch.mm(logits, weight, out=gradient[part])
+                torch.mm(errors, weight, out=gradient[part])
+        if gradient is not None and form.divisor != 1.0:
+            gradient.div_(form.divisor)
         ctx.save_for_backward(gradient)
         return losses
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * upstream[:, None].to(gradient.dtype), None, None, None
+        return gradient * upstream[:, None].to(gradient.dtype), None, None, None, None
+
+
+def _part(
+    states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, form: LogitForm
+) -> tuple[Tensor, Tensor]:
+    """Losses [label], and their derivatives by `(W h + b) / divisor` [label, word]."""
+    logits = torch.nn.functional.linear(states, weight, bias)
+    slopes = form.apply(logits)
+    losses = _to_errors(logits, labels)
+    return losses, logits if slopes is None else logits.mul_(slopes)
 
 
 def _to_errors(logits: Tensor, labels: Tensor) -> Tensor:

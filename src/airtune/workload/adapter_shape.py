@@ -199,10 +199,12 @@ def _endings(path: str) -> list[str]:
 def _unknown_matrix(field: str, name: str, architecture: Decoder) -> InputError:
     names = list(dict.fromkeys(matrix.name for matrix in matrix_paths(architecture).values()))
     endings = {name.split(".")[-1]: name for name in names}
+    mixture = isinstance(architecture, Architecture) and architecture.structure.experts
+    experts = "experts, router, " if mixture else ""
     return InputError(
         field,
         name,
-        f"among {', '.join(names)} (embedding and LM head cannot be adapted)",
+        f"among {', '.join(names)} ({experts}embedding and LM head cannot be adapted)",
         suggest(name, [*endings, *names]),
     )
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from airtune.errors import InputError
-from airtune.workload.block import Structure, Widths
+from airtune.workload.block import NormSpan, Structure, Widths
 from airtune.workload.config_source import read_config
 from airtune.workload.counted import CountedArchitecture
-from airtune.workload.families import FAMILIES, TIED_BY_DEFAULT, ConfigFields
+from airtune.workload.families import FAMILIES, TIED_BY_DEFAULT, WITH_EXPERTS, ConfigFields
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _EXPERTS = re.compile(r"(^|_)(experts?|moe)(_|$)")
@@ -67,9 +67,19 @@ def refuse_own_code(config: Mapping[str, Any]) -> None:
         )
 
 
-# Two families whose class defaults are not "as many as heads" and "hidden / heads".
-_KV_HEADS_WHEN_ABSENT = {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma": 16}
-_HEAD_DIM_WHEN_ABSENT = {"qwen3": 128, "gemma": 256}
+# Where class defaults are not "as many as heads" and "hidden / heads".
+_KV_HEADS_WHEN_ABSENT = {
+    "mistral": 8,
+    "qwen2": 32,
+    "qwen3": 32,
+    "gemma": 16,
+    "gemma2": 4,
+    "gemma3_text": 4,
+    "smollm3": 4,
+    "qwen3_moe": 4,
+}
+_HEAD_DIM_WHEN_ABSENT = {"qwen3": 128, "gemma": 256, "gemma2": 256, "gemma3_text": 256}
+_EXPERT_NEURONS_WHEN_ABSENT = 768
 _SELF_MADE_HEADS = frozenset({"gpt2", "opt"})
 _OPT_POSITION_OFFSET = 2
 """OPT's learned positions start at index 2 (transformers, OPTLearnedPositionalEmbedding)."""
@@ -119,10 +129,20 @@ class Architecture:
     @property
     def norm_parameters(self) -> int:
         """Learned numbers of the norms of one block, those of queries and keys included."""
-        structure = self.structure
-        elements = structure.norms_per_block * self.hidden_size
-        elements += 2 * self.widths.head_dim * structure.query_key_norm
+        structure, widths = self.structure, self.widths
+        of_queries_and_keys = {
+            NormSpan.NOTHING: 0,
+            NormSpan.HEAD: 2 * widths.head_dim,
+            NormSpan.ALL_HEADS: widths.query + widths.key_value,
+        }[structure.query_key_norm]
+        elements = len(structure.norms) * self.hidden_size + of_queries_and_keys
         return structure.norm.parameters_per_element * elements
+
+    @property
+    def expert_parameters(self) -> int:
+        """Experts and router of one block."""
+        experts, widths = self.structure.experts, self.widths
+        return 0 if experts is None else experts.parameters(widths.hidden, widths.neurons)
 
     @property
     def table_parameters(self) -> int:
@@ -136,7 +156,7 @@ class Architecture:
         blocks = sum(linear.parameters(widths) for linear in structure.linears)
         beside = (*structure.input_linears, *structure.output_linears)
         around = sum(linear.parameters(widths) for linear in beside)
-        inside = self.block_count * (blocks + self.norm_parameters)
+        inside = self.block_count * (blocks + self.norm_parameters + self.expert_parameters)
         return self.table_parameters + around + inside + self.head_parameters
 
     @property
@@ -172,14 +192,14 @@ def closed_form_of(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in FAMILIES and not _expert_key(config)
 
 
-def closed_form(architecture: Decoder, purpose: str) -> Architecture:
+def closed_form(architecture: Decoder, purpose: str, field: str = "model") -> Architecture:
     """The closed form, for what needs the roles of matrices inside a block.
 
     Raises InputError that names the family; `purpose` completes "where the model is ...".
     """
     if isinstance(architecture, CountedArchitecture):
         raise InputError(
-            "model",
+            field,
             f"of the family {architecture.family}",
             f"one of the families {', '.join(FAMILIES)} where the model is {purpose}",
             "the roles of the matrices in its blocks are not known: take a method that trains the "
@@ -219,15 +239,17 @@ def _family(config: Mapping[str, Any]) -> str:
 
 
 def _expert_key(config: Mapping[str, Any]) -> str:
-    """A key that only a mixture of experts has; empty where there is none."""
+    """A key that only a mixture of experts has; empty where there is none, or where the family's
+    closed form counts them."""
+    if config.get("model_type") in WITH_EXPERTS:
+        return ""
     return next((key for key, value in config.items() if _EXPERTS.search(key) and value), "")
 
 
 def _widths(fields: ConfigFields, family: str) -> Widths:
     hidden = fields.count("hidden_size", "n_embd")
     heads = fields.count("num_attention_heads", "n_head")
-    neurons_default = 4 * hidden if family == "gpt2" else None
-    neurons = fields.count("intermediate_size", "n_inner", "ffn_dim", default=neurons_default)
+    neurons = _neurons(fields, family, hidden)
     kv_heads, head_dim = heads, 0
     if family not in _SELF_MADE_HEADS:
         kv_heads = fields.count("num_key_value_heads", default=_absent_kv_heads(fields, family))
@@ -241,6 +263,14 @@ def _widths(fields: ConfigFields, family: str) -> Widths:
         raise InputError("config.num_key_value_heads", kv_heads, f"a divisor of {heads} heads")
     embedding = fields.count("word_embed_proj_dim", default=hidden) if family == "opt" else hidden
     return Widths(hidden, embedding, heads, kv_heads, head_dim or hidden // heads, neurons)
+
+
+def _neurons(fields: ConfigFields, family: str, hidden: int) -> int:
+    """The width inside the MLP, or inside an expert."""
+    if family in WITH_EXPERTS:
+        return fields.count("moe_intermediate_size", default=_EXPERT_NEURONS_WHEN_ABSENT)
+    default = 4 * hidden if family == "gpt2" else None
+    return fields.count("intermediate_size", "n_inner", "ffn_dim", default=default)
 
 
 def _absent_kv_heads(fields: ConfigFields, family: str) -> int:
@@ -296,6 +326,21 @@ def pruned_widths(widths: Widths, pruning_rate: float) -> Widths:
     )
 
 
+def require_prunable(architecture: Decoder, field: str = "model") -> Architecture:
+    """The closed form of a family of whose blocks units can be removed.
+
+    Raises InputError, with the reason, for any other; `field` is the key that named the model.
+    """
+    closed = closed_form(architecture, "pruned", field)
+    reason = closed.structure.unprunable
+    if reason:
+        allowed = "one of whose blocks heads and neurons can be removed"
+        raise InputError(field, closed.family, allowed, reason)
+    return closed
+
+
 def pruned(architecture: Architecture, pruning_rate: float) -> Architecture:
     """The architecture with every block pruned at this rate."""
+    if pruning_rate != 0.0:
+        require_prunable(architecture)
     return architecture.with_widths(pruned_widths(architecture.widths, pruning_rate))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+from airtune.workload.experts import Experts
+
 
 class Role(StrEnum):
     """What a matrix does in the data flow of a block, or beside the blocks (projections)."""
@@ -24,6 +26,7 @@ class Role(StrEnum):
     OUTPUT = "output"
     GATE = "gate"
     UP = "up"
+    FUSED_GATE_UP = "fused_gate_up"
     DOWN = "down"
     PROJECT_IN = "project_in"
     PROJECT_OUT = "project_out"
@@ -34,7 +37,7 @@ class Widths:
     """The extents that fix every shape of a block.
 
     `hidden` is the residual width, `embedding` the width of the token table (equal to `hidden` but
-    for OPT-350m), `neurons` the width inside the MLP.
+    for OPT-350m), `neurons` the width inside the MLP, or inside each expert.
     """
 
     hidden: int
@@ -80,6 +83,7 @@ class Linear:
             Role.FUSED_QKV: widths.query + 2 * widths.key_value,
             Role.GATE: widths.neurons,
             Role.UP: widths.neurons,
+            Role.FUSED_GATE_UP: 2 * widths.neurons,
             Role.PROJECT_OUT: widths.embedding,
         }.get(self.role, widths.hidden)
 
@@ -122,37 +126,77 @@ class Norm:
     parameters_per_element: int
 
 
+class NormPlace(StrEnum):
+    """Where a norm over the hidden width stands in a block, by what it reads.
+
+    Before attention or MLP it reads the residual stream, after them their answer before that is
+    added; ON_MIDDLE and ON_OUTPUT normalise the residual sums themselves (OPT-350m).
+    """
+
+    BEFORE_ATTENTION = "before_attention"
+    AFTER_ATTENTION = "after_attention"
+    ON_MIDDLE = "on_middle"
+    BEFORE_MLP = "before_mlp"
+    AFTER_MLP = "after_mlp"
+    ON_OUTPUT = "on_output"
+
+
+class NormSpan(StrEnum):
+    """What queries and keys are normalised over."""
+
+    NOTHING = "nothing"
+    HEAD = "head"
+    ALL_HEADS = "all_heads"
+
+
+BEFORE_BOTH = (NormPlace.BEFORE_ATTENTION, NormPlace.BEFORE_MLP)
+"""The two norms of most families."""
+
+
 @dataclass(frozen=True)
 class Structure:
     """What a block of one family is made of, besides its widths.
 
-    `parallel`: attention and MLP read the same norm and are added (Phi). `query_key_norm`: each
-    head's queries and keys are normalised over `head_dim` (Qwen3, some Phi). `norm_after`: norms
-    follow the residual sums instead of preceding attention and MLP (OPT-350m). `partial_rotary`:
-    heads are cut and joined around the rotation, and so copied (Phi). `block_path` is where the
-    blocks are in the Hugging Face model, `around_path` of the projections beside them.
+    `parallel`: attention and MLP read the same norm and are added (Phi). `query_key_norm`: over
+    `head_dim` (Qwen3, Gemma 3, some Phi) or over all heads together (OLMo 2). `copies_heads`: heads
+    are cut and joined around the rotation, and so copied (Phi, Phi-3). `score_cap`, `logit_cap`: a
+    tanh limits attention scores, logits (Gemma 2). `eager_only`: transformers has no fused
+    attention for the family. `experts` stand in place of the MLP's matrices. `block_path` is where
+    the blocks are in the Hugging Face model, `around_path` of the projections beside them.
+    `unprunable` says why no unit can be removed from a block; empty where units can.
     """
 
     linears: tuple[Linear, ...]
     norm: Norm
-    norms_per_block: int
     activation: str
     block_path: str
     around_path: str
+    norms: tuple[NormPlace, ...] = BEFORE_BOTH
     parallel: bool = False
-    query_key_norm: bool = False
-    norm_after: bool = False
-    partial_rotary: bool = False
+    query_key_norm: NormSpan = NormSpan.NOTHING
+    copies_heads: bool = False
     final_norm: bool = True
     head_bias: bool = False
     input_linears: tuple[Linear, ...] = ()
     output_linears: tuple[Linear, ...] = ()
     softmax_in_fp32: bool = True
+    score_cap: bool = False
+    logit_cap: bool = False
+    eager_only: bool = False
+    experts: Experts | None = None
+    unprunable: str = ""
 
     @property
     def gated(self) -> bool:
         """Whether the MLP multiplies an activated gate with a second projection."""
-        return any(linear.role is Role.GATE for linear in self.linears)
+        return self.experts is not None or any(
+            linear.role in (Role.GATE, Role.FUSED_GATE_UP) for linear in self.linears
+        )
+
+    @property
+    def fused(self) -> bool:
+        """Whether one matrix makes queries, keys and values."""
+        return any(linear.role is Role.FUSED_QKV for linear in self.linears)
 
     @property
     def all_linears(self) -> tuple[Linear, ...]:
@@ -195,9 +239,10 @@ class Adaptation:
 class GradientFlow:
     """Whether each tensor of a block needs a gradient.
 
-    `normed` is what query/key/value read, `mixed` the attention's answer before its output matrix,
-    `middle` the residual between attention and MLP, `mlp_input` what the MLP reads, `inside` what
-    the down matrix reads, `output` what leaves the block.
+    `normed` is what query/key/value read, `mixed` the attention's answer before its output matrix
+    and `attended` after it, `middle` the residual between attention and MLP, `mlp_input` what the
+    MLP reads, `inside` what the down matrix reads and `written` what it writes, `output` what
+    leaves the block.
     """
 
     normed: bool
@@ -205,11 +250,13 @@ class GradientFlow:
     key: bool
     value: bool
     mixed: bool
+    attended: bool
     middle: bool
     mlp_input: bool
     gate: bool
     up: bool
     inside: bool
+    written: bool
     output: bool
 
     @property
@@ -223,34 +270,51 @@ class GradientFlow:
             Role.OUTPUT: self.mixed,
             Role.GATE: self.mlp_input,
             Role.UP: self.mlp_input,
+            Role.FUSED_GATE_UP: self.mlp_input,
             Role.DOWN: self.inside,
         }
         return by_role.get(role, self.normed)
 
+    def input_of_norm(self, place: NormPlace) -> bool:
+        """Whether what this norm reads needs a gradient."""
+        return {
+            NormPlace.BEFORE_ATTENTION: self.normed,
+            NormPlace.AFTER_ATTENTION: self.attended,
+            NormPlace.ON_MIDDLE: self.middle,
+            NormPlace.BEFORE_MLP: self.middle,
+            NormPlace.AFTER_MLP: self.written,
+            NormPlace.ON_OUTPUT: self.output,
+        }[place]
+
 
 def gradient_flow(structure: Structure, adaptation: Adaptation, enters: bool) -> GradientFlow:
     """The switches of one block; `enters`: something trainable lies below the block."""
-    adapted = {linear.role: adaptation.trains(linear) for linear in structure.linears}
-    fused = adapted.get(Role.FUSED_QKV, False)
+    adapted = {linear.role for linear in structure.linears if adaptation.trains(linear)}
     query, key, value = (
-        enters or fused or adapted.get(role, False) for role in (Role.QUERY, Role.KEY, Role.VALUE)
+        enters or not adapted.isdisjoint((role, Role.FUSED_QKV))
+        for role in (Role.QUERY, Role.KEY, Role.VALUE)
     )
     mixed = query or key or value
-    middle = enters or mixed or adapted[Role.OUTPUT]
+    attended = mixed or Role.OUTPUT in adapted
+    middle = enters or attended
     mlp_input = enters if structure.parallel else middle
-    gate = structure.gated and (mlp_input or adapted[Role.GATE])
-    up = mlp_input or adapted[Role.UP]
+    fused = Role.FUSED_GATE_UP in adapted
+    gate = structure.gated and (mlp_input or fused or Role.GATE in adapted)
+    up = mlp_input or fused or Role.UP in adapted
     inside = gate or up
+    written = inside or Role.DOWN in adapted
     return GradientFlow(
         normed=enters,
         query=query,
         key=key,
         value=value,
         mixed=mixed,
+        attended=attended,
         middle=middle,
         mlp_input=mlp_input,
         gate=gate,
         up=up,
         inside=inside,
-        output=middle or inside or adapted[Role.DOWN],
+        written=written,
+        output=middle or written,
     )

@@ -19,7 +19,7 @@ from airtune.workload.architecture import (
     Architecture,
     Decoder,
     attention_units,
-    closed_form,
+    require_prunable,
     with_units,
 )
 from airtune.workload.payload import dtype_bits, update_bits
@@ -48,7 +48,7 @@ class Affine:
 
 def affine_flops(architecture: Decoder, adapter: Trained, step: Step) -> Affine:
     """FLOPs of one training step, forward and backward: a0 + (1 - rho) a1."""
-    whole = closed_form(architecture, "pruned")
+    whole = require_prunable(architecture)
     adaptation = adapter.adaptation(whole)
     fixed = total_flops(emptied(whole), adaptation, step)
     return Affine(fixed, total_flops(whole, adaptation, step) - fixed)
@@ -60,7 +60,7 @@ def affine_update_bits(architecture: Decoder, adapter: Trained, dtype: str = "fp
     A smaller frame may have a header shorter by 8 bytes; that is the only other departure.
     """
     whole = adapter_parameters(architecture, adapter)
-    narrow = emptied(closed_form(architecture, "pruned"))
+    narrow = emptied(require_prunable(architecture))
     prunable = whole - adapter_parameters(narrow, adapter)
     bits = dtype_bits(dtype) * prunable
     return Affine(update_bits(architecture, adapter, dtype) - bits, bits)
@@ -82,7 +82,7 @@ def update_bits_excess(
 
 def distinct_rates(architecture: Decoder) -> list[float]:
     """The rates at which one more unit or neuron goes, ascending from 0."""
-    widths = closed_form(architecture, "pruned").widths
+    widths = require_prunable(architecture).widths
     units, neurons = attention_units(widths), widths.neurons
     return sorted({k / units for k in range(units)} | {k / neurons for k in range(neurons)})
 
@@ -118,6 +118,7 @@ def rate_that_fits(
 
 def emptied(architecture: Architecture) -> Architecture:
     """The limit that no real slice reaches: no attention unit and no neuron kept."""
+    require_prunable(architecture)
     return architecture.with_widths(with_units(architecture.widths, units=0, neurons=0))
 
 

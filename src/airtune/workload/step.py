@@ -2,10 +2,11 @@
 
 FLOPs are counted as torch's FlopCounterMode counts them. A product of (m x k) and (k x n) is
 2 m k n operations. Attention multiplies full score matrices, as eager attention does, without
-halving for causality. Backward: gradients of activations wherever something trainable lies below,
-gradients of weights for what is trained (adapters or matrices). Left out: norms, activation
-functions, rotary positions, softmax, the gradients of biases, norms and token and position tables
-(sums, no products), the loss and the optimiser.
+halving for causality or leaving out what a sliding window masks. Of experts the busy ones count,
+`per_token` for every token, and their router. Backward: gradients of activations wherever something
+trainable lies below, gradients of weights for what is trained (adapters or matrices). Left out:
+norms, activation functions, caps and multipliers, rotary positions, softmax, the gradients of
+biases, norms and token and position tables (sums, no products), the loss and the optimiser.
 
 Memory is what the backward pass keeps in PyTorch, part by part, read off transformers' modelling
 code and autograd: a frozen matrix keeps nothing of its input, an adapted one keeps its input (in
@@ -27,6 +28,7 @@ from airtune.workload.block import (
     Linear,
     Norm,
     NormKind,
+    NormSpan,
     Role,
     Widths,
     gradient_flow,
@@ -147,7 +149,18 @@ def block_flops(
             flow.input_of(linear.role),
         )
         forward, backward = forward + ahead, backward + back
-    return Flops(forward, backward, flow.output)
+    experts = _expert_flops(architecture, step)
+    backward += experts * (flow.mlp_input + adaptation.whole)
+    return Flops(forward + experts, backward, flow.output)
+
+
+def _expert_flops(architecture: Architecture, step: Step) -> int:
+    """One pass through router and experts; the gradients of their input, or of their matrices where
+    they are trained, take as many operations each."""
+    experts, widths = architecture.structure.experts, architecture.widths
+    if experts is None:
+        return 0
+    return experts.flops(widths.hidden, widths.neurons, step.positions)
 
 
 def embedding_flops(architecture: Architecture, adaptation: Adaptation, step: Step) -> Flops:
@@ -190,7 +203,7 @@ def _chain(
 
 
 Attention = Literal["sdpa", "eager"]
-"""sdpa (transformers' default) keeps no score matrix; eager keeps all of it."""
+"""sdpa (transformers' default) keeps no score matrix; eager, all that Gemma 2 has, keeps all."""
 
 ADAPTER_BYTES = 4
 """What is trained, its gradients and optimiser moments are fp32, whatever the base's dtype is."""
@@ -215,12 +228,12 @@ OPTIMIZER_MOMENTS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
 @dataclass(frozen=True)
 class _Store:
     """What every count below shares: rows, bytes of the base's dtype, kind of attention, and
-    whether norms are trained."""
+    whether every parameter is trained."""
 
     step: Step
     width: int
     attention: Attention
-    trained_norms: bool
+    whole: bool
 
     @property
     def rows(self) -> int:
@@ -236,13 +249,13 @@ def block_stored_bytes(
     attention: Attention = "sdpa",
 ) -> int:
     """Bytes that one block keeps between forward and backward."""
-    store = _Store(step, dtype_bytes, attention, adaptation.whole)
-    flow = gradient_flow(architecture.structure, adaptation, input_needs_gradient)
     structure = architecture.structure
-    normed = (flow.middle, flow.output) if structure.norm_after else (flow.normed, flow.middle)
-    norms = normed[: structure.norms_per_block]
+    kind: Attention = "eager" if structure.eager_only else attention
+    store = _Store(step, dtype_bytes, kind, adaptation.whole)
+    flow = gradient_flow(structure, adaptation, input_needs_gradient)
+    norms = sum(map(flow.input_of_norm, structure.norms))
     return (
-        sum(norms) * _norm_bytes(structure.norm, architecture.hidden_size, 1, store)
+        norms * _norm_bytes(structure.norm, architecture.hidden_size, 1, store)
         + _attention_bytes(architecture, flow, store)
         + _mlp_bytes(architecture, flow, store)
         + _adapter_input_bytes(architecture, adaptation, flow, store)
@@ -266,8 +279,11 @@ def chain_stored_bytes(
 def head_stored_bytes(
     architecture: Architecture, adaptation: Adaptation, step: Step, dtype_bytes: int
 ) -> int:
-    """Bytes that the norm after the last block keeps, and a trained LM head of its input."""
+    """Bytes that the norm after the last block keeps, a trained LM head of its input, and a cap on
+    logits of what the tanh made of them."""
     head = ADAPTER_BYTES * step.logit_rows * architecture.widths.embedding * adaptation.whole
+    if architecture.structure.logit_cap:
+        head += dtype_bytes * step.logit_rows * architecture.vocab_size
     if not architecture.structure.final_norm:
         return head
     store = _Store(step, dtype_bytes, "sdpa", adaptation.whole)
@@ -290,7 +306,7 @@ def _norm_bytes(norm: Norm, elements: int, groups: int, store: _Store) -> int:
     keeps that answer for the weight's gradient.
     """
     if norm.kind is NormKind.RMS:
-        answer = store.width * elements * store.trained_norms
+        answer = store.width * elements * store.whole
         return store.rows * (4 * (elements + groups) + answer)
     return store.width * store.rows * (elements + 2 * groups)
 
@@ -298,13 +314,18 @@ def _norm_bytes(norm: Norm, elements: int, groups: int, store: _Store) -> int:
 def _attention_bytes(architecture: Architecture, flow: GradientFlow, store: _Store) -> int:
     widths, structure = architecture.widths, architecture.structure
     kept = 0
-    if structure.query_key_norm:
-        kept += flow.query * _norm_bytes(structure.norm, widths.query, widths.heads, store)
-        kept += flow.key * _norm_bytes(structure.norm, widths.key_value, widths.kv_heads, store)
+    if structure.query_key_norm is not NormSpan.NOTHING:
+        each = structure.query_key_norm is NormSpan.HEAD
+        groups = (widths.heads, widths.kv_heads) if each else (1, 1)
+        kept += flow.query * _norm_bytes(structure.norm, widths.query, groups[0], store)
+        kept += flow.key * _norm_bytes(structure.norm, widths.key_value, groups[1], store)
     if not flow.mixed:
         return kept
     if store.attention == "sdpa":
         numbers = 2 * widths.query + 2 * widths.key_value
+        if structure.copies_heads and structure.fused:
+            # The values lie in the fused answer, whose queries and keys were copied out of it.
+            numbers += widths.query + widths.key_value
         return kept + store.rows * (store.width * numbers + 4 * widths.heads)
     # Eager repeats keys and values to the query heads before it multiplies them.
     operands = (flow.key, flow.query, flow.scores)
@@ -312,6 +333,7 @@ def _attention_bytes(architecture: Architecture, flow: GradientFlow, store: _Sto
     in_fp32 = structure.softmax_in_fp32 and store.width < 4
     kept += store.rows * store.width * widths.query * sum(operands)
     kept += probabilities * 4 * (in_fp32 and flow.scores)
+    kept += probabilities * store.width * (structure.score_cap and flow.scores)
     return kept + probabilities * store.width * (flow.value or (flow.scores and not in_fp32))
 
 
@@ -319,7 +341,10 @@ def _mlp_bytes(architecture: Architecture, flow: GradientFlow, store: _Store) ->
     activation = architecture.structure.activation
     if activation not in _ARRAYS_KEPT:
         raise InputError("config activation", activation, f"one of {', '.join(_ARRAYS_KEPT)}")
-    arrays = _ARRAYS_KEPT[activation]
+    arrays, experts = _ARRAYS_KEPT[activation], architecture.structure.experts
+    if experts is not None:
+        shape = architecture.widths.hidden, architecture.widths.neurons, store.rows
+        return flow.inside * experts.stored_bytes(*shape, store.width, arrays, store.whole)
     if architecture.structure.gated:
         # gate * up keeps each factor for the other's gradient.
         kept = flow.gate * (arrays + 1) + flow.up * 1
@@ -344,7 +369,7 @@ def _adapter_input_bytes(
     structure = architecture.structure
     # sdpa keeps its answer and ReLU its output anyway, unless a copy lies between.
     shared = {
-        "mixed": store.attention == "sdpa" and flow.mixed and not structure.partial_rotary,
+        "mixed": store.attention == "sdpa" and flow.mixed and not structure.copies_heads,
         "inside": structure.activation == "relu" and flow.inside,
     }
     sizes = {"mixed": widths.query, "inside": widths.neurons}
@@ -360,6 +385,6 @@ def _source(role: Role, architecture: Architecture) -> str:
         return "mixed"
     if role is Role.DOWN:
         return "inside"
-    if role in (Role.GATE, Role.UP) and not architecture.structure.parallel:
+    if role in (Role.GATE, Role.UP, Role.FUSED_GATE_UP) and not architecture.structure.parallel:
         return "second norm"
     return "first norm"

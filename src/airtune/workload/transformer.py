@@ -330,10 +330,9 @@ class _Builder:
             model, adaptation, self.step, needs, precision.dtype_bytes, precision.attention
         )
         linears = model.structure.linears
+        beside = model.norm_parameters + model.expert_parameters
         outputs = self.step.positions * model.hidden_size
-        part = self._part(
-            "block", linears, model.norm_parameters, flops, stored, outputs, adaptation
-        )
+        part = self._part("block", linears, beside, flops, stored, outputs, adaptation)
         return part, flops.output_needs_gradient
 
     def _head(self, flops: Flops, needs: bool) -> Part:

@@ -17,6 +17,7 @@ from airtune.federated.charging.split_costs import LinkSettings, SplitSystem
 from airtune.federated.method import Method
 from airtune.federated.view import PlanningView
 from airtune.round_plan import ClientPlan, Decision, Plan
+from airtune.workload.architecture import require_prunable
 
 SLACK = 1e-9
 """Relative: shares that fill the band add up to it but for rounding."""
@@ -45,9 +46,12 @@ def refuse_small_devices(method: Method, costs: RoundCosts, rank: int) -> None:
     """Refuse devices that cannot hold the least that the planner may assign to them.
 
     `rank` is the adapter's. What the planner does assign is checked with every plan. Raises
-    InputError for the first such client.
+    InputError for the first such client, and for a planner that prunes what cannot be pruned.
     """
     decides = method.planner.decides
+    if Decision.PRUNING in decides:
+        field = "charge_as" if costs.model.as_other_model else "model"
+        require_prunable(costs.model.work.architecture, field)
     least = min(1, rank) if Decision.RANK in decides else rank
     for client, device in enumerate(costs.model.devices):
         if costs.split is not None:

@@ -93,6 +93,8 @@ def _weight_scores(model: Any, architecture: Architecture, index: int) -> BlockS
             query_heads += _per_head(energy, widths)
         elif role in (Role.KEY, Role.VALUE):
             key_value_heads += _per_head(energy, widths)
+        elif role is Role.FUSED_GATE_UP:
+            neurons += energy.reshape(2, -1).sum(dim=0)
         elif role is Role.FUSED_QKV:
             sizes = [widths.query, widths.key_value, widths.key_value]
             query, key, value = torch.split(energy, sizes)
@@ -115,10 +117,10 @@ class ActivationImportance(Importance):
 
     For an attention unit with output columns O_u and inputs z_u: E ||O_u z_u||^2 =
     tr(O_u C_u O_u^T) with C_u = E[z_u z_u^T]; for a neuron E[h_j^2] ||w_down,j||^2. This is what
-    zeroing that unit alone takes out of its block, in the manner of Wanda (Sun et al., arXiv
-    2306.11695, equation 1) but for whole units. Padding does not count; how later blocks react is
-    left out. Forward passes run in the model's dtype, so another kind of machine may rank near
-    ties otherwise: see `update.sliced.SlicedCodec`.
+    zeroing that unit alone takes out of its block (of Gemma 2 and 3, before the norm that follows),
+    in the manner of Wanda (Sun et al., arXiv 2306.11695, equation 1) but for whole units. Padding
+    does not count; how later blocks react is left out. Forward passes run in the model's dtype, so
+    another kind of machine may rank near ties otherwise: see `update.sliced.SlicedCodec`.
     """
 
     batches: Sequence[TokenBatch]

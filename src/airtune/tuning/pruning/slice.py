@@ -157,6 +157,8 @@ def matrix_cut(linear: Linear, kept: KeptBlock, widths: Widths) -> Cut:
         # A head is three groups of rows: queries, then keys, then values of all heads.
         key, value = key_value + widths.query, key_value + widths.query + widths.key_value
         return Cut(rows=torch.cat([query, key, value]))
+    if linear.role is Role.FUSED_GATE_UP:
+        return Cut(rows=torch.cat([neurons, neurons + widths.neurons]))
     rows = {
         Role.QUERY: query,
         Role.KEY: key_value,

@@ -5,8 +5,8 @@ stay follows from the pruning rate, the base and the broadcast adapter, so no ma
 
 The modules of the smaller model are new objects, so attributes that change (widths, heads) change
 on them only; embeddings, norms, the LM head and every matrix that is kept whole are the same
-tensors. The residual width stays, and so does `head_dim`, hence rotary tables, query and key norms,
-and the config, which still describes the whole model.
+tensors. The residual width stays, and so does `head_dim`, hence rotary tables, query and key norms
+over one head, and the model's config, which still describes the whole model.
 """
 
 import copy
@@ -47,7 +47,7 @@ from airtune.tuning.pruning.slice import (
 )
 from airtune.tuning.stack import train_stacked
 from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
-from airtune.workload.architecture import Architecture, architecture_of, closed_form
+from airtune.workload.architecture import Architecture, architecture_of, require_prunable
 from airtune.workload.block import Linear, Role
 from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
@@ -162,8 +162,13 @@ def _resize_attention(twin: Any, part: Slice, index: int, linear: Linear, kept: 
             "config.head_dim", widths.head_dim, f"{attention.head_dim}, as in the model itself"
         )
     heads, key_value_heads = len(kept.query_heads), len(kept.key_value_heads)
+    if linear.role is Role.FUSED_QKV and hasattr(attention, "config"):
+        # Phi-3 finds the keys in its fused answer by the config's number of heads.
+        attention.config = copy.copy(attention.config)
+        attention.config.num_attention_heads = heads
     sizes = {
         "num_heads": heads,
+        "num_key_value_heads": key_value_heads,
         "num_key_value_groups": heads // key_value_heads,
         "split_size": heads * widths.head_dim,
     }
@@ -184,18 +189,22 @@ def _own_trainables(module: Any) -> None:
 class Slicer:
     """Derives the slice from the broadcast adapter and a rate; client and server each have one.
 
-    The scores of the latest adapter are kept, so a round computes them once for all its clients.
+    Raises InputError for a model of whose blocks no unit can be removed. The scores of the latest
+    adapter are kept, so a round computes them once for all its clients.
     """
 
     model: Any
     importance: Importance
     _latest: dict[str, tuple[BlockScores, ...]] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        require_prunable(self.architecture)
+
     @cached_property
     def architecture(self) -> Architecture:
         """The whole model's architecture."""
         config = self.model.get_base_model().config.to_dict()
-        return closed_form(architecture_of(config), "pruned")
+        return require_prunable(architecture_of(config))
 
     def slice(self, broadcast: Mapping[str, Tensor], pruning_rate: float) -> Slice:
         """The units that a client with this rate keeps in the round of this broadcast.

@@ -125,7 +125,10 @@ class _FinishedBody(nn.Module):
     def forward(self, *_: Any, **__: Any) -> Any:
         from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
+        output = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=self.hidden)
+        # Mixtures of experts hand it on.
+        output.router_logits = None
+        return output
 
 
 def _with_child(module: nn.Module, path: str, child: nn.Module) -> nn.Module:
