@@ -170,3 +170,16 @@ def test_a_server_rate_in_another_unit_is_refused_unless_it_is_meant() -> None:
     plan(changed(problem, "main_server.unusual_values", ["flop_rate"]))
     wrong = changed(problem, "main_server.unusual_values", ["subchannels"])
     assert sentence_of(wrong).startswith("main_server.unusual_values is subchannels")
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("olmo-2-1b", "normalised over all heads"), ("qwen3-30b-a3b", "its MLPs are experts")],
+)
+def test_models_that_cannot_be_pruned(model: str, reason: str) -> None:
+    """By name, and by jcpba alone: the others plan for them."""
+    problem = changed(JCPBA, "model", model)
+    assert "of whose blocks heads and neurons can be removed" in sentence_of(problem)
+    assert reason in sentence_of(problem)
+    others = changed(changed(SFLLLM, "model", "olmo-2-1b"), "clients.devices", ["h100-80gb"])
+    assert plan(others)

@@ -133,7 +133,11 @@ def test_a_mixture_of_experts_by_hand(rank: int) -> None:
         assert (work.forward_flops, work.backward_flops) == by_hand(step, rank)
 
 
-_TARGETS: dict[str, tuple[str, ...]] = {"gpt2": ("c_attn",), "opt": ("q_proj", "v_proj")}
+_TARGETS: dict[str, tuple[str, ...]] = {
+    "gpt2": ("c_attn",),
+    "opt": ("q_proj", "v_proj"),
+    "qwen3_moe": ("q_proj", "v_proj"),
+}
 
 
 def padding_bytes(closed: Architecture, step: Step) -> int:
@@ -143,7 +147,7 @@ def padding_bytes(closed: Architecture, step: Step) -> int:
     return 4 * (step.batch_size * step.tokens**2 + repeated)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "opt-350m", "llama", "phi"])
+@pytest.mark.parametrize("name", ["gpt2", "opt-350m", "llama", "phi", "qwen3_moe"])
 def test_counting_agrees_with_closed_forms(name: str) -> None:
     """Two independent roads to one number, part by part; memory but for masks and positions."""
     closed, made = architecture(name), CountedArchitecture.from_config(CLOSED[name]().to_dict())

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 pytest.importorskip("bitsandbytes", reason="needs airtune[quant]")
 
 from airtune.errors import InputError
+from airtune.tuning.adapter import linear_targets
 from airtune.tuning.base_model import DTYPES
 from airtune.tuning.quantised import quantise_blocks
 from airtune.workload.adapter_shape import AdapterShape, EveryParameter
@@ -19,8 +20,15 @@ from airtune.workload.quantised import matrix_bytes, table_bytes
 from airtune.workload.step import Attention, Step
 from airtune.workload.transformer import split_workload, workload
 from tests.workload.other_models import config_of, random_model
-from tests.workload.small_models import CONFIGS, architecture, base_model, batch, quiet_peft
-from tests.workload.test_step_memory import STEP, LiveBytes, saved_bytes
+from tests.workload.small_models import (
+    CONFIGS,
+    DEFAULT_EXPERTS,
+    architecture,
+    base_model,
+    batch,
+    quiet_peft,
+)
+from tests.workload.test_step_memory import SOME, STEP, LiveBytes, saved_bytes
 
 KINDS = ("nf4", "int8")
 
@@ -30,7 +38,7 @@ def quantised(name: str, dtype: str, compute: str = "fp32", attention: str = "sd
     from copy import deepcopy
 
     torch_name = str(DTYPES[compute]).removeprefix("torch.")
-    model = deepcopy(base_model(name, attention, torch_name))
+    model = deepcopy(base_model(name, attention, torch_name, DEFAULT_EXPERTS))
     quantise_blocks(model, architecture(name), dtype)
     return model
 
@@ -38,7 +46,7 @@ def quantised(name: str, dtype: str, compute: str = "fp32", attention: str = "sd
 def with_adapter(model: Any, adapter: AdapterShape) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    targets = adapter.target_modules
+    targets = linear_targets(model, adapter.target_modules)
     config = LoraConfig(
         r=adapter.rank,
         target_modules=targets if isinstance(targets, str) else list(targets),
@@ -104,7 +112,7 @@ def test_kept_activations(
     name: str, targets: str, dtype: str, compute: str, attention: Attention
 ) -> None:
     """Those of a plain base in the computing dtype: the matrices are dequantised once more."""
-    some = ("c_attn",) if name == "gpt2" else ("q_proj", "v_proj")
+    some = SOME.get(name.partition("-")[0], ("q_proj", "v_proj"))
     adapter = AdapterShape(4, "all-linear" if targets == "all-linear" else some)
     precision = Precision(dtype, attention=attention, compute=compute)
     counted = workload(architecture(name), adapter, STEP, precision=precision)
