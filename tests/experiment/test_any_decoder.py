@@ -85,6 +85,21 @@ def test_matrices_that_peft_refuses(tmp_path: Path) -> None:
         experiment(folder, adapter=adapter).run(tmp_path / "run")
 
 
+def test_names_that_peft_takes_for_experts(tmp_path: Path) -> None:
+    """Qwen3-MoE with a dense block: its down_proj is a linear layer, and a name of the experts."""
+    from transformers import AutoConfig
+
+    sizes = {**CONFIGS["olmoe"], "head_dim": 12, "moe_intermediate_size": 40}
+    config = AutoConfig.for_model("qwen3_moe", mlp_only_layers=[1], **sizes)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "uneven")
+    AutoTokenizer.from_pretrained(model_location("builtin")).save_pretrained(tmp_path / "uneven")
+    adapter = {"target_modules": ["q_proj", "down_proj"]}
+    with pytest.raises(InputError, match=r"target_modules is down_proj, .*among"):
+        experiment(tmp_path / "uneven", adapter=adapter).run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {
         "vocab_size": 2048,

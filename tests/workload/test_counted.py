@@ -276,6 +276,25 @@ def test_a_config_alone_is_enough(tmp_path: Any) -> None:
     assert many.forward_flops > 128 * few.forward_flops
 
 
+@pytest.mark.parametrize("uneven", [{"mlp_only_layers": [1]}, {"decoder_sparse_step": 2}])
+def test_blocks_with_and_without_experts(uneven: Mapping[str, Any]) -> None:
+    """Qwen3-MoE has a closed form only where all blocks are alike."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {**CONFIGS["olmoe"], "head_dim": 12, "moe_intermediate_size": 40, **uneven}
+    config = AutoConfig.for_model("qwen3_moe", **sizes)
+    made = architecture_of(config.to_dict())
+    assert isinstance(made, CountedArchitecture)
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation="eager", experts_implementation="eager"
+    )
+    names = linear_targets(model.eval(), "all-linear")
+    lora = LoraConfig(r=8, target_modules=list(names), task_type="CAUSAL_LM")
+    work = workload(made, AdapterShape(8), HELD_OUT[0])
+    real = measured(get_peft_model(model.requires_grad_(False), lora), HELD_OUT[0])
+    assert (work.forward_flops, work.backward_flops) == real
+
+
 def test_lengths() -> None:
     assert counted("gpt_neo").position_rows == counted("gpt_neo").max_tokens == 128
     assert (counted("falcon").position_rows, counted("mpt").max_tokens) == (0, 128)

@@ -32,6 +32,7 @@ from airtune.tuning.quantised import QuantisedLinear, dequantise
 from airtune.workload.adapter_shape import ALL_LINEAR
 from airtune.workload.architecture import Architecture
 from airtune.workload.block import Linear
+from airtune.workload.counting.module import adaptable, has_experts
 
 _A, _B = ".lora_A.", ".lora_B."
 
@@ -162,16 +163,9 @@ def attach(base: BaseModel, settings: AdapterSettings) -> Any:
 def linear_targets(model: Any, asked: str | tuple[str, ...]) -> str | tuple[str, ...]:
     """`all-linear` means linear layers. In a mixture of experts PEFT would add the experts, which
     transformers holds as parameters: there, the linear layers are named."""
-    if asked != ALL_LINEAR or all(parameter.dim() < 3 for parameter in model.parameters()):
+    if asked != ALL_LINEAR or not has_experts(model):
         return asked
-    head = model.get_output_embeddings()
-    return tuple(
-        dict.fromkeys(
-            name.rpartition(".")[2]
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and module is not head
-        )
-    )
+    return tuple(dict.fromkeys(path.rpartition(".")[2] for path in adaptable(model)))
 
 
 def _integral(value: float) -> float | int:

@@ -17,7 +17,13 @@ from airtune.errors import InputError
 from airtune.workload.block import NormSpan, Structure, Widths
 from airtune.workload.config_source import read_config
 from airtune.workload.counted import CountedArchitecture
-from airtune.workload.families import FAMILIES, TIED_BY_DEFAULT, WITH_EXPERTS, ConfigFields
+from airtune.workload.families import (
+    FAMILIES,
+    TIED_BY_DEFAULT,
+    WITH_EXPERTS,
+    ConfigFields,
+    blocks_differ,
+)
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _EXPERTS = re.compile(r"(^|_)(experts?|moe)(_|$)")
@@ -189,7 +195,8 @@ def architecture_of(config: Mapping[str, Any]) -> Decoder:
 
 def closed_form_of(config: Mapping[str, Any]) -> bool:
     """Whether the family has a closed form, and this model the blocks that it describes."""
-    return config.get("model_type") in FAMILIES and not _expert_key(config)
+    known = config.get("model_type") in FAMILIES
+    return known and not _expert_key(config) and not blocks_differ(config)
 
 
 def closed_form(architecture: Decoder, purpose: str, field: str = "model") -> Architecture:

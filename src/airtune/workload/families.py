@@ -198,6 +198,12 @@ def _qwen3_moe(fields: ConfigFields, widths: Widths) -> Structure:
     )
 
 
+def blocks_differ(config: Mapping[str, Any]) -> bool:
+    """Whether only some blocks of a Qwen3-MoE have experts, for which there is no closed form."""
+    every = config.get("decoder_sparse_step") in (None, 1) and not config.get("mlp_only_layers")
+    return config.get("model_type") == "qwen3_moe" and not every
+
+
 def _gemma(fields: ConfigFields, widths: Widths) -> Structure:
     bias = fields.flag("attention_bias", default=False)
     return _gated(fields, qkv_bias=bias, output_bias=bias, activation="gelu_pytorch_tanh")

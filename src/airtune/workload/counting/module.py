@@ -84,7 +84,7 @@ def describe(model: Any) -> FoundModel:
         hidden_size=hidden,
         block_count=len(blocks),
         parameters=_parameters(model, path, len(blocks), head),
-        matrices=tuple(_matrices(model, path, len(blocks), head)),
+        matrices=tuple(_matrices(model, path, len(blocks))),
         positions=_positions(model, table),
         tied=head.weight is table.weight,
     )
@@ -130,17 +130,41 @@ def _in(name: str, blocks: str) -> bool:
     return name.startswith(f"{blocks}.")
 
 
-def _matrices(model: Any, blocks: str, count: int, head: nn.Linear) -> Iterator[Matrix]:
-    """What PEFT's `all-linear` adapts: linear layers of both kinds, the LM head aside."""
+EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+"""Names that PEFT 0.21 takes for a mixture's experts and its router, wherever they stand."""
+
+
+def has_experts(model: Any) -> bool:
+    """Whether transformers holds experts as tensors of three axes, which are no linear layers."""
+    named = model.named_parameters()
+    return any(parameter.dim() == 3 and "expert" in name for name, parameter in named)
+
+
+def adaptable(model: Any) -> dict[str, nn.Module]:
+    """What LoRA on `all-linear` adapts, by path: linear layers of both kinds, the LM head aside,
+    and in a mixture of experts those alone whose names PEFT does not take for the experts."""
     from transformers.pytorch_utils import Conv1D
 
-    passed = False
+    left_out = EXPERT_NAMES if has_experts(model) else frozenset()
+    head = model.get_output_embeddings()
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        and module is not head
+        and path.rpartition(".")[2] not in left_out
+    }
+
+
+def _matrices(model: Any, blocks: str, count: int) -> Iterator[Matrix]:
+    chosen, passed = adaptable(model), False
     for path, module in model.named_modules():
         block = _block_of(path, blocks)
         passed = passed or block is not None
-        if module is head or not isinstance(module, nn.Linear | Conv1D):
+        if path not in chosen:
             continue
-        shape = module.weight.shape if isinstance(module, nn.Linear) else module.weight.T.shape
+        weight: torch.Tensor = module.weight
+        shape = weight.shape if isinstance(module, nn.Linear) else weight.T.shape
         around = blocks.rpartition(".")[0] if block is None else f"{blocks}.{block}"
         half = block if block is not None else (count - 1 if passed else 0)
         yield Matrix(path, path.removeprefix(f"{around}."), block, half, shape[1], shape[0])
