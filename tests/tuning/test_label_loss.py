@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from airtune.data.batches import Batch
 from airtune.tuning import label_loss
@@ -14,6 +15,10 @@ from airtune.tuning.base_model import BaseModel
 from airtune.tuning.evaluate import evaluate
 from airtune.tuning.label_loss import LogitForm, find_body, head_losses
 from airtune.tuning.local import completion_loss
+from airtune.workload.adapter_shape import AdapterShape
+from airtune.workload.architecture import Architecture
+from airtune.workload.step import Step
+from airtune.workload.transformer import workload
 from tests.models import CONFIGS, small_model
 from tests.rounding import assert_same_gradients
 
@@ -70,6 +75,23 @@ def test_agrees_with_all_logits(family: str, left: bool) -> None:
     model = adapted(family)
     assert find_body(model.get_base_model()) is not None
     agrees(model, padded_batch(1, left))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_operations_are_those_charged(family: str) -> None:
+    """Logits at labels alone, padding included, in families whose logits are capped or scaled, too;
+    of a mixture the experts at work."""
+    model, batch = adapted(family), padded_batch(8)
+    causal = model.get_base_model()
+    architecture = Architecture.from_config(causal.config.to_dict())
+    if architecture.structure.experts is not None:
+        causal.set_experts_implementation("batched_mm")  # torch's counter knows no grouped products
+    with FlopCounterMode(display=False) as counter:
+        loss, labels = completion_loss(model, batch)
+        loss.backward()
+    rows, tokens = batch.token_ids.shape
+    step = Step(rows, tokens, label_tokens=labels)
+    assert counter.get_total_flops() == workload(architecture, AdapterShape(2), step).flops
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def is_shared(tensor: Tensor) -> bool:
     return False
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "phi"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "phi", "qwen3_moe"])
 def test_both_models_use_the_one_copy(family: str) -> None:
     model, other = adapted(family), adapted(family)
     before = {name: p.clone() for name, p in model.named_parameters()}
