@@ -62,6 +62,15 @@ def test_a_large_batch_needs_no_more_memory_than_its_parts() -> None:
     assert pass_bytes(512, "engine=batched-workers") > 5 * pass_bytes(512)
 
 
+def test_a_worker_reads_the_model_before_it_quantises_it() -> None:
+    def pass_bytes(*settings: str) -> float:
+        config = read_config(None, list(settings))
+        architecture = load_architecture("llama-3.1-70b")
+        return JobShape.of(config, architecture, AdapterShape(8), 16.0, {}).pass_bytes
+
+    assert pass_bytes("dtype=nf4") == 2 * 70_553_706_496 < pass_bytes("dtype=bf16")
+
+
 @pytest.mark.parametrize(
     ("settings", "shape", "expected"),
     [

@@ -110,7 +110,8 @@ class JobShape:
     Attributes:
         step_tokens: tokens of one client's step.
         step_flops: its FLOPs.
-        pass_bytes: memory of a forward pass with as many tokens as are run at once, base included.
+        pass_bytes: memory of a forward pass with as many tokens as are run at once, base included;
+            at least that of the base as it is read.
         adapter: shapes of the adapter.
     """
 
@@ -135,10 +136,13 @@ class JobShape:
         # One client's rows run in parts; clients of a stack only where it was asked for.
         least = rows if config.engine.startswith("batched") else 1
         whole = Step(max(least, TOKENS_AT_ONCE[CPU] // tokens), tokens)
+        work = workload(architecture, adapter, whole, precision=precision)
+        # The model is read before it is quantised.
+        read_bytes = work.parameters * precision.dtype_bytes
         return cls(
             step_tokens,
             float(workload(architecture, adapter, Step(rows, tokens)).flops),
-            float(workload(architecture, adapter, whole, precision=precision).memory_bytes),
+            float(max(work.memory_bytes, read_bytes)),
             shapes,
         )
 
