@@ -142,5 +142,5 @@ def _refuses_rows(model: Any) -> str:
     if type(causal).__name__ in BODIES:
         return ""
     layers = {name: module for name, module in model.named_modules() if _is_lora(module)}
-    odd = mixes_rows(causal, layers)
+    odd = mixes_rows(causal, layers) if layers else ""
     return f"{odd} does not read the rows of a batch one after another" if odd else ""
