@@ -168,7 +168,12 @@ def summary(times: dict[str, Any], memory: dict[str, Any]) -> list[dict[str, flo
 
 def in_own_process(threads: int, *arguments: str) -> Any:
     """Run this file again with these arguments and read the JSON that it prints."""
-    command = [sys.executable, __file__, *arguments]
+    return run_again(__file__, threads, *arguments)
+
+
+def run_again(file: str, threads: int, *arguments: str) -> Any:
+    """The same for any benchmark."""
+    command = [sys.executable, file, *arguments]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),

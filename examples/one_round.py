@@ -26,6 +26,7 @@ from airtune.data.batches import Batch, local_batches, make_batch, rows_alike
 from airtune.data.encoding import Encoded, encode
 from airtune.data.partition import Partition, partition
 from airtune.data.sources import SourceOptions, load_task_data
+from airtune.experiment.learning_rate import learning_rate
 from airtune.experiment.reading import read_config
 from airtune.methods.fedlora.options import FedloraSection
 from airtune.quantities import FloatArray, dbm_to_watts
@@ -92,7 +93,7 @@ def set_up(config: ExperimentConfig) -> Federation:
         tx_power_w=dbm_to_watts(np.array(limit_dbm)),
         training=TrainingSettings(
             local.optimizer,
-            local.learning_rate,
+            learning_rate(config, Architecture.from_config(base.config)),
             local.batch_size,
             local.local_steps,
             local.max_grad_norm,

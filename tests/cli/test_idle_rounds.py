@@ -12,9 +12,10 @@ from airtune.experiment.world import build_world
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.run_folder import RunFolder
 from airtune.methods.soft_tsfa.options import SoftTsfaSection
-from tests.cli.conftest import quick
+from tests.cli.conftest import airtune, quick
 from tests.cli.test_run import fingerprint
 
+__all__ = ["airtune"]
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -170,3 +171,22 @@ def test_what_is_settled_before_round_1_skips_idle_rounds(tmp_path: Path) -> Non
     targets = [world.config.section(SoftTsfaSection).latency_target_s for world in worlds]
     assert targets[0] is not None
     assert targets[1] == pytest.approx(targets[0], rel=0.5)
+
+
+def test_idle_time_of_a_drive_log(airtune: Call, tmp_path: Path) -> None:
+    """On a trace's own clock: a round without any throughput waits, one direction is enough."""
+    path = tmp_path / "drive.csv"
+    rates = [(4000, 9000)] * 10 + [(0, 9000)] * 10 + [(4000, 0)] * 10 + [(4000, 9000)] * 5
+    lines = [
+        f"2019.12.14_10.{second // 60:02d}.{second % 60:02d},{down},{up}"
+        for second, (up, down) in enumerate(rates)
+    ]
+    path.write_text("\n".join(["Timestamp,DL_bitrate,UL_bitrate", *lines]) + "\n")
+    keys = [f"cell.trace={path}", "cell.trace_format=ucc-5g", "cell.trace_bandwidth_hz=20e6"]
+    more = ["clients.count=1", "data.score_rows=0", "data.test_limit=2", "rounds=4"]
+    code, _, err = airtune("run", *quick(*keys, *more), "--out", "run")
+    assert code == 0, err
+    records = [json.loads(line) for line in (tmp_path / "run" / "rounds.jsonl").open()]
+    assert [record.get("idle_s") for record in records] == [None, 10.0, 10.0, None]
+    # The fourth round has 5 s of the end and 5 of the beginning again.
+    assert records[3]["clients"][0]["rate_bps"] == pytest.approx(4e6 * 3 / 20, rel=1e-6)

@@ -219,6 +219,7 @@ def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("model", f"{preview['model']} ({_parameters(preview['parameters'])})"),
         ("trained", f"{preview['adapter_parameters']:,} parameters"),
+        ("learning rate", _rate(preview)),
         ("sent", f"{format_quantity(preview['uplink_bits'] / 8, 'B')} a client and round"),
         ("data", f"{preview['train_rows']} training and {preview['test_rows']} test rows"),
         (
@@ -238,6 +239,11 @@ def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
         text = f"{preview['charge_as']} ({size}): time, bits, energy and memory"
         facts.insert(0, ("charged as", text))
     return facts
+
+
+def _rate(preview: dict[str, Any]) -> str:
+    source = preview["learning_rate_source"]
+    return f"{preview['learning_rate']:g}" + (f": {source}" if source else "")
 
 
 def _parameters(count: int) -> str:

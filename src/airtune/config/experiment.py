@@ -6,12 +6,12 @@ The descriptions here are the comments of `airtune init` and of `airtune schema 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from airtune.config.data import DataSection
 from airtune.errors import InputError
 from airtune.files import Templates, parse_yaml
-from airtune.section import Section, Words
+from airtune.section import Section, Words, refused
 from airtune.wireless.cell import CellSettings
 
 MOST_CLIENTS = 100_000
@@ -83,11 +83,16 @@ class CohortSection(Section):
 
 class TrainingSection(Section):
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="adamw | sgd")
-    learning_rate: float = Field(
-        0.0125,
+    learning_rate: float | None = Field(
+        None,
         gt=0,
-        description="local; suits LoRA on the built-in model (full tuning: 0.003), larger models "
-        "need 1e-4 to 1e-3",
+        description="local; null: by the model's size and what is trained (0.0125 for the built-in "
+        "model, whose full tuning learns best at 0.003)",
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        description="of trained parameters: decoupled with adamw, added to the gradient with sgd",
     )
     batch_size: int = Field(2, ge=1, le=MOST_STEPS, description="examples a step")
     local_steps: int = Field(
@@ -104,6 +109,25 @@ class TrainingSection(Section):
     warmup_rounds: int = Field(
         0, ge=0, description="rounds in which the learning rate rises before that"
     )
+    gradient_accumulation: int = Field(
+        1,
+        ge=1,
+        le=MOST_STEPS,
+        description="micro-batches that the rows of a step are divided into; the same step, with "
+        "the memory of one of them",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="a block keeps its input alone and is computed again in the backward pass: "
+        "less memory, one more forward pass of the blocks",
+    )
+
+    @model_validator(mode="after")
+    def _check_micro_batches(self) -> "TrainingSection":
+        if self.gradient_accumulation > self.batch_size:
+            allowed = f"at most batch_size, {self.batch_size}"
+            raise refused("gradient_accumulation", self.gradient_accumulation, allowed)
+        return self
 
 
 class ServerSection(Section):

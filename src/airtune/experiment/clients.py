@@ -6,6 +6,7 @@ from functools import partial
 from airtune.config.experiment import ExperimentConfig
 from airtune.cost.device import DeviceProfile
 from airtune.experiment.composition import compose_method
+from airtune.experiment.learning_rate import learning_rate
 from airtune.experiment.shards import deal_devices, load_rows
 from airtune.experiment.trained import trainable
 from airtune.federated.backends.backend import ClientSide
@@ -40,12 +41,15 @@ def compose_clients(
     section = config.training
     training = TrainingSettings(
         section.optimizer,
-        section.learning_rate,
+        learning_rate(config, architecture_of(base.config)),
         section.batch_size,
         section.local_steps,
         section.max_grad_norm,
         section.keep_optimizer,
         Schedule(section.schedule, config.rounds, section.warmup_rounds),
+        section.weight_decay,
+        section.gradient_accumulation,
+        section.gradient_checkpointing,
     )
     shapes = shapes_of(trained_parameters(model))
     at_once = TOKENS_AT_ONCE[next(model.parameters()).device.type]

@@ -10,7 +10,7 @@ started by what runs rounds. On a GPU one process trains all clients.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,8 @@ class JobShape:
         """From the trained model and an average step."""
         rows = config.training.batch_size
         tokens = max(1, math.ceil(step_tokens / rows))
-        precision = precision_of(config)
+        # This machine runs at once what fits its caches, whatever the devices accumulate.
+        precision = replace(precision_of(config), micro_batches=1)
         # One client's rows run in parts; clients of a stack only where it was asked for.
         least = rows if config.engine.startswith("batched") else 1
         whole = Step(max(least, TOKENS_AT_ONCE[CPU] // tokens), tokens)

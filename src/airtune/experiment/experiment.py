@@ -23,6 +23,7 @@ from airtune.experiment.digests import fingerprint, user_parts
 from airtune.experiment.engine import worker_host
 from airtune.experiment.environment import Sessions
 from airtune.experiment.folder_lock import locked, reserved
+from airtune.experiment.learning_rate import rate_source
 from airtune.experiment.loading import prepared
 from airtune.experiment.offline import offline_stages
 from airtune.experiment.paths import with_absolute_paths
@@ -49,8 +50,11 @@ MOST_TIMED_STEPS = 8
 """Local steps that are really made to tell the pace."""
 
 
-def preview(world: World) -> dict[str, Any]:
-    """The first round with a client as it would be charged; trains no more than a step or two."""
+def preview(world: World, given: ExperimentConfig) -> dict[str, Any]:
+    """The first round with a client as it would be charged; trains no more than a step or two.
+
+    `given` is the experiment as the user has it, `world.config` as it is resolved.
+    """
     state, context, config = world.unmeasured_start(), world.context, world.config
     start = first_start(context, state, config.rounds)
     places = np.hypot(*start.truth.position_m[:, :2].T)
@@ -79,6 +83,8 @@ def preview(world: World) -> dict[str, Any]:
         "charge_as": config.charge_as,
         "parameters": world.architecture.parameters,
         "adapter_parameters": sum(prod(shape) for shape in world.side.shapes.values()),
+        "learning_rate": config.training.learning_rate,
+        "learning_rate_source": rate_source(given, world.architecture),
         "charged_parameters": world.work.of(1, 1).parameters,
         "charged_adapter_parameters": world.work.of(1, 1).adapter_parameters,
         "train_rows": world.shards.train_rows,
@@ -194,7 +200,7 @@ class Experiment:
 
     def preview(self) -> dict[str, Any]:
         """What the first round would look like, without training."""
-        return preview(build_world(self.config))
+        return preview(build_world(self.config), self.config)
 
     def run(
         self, folder: Path | str, listener: Any = None, *, elsewhere: Elsewhere | None = None

@@ -12,6 +12,7 @@ from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError
 from airtune.experiment.composition import check_names
 from airtune.experiment.engine import is_small, training_device
+from airtune.experiment.learning_rate import with_learning_rate
 from airtune.experiment.shards import deal_devices, with_template
 from airtune.experiment.trained import refuse_uneven_charge, trained_shape, with_start
 from airtune.federated.context import CohortSettings
@@ -21,6 +22,7 @@ from airtune.wireless.channel import Channel, open_channel
 from airtune.workload.adapter_shape import Trained
 from airtune.workload.architecture import Decoder, architecture_of
 from airtune.workload.config_source import read_config
+from airtune.workload.precision import refuse_in_split
 
 TRUST_VARIABLE = "AIRTUNE_TRUST_REMOTE_CODE"
 
@@ -64,6 +66,9 @@ def prepared(config: ExperimentConfig, *, resolved: bool = False) -> ExperimentC
     config = find_method(config.method).prepare(config)
     CohortSettings(config.cohort.size, config.cohort.dropout).check(config.clients.count)
     refuse_unasked_code(config, resolved)
+    if find_method(config.method).splits:
+        training = config.training
+        refuse_in_split(training.gradient_checkpointing, training.gradient_accumulation)
     return config
 
 
@@ -117,6 +122,7 @@ def load_model(config: ExperimentConfig, *, resolved: bool = False) -> LoadedMod
     config = with_template(config, base.tokenizer)
     architecture = architecture_of(base.config)
     config = config if resolved else with_start(config, architecture)
+    config = with_learning_rate(config, architecture)
     trained = trained_shape(config)
     refuse_uneven_charge(config.charge_as, trained, architecture)
     trained.adaptation(architecture)  # refuses names and ranks before anything is attached

@@ -74,7 +74,14 @@ def _without_factors() -> str:
 
 def precision_of(config: ExperimentConfig) -> Precision:
     """What fixes bytes of the model that is trained or charged for."""
-    return Precision(config.dtype, config.training.optimizer, compute=config.compute_dtype)
+    training = config.training
+    return Precision(
+        config.dtype,
+        training.optimizer,
+        compute=config.compute_dtype,
+        checkpointing=training.gradient_checkpointing,
+        micro_batches=training.gradient_accumulation,
+    )
 
 
 def precision_notices(

@@ -16,6 +16,7 @@ from airtune.data.batches import Batch, rows_alike
 from airtune.errors import InputError
 from airtune.seeds import integer_seed
 from airtune.tuning.adapter import AdapterState, load_state, read_state
+from airtune.tuning.blocks import checkpointed_blocks
 from airtune.tuning.label_loss import TOKENS_AT_ONCE, label_losses
 
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -79,7 +80,11 @@ class TokenBatch(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Local optimisation; `keep_optimizer` carries a client's moments over to its next round."""
+    """Local optimisation; `keep_optimizer` carries a client's moments over to its next round.
+
+    `micro_batches` are parts of a step's rows that are run one after another; `checkpointing` runs
+    each block once more in the backward pass instead of keeping what it needs.
+    """
 
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
@@ -88,6 +93,9 @@ class TrainingSettings:
     max_grad_norm: float = 1.0
     keep_optimizer: bool = False
     schedule: Schedule = field(default_factory=Schedule)
+    weight_decay: float = 0.0
+    micro_batches: int = 1
+    checkpointing: bool = False
 
     def in_round(self, round_index: int) -> "TrainingSettings":
         """The settings of one round, its learning rate as scheduled and fixed."""
@@ -137,14 +145,32 @@ def parts_of(batch: TokenBatch, tokens: int) -> list[TokenBatch]:
     ]
 
 
+def micro_batches(batch: TokenBatch, number: int) -> list[TokenBatch]:
+    """The rows of a batch in so many consecutive parts, the first of them the largest.
+
+    Parts are as wide as the batch. A batch of fewer rows has as many parts as rows.
+    """
+    rows = len(batch.token_ids)
+    if number == 1 or rows == 1:
+        return [batch]
+    arrays = (batch.token_ids, batch.attention_mask, batch.label_mask)
+    divided = (np.array_split(array, min(number, rows)) for array in arrays)
+    return [Batch(*parts) for parts in zip(*divided, strict=True)]
+
+
 def _add_gradients(
-    model: Any, batch: TokenBatch, device: str, penalty: Tensor | None
+    model: Any, batch: TokenBatch, device: str, penalty: Tensor | None, micro: int
 ) -> tuple[float, int]:
     """Leave the gradient of the mean loss, and the penalty, with the parameters, a part of the
-    batch at a time: the mean loss and its label tokens."""
+    batch at a time: the mean loss and its label tokens.
+
+    Every part is weighted by its label tokens, so that all of them together are the batch.
+    """
     count = int(batch.label_mask[:, 1:].sum())
     total = 0.0
-    for part in parts_of(batch, TOKENS_AT_ONCE[device]):
+    limit = TOKENS_AT_ONCE[device]
+    divided = (parts_of(small, limit) for small in micro_batches(batch, micro))
+    for part in (part for parts in divided for part in parts):
         loss, _ = completion_loss(model, part)
         (loss / count if penalty is None else loss / count + penalty).backward()
         total, penalty = total + float(loss.detach()), None
@@ -154,14 +180,15 @@ def _add_gradients(
 def make_optimizer(
     parameters: list[Tensor], settings: TrainingSettings, *, fused: bool | None = None
 ) -> torch.optim.Optimizer:
-    """AdamW without weight decay (LoRA factors are small), or plain SGD.
+    """AdamW with decoupled weight decay, or plain SGD, which adds the decay to the gradient; none
+    by default (LoRA factors are small).
 
     `fused` reads and writes large parameters once instead of once an operation.
     """
-    rate = settings.learning_rate
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, fused=fused)
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=fused)
+        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, fused=fused)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused)
 
 
 def train_locally(
@@ -185,14 +212,15 @@ def train_locally(
     if settings.keep_optimizer and carried:
         _restore(optimizer, parameters, carried)
     losses, label_tokens = [], 0
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), checkpointed_blocks(model, settings.checkpointing):
         seed, round_index, client = dropout_seed
         torch.manual_seed(integer_seed(seed, "dropout", round_index, client))
         set_lora_dropout(model, training=True)
         for batch in batches:
             optimizer.zero_grad(set_to_none=True)
             more = None if penalty is None else penalty(named)
-            loss, count = _add_gradients(model, batch, parameters[0].device.type, more)
+            device = parameters[0].device.type
+            loss, count = _add_gradients(model, batch, device, more, settings.micro_batches)
             if settings.max_grad_norm > 0:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()

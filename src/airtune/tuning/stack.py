@@ -22,8 +22,16 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.tuning.adapter import AdapterState, trained_parameters
+from airtune.tuning.blocks import checkpointed_blocks
 from airtune.tuning.label_loss import TOKENS_AT_ONCE, label_losses
-from airtune.tuning.local import LocalResult, Penalty, TokenBatch, TrainingSettings, make_optimizer
+from airtune.tuning.local import (
+    LocalResult,
+    Penalty,
+    TokenBatch,
+    TrainingSettings,
+    make_optimizer,
+    micro_batches,
+)
 from airtune.tuning.stacked_linear import StackedLinear, stacked_layers
 
 COPIES = 4
@@ -163,14 +171,16 @@ def train_stacked(
     stack = AdapterStack(Layout.of(model), starts, carried, settings, device)
     losses: list[list[float]] = [[] for _ in starts]
     label_tokens = [0] * len(starts)
-    with stacked_layers(model) as layers:
+    with stacked_layers(model) as layers, checkpointed_blocks(model, settings.checkpointing):
         for step in range(steps.pop()):
             current = [own[step] for own in batches]
-            for clients in passes(current, TOKENS_AT_ONCE[device.type]):
-                found = _one_pass(model, layers, stack, clients, [current[c] for c in clients])
-                for client, loss, count in zip(clients, *found, strict=True):
-                    losses[client].append(loss)
-                    label_tokens[client] += count
+            if settings.micro_batches == 1:
+                found = _one_step(model, layers, stack, current)
+            else:
+                found = _accumulated_step(model, layers, stack, current, settings.micro_batches)
+            for client, (loss, count) in enumerate(found):
+                losses[client].append(loss)
+                label_tokens[client] += count
             if penalty is not None:
                 _add_penalty(stack, penalty)
             stack.step()
@@ -178,6 +188,45 @@ def train_stacked(
         LocalResult(stack.state(c), tuple(losses[c]), label_tokens[c], stack.moments(c))
         for c in range(len(starts))
     ]
+
+
+def _one_step(
+    model: Any,
+    layers: Mapping[str, StackedLinear],
+    stack: AdapterStack,
+    batches: Sequence[TokenBatch],
+) -> list[tuple[float, int]]:
+    """Leave every client's gradient in the stack; mean loss and label tokens of each [client]."""
+    answers: dict[int, tuple[float, int]] = {}
+    for clients in passes(batches, TOKENS_AT_ONCE[stack.values.device.type]):
+        found = _one_pass(model, layers, stack, clients, [batches[c] for c in clients])
+        answers |= dict(zip(clients, zip(*found, strict=True), strict=True))
+    return [answers[client] for client in range(len(batches))]
+
+
+def _accumulated_step(
+    model: Any,
+    layers: Mapping[str, StackedLinear],
+    stack: AdapterStack,
+    batches: Sequence[TokenBatch],
+    number: int,
+) -> list[tuple[float, int]]:
+    """The same, a micro-batch of every client after another, each weighted by its label tokens."""
+    divided = [micro_batches(batch, number) for batch in batches]
+    labels = [int(batch.label_mask[:, 1:].sum()) for batch in batches]
+    whole, total = torch.zeros_like(stack.gradient), [0.0] * len(batches)
+    for part in range(max(map(len, divided))):
+        # A client of fewer rows than micro-batches is done earlier.
+        present = [client for client, own in enumerate(divided) if part < len(own)]
+        for group in passes([divided[c][part] for c in present], TOKENS_AT_ONCE[whole.device.type]):
+            clients = [present[index] for index in group]
+            found = _one_pass(model, layers, stack, clients, [divided[c][part] for c in clients])
+            for client, loss, count in zip(clients, *found, strict=True):
+                share = count / labels[client]
+                whole[client] += stack.gradient[client] * share
+                total[client] += loss * share
+    stack.gradient.copy_(whole)
+    return list(zip(total, labels, strict=True))
 
 
 def passes(batches: Sequence[TokenBatch], limit: int) -> list[list[int]]:
@@ -241,7 +290,8 @@ def _one_pass(
     counts = wanted.view(len(clients), -1).sum(dim=1)
     owner = torch.repeat_interleave(torch.arange(len(clients), device=device), counts)
     sums = torch.zeros(len(clients), device=device).index_add(0, owner, token_losses)
-    means = sums / counts
+    # A micro-batch may have no label at all.
+    means = sums / counts.clamp(min=1)
     gradients = torch.autograd.grad(means.sum(), list(factors.values()))
     into = stack.layout.factors(stack.gradient)
     for name, gradient in zip(factors, gradients, strict=True):

@@ -46,12 +46,14 @@ class Affine:
         return self.fixed + (1.0 - pruning_rate) * self.prunable
 
 
-def affine_flops(architecture: Decoder, adapter: Trained, step: Step) -> Affine:
+def affine_flops(
+    architecture: Decoder, adapter: Trained, step: Step, checkpointing: bool = False
+) -> Affine:
     """FLOPs of one training step, forward and backward: a0 + (1 - rho) a1."""
     whole = require_prunable(architecture)
     adaptation = adapter.adaptation(whole)
-    fixed = total_flops(emptied(whole), adaptation, step)
-    return Affine(fixed, total_flops(whole, adaptation, step) - fixed)
+    fixed = total_flops(emptied(whole), adaptation, step, checkpointing)
+    return Affine(fixed, total_flops(whole, adaptation, step, checkpointing) - fixed)
 
 
 def affine_update_bits(architecture: Decoder, adapter: Trained, dtype: str = "fp32") -> Affine:

@@ -99,7 +99,9 @@ class ModelWork:
         """`fixed` and `prunable` of a step: fixed + (1 - rate) prunable [FLOP]."""
         key = (step.batch_size, step.tokens)
         if key not in self._prunable:
-            line = affine_flops(self.architecture, self.adapter, Step(*key))
+            line = affine_flops(
+                self.architecture, self.adapter, Step(*key), self.precision.checkpointing
+            )
             self._prunable[key] = float(line.prunable)
         # The LM head is never pruned, so the logits belong to what is fixed.
         prunable = self._prunable[key]

@@ -163,6 +163,13 @@ def _expert_flops(architecture: Architecture, step: Step) -> int:
     return experts.flops(widths.hidden, widths.neurons, step.positions)
 
 
+def with_recomputing(flops: Flops, checkpointing: bool) -> Flops:
+    """A checkpointed block runs forward once more in its backward pass, if it has one."""
+    if not (checkpointing and flops.output_needs_gradient):
+        return flops
+    return Flops(flops.forward, flops.backward + flops.forward, flops.output_needs_gradient)
+
+
 def embedding_flops(architecture: Architecture, adaptation: Adaptation, step: Step) -> Flops:
     """Looking up tokens multiplies nothing, and neither does the gradient of the table; the
     projection that OPT-350m puts after it does."""

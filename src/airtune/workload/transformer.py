@@ -4,6 +4,7 @@ A function of architecture, adapter shape, batch, pruning rate and split point; 
 or timed, so a 70 B model costs as little as a small one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from airtune.errors import InputError
@@ -12,7 +13,7 @@ from airtune.workload.architecture import Architecture, Decoder, closed_form, pr
 from airtune.workload.block import Adaptation, Linear, Matrix
 from airtune.workload.counted import CountedArchitecture, Learned, PartCount
 from airtune.workload.payload import dtype_bits
-from airtune.workload.precision import DEFAULT_PRECISION, Precision, refuse_pruned
+from airtune.workload.precision import DEFAULT_PRECISION, Precision, refuse_in_split, refuse_pruned
 from airtune.workload.quantised import matrix_bytes
 from airtune.workload.step import (
     ADAPTER_BYTES,
@@ -25,6 +26,7 @@ from airtune.workload.step import (
     head_flops,
     head_stored_bytes,
     loss_bytes,
+    with_recomputing,
 )
 
 
@@ -36,6 +38,7 @@ class Part:
     `stored_bytes` is what it keeps for the backward pass; `memory_bytes` adds its weights, what is
     trained of it or beside it (`adapter_parameters`), the gradient and the optimiser's moments.
     `weight_bytes` are the model's own weights, with the scales of quantised ones.
+    `recomputed_bytes` is what a checkpointed block keeps while its own backward pass runs.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Part:
     stored_bytes: int
     memory_bytes: int
     weight_bytes: int
+    recomputed_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class Workload:
 
     `working_bytes` is what no part owns: the arrays around the loss, or the cut tensor and its
     gradient on the client half; of a quantised base also the largest matrix as it is multiplied,
-    which is never alive together with the arrays around the loss, and the table of its scales.
+    which is never alive together with the arrays around the loss, and the table of its scales; with
+    checkpointing what the largest block keeps while it is recomputed, likewise.
     """
 
     parts: tuple[Part, ...]
@@ -122,7 +127,29 @@ def workload(
     adaptation = adapter.adaptation(architecture)
     builder = _Builder(pruned(architecture, pruning_rate), adaptation, step, precision)
     parts = builder.parts(range(architecture.block_count))
-    return Workload(parts, precision.working_bytes(architecture, loss_bytes(architecture, step)))
+    held = precision.in_memory(step)
+    small = parts
+    if held != step:
+        small = replace(builder, step=held).parts(range(architecture.block_count))
+    return _with_memory(architecture, precision, parts, small, held)
+
+
+def _with_memory(
+    architecture: Decoder,
+    precision: Precision,
+    parts: Sequence[Part],
+    small: Sequence[Part],
+    held: Step,
+) -> Workload:
+    """The operations of one step with the memory of `held`, the part of it that `small` counts."""
+    names = ("stored_bytes", "memory_bytes", "recomputed_bytes")
+    found = tuple(
+        replace(part, **{name: getattr(one, name) for name in names})
+        for part, one in zip(parts, small, strict=True)
+    )
+    recomputed = max(part.recomputed_bytes for part in small)
+    loss = loss_bytes(architecture, held)
+    return Workload(found, precision.working_bytes(architecture, loss, recomputed))
 
 
 def split_workload(
@@ -141,6 +168,7 @@ def split_workload(
     """
     if isinstance(adapter, EveryParameter):
         raise InputError("split_point", split_point, "left out where every parameter is trained")
+    refuse_in_split(precision.checkpointing, precision.micro_batches)
     architecture = closed_form(architecture, "split")
     _check_step(architecture, adapter, step, pruning_rate, precision)
     last = architecture.block_count - 1
@@ -166,13 +194,15 @@ def split_workload(
     return Workload(client, at_client), Workload((*blocks, head), at_server)
 
 
-def total_flops(architecture: Architecture, adaptation: Adaptation, step: Step) -> int:
+def total_flops(
+    architecture: Architecture, adaptation: Adaptation, step: Step, checkpointing: bool = False
+) -> int:
     """Forward and backward operations of one step, without the bookkeeping per part."""
     flops = embedding_flops(architecture, adaptation, step)
     total = flops.forward + flops.backward
     for block in range(architecture.block_count):
         inside, needs = adaptation.in_block(block), flops.output_needs_gradient
-        flops = block_flops(architecture, inside, step, needs)
+        flops = with_recomputing(block_flops(architecture, inside, step, needs), checkpointing)
         total += flops.forward + flops.backward
     head = head_flops(architecture, adaptation, step, flops.output_needs_gradient)
     return total + head.forward + head.backward
@@ -218,15 +248,18 @@ def _counted(
         precision.compute_dtype,
         precision.attention,
     )
-    every = Step(step.batch_size, step.tokens)
-    parts = architecture.parts(trained, step.batch_size, step.tokens)
+    held = precision.in_memory(Step(step.batch_size, step.tokens))
     inside: dict[str, list[Matrix]] = {}
     for matrix in architecture.matrices:
         inside.setdefault(f"block {matrix.block}", []).append(matrix)
-    return Workload(
-        tuple(_counted_part(part, whole, precision, inside.get(part.name, [])) for part in parts),
-        precision.working_bytes(architecture, loss_bytes(architecture, every)),
+    parts, small = (
+        [
+            _counted_part(part, whole, precision, inside.get(part.name, []))
+            for part in architecture.parts(trained, rows, step.tokens)
+        ]
+        for rows in (step.batch_size, held.batch_size)
     )
+    return _with_memory(architecture, precision, parts, small, held)
 
 
 def _counted_part(part: PartCount, whole: bool, precision: Precision, inside: list[Matrix]) -> Part:
@@ -236,17 +269,21 @@ def _counted_part(part: PartCount, whole: bool, precision: Precision, inside: li
         for matrix in inside:
             weights -= matrix.read * matrix.write * precision.dtype_bytes
             weights += matrix_bytes(precision.dtype, matrix.write, matrix.read)
-    memory = precision.memory_bytes(0 if whole else weights, part.trained, part.stored_bytes)
+    again = precision.checkpointing and part.name.startswith("block ")
+    kept = part.outputs * precision.dtype_bytes if again else part.stored_bytes
+    memory = precision.memory_bytes(0 if whole else weights, part.trained, kept)
     return Part(
         name=part.name,
         parameters=part.parameters,
         adapter_parameters=part.trained,
         forward_flops=part.forward,
-        backward_flops=part.backward,
+        # What needs no gradient has no backward pass, in which it could run again.
+        backward_flops=part.backward + part.forward * (again and part.backward > 0),
         activation_bits=part.outputs * 8 * precision.dtype_bytes,
-        stored_bytes=part.stored_bytes,
+        stored_bytes=kept,
         memory_bytes=memory + ADAPTER_BYTES * part.held,
         weight_bytes=weights,
+        recomputed_bytes=part.stored_bytes * again,
     )
 
 
@@ -326,14 +363,17 @@ class _Builder:
         """A block, and whether what leaves it needs a gradient."""
         model, precision = self.architecture, self.precision
         flops = block_flops(model, adaptation, self.step, needs)
+        flops = with_recomputing(flops, precision.checkpointing)
         stored = block_stored_bytes(
             model, adaptation, self.step, needs, precision.dtype_bytes, precision.attention
         )
         linears = model.structure.linears
         beside = model.norm_parameters + model.expert_parameters
         outputs = self.step.positions * model.hidden_size
-        part = self._part("block", linears, beside, flops, stored, outputs, adaptation)
-        return part, flops.output_needs_gradient
+        recomputed = stored if precision.checkpointing else 0
+        kept = outputs * precision.dtype_bytes if precision.checkpointing else stored
+        part = self._part("block", linears, beside, flops, kept, outputs, adaptation)
+        return replace(part, recomputed_bytes=recomputed), flops.output_needs_gradient
 
     def _head(self, flops: Flops, needs: bool) -> Part:
         model = self.architecture

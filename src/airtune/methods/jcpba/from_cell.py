@@ -61,7 +61,8 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
 
 def _compute(scene: Scene) -> list[dict[str, float]]:
     """All local steps of a round, s."""
-    flops = affine_flops(scene.architecture, scene.adapter, scene.step)
+    checkpointing = scene.precision.checkpointing
+    flops = affine_flops(scene.architecture, scene.adapter, scene.step, checkpointing)
     return [
         {
             "fixed": scene.local_steps * flops.fixed / rate,

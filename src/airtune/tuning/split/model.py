@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from airtune.errors import InputError
+from airtune.tuning.blocks import find_blocks
 from airtune.tuning.local import TokenBatch, set_lora_dropout
 
 NO_LABEL = -1
@@ -152,7 +153,7 @@ class SplitModel:
 
     def __init__(self, model: Any) -> None:
         self.causal: nn.Module = model.get_base_model()
-        self.blocks_path, self.blocks = _find_blocks(self.causal)
+        self.blocks_path, self.blocks = find_blocks(self.causal, "to be split")
         self.body_path = self.blocks_path.rpartition(".")[0]
         self._parameter_of = _parameter_names(model)
         self._block_of = {name: self._block(name) for name in self._parameter_of}
@@ -265,17 +266,6 @@ class SplitModel:
                 split_point,
                 f"1 to {len(self.blocks) - 1} of {len(self.blocks)} blocks",
             )
-
-
-def _find_blocks(causal: nn.Module) -> tuple[str, list[nn.Module]]:
-    """The outermost list of as many modules as the config has hidden layers, and its path."""
-    count = causal.config.num_hidden_layers  # type: ignore[union-attr]
-    for path, module in causal.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count and "." in path:
-            return path, list(module)
-    raise InputError(
-        "model", type(causal).__name__, f"one with its {count} blocks in one list, to be split"
-    )
 
 
 def _parameter_names(model: Any) -> dict[str, str]:
