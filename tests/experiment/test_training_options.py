@@ -55,7 +55,7 @@ def test_every_engine_trains_so(airtune: Call, engine: str) -> None:
         settings = quick("rounds=1", f"engine={engine}", "training.batch_size=3", *options)
         code, out, err = airtune("run", *settings, "--out", f"run-{len(losses)}", "--json")
         assert code == 0, err
-        losses.append(json.loads(out)["test_loss"])
+        losses.append(json.loads(out)["final_test_loss"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
@@ -86,7 +86,7 @@ def test_more_micro_batches_than_rows_are_refused() -> None:
 
 
 SIZES = [
-    ("builtin", 1, 0.0125, 0.0125),
+    ("builtin", 1_369_728, 0.0125, 0.0125),
     ("gpt2", 124e6, 5e-4, 5e-5),
     ("gpt2-medium", 355e6, 2e-4, 2e-5),
     ("llama-7b", 7e9, 2e-4, 2e-5),
@@ -118,7 +118,7 @@ def test_sgd_has_a_default_for_the_smallest_models_alone() -> None:
 def test_a_run_records_the_number(airtune: Call, tmp_path: Path) -> None:
     code, out, err = airtune("run", *quick(), "--dry-run")
     assert code == 0, err
-    assert "0.0125: default up to 1 M parameters (the built-in model, measured)" in out
+    assert "0.0125: default up to 2 M parameters (the built-in model, measured)" in out
     assert airtune("run", *quick("rounds=1"), "--out", "run", "--quiet")[0] == 0
     text = (tmp_path / "run" / "experiment.yaml").read_text()
     assert "learning_rate: 0.0125" in text

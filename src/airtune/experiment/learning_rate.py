@@ -23,7 +23,7 @@ class DefaultRate:
 
 
 _LORA, _QLORA = "Hu et al. 2021, appendix D", "Dettmers et al. 2023, appendix B"
-SMALLEST = DefaultRate(1e6, 0.0125, 0.0125, "the built-in model, measured")
+SMALLEST = DefaultRate(2e6, 0.0125, 0.0125, "the built-in model, measured")
 DEFAULT_RATES = (
     SMALLEST,
     DefaultRate(300e6, 5e-4, 5e-5, f"LoRA: RoBERTa base, {_LORA}; full: transformers' Trainer"),
