@@ -171,8 +171,8 @@ def in_own_process(threads: int, *arguments: str) -> Any:
     return run_again(__file__, threads, *arguments)
 
 
-def run_again(file: str, threads: int, *arguments: str) -> Any:
-    """The same for any benchmark."""
+def run_again(file: str, threads: int, *arguments: str, keep_below: int = 1_048_576) -> Any:
+    """The same for any benchmark; freed arrays of at least `keep_below` bytes are given back."""
     command = [sys.executable, file, *arguments]
     environment = {
         **os.environ,
@@ -180,7 +180,7 @@ def run_again(file: str, threads: int, *arguments: str) -> Any:
         # Threads that spin while they wait would count as computing.
         "OMP_WAIT_POLICY": "PASSIVE",
         # Large arrays go back to the system when freed, so that resident memory is memory in use.
-        "MALLOC_MMAP_THRESHOLD_": "1048576",
+        "MALLOC_MMAP_THRESHOLD_": str(keep_below),
     }
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(done.stdout.strip().splitlines()[-1])

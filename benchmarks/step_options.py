@@ -2,13 +2,16 @@
 
 A GPT-2-small-shaped model with random weights, LoRA of rank 8 on every linear layer, two AdamW
 steps of 4 x 128 tokens, each way in a process of its own. Measured twice: with a loss whose logits
-exist all at once, as memory is charged, and as clients train here, which keeps few logits. The
-fastest of some steps tells what the second forward pass of the blocks takes.
+exist all at once, as memory is charged, and as clients train here, which keeps few logits. Arrays
+of 64 KiB and more go back to the system when they are freed, so that resident memory is memory in
+use. The fastest of some steps tells what the second forward pass of the blocks takes.
 
     python benchmarks/step_options.py [--repeats 3] [--threads 2] [--out FILE.json]
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -22,28 +25,22 @@ from pruned_step import RANK, ROWS, TOKENS, make_batch, make_model, resident_byt
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "checkpointing": {"checkpointing": True},
-    "2 micro-batches": {"micro_batches": 2},
     "4 micro-batches": {"micro_batches": 4},
     "both, 4": {"checkpointing": True, "micro_batches": 4},
 }
 
 
 def planned(way: str) -> dict[str, float]:
-    """FLOPs and memory as they are charged, and the part of memory around the loss."""
+    """FLOPs and memory as they are charged."""
     from airtune.workload.adapter_shape import AdapterShape
     from airtune.workload.architecture import load_architecture
-    from airtune.workload.step import Step, loss_bytes
-    from airtune.workload.transformer import Precision, workload
+    from airtune.workload.precision import Precision
+    from airtune.workload.step import Step
+    from airtune.workload.transformer import workload
 
     model, step, precision = load_architecture("gpt2"), Step(ROWS, TOKENS), Precision(**WAYS[way])
     work = workload(model, AdapterShape(RANK), step, precision=precision)
-    around_loss = loss_bytes(model, precision.in_memory(step))
-    recomputed = max(part.recomputed_bytes for part in work.parts)
-    return {
-        "flops": work.flops,
-        "memory_bytes": work.memory_bytes,
-        "without_logits_bytes": work.memory_bytes - max(around_loss, recomputed) + recomputed,
-    }
+    return {"flops": work.flops, "memory_bytes": work.memory_bytes}
 
 
 def as_charged(model: Any, batch: Any, way: str) -> None:
@@ -85,12 +82,17 @@ STEPS: dict[str, Callable[[Any, Any, str], None]] = {"charged": as_charged, "tra
 
 def measure(way: str, kind: str, repeats: int) -> dict[str, float]:
     """Highest resident memory, less what Python and torch take, and the fastest step."""
+    import peft  # noqa: F401  isort: skip
     import torch  # isort: skip
     import transformers  # noqa: F401  isort: skip
+
+    import airtune.tuning.local  # noqa: F401  isort: skip
 
     torch.ones(64, 64) @ torch.ones(64, 64)
     before = resident_bytes("VmRSS")
     model, batch = make_model(), make_batch()
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     seconds = []
     for _ in range(max(repeats, 2)):
@@ -117,13 +119,13 @@ def main() -> None:
     for way in WAYS:
         plan = planned(way)
         row: dict[str, Any] = {"way": way, "gflop": plan["flops"] / 1e9}
-        for kind, key in (("charged", "memory_bytes"), ("trained", "without_logits_bytes")):
+        row["planned_mb"] = plan["memory_bytes"] / 1e6
+        for kind in STEPS:
             arguments = ("--way", way, "--kind", kind, "--repeats", str(options.repeats))
-            found = run_again(__file__, options.threads, *arguments)
-            row[f"{kind}_planned_mb"] = plan[key] / 1e6
+            found = run_again(__file__, options.threads, *arguments, keep_below=65_536)
             row[f"{kind}_peak_mb"] = found["peak_bytes"] / 1e6
-            row[f"{kind}_deviation"] = found["peak_bytes"] / plan[key] - 1.0
             row[f"{kind}_step_s"] = found["step_s"]
+        row["deviation"] = row["charged_peak_mb"] / row["planned_mb"] - 1.0
         rows.append(row)
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}"

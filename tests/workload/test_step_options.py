@@ -11,8 +11,9 @@ from airtune.tuning.blocks import checkpointed_blocks
 from airtune.workload.adapter_shape import AdapterShape, EveryParameter
 from airtune.workload.decisions import affine_flops, rate_that_fits
 from airtune.workload.model_work import ModelWork
+from airtune.workload.precision import Precision
 from airtune.workload.step import Step
-from airtune.workload.transformer import Precision, split_workload, workload
+from airtune.workload.transformer import split_workload, workload
 from tests.workload.small_models import CONFIGS, architecture, batch, with_adapter
 from tests.workload.test_step_memory import LiveBytes
 
