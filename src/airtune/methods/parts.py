@@ -22,6 +22,7 @@ from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.means import FactorMean, OverlapMean, SentMean, ZeroPaddedMean
 from airtune.update.partial import FactorCodec, FirstRanksCodec
+from airtune.update.products import FlexLora
 from airtune.update.quantise import BLOCK, Int8Codec
 from airtune.update.rank_sparse import RankSparseCodec
 from airtune.update.server import Aggregator
@@ -117,6 +118,7 @@ AGGREGATORS: Mapping[str, PartSpec] = {
     "overlap-mean": PartSpec(NoOptions, lambda bench, options: OverlapMean()),
     "sent-mean": PartSpec(NoOptions, lambda bench, options: SentMean()),
     "zero-padded": PartSpec(NoOptions, lambda bench, options: ZeroPaddedMean()),
+    "flex-lora": PartSpec(NoOptions, lambda bench, options: FlexLora()),
     "svd-gauge": PartSpec(GaugeOptions, _gauge),
 }
 

@@ -22,6 +22,7 @@ SHIPPED = (
     Lazy("airtune.methods.soft_tsfa.spec:SOFT_TSFA"),
     Lazy("airtune.methods.hetlora.spec:HETLORA"),
     Lazy("airtune.methods.ffa_lora.spec:FFA_LORA"),
+    Lazy("airtune.methods.lora_fair.spec:LORA_FAIR"),
     Lazy("airtune.methods.centralised.spec:CENTRALISED"),
     Lazy("airtune.methods.sflllm.spec:SFLLLM"),
     Lazy("airtune.methods.fedsllm.spec:FEDSLLM"),

@@ -1,0 +1,1 @@
+"""lora_fair: the mean of LoRA factors, B corrected towards the mean of products."""
