@@ -106,7 +106,7 @@ class ZeroPaddedMean(Aggregator):
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> dict[str, Tensor]:
-        adapters = [padded(state, update) for update in updates]
+        adapters = [zero_padded(state, update) for update in updates]
         norms = [product_norm(adapter) for adapter in adapters]
         total = sum(norms)
         shares = [norm / total if total > 0 else 1.0 / len(norms) for norm in norms]
@@ -203,7 +203,7 @@ def _kept(name: str, update: Update) -> Tensor:
     return update.kept[name].to(torch.float64)
 
 
-def padded(state: Mapping[str, Tensor], update: Update) -> dict[str, Tensor]:
+def zero_padded(state: Mapping[str, Tensor], update: Update) -> dict[str, Tensor]:
     """The client's trained adapter, zero in what it did not train."""
     trained = {
         name: value.to(torch.float64) + update.change[name].to(torch.float64)

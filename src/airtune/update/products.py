@@ -17,7 +17,7 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import Decision
 from airtune.tuning.adapter import FactorPair, factor_pairs
-from airtune.update.means import FactorMean, padded
+from airtune.update.means import FactorMean, zero_padded
 from airtune.update.server import Aggregator, Update
 from airtune.update.svd import truncated_product
 
@@ -168,7 +168,7 @@ class FlexLora(Aggregator):
         if not updates:
             return merged
         shares = _shares(updates)
-        adapters = [padded(state, update) for update in updates]
+        adapters = [zero_padded(state, update) for update in updates]
         for pair in factor_pairs(state):
             lora_a = torch.cat([adapter[pair.lora_a] for adapter in adapters])
             lora_b = torch.cat(
