@@ -39,8 +39,9 @@ from airtune.tuning.local import TrainingSettings, make_optimizer
 from airtune.tuning.stack import train_stacked
 from airtune.workload.adapter_shape import AdapterShape
 from airtune.workload.architecture import architecture_of
+from airtune.workload.precision import Precision
 from airtune.workload.step import Step
-from airtune.workload.transformer import Precision, workload
+from airtune.workload.transformer import workload
 
 RANK = 8
 # Widths of Qwen2.5 0.5 B with Llama's layers: 494 M parameters, embeddings tied.
@@ -79,7 +80,7 @@ class Stage:
         self.clients = [1, 2] if self.rehearses else options.clients
         self.step = Step(2, 16) if self.rehearses else Step(4, 256)
         self.local_steps = 3
-        self._ends = time.monotonic() + 60 * options.minutes
+        self._ends: float = time.monotonic() + 60 * options.minutes
 
     def has_time(self) -> bool:
         """Whether another part may begin."""

@@ -104,7 +104,8 @@ class _Spread:
         if size == 0.0:
             return torch.zeros_like(wanted)
         if ridge == 0.0:
-            return wanted @ torch.linalg.pinv(gram, hermitian=True)
+            inverse: Tensor = torch.linalg.pinv(gram, hermitian=True)
+            return wanted @ inverse
         shifted = gram + ridge * size / rank * torch.eye(rank, dtype=gram.dtype)
         solved: Tensor = torch.linalg.solve(shifted, wanted.T)
         return solved.T
