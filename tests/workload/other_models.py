@@ -53,6 +53,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "helium": {**_GROUPED, "head_dim": 12},
     "mixtral": {**_EXPERTS, "num_local_experts": 4},
     "olmoe": {**_EXPERTS, "num_experts": 4},
+    "qwen2_moe": {
+        **_EXPERTS,
+        "num_experts": 4,
+        "moe_intermediate_size": 40,
+        "shared_expert_intermediate_size": 56,
+    },
     "mamba": {
         "vocab_size": 2048,
         "hidden_size": 48,

@@ -141,19 +141,26 @@ def has_experts(model: Any) -> bool:
 
 
 def adaptable(model: Any) -> dict[str, nn.Module]:
-    """What LoRA on `all-linear` adapts, by path: linear layers of both kinds, the LM head aside,
-    and in a mixture of experts those alone whose names PEFT does not take for the experts."""
+    """What LoRA on `all-linear` adapts, by path: linear layers of both kinds, the LM head aside.
+
+    In a mixture of experts also without routers and gates of experts, which choose among tokens,
+    and without layers whose names PEFT takes for the experts.
+    """
     from transformers.pytorch_utils import Conv1D
 
-    left_out = EXPERT_NAMES if has_experts(model) else frozenset()
+    mixture = has_experts(model)
     head = model.get_output_embeddings()
     return {
         path: module
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
         and module is not head
-        and path.rpartition(".")[2] not in left_out
+        and not (mixture and _of_experts(path.rpartition(".")[2]))
     }
+
+
+def _of_experts(name: str) -> bool:
+    return name in EXPERT_NAMES or name.endswith("_gate") or "router" in name
 
 
 def _matrices(model: Any, blocks: str, count: int) -> Iterator[Matrix]:
