@@ -1,5 +1,6 @@
 """Checkpointed blocks and micro-batches as they are counted, against torch."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -7,13 +8,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from airtune.errors import InputError
+from airtune.tuning.adapter import AdapterSettings, attach
+from airtune.tuning.base_model import BaseModel
 from airtune.tuning.blocks import checkpointed_blocks
 from airtune.workload.adapter_shape import AdapterShape, EveryParameter
+from airtune.workload.architecture import architecture_of
 from airtune.workload.decisions import affine_flops, rate_that_fits
 from airtune.workload.model_work import ModelWork
 from airtune.workload.precision import Precision
 from airtune.workload.step import Step
 from airtune.workload.transformer import split_workload, workload
+from tests.workload.other_models import config_of, random_model
 from tests.workload.small_models import CONFIGS, architecture, batch, with_adapter
 from tests.workload.test_step_memory import LiveBytes
 
@@ -47,6 +52,23 @@ def test_a_block_below_everything_trained_is_not_run_again() -> None:
     assert counted.flops == measured("llama", adapter, Step(3, 40))
     blocks = [part.forward_flops for part in plain.parts[1:-1]]
     assert counted.flops - plain.flops == sum(blocks[1:])
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "mixtral"])
+def test_flops_of_families_without_a_closed_form(name: str) -> None:
+    step = Step(3, 16)
+    counted = workload(
+        architecture_of(config_of(name).to_dict()),
+        AdapterShape(3),
+        step,
+        precision=Precision(attention="eager", checkpointing=True),
+    )
+    base = BaseModel(deepcopy(random_model(name)), None, "random")
+    model = attach(base, AdapterSettings(rank=3))
+    ids = torch.randint(3, 2000, (3, 16))
+    with checkpointed_blocks(model, True), FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    assert counted.flops == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma"])
