@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from airtune import Experiment
-from airtune.experiment import engine
+from airtune.experiment import engine, gpu_memory
 from airtune.experiment.run import Run
 from airtune.tuning import base_model
 from airtune.tuning.base_model import model_location
@@ -45,6 +45,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loaded)
     for module in (engine, base_model):
         monkeypatch.setattr(module, "resolve_device", lambda asked: asked)
+    monkeypatch.setattr(gpu_memory, "free_gpu_bytes", lambda: 1e12)
 
 
 def run_of(folder: Path, method: str, *changes: str) -> Run:

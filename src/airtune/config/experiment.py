@@ -250,6 +250,12 @@ class ExperimentConfig(Section):
     deploy: DeploySection = Field(
         default=DeploySection(), description="real machines (airtune deploy)"
     )
+    tokens_at_once: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of one forward pass here; null: 2,048 on a processor, on a GPU what "
+        "its free memory holds, at most 32,768",
+    )
     threads: int | None = Field(
         None,
         ge=1,

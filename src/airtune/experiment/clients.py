@@ -12,7 +12,6 @@ from airtune.experiment.trained import trainable
 from airtune.federated.backends.backend import ClientSide
 from airtune.tuning.adapter import trained_parameters
 from airtune.tuning.base_model import BaseModel, load_base, map_weights, use_threads
-from airtune.tuning.label_loss import TOKENS_AT_ONCE
 from airtune.tuning.local import Schedule, TokenBatch, TrainingSettings
 from airtune.update.codec import shapes_of
 from airtune.workload.architecture import architecture_of
@@ -50,9 +49,10 @@ def compose_clients(
         section.weight_decay,
         section.gradient_accumulation,
         section.gradient_checkpointing,
+        config.tokens_at_once,
     )
     shapes = shapes_of(trained_parameters(model))
-    at_once = TOKENS_AT_ONCE[next(model.parameters()).device.type]
+    at_once = training.limit(next(model.parameters()).device.type)
     return ClientSide(
         method, model, shapes, batches, training, config.seed, partial(tests, at_once)
     )

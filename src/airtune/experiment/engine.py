@@ -208,7 +208,8 @@ def choose_engine(
     workers = min(config.workers or _cores(config), cohort)
     reason = ""
     if config.engine == "auto":
-        stacked = cohort > 1 and 2 * shape.step_tokens <= TOKENS_AT_ONCE[device] and not refusal
+        at_once = config.tokens_at_once or TOKENS_AT_ONCE[device]
+        stacked = cohort > 1 and 2 * shape.step_tokens <= at_once and not refusal
         parallel = config.backend == "ray"
         if not parallel and device == CPU and may_take_workers(config):
             workers, reason = _workers_that_pay(config, shape, workers, cohort)

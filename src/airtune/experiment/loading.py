@@ -12,6 +12,7 @@ from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError
 from airtune.experiment.composition import check_names
 from airtune.experiment.engine import is_small, training_device
+from airtune.experiment.gpu_memory import with_tokens
 from airtune.experiment.learning_rate import with_learning_rate
 from airtune.experiment.shards import deal_devices, with_template
 from airtune.experiment.trained import refuse_uneven_charge, trained_shape, with_start
@@ -126,5 +127,6 @@ def load_model(config: ExperimentConfig, *, resolved: bool = False) -> LoadedMod
     trained = trained_shape(config)
     refuse_uneven_charge(config.charge_as, trained, architecture)
     trained.adaptation(architecture)  # refuses names and ranks before anything is attached
+    config = with_tokens(config, base, architecture, trained, device)
     threads = use_threads(config.threads or (1 if is_small(architecture) else None))
     return LoadedModel(config, base, architecture, trained, device, threads)

@@ -83,7 +83,8 @@ class TrainingSettings:
     """Local optimisation; `keep_optimizer` carries a client's moments over to its next round.
 
     `micro_batches` are parts of a step's rows that are run one after another; `checkpointing` runs
-    each block once more in the backward pass instead of keeping what it needs.
+    each block once more in the backward pass instead of keeping what it needs. `tokens_at_once` is
+    what one forward pass is given (None: `label_loss.TOKENS_AT_ONCE` of the device).
     """
 
     optimizer: str = "adamw"
@@ -96,6 +97,11 @@ class TrainingSettings:
     weight_decay: float = 0.0
     micro_batches: int = 1
     checkpointing: bool = False
+    tokens_at_once: int | None = None
+
+    def limit(self, device: str) -> int:
+        """Tokens of one forward pass on this kind of device, padding included."""
+        return self.tokens_at_once or TOKENS_AT_ONCE[device]
 
     def in_round(self, round_index: int) -> "TrainingSettings":
         """The settings of one round, its learning rate as scheduled and fixed."""
@@ -159,7 +165,7 @@ def micro_batches(batch: TokenBatch, number: int) -> list[TokenBatch]:
 
 
 def _add_gradients(
-    model: Any, batch: TokenBatch, device: str, penalty: Tensor | None, micro: int
+    model: Any, batch: TokenBatch, limit: int, penalty: Tensor | None, micro: int
 ) -> tuple[float, int]:
     """Leave the gradient of the mean loss, and the penalty, with the parameters, a part of the
     batch at a time: the mean loss and its label tokens.
@@ -168,7 +174,6 @@ def _add_gradients(
     """
     count = int(batch.label_mask[:, 1:].sum())
     total = 0.0
-    limit = TOKENS_AT_ONCE[device]
     divided = (parts_of(small, limit) for small in micro_batches(batch, micro))
     for part in (part for parts in divided for part in parts):
         loss, _ = completion_loss(model, part)
@@ -219,8 +224,8 @@ def train_locally(
         for batch in batches:
             optimizer.zero_grad(set_to_none=True)
             more = None if penalty is None else penalty(named)
-            device = parameters[0].device.type
-            loss, count = _add_gradients(model, batch, device, more, settings.micro_batches)
+            limit = settings.limit(parameters[0].device.type)
+            loss, count = _add_gradients(model, batch, limit, more, settings.micro_batches)
             if settings.max_grad_norm > 0:
                 torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()

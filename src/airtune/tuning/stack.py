@@ -23,7 +23,7 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.tuning.adapter import AdapterState, trained_parameters
 from airtune.tuning.blocks import checkpointed_blocks
-from airtune.tuning.label_loss import TOKENS_AT_ONCE, label_losses
+from airtune.tuning.label_loss import label_losses
 from airtune.tuning.local import (
     LocalResult,
     Penalty,
@@ -77,6 +77,7 @@ class AdapterStack:
         device: torch.device,
     ) -> None:
         self.layout, self._settings = layout, settings
+        self.limit = settings.limit(device.type)
         self.values = torch.stack([_row(layout, start) for start in starts]).to(device)
         self.gradient = torch.zeros_like(self.values)
         self._rows = list(self.values.unbind())
@@ -198,7 +199,7 @@ def _one_step(
 ) -> list[tuple[float, int]]:
     """Leave every client's gradient in the stack; mean loss and label tokens of each [client]."""
     answers: dict[int, tuple[float, int]] = {}
-    for clients in passes(batches, TOKENS_AT_ONCE[stack.values.device.type]):
+    for clients in passes(batches, stack.limit):
         found = _one_pass(model, layers, stack, clients, [batches[c] for c in clients])
         answers |= dict(zip(clients, zip(*found, strict=True), strict=True))
     return [answers[client] for client in range(len(batches))]
@@ -218,7 +219,7 @@ def _accumulated_step(
     for part in range(max(map(len, divided))):
         # A client of fewer rows than micro-batches is done earlier.
         present = [client for client, own in enumerate(divided) if part < len(own)]
-        for group in passes([divided[c][part] for c in present], TOKENS_AT_ONCE[whole.device.type]):
+        for group in passes([divided[c][part] for c in present], stack.limit):
             clients = [present[index] for index in group]
             found = _one_pass(model, layers, stack, clients, [divided[c][part] for c in clients])
             for client, loss, count in zip(clients, *found, strict=True):
