@@ -155,7 +155,8 @@ def prepare(source: Path) -> None:
     graph.Figure(graph.Scatter(x=[0], y=[0]), {"template": "simple_white"}).to_json()
 
     for module in pkgutil.walk_packages(airtune.__path__, "airtune."):
-        if not module.name.endswith("__main__"):
+        # No case deploys, and the frameworks for it may not be installed.
+        if not module.name.endswith("__main__") and ".deploy." not in module.name:
             importlib.import_module(module.name)
     bases = {
         value

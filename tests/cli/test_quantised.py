@@ -75,6 +75,7 @@ def test_less_memory_and_the_same_time_as_fp32() -> None:
         assert ours["uplink_bits"] == plain["uplink_bits"]
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     changes = settings(dtype_of(finished), "engine=workers", "workers=2")
     Experiment.load(None, changes).run(tmp_path / "run")
@@ -111,6 +112,7 @@ Experiment.load(None, {settings(dtype_of(finished))!r}).run({str(tmp_path / "run
     assert fingerprint(tmp_path / "run") == fingerprint(finished)
 
 
+@pytest.mark.slow
 def test_another_base_is_named(finished: Path, tmp_path: Path) -> None:
     """On resume: another dtype or computing dtype."""
     dtype = dtype_of(finished)
@@ -139,6 +141,7 @@ def test_digests_tell_bases_apart() -> None:
     assert weights_digest(model) != found[0]
 
 
+@pytest.mark.slow
 def test_a_merged_export_is_dequantised(finished: Path, airtune: Any, tmp_path: Path) -> None:
     code, out, _ = airtune("export", finished, "merged", "--merge")
     assert code == 0
@@ -156,7 +159,16 @@ def test_a_merged_export_is_dequantised(finished: Path, airtune: Any, tmp_path: 
     assert (code, out) == (0, "Wrote the adapter to adapter.\n")
 
 
-@pytest.mark.parametrize("method", ["sflllm", "soft_tsfa", "hetlora", "ffa_lora", "centralised"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "sflllm",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("soft_tsfa", "hetlora", "ffa_lora", "centralised")
+        ),
+    ],
+)
 def test_every_method_that_does_not_prune(method: str, tmp_path: Path) -> None:
     run = Experiment.load(None, settings("nf4", f"method={method}", "rounds=1")).run(tmp_path / "r")
     assert run.summary["final_test_loss"] > 0

@@ -20,7 +20,7 @@ from airtune.tuning.evaluate import evaluate
 from airtune.tuning.stacked_linear import refuses_stacking
 from tests.workload.other_models import CONFIGS, config_of
 
-_QUICK = {"gpt_neo", "mixtral"}
+_QUICK = {"mixtral"}
 FAMILIES = [
     pytest.param(name, marks=[] if name in _QUICK else pytest.mark.slow) for name in CONFIGS
 ]

@@ -45,7 +45,9 @@ def test_accumulation_saves_memory_and_no_time() -> None:
         assert one["memory_bytes"] <= found["memory_bytes"] < whole["memory_bytes"]
 
 
-@pytest.mark.parametrize("engine", ["sequential", "batched", "workers"])
+@pytest.mark.parametrize(
+    "engine", ["sequential", "batched", pytest.param("workers", marks=pytest.mark.slow)]
+)
 def test_every_engine_trains_so(airtune: Call, engine: str) -> None:
     losses: list[float] = []
     for options in (

@@ -28,8 +28,8 @@ from tests.workload.other_models import CONFIGS, config_of, random_model
 from tests.workload.small_models import CONFIGS as CLOSED
 from tests.workload.small_models import architecture
 
-# A window, a fused block, experts, none of attention; the others with the slow tests.
-_QUICK = {"gpt_neo", "falcon", "mixtral", "mamba"}
+# A window, a fused block, experts; the others with the slow tests.
+_QUICK = {"gpt_neo", "falcon", "mixtral"}
 FAMILIES = [
     pytest.param(name, marks=[] if name in _QUICK else pytest.mark.slow) for name in CONFIGS
 ]
@@ -147,7 +147,16 @@ def padding_bytes(closed: Architecture, step: Step) -> int:
     return 4 * (step.batch_size * step.tokens**2 + repeated)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "opt-350m", "llama", "phi", "qwen3_moe"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("gpt2", "opt-350m", "phi", "qwen3_moe")
+        ),
+    ],
+)
 def test_counting_agrees_with_closed_forms(name: str) -> None:
     """Two independent roads to one number, part by part; memory but for masks and positions."""
     closed, made = architecture(name), CountedArchitecture.from_config(CLOSED[name]().to_dict())
