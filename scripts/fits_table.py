@@ -80,6 +80,7 @@ COLUMNS: Mapping[str, Column] = {
     "bf16": (("dtype=bf16",), memory),
     "int8": (("dtype=int8",), memory),
     "nf4": (("dtype=nf4",), memory),
+    "nf4, checkpointed": (("dtype=nf4", "training.gradient_checkpointing=true"), memory),
     "bf16, pruned": (("dtype=bf16", "method=jcpba", "jcpba.pruning_budget=0.9"), pruned),
     "bf16, split": (("dtype=bf16", "method=sflllm"), split),
     "nf4, split": (("dtype=nf4", "method=sflllm"), split),
