@@ -18,7 +18,6 @@ on the processor, to try the script itself, and writes nothing either.
 """
 
 import argparse
-import copy
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -267,7 +266,7 @@ def memory(stage: Stage, dtype: str) -> list[dict[str, Any]]:
     """One client's steps: the peak measured, predicted, and the last loss."""
     model = model_of(stage, quantised=dtype != "bf16")
     start, batches = initial_state(model, 0), stage.batches(1)
-    run = partial(sequential_peft, model, start, copy.copy(batches))
+    run = partial(sequential_peft, model, start, batches)
     used_s, loss = stage.seconds(run, repeat=1)
     measured = stage.peak_bytes(run)
     precision = Precision(dtype)

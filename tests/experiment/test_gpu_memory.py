@@ -61,6 +61,7 @@ def test_limits(base: BaseModel, free: Free) -> None:
     assert plain is not None
     assert less is not None
     assert less > plain
+    assert settled(base, "training.gradient_accumulation=2") == plain
 
 
 def test_not_even_a_row(base: BaseModel, free: Free) -> None:

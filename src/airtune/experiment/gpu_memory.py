@@ -4,16 +4,18 @@ Settled before round 1, and recorded as `tokens_at_once`: how a batch is divided
 are rounded, and a resumed run divides it as before, whatever is free then.
 """
 
+from dataclasses import replace
+
 import torch
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
+from airtune.experiment.trained import precision_of
 from airtune.quantities import format_quantity
 from airtune.tuning.base_model import CUDA, BaseModel
 from airtune.tuning.label_loss import TOKENS_AT_ONCE
 from airtune.workload.adapter_shape import Trained
 from airtune.workload.architecture import Decoder
-from airtune.workload.precision import Precision
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 
@@ -37,12 +39,8 @@ def with_tokens(
     if device != CUDA or config.tokens_at_once is not None:
         return config
     tokens = min(config.data.max_tokens, architecture.max_tokens)
-    precision = Precision(
-        config.dtype,
-        config.training.optimizer,
-        compute=config.compute_dtype,
-        checkpointing=config.training.gradient_checkpointing,
-    )
+    # Rows of one pass: how many micro-batches follow one another makes no difference to it.
+    precision = replace(precision_of(config), micro_batches=1)
     one, two = (
         workload(architecture, trained, Step(rows, tokens), precision=precision).memory_bytes
         for rows in (1, 2)

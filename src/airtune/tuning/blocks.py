@@ -9,6 +9,8 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from airtune.errors import InputError
 from airtune.tuning.label_loss import training_attention
+from airtune.workload.counting import module
+from airtune.workload.counting.sample import NotCountable
 
 
 def find_blocks(causal: nn.Module, purpose: str) -> tuple[str, list[nn.Module]]:
@@ -16,13 +18,13 @@ def find_blocks(causal: nn.Module, purpose: str) -> tuple[str, list[nn.Module]]:
 
     Raises InputError, which names the purpose, for a model without one.
     """
-    count = causal.config.num_hidden_layers  # type: ignore[union-attr]
-    for path, module in causal.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count and "." in path:
-            return path, list(module)
-    raise InputError(
-        "model", type(causal).__name__, f"one with its {count} blocks in one list, {purpose}"
-    )
+    try:
+        path, blocks = module.find_blocks(causal)
+    except NotCountable as error:
+        count = causal.config.num_hidden_layers  # type: ignore[union-attr]
+        allowed = f"one with its {count} blocks in one list, {purpose}"
+        raise InputError("model", type(causal).__name__, allowed) from error
+    return path, list(blocks)
 
 
 @contextmanager

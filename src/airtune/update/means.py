@@ -226,20 +226,25 @@ def factor_covariance(updates: Sequence[Update]) -> float:
     """
     if not updates:
         return 0.0
-    total = sum(update.weight for update in updates)
-    weights = torch.tensor([update.weight / total for update in updates], dtype=torch.float64)
+    weights = shares_of(updates)
     squared = 0.0
     for pair in factor_pairs(updates[0].change):
         # [client x rank, entry]: the rows of (A_n - Abar), the columns of (B_n - Bbar).
-        rows = _deviations([update.change[pair.lora_a] for update in updates], weights)
-        columns = _deviations([update.change[pair.lora_b].T for update in updates], weights)
+        _, rows = deviations([update.change[pair.lora_a] for update in updates], weights)
+        _, columns = deviations([update.change[pair.lora_b].T for update in updates], weights)
         squared += float(((columns @ columns.T) * (rows @ rows.T)).sum())
     return math.sqrt(max(squared, 0.0))
 
 
-def _deviations(factors: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """sqrt(w_n) (X_n - sum_m w_m X_m), clients below one another."""
+def shares_of(updates: Sequence[Update]) -> Tensor:
+    """Weights that sum to 1 [client]."""
+    total = sum(update.weight for update in updates)
+    return torch.tensor([update.weight / total for update in updates], dtype=torch.float64)
+
+
+def deviations(factors: Sequence[Tensor], shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of the clients' factors, and sqrt(w_n) (X_n - mean) below one another."""
     stacked = torch.stack([factor.to(torch.float64) for factor in factors])
-    share = weights[:, None, None]
-    deviations = stacked - (share * stacked).sum(0)
-    return (share.sqrt() * deviations).flatten(0, 1)
+    share = shares[:, None, None]
+    mean = (share * stacked).sum(0)
+    return mean, (share.sqrt() * (stacked - mean)).flatten(0, 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import Decision
 from airtune.tuning.adapter import FactorPair, factor_pairs
-from airtune.update.means import FactorMean, zero_padded
+from airtune.update.means import FactorMean, deviations, shares_of, zero_padded
 from airtune.update.server import Aggregator, Update
 from airtune.update.svd import truncated_product
 
@@ -122,24 +122,11 @@ def _spreads(
 ) -> Iterator[tuple[FactorPair, _Spread]]:
     if not updates:
         return
-    shares = _shares(updates)
+    shares = shares_of(updates)
     for pair in factor_pairs(state):
-        mean, rows = _deviations([update.change[pair.lora_a] for update in updates], shares)
-        _, columns = _deviations([update.change[pair.lora_b].T for update in updates], shares)
+        mean, rows = deviations([update.change[pair.lora_a] for update in updates], shares)
+        _, columns = deviations([update.change[pair.lora_b].T for update in updates], shares)
         yield pair, _Spread(state[pair.lora_a].to(torch.float64) + mean, rows, columns)
-
-
-def _shares(updates: Sequence[Update]) -> Tensor:
-    weights = torch.tensor([update.weight for update in updates], dtype=torch.float64)
-    return weights / weights.sum()
-
-
-def _deviations(factors: Sequence[Tensor], shares: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean, and sqrt(p_n) (X_n - mean) below one another."""
-    stacked = torch.stack([factor.to(torch.float64) for factor in factors])
-    share = shares[:, None, None]
-    mean = (share * stacked).sum(0)
-    return mean, (share.sqrt() * (stacked - mean)).flatten(0, 1)
 
 
 @final
@@ -168,7 +155,7 @@ class FlexLora(Aggregator):
         merged = FactorMean().aggregate(state, updates) if updates else dict(state)
         if not updates:
             return merged
-        shares = _shares(updates)
+        shares = shares_of(updates)
         adapters = [zero_padded(state, update) for update in updates]
         for pair in factor_pairs(state):
             lora_a = torch.cat([adapter[pair.lora_a] for adapter in adapters])
