@@ -14,6 +14,7 @@ from typing import NoReturn
 
 CPU_S = 20
 MEMORY_BYTES = 2 * 1024**3
+MAPPED, RESIDENT = 0, 1
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,13 @@ class Ended:
     out: str
     err: str
     cpu_s: float
-    memory_bytes: int
+    memory_bytes: int  # at its highest, beyond what it shares with the process it was forked from
 
 
 def run_forked(arguments: list[str], cpu_s: int = CPU_S) -> Ended:
     """`airtune ARGUMENTS`, stopped by the kernel after `cpu_s` of processor time."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        shared_bytes = _pages_bytes(RESIDENT)
         child = os.fork()
         if child == 0:
             _child(arguments, out.fileno(), err.fileno(), cpu_s)
@@ -40,7 +42,7 @@ def run_forked(arguments: list[str], cpu_s: int = CPU_S) -> Ended:
             out.read().decode("utf-8", "replace"),
             err.read().decode("utf-8", "replace"),
             used.ru_utime + used.ru_stime,
-            used.ru_maxrss * 1024,
+            max(0, used.ru_maxrss * 1024 - shared_bytes),
         )
 
 
@@ -59,7 +61,7 @@ def _child(arguments: list[str], out: int, err: int, cpu_s: int) -> NoReturn:
         # A command that waits instead of computing ends as well.
         signal.alarm(20 * cpu_s)
         # Beyond what the parent has mapped: the limit is for the command, with room to report it.
-        mapped = _mapped_bytes() + 2 * MEMORY_BYTES
+        mapped = _pages_bytes(MAPPED) + 2 * MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (mapped, mapped))
         from airtune.cli.main import entry
 
@@ -75,6 +77,7 @@ def _child(arguments: list[str], out: int, err: int, cpu_s: int) -> NoReturn:
         os._exit(code)
 
 
-def _mapped_bytes() -> int:
+def _pages_bytes(column: int) -> int:
+    """Of this process, from /proc/self/statm."""
     with open("/proc/self/statm", encoding="ascii") as pages:
-        return int(pages.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        return int(pages.read().split()[column]) * os.sysconf("SC_PAGE_SIZE")

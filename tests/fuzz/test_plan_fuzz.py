@@ -95,6 +95,13 @@ def test_the_child_reports_what_happens(tmp_path: Path) -> None:
     ]
 
 
+def test_a_child_is_not_charged_for_the_memory_of_its_parent(tmp_path: Path) -> None:
+    """A forked process begins with all pages of its parent, here of a long test run."""
+    held = b"\1" * (400 * 1024**2)
+    ended = run_forked(["plan", str(tmp_path / "none.yaml")])
+    assert ended.memory_bytes < len(held) / 2
+
+
 def test_some_mutants(tmp_path: Path) -> None:
     codes = judged(range(12), tmp_path)
     assert codes[0] >= 3
