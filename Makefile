@@ -10,6 +10,9 @@ OUT ?=
 NOT_ALONE := benchmarks/reporting.py benchmarks/against_centralised.py
 BENCHMARKS := $(filter-out $(NOT_ALONE),$(wildcard benchmarks/*.py))
 
+# The variable leaves out a notice about a later version of mkdocs.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -55,7 +58,12 @@ lint: $(VENV)/.installed-test ## Check style and types, and build the documents
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/mkdocs build --strict --quiet --site-dir $(VENV)/site
+	@$(SITE)
+
+.PHONY: docs
+docs: $(VENV)/.installed-test ## Build the documents and show them at http://127.0.0.1:8000
+	@$(SITE)
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(VENV)/site
 
 .PHONY: format
 format: $(VENV)/.installed-test ## Format the code

@@ -1,11 +1,12 @@
-"""The tables of records and of parts' options in the documents, generated from their definitions.
+"""The tables of records, parts' options and keys in the documents, from their definitions.
 
     python scripts/record_tables.py            # write the tables
     python scripts/record_tables.py --check    # exit 1 if a document is out of date
 
 A document says where a table goes with `<!-- record NAME -->` ... `<!-- end -->`; NAME is `rounds`,
 `clients`, `split`, or a method that records numbers of its own. `<!-- options KIND -->` is where
-the options of the parts of a kind go, such as `codec`.
+the options of the parts of a kind go, such as `codec`; `<!-- keys KIND -->`, where the keys of a
+file go (`key_tables.py`).
 """
 
 import ast
@@ -21,9 +22,10 @@ from airtune.federated.records.record import ClientRecord, RoundRecord
 from airtune.methods.parts import known_parts
 from airtune.methods.registry import shipped_methods
 from airtune.section import spots
+from key_tables import KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACE = re.compile(r"(<!-- (record|options) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- (record|options|keys) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 Row = tuple[str, str, str, bool]
@@ -93,7 +95,7 @@ def option_table(kind: str) -> str:
 
 
 def documents() -> Iterator[tuple[Path, str]]:
-    """Every document with tables of records, and its text with the tables of now."""
+    """Every document with such tables, and its text with the tables of now."""
     known = tables()
     for path in sorted((ROOT / "docs").glob("*.md")):
         text = path.read_text()
@@ -102,6 +104,8 @@ def documents() -> Iterator[tuple[Path, str]]:
 
 
 def _filled(known: Mapping[str, Sequence[Row]], kind: str, name: str) -> str:
+    if kind == "keys":
+        return KEYS[name]().strip() + "\n"
     return option_table(name) if kind == "options" else table(known[name])
 
 

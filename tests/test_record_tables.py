@@ -7,6 +7,8 @@ from types import ModuleType
 import pytest
 
 import airtune
+from airtune.config.text import flat, plain_values
+from airtune.experiment.reading import default_experiment
 
 ROOT = Path(airtune.__file__).parents[2]
 pytestmark = pytest.mark.skipif(
@@ -28,6 +30,14 @@ def record_tables() -> ModuleType:
 def test_the_documents_are_up_to_date(record_tables: ModuleType) -> None:
     for path, text in record_tables.documents():
         assert path.read_text() == text, "out of date: python scripts/record_tables.py"
+
+
+def test_every_key_of_an_experiment_has_a_row() -> None:
+    text = (ROOT / "docs" / "keys.md").read_text()
+    missing = [
+        key for key, _ in flat(plain_values(default_experiment())) if f"\n| `{key}` | " not in text
+    ]
+    assert missing == []
 
 
 def test_every_field_is_documented_once_with_a_meaning(record_tables: ModuleType) -> None:

@@ -92,8 +92,9 @@ class AirtuneError(Exception):
 class InputError(AirtuneError):
     """Bad input. Names the field, the value, what is allowed, and what to do.
 
-    >>> str(InputError("cell.bandwidth_hz", -1.0, "a positive number", "give the band in hertz"))
-    'cell.bandwidth_hz is -1.0, but it must be a positive number: give the band in hertz.'
+    Examples:
+        >>> str(InputError("cell.bandwidth_hz", -1.0, "a positive number", "give it in hertz"))
+        'cell.bandwidth_hz is -1.0, but it must be a positive number: give it in hertz.'
     """
 
     def __init__(self, field: str, value: object, allowed: str, remedy: str = "") -> None:

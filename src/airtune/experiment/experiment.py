@@ -172,10 +172,12 @@ class Experiment:
 
     `data.train` and `data.test` may be rows in memory as well (`airtune.keep_rows`).
 
-    >>> Experiment(rounds=3, cell={"bandwidth_hz": 5e6}).config.rounds
-    3
+    Examples:
+        >>> Experiment(rounds=3, cell={"bandwidth_hz": 5e6}).config.rounds
+        3
 
-    Raises InputError for anything wrong with a key; data, model and devices are checked by `run`.
+    Raises:
+        InputError: for anything wrong with a key; data, model and devices are checked by `run`.
     """
 
     def __init__(self, **keys: Any) -> None:

@@ -35,7 +35,7 @@ class ChannelChoice:
     Attributes:
         fading: independent Rayleigh fading around the problem's own gains, or none.
         seed: of the fading.
-        trace: a file instead of fading: a recording made by `airtune export`, or a csv with the
+        trace: a file instead of fading: a recording made by `airtune channel`, or a csv with the
             columns `round`, `client` (a name) and one of `VALUES`. It starts over at its end.
     """
 

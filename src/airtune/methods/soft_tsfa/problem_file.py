@@ -36,7 +36,7 @@ class ChannelSection(ProblemSection):
     )
     seed: Index = Field(0, description="of the fading")
     trace: Word | None = Field(
-        None, description="instead of fading: a recording of airtune export, or a csv of rounds"
+        None, description="instead of fading: a recording of airtune channel, or a csv of rounds"
     )
 
 
