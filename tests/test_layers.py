@@ -32,7 +32,7 @@ LEVELS = (
     ("allocation",),
     ("planning", "federated", "config"),
     ("methods",),
-    ("experiment", "report"),
+    ("experiment", "report", "trackers"),
     ("comparison", "deploy", "validation"),
     ("schemas",),
     ("cli",),

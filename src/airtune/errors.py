@@ -43,21 +43,28 @@ def redacted(text: str) -> str:
 def secret_options(
     values: Mapping[str, Any], parts: Iterable[str]
 ) -> dict[tuple[str | int, ...], tuple[str, str]]:
-    """Options of parts (dotted keys) whose names mark them as secret: place ->
-    (`${AIRTUNE_PART_OPTION}`, value)."""
+    """Options of parts (dotted keys, of one part or a list) whose names mark them as secret: place
+    -> (`${AIRTUNE_PART_OPTION}`, value)."""
     return {
-        (*part.split("."), key): (_variable(part, str(key)), value)
+        (*place, key): (_variable(part, str(key)), value)
         for part in parts
-        for key, value in _options_at(values, part).items()
+        for place, options in _parts_at(values, part)
+        for key, value in options.items()
         if SECRET.search(str(key)) and isinstance(value, str)
     }
 
 
-def _options_at(values: Any, part: str) -> Mapping[str, Any]:
-    """The mapping at a dotted key; nothing where there is none."""
-    for key in part.split("."):
+def _parts_at(values: Any, part: str) -> Iterator[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+    """The mapping at a dotted key, or those in the list there, with their places."""
+    place = tuple(part.split("."))
+    for key in place:
         values = values.get(key) if isinstance(values, Mapping) else None
-    return values if isinstance(values, Mapping) else {}
+    if isinstance(values, Mapping):
+        yield place, values
+    elif isinstance(values, list):
+        for index, entry in enumerate(values):
+            if isinstance(entry, Mapping):
+                yield (*place, index), entry
 
 
 def _variable(part: str, key: str) -> str:

@@ -20,6 +20,7 @@ from airtune.methods.registry import find_method, installed_methods, problem_spe
 from airtune.methods.spec import ProblemSpec
 from airtune.planning.sections import CELL_KEYS, ProblemSection, decibel_twin
 from airtune.section import Section, spots, usual_ranges
+from airtune.trackers.shipped import TRACKERS
 
 DIALECT = GenerateJsonSchema.schema_dialect
 _TEMPLATE = {"type": "string", "pattern": r"\$\{\w+\}"}
@@ -128,6 +129,7 @@ def _experiment() -> tuple[JsonSchemaValue, JsonSchemaValue]:
     }
     kinds = known_parts(names)
     options = [part.options for parts in kinds.values() for part in parts.values()]
+    options += [tracker.options for tracker in TRACKERS.values()]
     model = create_model("Experiment", __base__=ExperimentConfig, **own)
     [reference, *parts], definitions = _of_models([model, *dict.fromkeys(options)])
     body = definitions.pop(reference["$ref"].rpartition("/")[2])
@@ -137,6 +139,10 @@ def _experiment() -> tuple[JsonSchemaValue, JsonSchemaValue]:
     for kind in PART_KINDS:
         choices = {name: made[part.options] for name, part in kinds[kind].items()}
         keys[kind] = _part(choices, definitions) | {"description": keys[kind]["description"]}
+    trackers = {name: made[tracker.options] for name, tracker in TRACKERS.items()}
+    one = _part(trackers, definitions)
+    about = {"description": keys["report_to"]["description"]}
+    keys["report_to"] = {"anyOf": [one, {"type": "array", "items": one}]} | about
     keys["format"] = {
         "type": "integer",
         "minimum": 1,

@@ -36,7 +36,7 @@ from airtune.deploy.trainer import ClientOptions
 from airtune.deploy.wire import Frame, read_frame
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment import Experiment
-from airtune.experiment.experiment import Silent
+from airtune.experiment.listening import Silent
 from airtune.experiment.reading import read_config
 from airtune.methods.registry import shipped_methods
 from tests.deploy.harness import SMALL, bare_job, same_run

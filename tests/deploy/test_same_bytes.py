@@ -1,5 +1,8 @@
 """A deployed run has the records and the adapter of `airtune run`, byte for byte."""
 
+import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,15 @@ def test_clients_that_quantise_for_themselves(dtype: str, four_keys: Path, tmp_p
     Experiment.load(None, job.settings).run(tmp_path / "simulated")
     job.run()
     same_run(tmp_path / "simulated", job.folder)
+
+
+def test_a_server_that_is_started_again_takes_the_trackers_that_are_named_then(
+    tmp_path: Path,
+) -> None:
+    own = "report_to=tests.trackers.own:Kept"
+    job = deployment(tmp_path, "clients.count=2", "rounds=1", "training.local_steps=1")
+    job.run()
+    again = replace(job, settings=(*job.settings, own), listening=threading.Event(), port=0)
+    again.run()
+    calls = (job.folder / "kept.jsonl").read_text().splitlines()
+    assert [json.loads(call)[0] for call in calls] == ["begin", "log", "end"]

@@ -30,7 +30,7 @@ from airtune.experiment.reading import default_experiment
 from airtune.federated.records.record import RoundRecord
 from airtune.files import make_folder, write_text_atomic
 
-FREE = ("engine", "threads", "workers", "backend", "ray_address", "rounds")
+FREE = ("engine", "threads", "workers", "backend", "ray_address", "report_to", "rounds")
 """Keys in which an earlier run may differ: they change no result, or make it longer."""
 
 

@@ -33,7 +33,7 @@ Part = str | dict[str, Any]
 PART_KINDS = ("planner", "tuner", "codec", "aggregator")
 """Keys that name a part of the method."""
 PART_KEYS = (*PART_KINDS, "cell.channel")
-"""Every key that may name a user-defined part."""
+"""Every key that may name a user-defined part of the method or the cell."""
 
 
 def _as_list(value: object) -> object:
@@ -247,6 +247,10 @@ class ExperimentConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto (a GPU where torch sees one) | cpu | cuda; workers compute on cpu"
     )
+    report_to: Annotated[
+        Part | list[Part] | None,
+        Words("a tracker's name, a mapping of use and its options, or a list of them"),
+    ] = Field(None, description="trackers of the rounds: tensorboard | wandb | mlflow")
     deploy: DeploySection = Field(
         default=DeploySection(), description="real machines (airtune deploy)"
     )

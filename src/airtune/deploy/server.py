@@ -18,6 +18,7 @@ from typing import Any, final
 import numpy as np
 
 from airtune.config.experiment import DeploySection, ExperimentConfig
+from airtune.config.text import plain_values
 from airtune.cost.device import FIGURES, DeviceProfile, refuse_figures
 from airtune.deploy.backend import RemoteClients
 from airtune.deploy.facts import ReportedRows, RowFacts, checked_facts
@@ -309,7 +310,11 @@ def conduct(
     hub.watch = lambda rows: _note_clients(folder, rows)
     joined = JoinedClients(hub, folder, known, experiment.config.deploy)
     if known.starts > 1:
-        done = Experiment.resume(folder, listener=listener, elsewhere=joined)
+        # Trackers may change when a run goes on, too.
+        trackers = json.dumps(plain_values(experiment.config)["report_to"])
+        done = Experiment.resume(
+            folder, listener=listener, settings=[f"report_to={trackers}"], elsewhere=joined
+        )
     else:
         done = experiment.run(folder, listener, elsewhere=joined)
     hub.end("The run has ended.")

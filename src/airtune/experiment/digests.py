@@ -43,6 +43,7 @@ RESULTLESS = (
     "format",
     "data.score_rows",
     "deploy.",
+    "report_to",
 )
 """Keys that change no round, up to rounding; a trailing dot means a section."""
 NAMING = (
@@ -257,6 +258,15 @@ def user_parts(config: ExperimentConfig) -> list[UserPart]:
         if isinstance(name, str) and ":" in name:
             found.append(_user_part(field, name))
     return found
+
+
+def own_trackers(config: ExperimentConfig) -> list[UserPart]:
+    """Trackers that are named by import path, once they are imported; no round depends on them."""
+    named = config.report_to if isinstance(config.report_to, list) else [config.report_to]
+    names = [spec.get("use") if isinstance(spec, Mapping) else spec for spec in named]
+    return [
+        _user_part("report_to", name) for name in names if isinstance(name, str) and ":" in name
+    ]
 
 
 def _user_part(field: str, name: str) -> UserPart:

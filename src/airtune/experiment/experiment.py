@@ -9,21 +9,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
 from airtune import part_folders
 from airtune.config.experiment import ExperimentConfig
-from airtune.config.text import resolved_yaml
+from airtune.config.text import flat, plain_values, resolved_yaml
 from airtune.data.memory import named_in_data
-from airtune.errors import AirtuneError, DivergedError, InputError, redacted
+from airtune.errors import AirtuneError, DivergedError
 from airtune.experiment.closing import close_run
-from airtune.experiment.digests import fingerprint, user_parts
+from airtune.experiment.digests import fingerprint, own_trackers, user_parts
 from airtune.experiment.engine import worker_host
 from airtune.experiment.environment import Sessions
 from airtune.experiment.folder_lock import locked, reserved
 from airtune.experiment.learning_rate import rate_source
+from airtune.experiment.listening import Listener, Listening
 from airtune.experiment.loading import prepared
 from airtune.experiment.offline import offline_stages
 from airtune.experiment.paths import with_absolute_paths
@@ -43,7 +44,8 @@ from airtune.federated.records.run_folder import RunFolder
 from airtune.federated.round import tasks_of
 from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
 from airtune.round_plan import MAIN_SERVER
-from airtune.section import Section
+from airtune.trackers.reporting import Reporting
+from airtune.trackers.shipped import open_trackers
 from airtune.tuning.base_model import usable_cores
 
 MOST_TIMED_STEPS = 8
@@ -126,47 +128,6 @@ def _real_seconds(world: World, state: ServerState, start: RoundStart) -> float:
     return world.config.rounds * (cohort * train_s + evaluate_s)
 
 
-SectionT = TypeVar("SectionT", bound=Section)
-
-
-class Listener(Protocol):
-    """Events of a run; the command line shows them. A listener may leave methods out."""
-
-    def notice(self, sentence: str) -> None: ...
-    def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
-    def round_done(self, record: RoundRecord) -> None: ...
-
-
-class Silent:
-    """No-op listener."""
-
-    def notice(self, sentence: str) -> None: ...
-    def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
-    def round_done(self, record: RoundRecord) -> None: ...
-
-
-class _Listening:
-    """A listener with the methods that it has; the others do nothing."""
-
-    def __init__(self, listener: Any) -> None:
-        names = ("notice", "started", "round_done")
-        if listener is not None and not any(hasattr(listener, name) for name in names):
-            raise InputError(
-                "listener", listener, f"an object with at least one of {', '.join(names)}"
-            )
-        silent = Silent()
-        self.told: list[str] = []
-        self._notice = getattr(listener, "notice", silent.notice)
-        self.started = getattr(listener, "started", silent.started)
-        self.round_done = getattr(listener, "round_done", silent.round_done)
-
-    def notice(self, sentence: str) -> None:
-        """Pass a sentence on, and keep it for the record."""
-        sentence = redacted(sentence)
-        self.told.append(sentence)
-        self._notice(sentence)
-
-
 class Experiment:
     """A checked experiment. Keys are those of the experiment file, nested ones as mappings.
 
@@ -202,6 +163,7 @@ class Experiment:
 
     def preview(self) -> dict[str, Any]:
         """What the first round would look like, without training."""
+        open_trackers(self.config.report_to)
         return preview(build_world(self.config), self.config)
 
     def run(
@@ -212,7 +174,8 @@ class Experiment:
         Clients `elsewhere` train on their own machines. Raises InputError for a folder in use;
         where anything is refused, nothing is left behind.
         """
-        path, listener = Path(folder), _Listening(listener)
+        path, listener = Path(folder), Listening(listener)
+        open_trackers(self.config.report_to)  # Refused before anything is loaded.
         with reserved(path):
             config, evidence = offline_stages(self.config, listener.notice)
             with _opened(config, elsewhere) as world:
@@ -248,7 +211,7 @@ class Experiment:
         contents that are not what the checkpoint remembers, unless `accept_changes`; either way
         the change is recorded. Raises InputError for rounds that are done.
         """
-        listener = _Listening(listener)
+        listener = Listening(listener)
         run = Run.open(folder)
         if elsewhere is None and run.folder.deployment.exists():
             raise AirtuneError(
@@ -258,6 +221,7 @@ class Experiment:
         with locked(run.folder.path):
             wish = Wish(more_rounds, rounds, settings, accept_changes)
             resumption = Resumption.prepare(run, wish)
+            open_trackers(resumption.config.report_to)
             with _opened(resumption.config, elsewhere, resolved=True) as world:
                 return _resume(resumption, world, listener)
 
@@ -274,7 +238,7 @@ def _opened(
         yield build_world(config, resolved=resolved).with_engine(host)
 
 
-def _resume(resumption: Resumption, world: World, listener: "_Listening") -> Run:
+def _resume(resumption: Resumption, world: World, listener: Listening) -> Run:
     run = resumption.run
     known = fingerprint(world)
     folder = RunFolder(run.folder.path, known)
@@ -310,7 +274,7 @@ def _run(
     world: World,
     state: ServerState,
     folder: RunFolder,
-    listener: "_Listening",
+    listener: Listening,
     sessions: Sessions,
     first: RoundStart | None = None,
     changes: Sequence[Difference] = (),
@@ -333,13 +297,35 @@ def _run(
     change_files()
     if state.rounds_done == 0 or changes:
         state = folder.save(state)
-    listener.started(state.rounds_done, config.rounds, world.context.names)
+    try:
+        with _reporting(config, folder, listener) as trackers:
+            trackers.started(state.rounds_done)
+            listener.started(state.rounds_done, config.rounds, world.context.names)
+            _rounds_and_closing(world, state, folder, listener, trackers, sessions, first)
+    finally:
+        sessions.tell(listener.told)
+    return Run(folder.path)
+
+
+def _rounds_and_closing(
+    world: World,
+    state: ServerState,
+    folder: RunFolder,
+    listener: Listening,
+    trackers: Reporting,
+    sessions: Sessions,
+    first: RoundStart | None,
+) -> None:
+    config = world.config
     stop = StopRule(config.stop.target_loss, config.stop.virtual_time_s, config.stop.energy_j)
     diverged: DivergedError | None = None
+
+    def tell(record: RoundRecord) -> None:
+        listener.round_done(record)
+        trackers.round_done(record)
+
     try:
-        state = run_rounds(
-            world.context, state, folder, config.rounds, stop, listener.round_done, first
-        )
+        state = run_rounds(world.context, state, folder, config.rounds, stop, tell, first)
     except DivergedError as error:
         diverged = error
         state = newest_checkpoint(folder.checkpoints, folder.records_length())[0].state
@@ -347,7 +333,14 @@ def _run(
         world.context.backend.close()
         sessions.tell(listener.told)
     close_run(world, state, folder, [*world.result_notices, *sessions.changes()], diverged)
-    return Run(folder.path)
+
+
+def _reporting(config: ExperimentConfig, folder: RunFolder, listener: Listening) -> Reporting:
+    """The trackers of the run, which get its keys without what came from the environment."""
+    others = config.methods.keys() - {config.method}
+    values = {key: value for key, value in plain_values(config).items() if key not in others}
+    trackers = open_trackers(config.report_to)
+    return Reporting(trackers, folder, dict(flat(values)), config.clients.count, listener.notice)
 
 
 def _unused_deploy(config: ExperimentConfig, folder: RunFolder) -> str:
@@ -373,7 +366,7 @@ def _unwritten_templates(config: ExperimentConfig) -> str:
 def _parts_used(config: ExperimentConfig) -> list[dict[str, Any]]:
     """User-defined parts and where they came from, for environment.json."""
     used = []
-    for part in user_parts(config):
+    for part in [*user_parts(config), *own_trackers(config)]:
         root = part_folders.root_of(part.name)
         if root is not None:
             part_folders.remember(root)

@@ -32,7 +32,7 @@ def check_filled(values: Mapping[str, Any]) -> ExperimentConfig:
     """
     filled, templates = with_environment(values)
     config = checked(filled)
-    config._templates = {**secret_options(filled, PART_KEYS), **templates}
+    config._templates = {**secret_options(filled, (*PART_KEYS, "report_to")), **templates}
     hide_filled(config._templates)
     return config
 

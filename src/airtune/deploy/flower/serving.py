@@ -14,7 +14,8 @@ from airtune.deploy.flower.messenger import Messenger
 from airtune.deploy.hub import Hub, Say
 from airtune.deploy.server import Deployment, conduct
 from airtune.errors import InputError, reason_of
-from airtune.experiment.experiment import Experiment, Silent
+from airtune.experiment.experiment import Experiment
+from airtune.experiment.listening import Silent
 from airtune.experiment.loading import prepared
 from airtune.experiment.run import Run
 from airtune.federated.records.record import RoundRecord
