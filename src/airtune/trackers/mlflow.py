@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from airtune.trackers.shipped import MlflowOptions
+from airtune.trackers.options import MlflowOptions
 from airtune.trackers.tracker import Outcome, TrackedRun, Tracker
 
 DEFAULTS = {

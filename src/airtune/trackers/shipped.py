@@ -9,27 +9,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from pydantic import Field
-
 from airtune.errors import AirtuneError, InputError, foreign_code
 from airtune.section import Section, check
+from airtune.trackers.options import MlflowOptions, TensorBoardOptions, WandbOptions
 from airtune.trackers.tracker import Tracker
 from airtune.user_parts import check_class, made_part, name_and_options
 
 KEY = "report_to"
-
-
-class TensorBoardOptions(Section):
-    """TensorBoard has no options: its files are in the run folder."""
-
-
-class WandbOptions(Section):
-    project: str = Field("airtune", min_length=1, description="project of Weights & Biases")
-    entity: str | None = Field(None, description="user or team; null: that of the login")
-
-
-class MlflowOptions(Section):
-    experiment: str = Field("airtune", min_length=1, description="experiment of MLflow")
 
 
 @dataclass(frozen=True)

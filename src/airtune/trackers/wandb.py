@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airtune.errors import InputError
-from airtune.trackers.shipped import WandbOptions
+from airtune.trackers.options import WandbOptions
 from airtune.trackers.tracker import Outcome, TrackedRun, Tracker
 
 DEFAULTS = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
