@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from airtune.comparison.results import HEADINGS, caveats, comparison_sentences, table_rows
+from airtune.comparison.table import HEADINGS, caveats, comparison_sentences, table_rows
 from airtune.report.sentences import charged_as
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from airtune.comparison.measure import (
     reached,
     statistics,
 )
-from airtune.comparison.results import HEADINGS, comparison_sentences, table_rows
+from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
 from tests.report.views import records
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from airtune.comparison.measure import RunResult, measure_arms
-from airtune.comparison.results import HEADINGS, comparison_sentences, table_rows
+from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
 from airtune.report.comparison_page import (
     ArmView,
     ComparisonView,
@@ -62,6 +62,7 @@ def compared() -> ComparisonView:
         sentences=comparison_sentences(numbers),
         headings=HEADINGS,
         rows=table_rows(numbers),
+        about_rows="What it took.",
         arms=arms,
         measured=numbers,
         names=[f"client {k} (pixel-9)" for k in range(4)],

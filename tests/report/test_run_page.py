@@ -48,6 +48,8 @@ def full() -> RunView:
         note="text",
     )
     made[2]["planned_latency_s"] *= 0.5
+    for key in ("plan", "measured", "spread"):
+        made[1][key] = {name: 1.5 * value for name, value in made[1][key].items()}
     return view(read(made))
 
 
@@ -64,6 +66,10 @@ def test_every_panel_is_full_and_has_units(full: RunView) -> None:
         "Latency of each round, by stage",
         "Mean time of a round, by client and stage",
         "Planned against charged latency",
+        "Uplink rate over rounds",
+        "Distribution of the uplink rate",
+        "Spectral efficiency of the uplink over rounds",
+        "Distribution of the spectral efficiency of the uplink",
         "Bandwidth, by client and round",
         "Pruning rate, by client and round",
         "Kept ranks of a matrix (mean), by client and round",
@@ -109,14 +115,14 @@ def test_page_is_self_contained_and_reproducible(full: RunView) -> None:
     assert page == render(full)
     packed = re.findall(r'const plotly = "([^"]+)"', page)
     assert len(packed) == 1
-    assert b"plotly.js v" in gzip.decompress(b64decode(packed[0]))
-    assert len(page) < 2.5e6
+    assert b"plotly.js (cartesian" in gzip.decompress(b64decode(packed[0]))
+    assert len(page.encode()) < 0.9e6
     outside = page.replace(page[page.index("<script>") : page.index("</script>")], "")
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", outside)
     assert "<p></td>" not in page
     assert "&lt;p&gt;" in page
     ids = re.findall(r'<div id="(figure-\d+-\d+)"', page)
-    assert len(ids) == len(set(ids)) == 18
+    assert len(ids) == len(set(ids)) == 22
 
 
 def test_sentences(full: RunView) -> None:

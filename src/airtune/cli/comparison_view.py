@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from airtune.cli.text import page_width, prose, text_table
 from airtune.comparison.definition import Comparison
 from airtune.comparison.measure import RunResult
-from airtune.comparison.results import HEADINGS, comparison_sentences, table_rows
+from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
 from airtune.federated.records.record import RoundRecord
 from airtune.quantities import format_duration, format_quantity
 from airtune.report.sentences import charged_as

@@ -18,6 +18,7 @@ from airtune.cli.device import app as device_app
 from airtune.cli.inspect import evaluate, export, generate, model_app
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
+from airtune.cli.report import report
 from airtune.cli.run import init, resume, run
 from airtune.cli.schema import schema
 from airtune.cli.trace import app as trace_app
@@ -79,6 +80,7 @@ app = typer.Typer(
 app.command(cls=OnceCommand)(run)
 app.command(cls=OnceCommand)(resume)
 app.command(cls=OnceCommand)(compare)
+app.command(cls=OnceCommand)(report)
 app.command(cls=OnceCommand)(validate)
 app.command(cls=OnceCommand)(init)
 app.command(cls=OnceCommand)(plan)

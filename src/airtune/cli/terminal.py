@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from statistics import fmean
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from airtune.cli.text import facts, page_width, prose, text_table
 from airtune.experiment import Experiment, Run
 from airtune.federated.records.record import RoundRecord
+from airtune.federated.records.run_folder import RunFolder
 from airtune.federated.records.stopwatch import STAGES
 from airtune.quantities import format_duration, format_quantity
 from airtune.report.sentences import charged_as, summary_sentences
@@ -255,29 +255,13 @@ def stage_seconds(folder: Path) -> dict[str, float]:
 
     The first round of several is left out, for it also starts worker processes.
     """
-    rounds = [entry for line in _lines(folder / "timing.jsonl") for entry in _entries(line)]
+    rounds = RunFolder(folder).read_timings()
     rounds = rounds[1:] or rounds
     if not rounds:
         return {}
     stages = {name: fmean(entry["stages"].get(name, 0.0) for entry in rounds) for name in STAGES}
     whole = fmean(entry["real_s"] for entry in rounds)
     return {**stages, "other": max(0.0, whole - sum(stages.values()))}
-
-
-def _lines(path: Path) -> list[bytes]:
-    """The file's lines; none where it is lost, since nothing but this table needs it."""
-    with suppress(OSError):
-        return path.read_bytes().splitlines()
-    return []
-
-
-def _entries(line: bytes) -> list[dict[str, Any]]:
-    """The round of a line; nothing for a damaged one."""
-    with suppress(ValueError):
-        entry = json.loads(line)
-        if isinstance(entry, dict) and "stages" in entry:
-            return [entry]
-    return []
 
 
 def show_profile(folder: Path, *, to_stderr: bool = False) -> None:

@@ -11,7 +11,6 @@ A comparison file:
       sparse: {method: METHOD, codec: top-k, seeds: 1}
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from airtune.methods.file_kinds import (
     refuse_other_kind,
 )
 from airtune.methods.registry import find_method, method_names
+from airtune.report.sources import arm_folder
 from airtune.section import Section, Word, Words, check
 from airtune.wireless.unused import refuse_unused_cell_keys
 
@@ -83,7 +83,7 @@ class Arm:
     @property
     def folder(self) -> str:
         """Its name as a folder's name."""
-        return re.sub(r"[^\w.+=-]+", "-", self.name)
+        return arm_folder(self.name)
 
 
 @dataclass(frozen=True)

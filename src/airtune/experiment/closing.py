@@ -6,6 +6,7 @@ from typing import Any
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import resolved_yaml
+from airtune.cost.device import DeviceProfile
 from airtune.errors import AirtuneError, DivergedError, foreign_code, redacted
 from airtune.experiment.run import samples, score
 from airtune.experiment.trained import FULL, write_result
@@ -100,7 +101,14 @@ def report_view(
         weights=world.context.weights,
         limits=limits(world.config),
         experiment_yaml=resolved_yaml(world.config),
+        shannon=has_shannon_rates(world.config),
     )
+
+
+def has_shannon_rates(config: ExperimentConfig) -> bool:
+    """Whether a client's rate is Shannon's formula of its bandwidth, not a table's or measured."""
+    known = config.cell.trace is None and config.cell.replay is None
+    return known and config.cell.rate_model == "shannon" and config.deploy.rates == "cell"
 
 
 def limits(config: ExperimentConfig) -> dict[str, float]:
@@ -114,27 +122,43 @@ def limits(config: ExperimentConfig) -> dict[str, float]:
 
 def summarise(world: World, state: ServerState, records: Sequence[RoundRecord]) -> dict[str, Any]:
     """The run in numbers, each from the records or measured here on the test set."""
-    config = world.config
     shown = samples(world, state.adapter, 1, SAMPLE_TOKENS)
+    return summary_of_records(world.config, records, state.start_loss, world.devices) | {
+        "partition_redraws": world.shards.redraws,
+        "stopped": state.stopped,
+        "scores": _scores(world, state),
+        "virtual_time_s": state.clock.time_s,
+        "energy_j": state.clock.energy_j,
+        "sample": shown[0] if shown else None,
+    }
+
+
+def summary_of_records(
+    config: ExperimentConfig,
+    records: Sequence[RoundRecord],
+    start_loss: float | None,
+    devices: Sequence[DeviceProfile],
+) -> dict[str, Any]:
+    """What the rounds alone tell, for a run that may go on; nothing of the model's answers."""
     return {
         "model": config.model,
         "method": config.method,
         **({"trained": "every parameter"} if config.adapter.kind == FULL else {}),
         "charge_as": config.charge_as,
-        "partition_redraws": world.shards.redraws,
+        "partition_redraws": 0,
         "rounds": len(records),
-        "stopped": state.stopped,
-        "start_test_loss": state.start_loss,
-        "final_test_loss": records[-1].test_loss if records else state.start_loss,
-        "scores": _scores(world, state),
-        "virtual_time_s": state.clock.time_s,
-        "energy_j": state.clock.energy_j,
+        "stopped": None,
+        "start_test_loss": start_loss,
+        "final_test_loss": records[-1].test_loss if records else start_loss,
+        "scores": {},
+        "virtual_time_s": records[-1].virtual_time_s if records else 0.0,
+        "energy_j": sum(record.energy_j for record in records),
         "uplink_bits": sum(record.uplink_bits for record in records),
         "downlink_bits": sum(record.downlink_bits for record in records),
         **_of_main_server(records),
         **_idle(records),
-        **ending(records, [device.name for device in world.devices]),
-        "sample": shown[0] if shown else None,
+        **ending(records, [device.name for device in devices]),
+        "sample": None,
     }
 
 

@@ -1,4 +1,4 @@
-"""`report.html` of a comparison."""
+"""The page of a comparison, or of several runs side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from airtune.report.decisions import mean_decisions
 from airtune.report.labels import span
 from airtune.report.latency import of_arms
 from airtune.report.paths import extra_of_arms
+from airtune.report.sections import Section, drawn, panels_of
 from airtune.report.style import PALETTE, QUIET, Panel, figure
 from airtune.report.view import Records, RunView
 
@@ -24,46 +25,74 @@ class ArmView:
     """One arm: start loss and records of each finished run, and where each run's own page is."""
 
     name: str
-    runs: Sequence[tuple[float, Records]]
+    runs: Sequence[tuple[float | None, Records]]
     pages: Sequence[tuple[int, str]]
 
 
 @dataclass(frozen=True)
 class ComparisonView:
-    """A comparison as its page shows it; `rows` are the table's texts under `headings`."""
+    """Arms as their page shows them; `rows` are the table's texts under `headings`.
+
+    `about_rows` explains the table. `measured` holds the costs to a target loss; None without one.
+    """
 
     title: str
     note: str
     sentences: Sequence[str]
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    about_rows: str
     arms: Sequence[ArmView]
-    measured: Mapping[str, Any]
+    measured: Mapping[str, Any] | None
     names: Sequence[str]
     position_m: Sequence[Sequence[float]]
     radius_m: float | None
 
+    @property
+    def finished(self) -> list[ArmView]:
+        """The arms with a run."""
+        return [arm for arm in self.arms if arm.runs]
+
+    @property
+    def records(self) -> list[tuple[str, list[Records]]]:
+        """The records of the runs of each arm."""
+        return [(arm.name, [records for _, records in arm.runs]) for arm in self.finished]
+
+
+def _losses(view: ComparisonView) -> list[Panel]:
+    target = None if view.measured is None else view.measured["target_loss"]
+    return loss_panels([Curve(arm.name, arm.runs) for arm in view.finished], target)
+
+
+def _costs(view: ComparisonView) -> list[Panel]:
+    if view.measured is None:
+        return []
+    return [panel for cost in COSTS if (panel := _bars(view.measured, cost)) is not None]
+
+
+SECTIONS: tuple[Section[ComparisonView], ...] = (
+    Section("Learning", (_losses,)),
+    Section("Cost to the target", (_costs,)),
+    Section(
+        "Rounds",
+        (
+            lambda view: of_arms(view.records),
+            lambda view: mean_decisions(view.records),
+            lambda view: extra_of_arms(view.records),
+        ),
+    ),
+    Section("The cell", (lambda view: _map(view, view.finished[0]),)),
+)
+
 
 def comparison_panels(view: ComparisonView) -> dict[str, list[Panel]]:
     """Every figure of a comparison's page, by section."""
-    arms = [arm for arm in view.arms if arm.runs]
-    if not arms:
-        return {}
-    records = [(arm.name, [records for _, records in arm.runs]) for arm in arms]
-    place = _map(view, arms[0])
-    return {
-        "Learning": loss_panels(
-            [Curve(arm.name, arm.runs) for arm in arms], view.measured["target_loss"]
-        ),
-        "Cost to the target": [panel for cost in COSTS if (panel := _bars(view, cost)) is not None],
-        "Rounds": [of_arms(records), *mean_decisions(records), *extra_of_arms(records)],
-        "The cell": [] if place is None else [place],
-    }
+    return panels_of(SECTIONS, view) if view.finished else {}
 
 
-def _bars(view: ComparisonView, cost: Cost) -> Panel | None:
+def _bars(measured: Mapping[str, Any], cost: Cost) -> Panel | None:
     """One cost to the target, a bar an arm; arms that did not get there are marked."""
-    arms = [arm for arm in view.measured["arms"] if arm["finished"]]
+    arms = [arm for arm in measured["arms"] if arm["finished"]]
     means = [arm["to_target"][cost.key]["mean"] if arm["to_target"] else None for arm in arms]
     known = [mean for mean in means if mean is not None]
     if not known:
@@ -117,17 +146,16 @@ def _map(view: ComparisonView, arm: ArmView) -> Panel | None:
     )
 
 
-def render_comparison(view: ComparisonView) -> str:
-    """The whole page as HTML."""
-    sections = "".join(
-        html.section(title, html.grid(panels, f"figure-{index}"))
-        for index, (title, panels) in enumerate(comparison_panels(view).items())
-    )
+def render_comparison(view: ComparisonView, beside: str = "") -> str:
+    """The whole page as HTML; `beside` as for `html.page`."""
+    notices = () if view.measured is None else view.measured.get("notices", ())
     return html.page(
         view.title,
         f"{html.note(view.note)}{html.sentences(view.sentences)}"
-        f"{html.notices(view.measured.get('notices', ()))}{_table(view)}{sections}"
+        f"{html.notices(notices)}{_table(view)}"
+        f"{drawn(SECTIONS, view) if view.finished else ''}"
         f"{html.section('Every run', _pages(view))}",
+        beside,
     )
 
 
@@ -143,11 +171,8 @@ def _table(view: ComparisonView) -> str:
         for row in view.rows
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    words = (
-        "From rounds to the right: what it took to reach the target loss. In brackets, the ratio "
-        f"to {view.rows[0][0]}; ±, one standard deviation over the seeds."
-    )
-    return html.section("The result", f"{table}<p>{escape(words)}</p>")
+    wide = f'<div class="scroll">{table}</div>'
+    return html.section("The result", f"{wide}<p>{escape(view.about_rows)}</p>")
 
 
 def _cell(text: str) -> str:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
+from typing import Any
 
+from airtune.report.alike import thinned
 from airtune.report.costs import ENERGY, TIME, UPLINK, Cost, spent
 from airtune.report.labels import span
 from airtune.report.style import INK, PALETTE, Panel, faint, figure, line
@@ -18,8 +20,8 @@ class Curve:
     """A run's, or an arm's runs' (one a seed), way to its loss."""
 
     name: str
-    runs: Sequence[tuple[float, Records]]
-    """Start loss and records of each run."""
+    runs: Sequence[tuple[float | None, Records]]
+    """Start loss (None where it is unknown) and records of each run."""
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -27,12 +29,18 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _paths(curve: Curve, cost: Cost) -> tuple[list[float], list[list[float]]]:
-    """Mean cost after each round, and the losses of all runs there; the common rounds only."""
+    """Mean cost after each round, and the losses of all runs there; the common rounds only.
+
+    From round 1 on where a run's start loss is unknown.
+    """
     xs = [spent(records, cost) for _, records in curve.runs]
-    ys = [[start, *(record.test_loss for record in records)] for start, records in curve.runs]
-    common = min(len(x) for x in xs)
-    mean_x = [_mean([x[k] for x in xs]) for k in range(common)]
-    return mean_x, [[y[k] for y in ys] for k in range(common)]
+    ys: list[list[Any]] = [
+        [start, *(record.test_loss for record in records)] for start, records in curve.runs
+    ]
+    first = 1 if any(start is None for start, _ in curve.runs) else 0
+    common = range(first, min(len(x) for x in xs))
+    mean_x = [_mean([x[k] for x in xs]) for k in common]
+    return thinned(mean_x, [[y[k] for y in ys] for k in common])
 
 
 def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, title: str) -> Panel:
@@ -112,27 +120,25 @@ def loss_panels(curves: Sequence[Curve], target: float | None = None) -> list[Pa
     return [loss_against(curves, cost, target, title) for cost, title in titles.items()]
 
 
-def train_and_test(start_loss: float, records: Records) -> Panel:
+def train_and_test(start_loss: float | None, records: Records) -> Panel:
     """Test and train loss of one run against the virtual clock."""
     times = spent(records, TIME)
     shown = span(times[-1], "s")
     made = figure(f"virtual time [{shown.unit}]", "loss per completion token [nat]", height=380)
-    x = [time * shown.scale for time in times]
-    trained = [(at, record.train_loss) for at, record in zip(x[1:], records, strict=True)]
-    trained = [(at, loss) for at, loss in trained if loss is not None]
-    made.add_scatter(
-        x=x,
-        y=[start_loss, *(record.test_loss for record in records)],
-        name="test",
-        mode="lines+markers",
-        line={"color": PALETTE[0]},
-    )
-    if trained:
-        made.add_scatter(
-            x=[at for at, _ in trained],
-            y=[loss for _, loss in trained],
-            name="train (before each step, mean over the cohort)",
-            mode="lines+markers",
-            line={"color": PALETTE[1], "dash": "dot"},
-        )
+    at = [time * shown.scale for time in times]
+    tested = [(0.0, start_loss), *zip(at[1:], (r.test_loss for r in records), strict=True)]
+    trained = list(zip(at[1:], (record.train_loss for record in records), strict=True))
+    words = "train (before each step, mean over the cohort)"
+    for index, (name, points) in enumerate((("test", tested), (words, trained))):
+        known = [point for point in points if point[1] is not None]
+        if known:
+            x, y = thinned([x for x, _ in known], [y for _, y in known])
+            made.add_scatter(
+                x=x,
+                y=y,
+                name=name,
+                mode="lines+markers" if len(x) <= 60 else "lines",
+                line={"color": PALETTE[index], "dash": "dot" if index else "solid"},
+            )
+    made.update_layout(showlegend=True)
     return Panel("Loss against virtual time", "", made)

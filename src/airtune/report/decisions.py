@@ -1,17 +1,20 @@
 """What the planner decided, round by round and client by client."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, floor, log10
 from typing import Any
 
 from airtune.federated.records.fields import COUNT, Quantity, quantities
 from airtune.federated.records.record import ClientRecord
-from airtune.report.latency import SAME, short_name
+from airtune.report.alike import called, groups, one_value, stretches
 from airtune.report.style import SCALE, Panel, colour_limits, count_rounds, figure, line
 from airtune.report.view import Records, RunView, entries, scheduled
 
 DECISIONS = {name: it for name, it in quantities(ClientRecord).items() if it.decision}
 MOST_ROWS = 60
+MOST_COLUMNS = 150
+GAPS = 60
+"""Columns that lines between them still separate."""
 WIDE_SPAN = 20.0
 
 Table = dict[tuple[int, int], float]
@@ -51,68 +54,95 @@ def constants(records: Records) -> dict[str, float]:
     return {
         key: next(iter(table.values()))
         for key, table in decided(records).items()
-        if _one_value(table.values())
+        if one_value(table.values())
     }
-
-
-def _one_value(values: Collection[float]) -> bool:
-    """Whether values differ by rounding at most."""
-    return max(values) - min(values) <= SAME * max(map(abs, values))
 
 
 def decision_panels(view: RunView) -> list[Panel]:
     """A map of clients x rounds for every decision that varied."""
-    same = constants(view.records)
     return [
         _map(view, DECISIONS[key], table)
         for key, table in decided(view.records).items()
-        if key not in same
+        if not one_value(table.values())
     ]
 
 
 def _map(view: RunView, what: Quantity, table: Table) -> Panel:
-    clients = scheduled(view.records)
-    shown = clients[:MOST_ROWS]
-    values = [
-        [_scaled(table.get((number, client)), what.shown.scale) for number in view.rounds]
-        for client in shown
-    ]
+    """Clients x rounds as colours; clients with the same decisions share a row."""
+    rows = {
+        client: [_scaled(table.get((number, client)), what.shown.scale) for number in view.rounds]
+        for client in scheduled(view.records)
+    }
+    alike = groups(rows)
+    if len(alike) == 1:
+        return _one_path(view, what, rows[alike[0][0]])
+    shown, parts = alike[:MOST_ROWS], stretches(len(view.rounds), MOST_COLUMNS)
+    values = [[_mean(rows[clients[0]][part]) for part in parts] for clients in shown]
     made = figure("round", "client")
     made.add_heatmap(
-        x=view.rounds,
-        y=[short_name(view.names[client]) for client in shown],
-        customdata=values,
-        xgap=1,
+        x=[view.rounds[part.stop - 1] for part in parts],
+        y=[called(clients, view.names) for clients in shown],
+        xgap=1 if len(parts) <= GAPS else 0,
         ygap=1,
         name=what.label,
-        hovertemplate=f"round %{{x}}, client %{{y}}<br>{what.label} %{{customdata:.4g}} "
-        f"{what.shown.unit}<extra></extra>",
-        **_colours(values, what.shown.unit),
+        **_colours(values, what),
     )
     made.update_layout(height=max(300, 110 + 22 * len(shown)))
     made.update_yaxes(autorange="reversed", type="category", showgrid=False)
     made.update_xaxes(showgrid=False)
     count_rounds(made, view.rounds)
+    return Panel(f"{what.title}, by client and round", _map_caption(alike, values, parts), made)
+
+
+def _map_caption(
+    alike: Sequence[Sequence[int]],
+    values: Sequence[Sequence[float | None]],
+    parts: Sequence[slice],
+) -> str:
     blank = any(value is None for row in values for value in row)
     caption = "Blank: not scheduled, or not decided, in that round. " if blank else ""
-    if len(clients) > len(shown):
-        caption += f"The first {MOST_ROWS} of {len(clients)} clients."
-    return Panel(f"{what.title}, by client and round", caption, made)
+    if any(len(clients) > 1 for clients in alike):
+        caption += "Clients with the same decisions share a row. "
+    if len(alike) > MOST_ROWS:
+        caption += f"The first {MOST_ROWS} of {len(alike)} rows. "
+    if parts[0].stop > 1:
+        caption += f"A column is the mean of {parts[0].stop} rounds."
+    return caption.strip()
 
 
-def _colours(values: Sequence[Sequence[float | None]], unit: str) -> dict[str, Any]:
+def _one_path(view: RunView, what: Quantity, path: Sequence[float | None]) -> Panel:
+    """A decision that is the same for every client, over the rounds."""
+    made = figure("round", what.axis)
+    made.add_scatter(
+        x=view.rounds, y=list(path), mode="lines+markers", line=line(0), name=what.label
+    )
+    made.update_layout(showlegend=False)
+    count_rounds(made, view.rounds)
+    return Panel(f"{what.title} over rounds", "The same for every client.", made)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _colours(values: Sequence[Sequence[float | None]], what: Quantity) -> dict[str, Any]:
     """Values as colours; on a logarithmic scale where they span more than a factor of 20."""
+    unit = what.shown.unit
+    hover = "round %{x}, client %{y}<br>" + what.label + " %{VALUE:.4g} " + unit + "<extra></extra>"
     known = [value for row in values for value in row if value is not None]
     bar: dict[str, Any] = {"title": {"text": f"[{unit}]", "side": "top"}, "thickness": 14}
     if min(known) <= 0 or max(known) < WIDE_SPAN * min(known):
         low, high = colour_limits(known)
-        return {"z": values, "zmin": low, "zmax": high, "colorscale": SCALE, "colorbar": bar}
+        limits = {"zmin": low, "zmax": high, "hovertemplate": hover.replace("VALUE", "z")}
+        return {"z": values, **limits, "colorscale": SCALE, "colorbar": bar}
     logs = [[None if value is None else log10(value) for value in row] for row in values]
     low, high = floor(log10(min(known))), ceil(log10(max(known)))
     ticks = [m * 10.0**power for power in range(low, high) for m in (1, 2, 5)]
     ticks = [tick for tick in [*ticks, 10.0**high] if min(known) <= tick <= max(known)]
     bar |= {"tickvals": [log10(tick) for tick in ticks], "ticktext": [f"{t:g}" for t in ticks]}
-    return {"z": logs, "colorscale": SCALE, "colorbar": bar}
+    told = {"customdata": values, "hovertemplate": hover.replace("VALUE", "customdata")}
+    return {"z": logs, **told, "colorscale": SCALE, "colorbar": bar}
 
 
 def _scaled(value: float | None, scale: float) -> float | None:
@@ -127,14 +157,14 @@ def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]
     for key in sorted(keys, key=_order):
         # A constant needs no figure.
         values = [v for runs in of_arms for tables in runs for v in tables.get(key, {}).values()]
-        if DECISIONS[key].divides or _one_value(values):
+        if DECISIONS[key].divides or one_value(values):
             continue
         paths = [
             (name, index, _by_round([tables[key] for tables in runs if key in tables]))
             for index, ((name, _), runs) in enumerate(zip(arms, of_arms, strict=True))
             if any(key in tables for tables in runs)
         ]
-        if len(paths) == 1 and _one_value(paths[0][2].values()):
+        if len(paths) == 1 and one_value(paths[0][2].values()):
             continue  # one arm's one number: nothing to compare
         panels.append(_lines(DECISIONS[key], paths))
     return panels

@@ -1,10 +1,10 @@
-"""A self-contained page: plotly's script once, compressed, then headings, words and figures."""
+"""A page that opens without a network: the plotting script, headings, words and figures."""
 
-import gzip
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
 from html import escape
+from importlib.resources import files
 
 from airtune.report.style import Panel
 
@@ -30,6 +30,7 @@ tbody th { font-weight: 600; white-space: nowrap; vertical-align: top; }
 td, th { padding: .3rem .8rem .3rem 0; }
 tr + tr td, tr + tr th { border-top: 1px solid var(--rule); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+div.scroll { overflow-x: auto; }
 td small { color: var(--quiet); white-space: nowrap; }
 pre { background: var(--box); padding: .8rem; overflow-x: auto; white-space: pre-wrap;
       font-size: .85rem; }
@@ -57,6 +58,7 @@ function draw(onPaper) {
   }
 }
 async function start() {
+  if (typeof plotly === 'undefined') throw 'lost';
   const packed = Uint8Array.from(atob(plotly), letter => letter.charCodeAt(0));
   const whole = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'));
   const script = document.createElement('script');
@@ -67,8 +69,11 @@ async function start() {
   window.addEventListener('beforeprint', () => draw(true));
   window.addEventListener('afterprint', () => draw(false));
 }
-start().catch(() => { for (const figure of document.querySelectorAll('.plotly-graph-div'))
-  figure.textContent = 'The figures need a browser of 2023 or later.'; });
+start().catch(reason => { for (const figure of document.querySelectorAll('.plotly-graph-div'))
+  figure.textContent = reason === 'lost'
+    ? 'The figures need plotting.js of the folder of the comparison: airtune report RUN makes a ' +
+      'page that needs no other file.'
+    : 'The figures need a browser of 2023 or later.'; });
 """
 
 
@@ -121,20 +126,35 @@ def _drawn(panel: Panel, name: str) -> str:
     )
 
 
+SCRIPT = "plotting.js"
+"""The plotting script as a file of its own, which the pages of a folder share."""
+
+
 @cache
-def _packed_plotly() -> str:
-    """plotly's script, compressed to 40 % of its size; the same bytes every time."""
-    from plotly.offline import get_plotlyjs
+def script() -> str:
+    """plotly.js 4.1.1, its cartesian charts alone: base64 of its gzip, as a constant.
 
-    return b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+    `scripts/plotting_script.py` makes the packed file.
+    """
+    packed = files("airtune.report").joinpath("plotting.js.gz").read_bytes()
+    return f'const plotly = "{b64encode(packed).decode()}";'
 
 
-def page(title: str, body: str) -> str:
-    """The whole document; it opens without a network."""
+def _inside() -> str:
+    return f"<script>{script()}</script>"
+
+
+def page(title: str, body: str, beside: str = "") -> str:
+    """The whole document, with the plotting script inside, or in a file `beside` it."""
+    plotting = f'<script src="{escape(beside)}"></script>' if beside else _inside()
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
-        f'<script>const plotly = "{_packed_plotly()}";</script></head>'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>{plotting}</head>"
         f"<body><h1>{escape(title)}</h1>{body}<script>{_DRAW}</script></body></html>\n"
     )
+
+
+def sharing(text: str, beside: str) -> str:
+    """A page of this version with the script beside it in place of the one inside."""
+    return text.replace(_inside(), f'<script src="{escape(beside)}"></script>', 1)

@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import fmean as mean
+from typing import Any
 
 from airtune.federated.records.record import RoundRecord
+from airtune.report.alike import SAME, called, groups, one_value, stretches, thinned
 from airtune.report.style import PALETTE, Panel, count_rounds, figure
-from airtune.report.view import STAGES, Records, RunView, entries, stage_s
+from airtune.report.view import MOST_CLIENTS, STAGES, Records, RunView, entries
 from airtune.report.waiting import (
     IDLE,
     NO_CLIENT,
@@ -15,15 +18,17 @@ from airtune.report.waiting import (
     waited_for,
 )
 
-SAME = 1e-6
-"""Planned and charged latency that differ by less are one number."""
-MOST_CLIENTS = 40
 LABELLED_ROUNDS = 40
+MOST_ROUNDS = 200
+"""Of more rounds, means over stretches are drawn."""
 
 
 def stages(records: Records) -> list[str]:
     """The stages that took any time in this run."""
-    return [stage for stage in STAGES if any(stage_s(e, [stage]) > 0 for _, e in entries(records))]
+    found: set[str] = set()
+    for _, entry in entries(records):
+        found |= {stage for stage in STAGES if stage not in found and getattr(entry, stage)}
+    return [stage for stage in STAGES if stage in found]
 
 
 def _height(usual: int, records: Records) -> int:
@@ -31,32 +36,24 @@ def _height(usual: int, records: Records) -> int:
     return usual + 24 * max(0, len(stages(records)) - 3)
 
 
-def by_round(view: RunView) -> Panel:
-    """The last client's stages in every round, stacked; planned latency beside them."""
-    made = figure("round", "latency [s]")
+def by_round(view: RunView) -> Panel | str:
+    """The last client's stages in every round, stacked; planned latency beside them.
+
+    A sentence where every round was like every other.
+    """
     spent = [stage_seconds(record) for record in view.records]
-    told = [waited_for(record, view.names) for record in view.records]
-    for color, words in zip(PALETTE, _stages_of(spent), strict=False):
-        made.add_bar(
-            x=view.rounds,
-            y=[seconds.get(words, 0.0) for seconds in spent],
-            name=words,
-            marker_color=color,
-            customdata=told,
-            hovertemplate=f"round %{{x}}, {words}: %{{y:.3g}} s<br>last: %{{customdata}}"
-            "<extra></extra>",
-        )
-    charged = [record.latency_s for record in view.records]
-    planned = [record.planned_latency_s for record in view.records]
-    if (departure(view.records) or 0.0) > SAME:
-        shape = {"color": "#000000", "symbol": "diamond-open", "size": 7}
-        made.add_scatter(
-            x=view.rounds, y=planned, name="planned latency", mode="markers", marker=shape
-        )
+    words = _stages_of(spent)
+    table = [[seconds.get(stage, 0.0) for stage in words] for seconds in spent]
+    if all(map(one_value, zip(*table, strict=True))) and departure(view.records) in (None, 0.0):
+        return _one_latency(view.records[0], spent[0])
+    made = figure("round", "latency [s]")
+    parts = stretches(len(view.records), MOST_ROUNDS)
+    _add_stages(made, view, parts, words, table)
+    _add_planned(made, view, parts)
     if len(view.records) <= LABELLED_ROUNDS:
         made.add_scatter(
             x=view.rounds,
-            y=charged,
+            y=[record.latency_s for record in view.records],
             mode="text",
             showlegend=False,
             hoverinfo="skip",
@@ -64,26 +61,74 @@ def by_round(view: RunView) -> Panel:
             textposition="top center",
             name="last client",
         )
+    _add_deadline(made, view)
+    made.update_layout(
+        barmode="stack", legend_traceorder="normal", height=_height(340, view.records)
+    )
+    most = max(max(r.latency_s, r.planned_latency_s) for r in view.records)
+    made.update_yaxes(range=[0, 1.12 * most])
+    count_rounds(made, view.rounds)
+    return Panel("Latency of each round, by stage", _by_round_caption(view, parts), made)
+
+
+def _one_latency(record: RoundRecord, spent: Mapping[str, float]) -> str:
+    stages = ", ".join(f"{words} {seconds:.4g} s" for words, seconds in spent.items() if seconds)
+    return f"Every round took {record.latency_s:.4g} s as planned: {stages or 'no stage'}."
+
+
+def _add_stages(
+    made: Any,
+    view: RunView,
+    parts: Sequence[slice],
+    words: Sequence[str],
+    table: Sequence[Sequence[float]],
+) -> None:
+    """A bar a stretch of rounds and stage, its mean [s]."""
+    single = len(parts) == len(view.records)
+    told = [waited_for(record, view.names) for record in view.records] if single else None
+    last = "<br>last: %{customdata}" if single else ""
+    for color, (place, stage) in zip(PALETTE, enumerate(words), strict=False):
+        made.add_bar(
+            x=[view.rounds[part.stop - 1] for part in parts],
+            y=[mean(row[place] for row in table[part]) for part in parts],
+            name=stage,
+            marker_color=color,
+            customdata=told,
+            width=None if single else parts[0].stop,
+            hovertemplate=f"round %{{x}}, {stage}: %{{y:.3g}} s{last}<extra></extra>",
+        )
+
+
+def _add_planned(made: Any, view: RunView, parts: Sequence[slice]) -> None:
+    """Planned latencies, where they are not the charged ones."""
+    if (departure(view.records) or 0.0) <= SAME:
+        return
+    made.add_scatter(
+        x=[view.rounds[part.stop - 1] for part in parts],
+        y=[mean(record.planned_latency_s for record in view.records[part]) for part in parts],
+        name="planned latency",
+        mode="markers",
+        marker={"color": "#000000", "symbol": "diamond-open", "size": 7},
+    )
+
+
+def _add_deadline(made: Any, view: RunView) -> None:
     if "deadline_s" in view.limits:
         made.add_hline(
             y=view.limits["deadline_s"],
             line={"dash": "dash", "width": 1},
             annotation_text="deadline",
         )
-    made.update_layout(
-        barmode="stack", legend_traceorder="normal", height=_height(340, view.records)
-    )
-    made.update_yaxes(range=[0, 1.12 * max([*charged, *planned])])
-    count_rounds(made, view.rounds)
-    return Panel("Latency of each round, by stage", _by_round_caption(view), made)
 
 
-def _by_round_caption(view: RunView) -> str:
+def _by_round_caption(view: RunView, parts: Sequence[slice]) -> str:
     same, rounds = sum(map(together, view.records)), len(view.records)
     caption = "Mean over the clients that ended last together. "
     caption += f"All of a round's clients ended together in {same} of {rounds} rounds. "
     if rounds <= LABELLED_ROUNDS and same < rounds:
         caption += "The number above a bar is the client that the round waited for."
+    if len(parts) < rounds:
+        caption += f"A bar is the mean of {parts[0].stop} rounds."
     return caption.strip()
 
 
@@ -101,19 +146,31 @@ def _stages_of(spent: Sequence[Mapping[str, float]]) -> list[str]:
     return [words for words in order if any(seconds.get(words, 0.0) > 0 for seconds in spent)]
 
 
-def by_client(view: RunView) -> Panel:
-    """Mean delay of each client in each stage, over the rounds it took part in."""
-    made = figure("mean delay [s]", "client")
+def by_client(view: RunView) -> Panel | str | None:
+    """Mean delay of each client in each stage, over the rounds it took part in.
+
+    One bar for clients with the same delays; a sentence where all have them.
+    """
     means = _mean_stages(view.records)
-    clients = sorted(means, key=lambda client: (-sum(means[client].values()), client))
-    shown = clients[:MOST_CLIENTS]
+    if not means:
+        return None
     apart = [record for record in view.records if not together(record)]
     times = Counter(entry.client for record in apart for entry in last_clients(record))
-    labels = [short_name(view.names[c]) + (f", last {times[c]}×" if apart else "") for c in shown]
+    # A client that was last more often than another is not its equal.
+    rows = {client: [*means[client].values(), times[client]] for client in sorted(means)}
+    alike = sorted(groups(rows), key=lambda clients: -sum(means[clients[0]].values()))
+    if len(alike) == 1:
+        return _equal_clients(means[alike[0][0]], len(alike[0]))
+    shown = alike[:MOST_CLIENTS]
+    made = figure("mean delay [s]", "client")
+    labels = [
+        called(clients, view.names) + (f", last {times[clients[0]]}×" if apart else "")
+        for clients in shown
+    ]
     for color, stage in zip(PALETTE, stages(view.records), strict=False):
         made.add_bar(
             y=labels,
-            x=[means[client][stage] for client in shown],
+            x=[means[clients[0]][stage] for clients in shown],
             name=STAGES[stage],
             orientation="h",
             marker_color=color,
@@ -123,19 +180,26 @@ def by_client(view: RunView) -> Panel:
         legend_traceorder="normal",
         height=_height(max(340, 120 + 24 * len(shown)), view.records),
     )
-    made.update_yaxes(autorange="reversed", title="client", showgrid=False)
-    rest = len(clients) - len(shown)
-    caption = f"The slowest {MOST_CLIENTS}; {rest} faster clients are left out. " if rest else ""
+    made.update_yaxes(autorange="reversed", title="client", showgrid=False, type="category")
     return Panel(
-        "Mean time of a round, by client and stage",
-        caption + ("“last 3×”: the round waited for this client three times." if apart else ""),
-        made,
+        "Mean time of a round, by client and stage", _by_client_caption(alike, bool(apart)), made
     )
 
 
-def short_name(name: str) -> str:
-    """`client 6 (pixel-9)` as `6 pixel-9`, where an axis names them as clients."""
-    return name.removeprefix("client ").replace("(", "").replace(")", "")
+def _equal_clients(means: Mapping[str, float], count: int) -> str:
+    spent = ", ".join(f"{STAGES[stage]} {mean:.4g} s" for stage, mean in means.items() if mean)
+    who = f"Each of the {count} clients" if count > 1 else "The client"
+    return f"{who} took the same mean time in the rounds it took part in: {spent}."
+
+
+def _by_client_caption(alike: Sequence[Sequence[int]], apart: bool) -> str:
+    rest = len(alike) - MOST_CLIENTS
+    caption = f"The slowest {MOST_CLIENTS}; {rest} faster ones are left out. " if rest > 0 else ""
+    if any(len(clients) > 1 for clients in alike):
+        caption += "Clients with the same times share a bar. "
+    if apart:
+        caption += "“last 3×”: the round waited for this client three times."
+    return caption.strip()
 
 
 def _mean_stages(records: Records) -> dict[int, dict[str, float]]:
@@ -146,7 +210,7 @@ def _mean_stages(records: Records) -> dict[int, dict[str, float]]:
         counts[entry.client] += 1
         total = sums.setdefault(entry.client, dict.fromkeys(STAGES, 0.0))
         for stage in STAGES:
-            total[stage] += stage_s(entry, [stage])
+            total[stage] += getattr(entry, stage) or 0.0
     return {
         client: {stage: spent / counts[client] for stage, spent in total.items()}
         for client, total in sums.items()
@@ -169,15 +233,18 @@ def planned_against_charged(view: RunView) -> Panel | None:
     if worst is None or worst <= SAME:
         return None
     made = figure("planned latency [s]", "charged latency [s]")
-    planned = [record.planned_latency_s for record in view.records]
-    charged = [record.latency_s for record in view.records]
+    planned, charged = thinned(
+        [record.planned_latency_s for record in view.records],
+        [record.latency_s for record in view.records],
+    )
+    rounds = thinned(view.rounds, view.rounds)[0]
     ends = [0.0, 1.05 * max([*planned, *charged])]
     made.add_scatter(
         x=planned,
         y=charged,
         mode="markers",
         name="a round",
-        text=[f"round {number}" for number in view.rounds],
+        text=[f"round {number}" for number in rounds],
         marker={"color": PALETTE[0], "size": 8},
     )
     made.add_scatter(

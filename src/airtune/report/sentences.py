@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from airtune.quantities import format_duration, format_quantity
+from airtune.report.alike import SAME
 from airtune.report.decisions import constants
 from airtune.report.labels import quantity
-from airtune.report.latency import SAME, departure
+from airtune.report.latency import departure
 from airtune.report.view import RunView, entries, idle_sentence
 from airtune.report.waiting import ending_sentences
 
@@ -32,6 +33,16 @@ def summary_sentences(summary: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def unfinished(summary: Mapping[str, Any]) -> str:
+    """What is there of a run that has not ended; nothing for one that has."""
+    if "rounds_asked" not in summary:
+        return ""
+    return (
+        f"This run is not finished: {summary['rounds']} of {summary['rounds_asked']} rounds are "
+        "written, and the page shows those."
+    )
+
+
 def charged_as(charge_as: str | None, model: str) -> str:
     """The sentence that keeps a simulated workload apart from the learning."""
     if not charge_as:
@@ -46,6 +57,8 @@ def charged_as(charge_as: str | None, model: str) -> str:
 
 def _learned(summary: Mapping[str, Any]) -> str:
     start, final = summary["start_test_loss"], summary["final_test_loss"]
+    if start is None:
+        return f"The test loss is {final:.4f} nat after {summary['rounds']} rounds."
     change = (1.0 - final / start) * 100.0
     trained = f", {summary['trained']} trained" if "trained" in summary else ""
     return (

@@ -71,7 +71,8 @@ def colour_limits(values: Sequence[float]) -> tuple[float, float]:
 def count_rounds(made: Any, rounds: Sequence[int]) -> None:
     """Whole numbers on a round axis, ten or so of them."""
     span = max(rounds, default=1)
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 10**6) if span / s <= 14)
+    steps = (m * 10**power for power in range(12) for m in (1, 2, 5))
+    step = next(step for step in steps if span / step <= 14)
     made.update_xaxes(
         tickmode="linear", tick0=0 if step > 1 else 1, dtick=step, range=[0.4, span + 0.6]
     )

@@ -9,6 +9,8 @@ from airtune.federated.records.record import ClientRecord, RoundRecord
 from airtune.quantities import FloatArray, format_duration
 
 Records = Sequence[RoundRecord]
+MOST_CLIENTS = 40
+"""Clients (or groups of equal ones) that a chart with a bar each still shows."""
 
 STAGES = {
     stage: quantities(ClientRecord)[stage].label
@@ -30,14 +32,21 @@ class RunView:
     records: Records
     names: Sequence[str]
     position_m: Sequence[Sequence[float]]
-    weights: FloatArray
+    weights: FloatArray | None
     limits: Mapping[str, float] = field(default_factory=dict)
     experiment_yaml: str = ""
+    shannon: bool = False
+    timings: Sequence[Mapping[str, Any]] = ()
 
     @property
     def rounds(self) -> list[int]:
         """The numbers of the rounds."""
         return [record.round for record in self.records]
+
+
+def short_name(name: str) -> str:
+    """`client 6 (pixel-9)` as `6 pixel-9`, where an axis names them as clients."""
+    return name.removeprefix("client ").replace("(", "").replace(")", "")
 
 
 def stage_s(entry: ClientRecord, stages: Iterable[str] = STAGES) -> float:

@@ -11,6 +11,7 @@ one costs one round, not the run.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
@@ -213,14 +214,26 @@ def read_checkpoint(path: Path, *, verify_carried: bool = True) -> Checkpoint:
 
 def read_mark(path: Path) -> RecordsMark | None:
     """The mark of the records in a checkpoint's header alone; None where it cannot be had."""
+    with suppress(Exception):  # damaged in any way; `read_checkpoint` says how
+        values = _header(path)
+        return RecordsMark(int(values["records_length"]), str(values.get("records_digest", "")))
+    return None
+
+
+def read_start_loss(folder: Path) -> float | None:
+    """The test loss before round 1, from the header of a checkpoint; None where there is none."""
+    for path in list_checkpoints(folder):
+        with suppress(Exception):
+            return float(_header(path)["start_loss"])
+    return None
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The JSON state of a checkpoint alone, without its tensors and unverified."""
     from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as stream:
-            values = json.loads((stream.metadata() or {})["state"][_DIGEST_LENGTH:])
-        return RecordsMark(int(values["records_length"]), str(values.get("records_digest", "")))
-    except Exception:  # damaged in any way; who needs the state learns it from `read_checkpoint`
-        return None
+    with safe_open(path, framework="pt") as stream:
+        return dict(json.loads((stream.metadata() or {})["state"][_DIGEST_LENGTH:]))
 
 
 def check_format(found: object, known: int, what: str) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -130,6 +131,18 @@ class RunFolder:
             return []
         lines = self.records.read_bytes()[:length].split(b"\n")[:-1]
         return [self._record(number, line) for number, line in enumerate(lines, start=1)]
+
+    def read_timings(self) -> list[dict[str, Any]]:
+        """The real seconds of the rounds; lost or damaged ones are left out, as nothing rests on
+        them."""
+        found = []
+        with suppress(OSError):
+            for line in (self.path / "timing.jsonl").read_bytes().splitlines():
+                with suppress(ValueError):
+                    entry = json.loads(line)
+                    if isinstance(entry, dict) and {"round", "real_s", "stages"} <= entry.keys():
+                        found.append(entry)
+        return found
 
     def _record(self, number: int, line: bytes) -> RoundRecord:
         place = f"{self.records}, line {number}"
