@@ -25,6 +25,7 @@ LEVELS = (
         "csv_table",
         "round_plan",
         "part_folders",
+        "folder_lock",
         "user_parts",
     ),
     ("wireless", "workload", "data"),
@@ -33,7 +34,7 @@ LEVELS = (
     ("planning", "federated", "config"),
     ("methods",),
     ("experiment", "report", "trackers"),
-    ("comparison", "deploy", "validation"),
+    ("comparison", "deploy", "jobs", "sweeping", "validation"),
     ("schemas",),
     ("cli",),
 )

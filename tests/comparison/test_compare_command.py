@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from airtune.comparison import runs
 from airtune.comparison.definition import read_comparison
 from airtune.comparison.results import write_results
 from airtune.comparison.runs import run_comparison
 from airtune.experiment import Experiment
-from airtune.experiment.folder_lock import locked
 from airtune.federated.records.record import RoundRecord
+from airtune.folder_lock import locked
+from airtune.jobs import pool
+from airtune.jobs.job import Unwatched
 from tests.cli.conftest import airtune, quick
 
 Call = Callable[..., tuple[int, str, str]]
@@ -88,7 +89,7 @@ def test_runs_side_by_side_are_the_same_runs(compared: Path, tmp_path: Path) -> 
     """Two processes; one arm fails there, and the other's records are those of a run alone."""
     heard: list[tuple[str, int, int]] = []
 
-    class Listening(runs.Unwatched):
+    class Listening(Unwatched):
         def round_done(self, arm: str, seed: int, record: RoundRecord) -> None:
             heard.append((arm, seed, record["round"]))
 
@@ -162,7 +163,7 @@ def test_interruption_is_explained(
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "run_one", interrupted)
+    monkeypatch.setattr(pool, "run_in_forks", interrupted)
     code, _, err = airtune("compare", "--methods", ARMS, "--out", "out", *settings())
     assert code == 130
     assert "the same command continues from there" in err

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from airtune.comparison.measure import (
-    RunResult,
     costs_until,
     default_target,
     measure_arms,
@@ -15,6 +14,7 @@ from airtune.comparison.measure import (
     statistics,
 )
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
+from airtune.jobs.job import RunResult
 from tests.report.views import records
 
 

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from airtune.comparison.measure import RunResult, measure_arms
+from airtune.comparison.measure import measure_arms
 from airtune.comparison.results import curves_csv
 from airtune.config.text import resolved_yaml
 from airtune.experiment.reading import default_experiment
 from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
 from airtune.files import write_json_atomic
+from airtune.jobs.job import RunResult
 from airtune.report.sources import arm_folder
 from airtune.report.waiting import ending
 from tests.report.views import DEVICES, records

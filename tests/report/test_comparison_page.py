@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from airtune.comparison.measure import RunResult, measure_arms
+from airtune.comparison.measure import measure_arms
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
+from airtune.jobs.job import RunResult
 from airtune.report.comparison_page import (
     ArmView,
     ComparisonView,
@@ -47,11 +48,11 @@ def compared() -> ComparisonView:
     arms = [
         ArmView(
             name,
-            [(3.0, result.records) for result in results if result.arm == name and result.summary],
+            [(3.0, result.records) for result in results if result.name == name and result.summary],
             [
                 (r.seed, f"{name}/seed-{r.seed}/report.html")
                 for r in results
-                if r.arm == name and r.summary
+                if r.name == name and r.summary
             ],
         )
         for name in ("first", "short", "broken")

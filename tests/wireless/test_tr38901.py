@@ -198,7 +198,7 @@ def test_narrowband_gain_decorrelates_as_the_wavelength_says(
 
 def test_the_version_of_the_specification_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sionna's own default may move; every model is asked for the version that is documented."""
-    sionna = tr38901._import_sionna()
+    sionna = tr38901.sionna_models()
     asked = []
     for name in ("UMi", "UMiScenario"):
         real = getattr(sionna, name)
@@ -208,14 +208,14 @@ def test_the_version_of_the_specification_is_stated(monkeypatch: pytest.MonkeyPa
             return real(**options)
 
         monkeypatch.setattr(sionna, name, spy)
-    monkeypatch.setattr(tr38901, "_import_sionna", lambda: sionna)
+    monkeypatch.setattr(tr38901, "sionna_models", lambda: sionna)
     Scenario("umi", 3.5e9, 10.0, 1.5).large_scale(np.array([[50.0, 0.0]]))
     assert asked == ["19.2", "19.2"]
     assert "V19.2" in (Path(__file__).parents[2] / "docs" / "wireless.md").read_text()
 
 
 def test_an_older_sionna_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    sionna = tr38901._import_sionna()
+    sionna = tr38901.sionna_models()
     monkeypatch.setattr(sionna, "UMi", lambda carrier_frequency: None)
     with pytest.raises(AirtuneError, match=r"install sionna-no-rt 2\.1 or newer"):
         Scenario("umi", 3.5e9, 10.0, 1.5)

@@ -9,9 +9,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from airtune.cli.text import page_width, prose, text_table
 from airtune.comparison.definition import Comparison
-from airtune.comparison.measure import RunResult
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
 from airtune.federated.records.record import RoundRecord
+from airtune.jobs.job import RunResult
 from airtune.quantities import format_duration, format_quantity
 from airtune.report.sentences import charged_as
 
@@ -68,7 +68,7 @@ class ComparisonProgress:
 
     def run_ended(self, result: RunResult) -> None:
         """A run is finished, was finished before, or failed."""
-        self._done[result.arm] += len(result.records)
+        self._done[result.name] += len(result.records)
         if result.failure:
             words = f"failed: {result.failure}"
         else:
@@ -78,12 +78,12 @@ class ComparisonProgress:
                 f"{format_duration(last.virtual_time_s)}"
             )
         self._progress.update(
-            self._tasks[result.arm],
-            completed=self._done[result.arm],
+            self._tasks[result.name],
+            completed=self._done[result.name],
             now=f"seed {result.seed}: {words}",
         )
         if result.failure or not self._console.is_terminal:
-            self._console.print(f"{result.arm}, seed {result.seed}: {words}", highlight=False)
+            self._console.print(f"{result.name}, seed {result.seed}: {words}", highlight=False)
 
 
 def print_result(console: Console, numbers: Mapping[str, Any], folder: Path) -> None:

@@ -1,29 +1,16 @@
 """What a run cost until it reached the target loss, and arms against the first."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
+from airtune.jobs.job import RunResult
 from airtune.report.costs import COSTS, SERVER_COSTS, spent
 from airtune.report.view import Records
 
 ROUNDS = "rounds"
 _COSTS = (*COSTS, *SERVER_COSTS)
 MEASURES = (ROUNDS, *(cost.key for cost in _COSTS))
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """One run: `summary` and `records` of a finished one, else the reason why there are none."""
-
-    arm: str
-    seed: int
-    folder: Path
-    summary: Mapping[str, Any] | None = None
-    records: Records = ()
-    failure: str | None = None
 
 
 def costs_until(records: Records, rounds: int) -> dict[str, float]:
@@ -44,7 +31,7 @@ def default_target(results: Sequence[RunResult]) -> float | None:
     lowest = [
         min(record.test_loss for record in result.records)
         for result in results
-        if result.arm == results[0].arm and result.summary is not None
+        if result.name == results[0].name and result.summary is not None
     ]
     return max(lowest, default=None)
 
@@ -76,9 +63,9 @@ def measure_run(result: RunResult, target_loss: float) -> dict[str, Any]:
 
 def measure_arms(results: Sequence[RunResult], target_loss: float) -> list[dict[str, Any]]:
     """One entry an arm, in order of first appearance; ratios are to the first arm, by seed."""
-    names = list(dict.fromkeys(result.arm for result in results))
+    names = list(dict.fromkeys(result.name for result in results))
     runs = {
-        name: [measure_run(result, target_loss) for result in results if result.arm == name]
+        name: [measure_run(result, target_loss) for result in results if result.name == name]
         for name in names
     }
     return [_arm(name, runs[name], runs[names[0]]) for name in names]

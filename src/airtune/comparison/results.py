@@ -10,10 +10,11 @@ from typing import Any
 
 from airtune import __version__
 from airtune.comparison.definition import Comparison
-from airtune.comparison.measure import MEASURES, RunResult, default_target, measure_arms
+from airtune.comparison.measure import MEASURES, default_target, measure_arms
 from airtune.comparison.views import comparison_view
 from airtune.errors import AirtuneError, redacted
 from airtune.files import write_json_atomic, write_text_atomic
+from airtune.jobs.job import RunResult
 from airtune.report import html
 from airtune.report.comparison_page import render_comparison
 from airtune.report.costs import COSTS, spent
@@ -25,9 +26,9 @@ def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, 
     if target is None:
         target, source = default_target(results), "first arm"
     if target is None:
-        first = next(result for result in results if result.arm == comparison.arms[0].name)
+        first = next(result for result in results if result.name == comparison.arms[0].name)
         raise AirtuneError(
-            f"No run of the first arm, {first.arm}, finished, so there is no target loss: "
+            f"No run of the first arm, {first.name}, finished, so there is no target loss: "
             f"{first.failure} Mend it, put another arm first, or give --target-loss."
         )
     config = next(iter(comparison.arms[0].configs.values()))
@@ -115,7 +116,7 @@ def curves_csv(results: Sequence[RunResult]) -> str:
         paths = [spent(result.records, cost) for cost in COSTS]
         for number, loss in enumerate(losses):
             costs = [f"{path[number]:.6g}" for path in paths]
-            rows.append([result.arm, result.seed, number, f"{loss:.6g}", *costs])
+            rows.append([result.name, result.seed, number, f"{loss:.6g}", *costs])
     return _csv(rows)
 
 

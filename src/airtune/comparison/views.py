@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from airtune.comparison.measure import RunResult
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
 from airtune.config.experiment import ExperimentConfig
 from airtune.experiment.reopened import places
 from airtune.experiment.run import Run
 from airtune.experiment.shards import deal_devices
 from airtune.experiment.world import client_names
+from airtune.jobs.job import RunResult
 from airtune.report.comparison_page import ArmView, ComparisonView
 from airtune.report.sentences import charged_as
 from airtune.report.sources import ArmSource, RunSource, Source
@@ -31,12 +31,12 @@ def comparison_view(
             [
                 (result.summary["start_test_loss"], result.records)
                 for result in results
-                if result.arm == name and result.summary is not None
+                if result.name == name and result.summary is not None
             ],
             [
                 (result.seed, _page_of(result.folder, out))
                 for result in results
-                if result.arm == name and result.summary is not None
+                if result.name == name and result.summary is not None
             ],
         )
         for name in (measured["arm"] for measured in numbers["arms"])

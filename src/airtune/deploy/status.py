@@ -7,8 +7,8 @@ from typing import Any
 
 from airtune.config.text import read_resolved
 from airtune.errors import AirtuneError, InputError
-from airtune.experiment.folder_lock import locked
 from airtune.federated.records.run_folder import RunFolder
+from airtune.folder_lock import locked
 
 CLIENTS = "deploy-clients.json"
 """Written by the server whenever a client comes or goes."""

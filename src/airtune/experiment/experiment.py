@@ -22,7 +22,6 @@ from airtune.experiment.closing import close_run
 from airtune.experiment.digests import fingerprint, own_trackers, user_parts
 from airtune.experiment.engine import worker_host
 from airtune.experiment.environment import Sessions
-from airtune.experiment.folder_lock import locked, reserved
 from airtune.experiment.learning_rate import rate_source
 from airtune.experiment.listening import Listener, Listening
 from airtune.experiment.loading import prepared
@@ -43,6 +42,7 @@ from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
 from airtune.federated.round import tasks_of
 from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
+from airtune.folder_lock import locked, reserved
 from airtune.round_plan import MAIN_SERVER
 from airtune.trackers.reporting import Reporting
 from airtune.trackers.shipped import open_trackers

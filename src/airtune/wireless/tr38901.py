@@ -93,7 +93,7 @@ class Scenario:
     ) -> None:
         self._name = name
         self._heights_m = (base_station_height_m, client_height_m)
-        sionna: Any = _import_sionna()
+        sionna: Any = sionna_models()
         # In double precision, since a Doppler phase grows with the time since the drop.
         exact = {"carrier_frequency": carrier_hz, "precision": "double", "device": "cpu"}
         antenna = sionna.PanelArray(
@@ -210,7 +210,7 @@ def band_power_gain(
     return np.maximum(power, 0.0)
 
 
-def _import_sionna() -> ModuleType:
+def sionna_models() -> ModuleType:
     """Sionna's TR 38.901 models; importing takes a second or two and seeds torch's generators."""
     import torch
 

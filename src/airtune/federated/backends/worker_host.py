@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import traceback
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,25 +35,34 @@ _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from airtune.federated.backends.worker_host import host; host(int(sys.argv[1]), sys.argv[3:])"
 )
+_NO_WAITING = "--no-waiting"
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _ENDS_WITHIN_S = 2.0
 
 
 @final
 class WorkerHost:
-    """A host process. It begins to import at once, and ends with this object."""
+    """A host process. It begins to import at once, and ends with this object.
 
-    def __init__(self, preloaded: Sequence[str] = PRELOADED) -> None:
-        self._preloaded = preloaded
+    Forks are workers of a run, on one thread each and ended by their closed connections. With
+    `whole_runs` they are runs of their own: as many threads as in a process of their own, and they
+    are killed where the main process ends or dies. The libraries of linear algebra, which have
+    threads from their import on, put them away before a fork.
+    """
+
+    def __init__(self, preloaded: Sequence[str] = PRELOADED, *, whole_runs: bool = False) -> None:
+        self._preloaded, self._whole_runs = preloaded, whole_runs
+        names = [*([_NO_WAITING] if whole_runs else []), *preloaded]
+        threads = {} if whole_runs else dict.fromkeys(_ONE_THREAD, "1")
         ours, theirs = socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(theirs.fileno()), _path(), *preloaded],
+                [sys.executable, "-c", _START, str(theirs.fileno()), _path(), *names],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C reaches the whole process group; the main process decides what it means.
                 process_group=0,
-                env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
+                env={**os.environ, **threads},
             )
         self._control = Connection(ours.detach())
         self._started = False
@@ -78,7 +88,7 @@ class WorkerHost:
     def again(self) -> "WorkerHost":
         """Another one like this one, which is closed."""
         self.close()
-        return WorkerHost(self._preloaded)
+        return WorkerHost(self._preloaded, whole_runs=self._whole_runs)
 
     def close(self) -> None:
         """End the host, and workers that do not end by themselves (their connections closed)."""
@@ -86,6 +96,10 @@ class WorkerHost:
             self._control.close()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_ENDS_WITHIN_S)
+        self._end()
+
+    def kill(self) -> None:
+        """End the host and everything that it forked, at once."""
         self._end()
 
 
@@ -104,8 +118,10 @@ def _end(process: "subprocess.Popen[bytes]", control: Connection) -> None:
 
 def host(descriptor: int, preloaded: Sequence[str]) -> None:
     """Import, then fork a worker for every request, until the main process hangs up."""
+    waits = _NO_WAITING not in preloaded
     for name in preloaded:
-        __import__(name)
+        if name != _NO_WAITING:
+            __import__(name)
     control = Connection(descriptor)
     children: list[int] = []
     while True:
@@ -114,14 +130,25 @@ def host(descriptor: int, preloaded: Sequence[str]) -> None:
             connection = Connection(recv_handle(control))
         except (EOFError, OSError):
             break
-        if FORKS and (child := os.fork()):
+        children = [child for child in children if not os.waitpid(child, os.WNOHANG)[0]]
+        if FORKS and (child := _forked()):
             children.append(child)
             connection.close()
             continue
         control.close()
         _run(request, connection)
     for child in children:
+        if not waits:
+            os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def _forked() -> int:
+    """`os.fork`, which newer Pythons warn of where a library has threads, even ones that it ends
+    and begins again around a fork."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _run(request: bytes, connection: Connection) -> None:
