@@ -18,6 +18,7 @@ from airtune.experiment.reading import read_config
 from airtune.experiment.unused import refuse_unused
 from airtune.files import parse_yaml
 from airtune.methods.plan import load_problem
+from airtune.sweeping.axes import read_list
 from airtune.wireless.cell import CellSettings
 from tests.test_schemas import wrong
 
@@ -87,7 +88,9 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
         pytest.skip(ELSEWHERE[block.path.name])
     (tmp_path / "block.yaml").write_text(block.text)
     content = parse_yaml(block.text, str(block))
-    if "services" in content:  # of containers; `_commands` has what they run
+    if isinstance(content, list):  # points of a sweep
+        assert len(read_list(tmp_path / "block.yaml")) > 1
+    elif "services" in content:  # of containers; `_commands` has what they run
         assert set(content) == {"services"}
         assert all({"image", "command"} <= set(service) for service in content["services"].values())
     elif "arms" in content:

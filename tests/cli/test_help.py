@@ -43,5 +43,5 @@ def test_help_is_whole_and_clean(
 
 
 def test_arguments_say_what_they_are(airtune: Call) -> None:
-    assert "RUN_DIR  The folder of the run.  [required]" in airtune("resume", "--help")[1]
+    assert "RUN_DIR  The folder of a run or a sweep.  [required]" in airtune("resume", "--help")[1]
     assert "without one, built in." in airtune("run", "--help")[1]

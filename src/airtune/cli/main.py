@@ -19,8 +19,10 @@ from airtune.cli.inspect import evaluate, export, generate, model_app
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.report import report
-from airtune.cli.run import init, resume, run
+from airtune.cli.resume import resume
+from airtune.cli.run import init, run
 from airtune.cli.schema import schema
+from airtune.cli.sweep import sweep
 from airtune.cli.trace import app as trace_app
 from airtune.cli.validate import validate
 from airtune.errors import TRACEBACK_VARIABLE, AirtuneError, reason_of, redacted, traceback_text
@@ -81,6 +83,7 @@ app.command(cls=OnceCommand)(run)
 app.command(cls=OnceCommand)(resume)
 app.command(cls=OnceCommand)(compare)
 app.command(cls=OnceCommand)(report)
+app.command(cls=OnceCommand)(sweep)
 app.command(cls=OnceCommand)(validate)
 app.command(cls=OnceCommand)(init)
 app.command(cls=OnceCommand)(plan)

@@ -1,4 +1,4 @@
-"""`airtune run`, `airtune resume` and `airtune init`."""
+"""`airtune run` and `airtune init`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -100,53 +100,6 @@ def next_free_folder(parent: Path) -> Iterator[Path]:
         for empty in (folder, *([parent] if new else [])):
             with suppress(OSError):
                 empty.rmdir()
-
-
-def resume(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of the run.")],
-    rounds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|+N",
-            help="N: until N rounds are done in all. +N: N rounds more than were planned.",
-        ),
-    ] = None,
-    settings: Settings = None,
-    accept_changes: AcceptChanges = False,
-    parts: Parts = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Continue an interrupted run, or make a finished one longer."""
-    from airtune.cli.terminal import resume_run
-    from airtune.part_folders import name_folders
-
-    name_folders(parts or ())
-    more, until = parse_rounds(rounds)
-    resume_run(
-        run_dir,
-        more_rounds=more,
-        rounds=until,
-        settings=settings or (),
-        accept_changes=accept_changes,
-        as_json=json,
-        quiet=quiet,
-    )
-
-
-def parse_rounds(rounds: str | None) -> tuple[int, int | None]:
-    """`+5` as five more, `5` as five in all: (more, in all)."""
-    if rounds is None:
-        return 0, None
-    digits = rounds.removeprefix("+")
-    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 9 or int(digits) < 1:
-        raise InputError(
-            "--rounds",
-            rounds,
-            "a positive whole number",
-            "give 50 for fifty rounds in all, or +50 for fifty more",
-        )
-    return (int(digits), None) if rounds.startswith("+") else (0, int(digits))
 
 
 def init(

@@ -304,14 +304,25 @@ def with_settings(values: Mapping[str, Any], settings: Sequence[str]) -> dict[st
     """The mapping with `--set` values put in, sections created where needed."""
     result: dict[str, Any] = _copy(values)
     for setting in settings:
-        path, value = parse_setting(setting)
-        section = result
-        for part in path[:-1]:
-            section = section.setdefault(part, {})
-            if not isinstance(section, dict):
-                raise InputError("--set", setting, f"a key in a section, and {part!r} is not one")
-        section[path[-1]] = value
+        _put(result, *parse_setting(setting), setting)
     return result
+
+
+def with_values(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with the values of dotted keys put in, sections created where needed."""
+    result: dict[str, Any] = _copy(values)
+    for key, value in changes.items():
+        _put(result, key.split("."), value, key)
+    return result
+
+
+def _put(values: dict[str, Any], path: Sequence[str], value: Any, shown: str) -> None:
+    section = values
+    for part in path[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise InputError("--set", shown, f"a key in a section, and {part!r} is not one")
+    section[path[-1]] = value
 
 
 def _copy(value: Any) -> Any:
