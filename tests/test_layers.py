@@ -35,6 +35,7 @@ LEVELS = (
     ("methods",),
     ("experiment", "report", "trackers"),
     ("comparison", "deploy", "jobs", "sweeping", "validation"),
+    ("advising",),
     ("schemas",),
     ("cli",),
 )

@@ -10,6 +10,7 @@ import typer
 from click import ClickException
 
 from airtune import __version__
+from airtune.cli.advise import advise
 from airtune.cli.before import budget_search, channel, rank_search
 from airtune.cli.command import FullGroup, OnceCommand
 from airtune.cli.compare import compare
@@ -84,6 +85,7 @@ app.command(cls=OnceCommand)(resume)
 app.command(cls=OnceCommand)(compare)
 app.command(cls=OnceCommand)(report)
 app.command(cls=OnceCommand)(sweep)
+app.command(cls=OnceCommand)(advise)
 app.command(cls=OnceCommand)(validate)
 app.command(cls=OnceCommand)(init)
 app.command(cls=OnceCommand)(plan)

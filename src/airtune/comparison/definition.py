@@ -158,7 +158,7 @@ def _chosen(
     if not methods:
         chosen = {name: arm or {} for name, arm in arms.items()}
     else:
-        chosen = {name: arms[name] or {} if name in arms else _method(name) for name in methods}
+        chosen = {name: arms[name] or {} if name in arms else method_keys(name) for name in methods}
         if len(chosen) < len(methods):
             raise InputError("--methods", ",".join(methods), "a list without repetition")
     if not chosen:
@@ -166,7 +166,7 @@ def _chosen(
     return chosen
 
 
-def _method(text: str) -> dict[str, Any]:
+def method_keys(text: str) -> dict[str, Any]:
     """`METHOD:key=value+key=value` as experiment keys; bare keys are the method's own."""
     name, separator, rest = text.partition(":")
     options: dict[str, Any] = {"method": name}
@@ -213,7 +213,7 @@ def _arm(
     if type(count) is not int or count < 1:
         raise InputError(f"arms.{name}.seeds", repr(count), "a whole number of at least 1")
     try:
-        merged = with_settings(_merged(shared, changes), settings)
+        merged = with_settings(laid_over(shared, changes), settings)
         configs = {seed: check_filled({**merged, "seed": seed}) for seed in seeds[:count]}
         find_method(next(iter(configs.values())).method)  # refuses an unknown one
     except AirtuneError as error:
@@ -221,13 +221,13 @@ def _arm(
     return Arm(name, configs)
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` laid over `below`, section by section; a part (`codec`) is replaced as a whole."""
     result = dict(below)
     for key, value in above.items():
         under = below.get(key)
         nested = isinstance(value, Mapping) and isinstance(under, Mapping) and "use" not in value
-        result[key] = _merged(under, value) if nested else value  # type: ignore[arg-type]
+        result[key] = laid_over(under, value) if nested else value  # type: ignore[arg-type]
     return result
 
 
@@ -238,14 +238,14 @@ def _refuse_unused(arms: Sequence[Arm], options: Mapping[str, Mapping[str, Any]]
     everywhere = set.intersection(*(set(keys) for keys in unused.values()))
     for name, keys in unused.items():
         for key, needed in keys.items():
-            if key in everywhere or _is_given(options[name], key):
+            if key in everywhere or is_given(options[name], key):
                 error = unused_error(first[name], key, needed)
                 raise error if key in everywhere else error.within(f"arm {name}")
     for config in first.values():
         refuse_unused_cell_keys(config.cell)
 
 
-def _is_given(options: Any, key: str) -> bool:
+def is_given(options: Any, key: str) -> bool:
     """Whether an arm's own mapping has this key, dots being its sections."""
     for part in key.split("."):
         if not isinstance(options, Mapping) or part not in options:

@@ -15,14 +15,16 @@ from airtune.files import read_yaml_mapping, take_format
 _INDENT = "  "
 
 
-def _plain(value: Any) -> Any:
-    """Only what YAML has: mappings, lists and scalars."""
+def _plain(value: Any, given: bool = False) -> Any:
+    """Only what YAML has: mappings, lists and scalars; with `given` only keys that were set."""
     if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        names = type(value).model_fields
+        kept = [name for name in names if not given or name in value.model_fields_set]
+        return {name: _plain(getattr(value, name), given) for name in kept}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_plain(item, given) for item in value]
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, given) for key, item in value.items()}
     return value
 
 
@@ -35,12 +37,15 @@ def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield f"{above}{key}", value
 
 
-def plain_values(config: ExperimentConfig, *, templates: bool = True) -> dict[str, Any]:
-    """Every key of an experiment as mappings, lists and scalars.
+def plain_values(
+    config: ExperimentConfig, *, templates: bool = True, given: bool = False
+) -> dict[str, Any]:
+    """Every key of an experiment, or with `given` each that was set, as mappings, lists and
+    scalars.
 
     A value that came from the environment is its template, as long as it is still that value.
     """
-    values = _flattened(_plain(config))
+    values = _flattened(_plain(config, given))
     for place, (template, filled) in config._templates.items() if templates else ():
         holder: Any = values
         with suppress(KeyError, IndexError, TypeError):
@@ -91,7 +96,7 @@ def read_resolved(path: Path) -> tuple[dict[str, Any], int]:
     return {"device": "cpu", **values}, found
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
     """One value on one line."""
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
@@ -113,7 +118,7 @@ def _lines(section: BaseModel, indent: str) -> Iterator[str]:
             yield f"{indent}{name}:  # {about}"
             yield from _lines(value, indent + _INDENT)
         else:
-            yield f"{indent}{name}: {_scalar(value)}  # {about}"
+            yield f"{indent}{name}: {scalar(value)}  # {about}"
 
 
 def commented(config: ExperimentConfig) -> str:

@@ -5,6 +5,7 @@ to check is checked first, before the model is loaded.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from airtune.config.experiment import ExperimentConfig
@@ -106,14 +107,19 @@ def _charged_architecture(name: str) -> Decoder:
         raise error.within(f"charge_as {name}") from None
 
 
-def load_model(config: ExperimentConfig, *, resolved: bool = False) -> LoadedModel:
+def load_model(
+    config: ExperimentConfig,
+    *,
+    resolved: bool = False,
+    read: Callable[..., BaseModel] = load_base,
+) -> LoadedModel:
     """The base model with its tokenizer; nothing is attached to it yet.
 
-    With `resolved` a warm start is settled already. Raises InputError where the adapter does not
-    fit the model.
+    With `resolved` a warm start is settled already. `read` may leave out the weights, with the
+    arguments of `load_base`. Raises InputError where the adapter does not fit the model.
     """
     device = training_device(config)
-    base = load_base(
+    base = read(
         config.model,
         config.dtype,
         device,

@@ -187,6 +187,44 @@ def with_template(config: ExperimentConfig, tokenizer: Any) -> ExperimentConfig:
     return config.model_copy(update={"data": data})
 
 
+@dataclass(frozen=True)
+class EncodedRows:
+    """The tokenised rows of an experiment, before clients hold them."""
+
+    task: TaskData
+    train: Encoded
+    tests: TestRows
+
+
+def encoded_rows(
+    config: ExperimentConfig, tokenizer: Any, longest: int, embeddings: int
+) -> EncodedRows:
+    """Load and tokenise the data; arguments and errors as for `load_rows`."""
+    refuse_long_rows(config, longest)
+    data = config.data
+    task = load_task_data(data.train, data.test, source_options(config), config.seed)
+    refuse_training_rows(data.train, data.test, task)
+    inputs = template_inputs(data)
+    train = encode(tokenizer, task.train, data.max_tokens, task.separator, inputs)
+    refuse_unknown_ids(tokenizer, train.token_ids, embeddings)
+    return EncodedRows(task, train, tests_of(config, tokenizer, embeddings, task))
+
+
+def divided(config: ExperimentConfig, rows: EncodedRows) -> Shards:
+    """The rows over the experiment's clients; InputError for an empty shard."""
+    examples = [rows.task.train[index] for index in rows.train.example]
+    parts = _parts(config, rows.task, examples)
+    training = config.training
+    return Shards(
+        rows.train,
+        parts,
+        rows.tests.pad_token,
+        training.batch_size,
+        training.local_steps,
+        config.seed,
+    )
+
+
 def load_rows(
     config: ExperimentConfig, tokenizer: Any, longest: int, embeddings: int
 ) -> tuple[TestRows, Shards]:
@@ -196,20 +234,8 @@ def load_rows(
     Raises InputError for unreadable sources, an empty shard, or a token limit or ids above the
     model's.
     """
-    refuse_long_rows(config, longest)
-    data = config.data
-    task = load_task_data(data.train, data.test, source_options(config), config.seed)
-    refuse_training_rows(data.train, data.test, task)
-    inputs = template_inputs(data)
-    train = encode(tokenizer, task.train, data.max_tokens, task.separator, inputs)
-    refuse_unknown_ids(tokenizer, train.token_ids, embeddings)
-    tests = tests_of(config, tokenizer, embeddings, task)
-    examples = [task.train[index] for index in train.example]
-    parts = _parts(config, task, examples)
-    training = config.training
-    return tests, Shards(
-        train, parts, tests.pad_token, training.batch_size, training.local_steps, config.seed
-    )
+    rows = encoded_rows(config, tokenizer, longest, embeddings)
+    return rows.tests, divided(config, rows)
 
 
 def load_tests(config: ExperimentConfig, tokenizer: Any, longest: int, embeddings: int) -> TestRows:

@@ -28,6 +28,7 @@ from airtune.tuning.adapter import (
     train_every_parameter,
 )
 from airtune.tuning.base_model import BaseModel, write_model
+from airtune.tuning.unweighted import UnweightedModel
 from airtune.tuning.warm_start import FIELD, AdaptedMatrix, read_start
 from airtune.workload.adapter_shape import (
     ALL_LINEAR,
@@ -108,6 +109,9 @@ def trained_shape(config: ExperimentConfig) -> Trained:
 
 def trainable(base: BaseModel, config: ExperimentConfig) -> Any:
     """The model with what is trained of it, or on it."""
+    if isinstance(base.model, UnweightedModel):
+        settings = None if config.adapter.kind == FULL else lora_settings(config.adapter)
+        return base.model.with_trained(trained_shape(config), settings)
     if config.adapter.kind == FULL:
         return train_every_parameter(base)
     return attach(base, lora_settings(config.adapter))

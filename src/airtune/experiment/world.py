@@ -213,7 +213,7 @@ def build_world(
     context = server_side(server, loaded, side, costs, engine)
     if clients.backend is not None:
         context = replace(context, backend=clients.backend(side))
-    settled = _settled(context)
+    settled = settled_planner(context)
     context = replace(context, method=replace(side.method, planner=settled.planner))
     clients.opened(context)
     return World(
@@ -319,7 +319,7 @@ def _engine(loaded: LoadedModel, side: ClientSide, clients: Clients) -> EngineCh
     return replace(engine, threads=threads)
 
 
-def _settled(context: RoundContext) -> Settled:
+def settled_planner(context: RoundContext) -> Settled:
     """The planner with what it derives from the first rounds' channels."""
     planner = context.method.planner
     with foreign_code(f"The planner {type(planner).__qualname__} before round 1"):

@@ -155,6 +155,8 @@ class MethodSpec:
         files: options that name a file or a data set, whose content has a digest.
         rests_on: `config -> {what: content}`: what else the rounds depend on; of a `Path`, the
             content of the file.
+        rounds_to_target: `config -> (rounds, source)`: a measured number of rounds to a target
+            loss, where the experiment has one.
         chooses_rank: the option that has the LoRA rank chosen before round 1, if it is set.
         recorded: `plan` or `measured`, the places of a record for numbers of its own, with the
             dataclass that declares them (`federated.records.fields`).
@@ -177,5 +179,6 @@ class MethodSpec:
     switches: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     rests_on: Callable[[ExperimentConfig], Mapping[str, Any]] | None = None
+    rounds_to_target: Callable[[ExperimentConfig], tuple[float, str] | None] = lambda config: None
     chooses_rank: Callable[[Any], str | None] = lambda options: None
     recorded: Mapping[str, type] = field(default_factory=dict)

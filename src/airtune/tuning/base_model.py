@@ -102,13 +102,8 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     precision = Precision(dtype, compute=compute_dtype)
-    require_quantiser(dtype)
-    _refuse_without_weights(name)
-    config = read_config(name)
-    # A wrong config is reported before gigabytes of weights are read.
+    config = checked_config(name, dtype, compute_dtype, trust_remote_code=trust_remote_code)
     architecture = architecture_of(config)
-    if not trust_remote_code:
-        refuse_own_code(config)
     location = model_location(name)
     model, info = _from_pretrained(
         AutoModelForCausalLM,
@@ -129,6 +124,21 @@ def load_base(
         quantise_blocks(model, architecture, dtype)
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     return BaseModel(model.to(device), tokenizer, location)
+
+
+def checked_config(
+    name: str, dtype: str, compute_dtype: str | None, *, trust_remote_code: bool
+) -> Mapping[str, Any]:
+    """The config of a model that can be loaded, checked before gigabytes of weights are read; the
+    errors are those of `load_base`."""
+    Precision(dtype, compute=compute_dtype)
+    require_quantiser(dtype)
+    _refuse_without_weights(name)
+    config = read_config(name)
+    architecture_of(config)
+    if not trust_remote_code:
+        refuse_own_code(config)
+    return config
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:

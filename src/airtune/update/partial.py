@@ -19,6 +19,7 @@ from torch import Tensor
 
 from airtune.errors import InputError
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Decision
+from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.partial import first_ranks_mask
 from airtune.tuning.pruning.slice import fixed_coordinates, kept_coordinates
 from airtune.update.codec import (
@@ -134,8 +135,10 @@ class FirstRanksCodec(Codec):
         return _scattered(vector, kept, template)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
-        masks = first_ranks_mask(dict(shapes), plan.rank)
-        return flat_update_bits(sum(int(mask.sum()) for mask in masks.values()), self.dtype)
+        pairs = [(shapes[pair.lora_a], shapes[pair.lora_b]) for pair in factor_pairs(shapes)]
+        # A is (rank, in), B (out, rank).
+        count = sum(min(plan.rank, a[0]) * (a[1] + b[0]) for a, b in pairs)
+        return flat_update_bits(count, self.dtype)
 
 
 def _scattered(vector: Tensor, kept: Mapping[str, Tensor], template: Shapes) -> dict[str, Tensor]:

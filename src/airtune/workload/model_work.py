@@ -31,6 +31,19 @@ from airtune.workload.transformer import Workload, split_workload, workload
 
 _Key: TypeAlias = tuple[Step, float, int, bool]
 """Batch, pruning rate, rank, whether A is frozen."""
+_Newton: TypeAlias = tuple[int, int, int]
+"""Value, first and second forward difference of a polynomial of degree 2."""
+
+
+def _differences(values: Sequence[int]) -> _Newton:
+    first, second, third = values
+    return first, second - first, third - 2 * second + first
+
+
+def _newton(differences: _Newton, place: int) -> int:
+    """The polynomial so many steps after its first value: `f + n d1 + n (n - 1) / 2 d2`, exact."""
+    value, slope, curve = differences
+    return value + place * slope + place * (place - 1) // 2 * curve
 
 
 @final
@@ -48,7 +61,13 @@ class ModelWork:
     # Caches of this instance alone: `replace` starts empty ones.
     _known: dict[_Key, Workload] = field(default_factory=dict, init=False, repr=False)
     _flops: dict[Hashable, tuple[int, float]] = field(default_factory=dict, init=False, repr=False)
+    _lengths: dict[Hashable, tuple[_Newton, ...]] = field(
+        default_factory=dict, init=False, repr=False
+    )
     _prunable: dict[tuple[int, int], float] = field(default_factory=dict, init=False, repr=False)
+    _halves: dict[tuple[int, int, int], tuple[SplitFlops, SplitFlops]] = field(
+        default_factory=dict, init=False, repr=False
+    )
     _half_bytes: dict[Hashable, int] = field(default_factory=dict, init=False, repr=False)
 
     def of(self, rows: int, tokens: int) -> Workload:
@@ -64,12 +83,37 @@ class ModelWork:
         """
         key = (step.batch_size, step.tokens, pruning_rate, rank, frozen_a)
         if key not in self._flops:
-            rows, tokens = step.batch_size, step.tokens
-            whole = self._of(Step(rows, tokens), pruning_rate, rank, frozen_a).flops
-            one = self._of(Step(rows, tokens, label_tokens=1), pruning_rate, rank, frozen_a).flops
+            whole, one = self._whole_and_one(step, pruning_rate, rank, frozen_a)
             self._flops[key] = one, (whole - one) / max(step.positions - 1, 1)
         one, each = self._flops[key]
         return one + each * (self._logit_rows(step) - 1)
+
+    def _whole_and_one(
+        self, step: Step, pruning_rate: float, rank: int | None, frozen_a: bool
+    ) -> tuple[int, int]:
+        """A step with all its logits, and with one row of them [FLOP].
+
+        In closed form both are whole numbers and polynomials of degree 2 in the tokens, known from
+        three lengths; a model that is counted is run at every length.
+        """
+        rows, tokens = step.batch_size, step.tokens
+        options = pruning_rate, rank, frozen_a
+
+        def counted(length: int) -> tuple[int, int]:
+            return (
+                self._of(Step(rows, length), *options).flops,
+                self._of(Step(rows, length, label_tokens=1), *options).flops,
+            )
+
+        most = self.architecture.max_tokens
+        if not isinstance(self.architecture, Architecture) or not 3 <= tokens <= most:
+            return counted(tokens)
+        key = (rows, *options)
+        if key not in self._lengths:
+            samples = tuple(counted(length) for length in (1, 2, 3))
+            self._lengths[key] = tuple(_differences(each) for each in zip(*samples, strict=True))
+        whole, one = (_newton(each, tokens - 1) for each in self._lengths[key])
+        return whole, one
 
     def _of(
         self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
@@ -182,9 +226,14 @@ class ModelWork:
 
     def split_flops(self, step: Step, split_point: int) -> SplitFlops:
         """Operations on both sides of the cut."""
-        whole = SplitFlops.of(self.of(step.batch_size, step.tokens), split_point)
-        single = Step(step.batch_size, step.tokens, label_tokens=1)
-        one = SplitFlops.of(self._of(single), split_point)
+        key = step.batch_size, step.tokens, split_point
+        if key not in self._halves:
+            single = Step(step.batch_size, step.tokens, label_tokens=1)
+            self._halves[key] = (
+                SplitFlops.of(self.of(step.batch_size, step.tokens), split_point),
+                SplitFlops.of(self._of(single), split_point),
+            )
+        whole, one = self._halves[key]
         return whole.with_logits(one, step)
 
     def split_memory_bytes(self, step: Step, split_point: int, keeps_labels: bool) -> int:

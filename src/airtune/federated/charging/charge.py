@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,19 +72,38 @@ def expected_charges(context: RoundContext, start: RoundStart) -> Sequence[Clien
     Clients that would then never finish are left out.
     """
     plan = without_unreachable(context, start.costs, start.truth, start.plan)
-    start = replace(start, plan=plan)
+    start = replace(start, plan=plan, silent=frozenset())
+    return expected_round(replace(context, deadline_s=None), start).clients
+
+
+def expected_round(context: RoundContext, start: RoundStart) -> ChargedRound:
+    """What the round will be charged if its clients answer as predicted, but for silent ones."""
     split = start.costs.split
+    answering = [plan for plan in start.plan.clients if plan.client not in start.silent]
+    payloads = _predicted_payloads(start.costs, answering)
     reports = {
         plan.client: ClientReport(
             plan.client,
-            bytes(start.costs.payload_bits(plan) // 8),
+            payload,
             train_loss=0.0,
             label_tokens=0,
             cut=() if split is None else tuple(split.messages(plan.client)),
         )
-        for plan in start.plan.clients
+        for plan, payload in zip(answering, payloads, strict=True)
     }
-    return charge_round(replace(context, deadline_s=None), start, reports).clients
+    return charge_round(context, start, reports)
+
+
+def _predicted_payloads(costs: RoundCosts, plans: Sequence[ClientPlan]) -> list[bytes]:
+    """Payloads of the predicted lengths: parts of one buffer, since only their lengths are read.
+
+    Empty where another model is charged, whose payloads are never encoded.
+    """
+    if costs.model.as_other_model:
+        return [b""] * len(plans)
+    lengths = [costs.payload_bits(plan) // 8 for plan in plans]
+    buffer = memoryview(bytes(max(lengths, default=0)))
+    return [cast(bytes, buffer[:length]) for length in lengths]
 
 
 def _charge_clients(

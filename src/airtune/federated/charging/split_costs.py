@@ -122,6 +122,10 @@ class SplitRoundCosts:
     round_index: int
     transfer: TransferModel = PAYLOAD_ALONE
     _shapes_of: dict[int, Sequence[CutShape]] = field(default_factory=dict, init=False, repr=False)
+    _messages_of: dict[int, list[StepBits]] = field(default_factory=dict, init=False, repr=False)
+    _flops_of: dict[tuple[int, int], list[SplitFlops]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def shapes(self, client: int) -> Sequence[CutShape]:
         """Shapes of the client's batches, one per local step."""
@@ -154,20 +158,25 @@ class SplitRoundCosts:
 
     def flops(self, client: int, split_point: int) -> list[SplitFlops]:
         """The operations of each local step."""
-        steps = [
-            Step(shape.rows, shape.width, label_tokens=shape.label_tokens)
-            for shape in self.shapes(client)
-        ]
-        return [self.work.split_flops(step, split_point) for step in steps]
+        key = client, split_point
+        if key not in self._flops_of:
+            steps = [
+                Step(shape.rows, shape.width, label_tokens=shape.label_tokens)
+                for shape in self.shapes(client)
+            ]
+            self._flops_of[key] = [self.work.split_flops(step, split_point) for step in steps]
+        return list(self._flops_of[key])
 
     def messages(self, client: int) -> list[StepBits]:
         """Each local step's messages, predicted from real tokens and labels."""
-        charged = self.work.architecture
-        cut = replace(self.system.cut, vocabulary=charged.vocab_size)
-        return [
-            cut.step_bits(shape, charged.hidden_size, labels=not self.keeps_labels)
-            for shape in self.shapes(client)
-        ]
+        if client not in self._messages_of:
+            charged = self.work.architecture
+            cut = replace(self.system.cut, vocabulary=charged.vocab_size)
+            self._messages_of[client] = [
+                cut.step_bits(shape, charged.hidden_size, labels=not self.keeps_labels)
+                for shape in self.shapes(client)
+            ]
+        return list(self._messages_of[client])
 
     def rates(
         self,

@@ -1,8 +1,25 @@
 """sflllm, described."""
 
+from airtune.config.experiment import ExperimentConfig
 from airtune.methods.options import DenseOptions, NoOptions, options_of
 from airtune.methods.sflllm.options import PLANNER_OPTIONS, SflllmSection
 from airtune.methods.spec import Lazy, MethodSpec, OfflineStage, PartSpec, ProblemSpec
+
+
+def _rounds_to_target(config: ExperimentConfig) -> tuple[float, str] | None:
+    """E(r) at the experiment's rank, of the table that it names."""
+    source = config.section(SflllmSection).rounds_table
+    if source is None:
+        return None
+    from airtune.methods.sflllm.rounds_table import FIELD, read_rounds
+
+    rank = config.adapter.rank
+    rounds = read_rounds(source).rounds.get(rank)
+    if rounds is None:
+        return None
+    named = source if isinstance(source, str) else "given in the experiment"
+    return rounds, f"E({rank}) of {FIELD}, {named}"
+
 
 SFLLLM = MethodSpec(
     name="sflllm",
@@ -48,5 +65,6 @@ SFLLLM = MethodSpec(
     ),
     splits=True,
     files=("rounds_table",),
+    rounds_to_target=_rounds_to_target,
     chooses_rank=lambda options: None if options.rounds_table is None else "rounds_table",
 )
