@@ -74,6 +74,29 @@ def generate(
         typer.echo(facts(texts, page_width()) + "\n")
 
 
+def push(
+    run_dir: RunDir,
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the hub.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository a private one.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="Another branch than main.")
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", metavar="ID", help="Licence in the card, e.g. apache-2.0."),
+    ] = None,
+) -> None:
+    """Upload a finished run's adapter (or tuned model) with its card to the Hugging Face hub."""
+    from airtune.experiment import Run
+    from airtune.experiment.pushing import Target, push
+
+    target = Target(name, private, revision, licence)
+    address, files = push(Run.open(run_dir), target)
+    typer.echo(f"Uploaded {', '.join(files)}:\n{address}")
+
+
 model_app = typer.Typer(
     cls=FullGroup, help="The built-in model.", no_args_is_help=True, rich_markup_mode=None
 )

@@ -16,7 +16,7 @@ from airtune.cli.command import FullGroup, OnceCommand
 from airtune.cli.compare import compare
 from airtune.cli.deploy import app as deploy_app
 from airtune.cli.device import app as device_app
-from airtune.cli.inspect import evaluate, export, generate, model_app
+from airtune.cli.inspect import evaluate, export, generate, model_app, push
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.report import report
@@ -97,6 +97,7 @@ app.command(cls=OnceCommand)(channel)
 app.command("eval", cls=OnceCommand)(evaluate)
 app.command(cls=OnceCommand)(generate)
 app.command(cls=OnceCommand)(export)
+app.command(cls=OnceCommand)(push)
 app.add_typer(device_app, name="device")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(model_app, name="model")

@@ -8,6 +8,7 @@ from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import resolved_yaml
 from airtune.cost.device import DeviceProfile
 from airtune.errors import AirtuneError, DivergedError, foreign_code, redacted
+from airtune.experiment.card import Progress, model_card
 from airtune.experiment.run import samples, score
 from airtune.experiment.trained import FULL, write_result
 from airtune.experiment.world import World
@@ -75,8 +76,9 @@ def finish(
     diverged: DivergedError | None = None,
 ) -> None:
     """Write what a user takes away, `notices` included. Doing it twice gives the same files."""
-    write_result(world.config, world.base, world.model, state.adapter, folder)
     records = folder.read_records()
+    card = model_card(world, Progress(state.start_loss, records, folder.deployment.exists()))
+    write_result(world.config, world.base, world.model, state.adapter, card, folder)
     summary = summarise(world, state, records)
     if diverged is not None:
         summary["diverged"] = str(diverged)

@@ -18,10 +18,11 @@ from airtune.data.encoding import encode, refuse_unknown_ids
 from airtune.data.instructions import asked
 from airtune.data.tasks import Example, mean_score
 from airtune.errors import AirtuneError, InputError
+from airtune.experiment.card import Progress, model_card
 from airtune.experiment.digests import refuse_other_model
 from airtune.experiment.environment import Sessions
 from airtune.experiment.reading import check_filled, checked
-from airtune.experiment.trained import write_trained
+from airtune.experiment.trained import CARD, write_trained
 from airtune.experiment.world import World, build_world
 from airtune.federated.records.checkpoint import (
     Checkpoint,
@@ -32,7 +33,12 @@ from airtune.federated.records.checkpoint import (
 )
 from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
-from airtune.files import filled_whole, read_text, refuse_half_characters
+from airtune.files import (
+    filled_whole,
+    read_text,
+    refuse_half_characters,
+    write_text_atomic,
+)
 from airtune.tuning.adapter import load_state
 from airtune.tuning.evaluate import generate
 from airtune.workload.architecture import Decoder
@@ -273,8 +279,11 @@ class Run:
 
         Of full tuning, either way, the tuned model.
         """
-        world = self.world
+        world, deployed = self.world, self.folder.deployment.exists()
+        progress = Progress(self.state.start_loss, self.records, deployed)
+        card = model_card(world, progress, merge=merge)
         with filled_whole("DIR", Path(folder)) as place:
             write_trained(
                 self.config, world.base, world.model, self.state.adapter, place, merge=merge
             )
+            write_text_atomic(place / CARD, card)

@@ -16,7 +16,7 @@ from airtune.config.experiment import AdapterSection, ExperimentConfig
 from airtune.cost.device import DeviceProfile, rates_notice
 from airtune.errors import InputError
 from airtune.federated.records.run_folder import RunFolder
-from airtune.files import filled_whole
+from airtune.files import filled_whole, write_text_atomic
 from airtune.methods.registry import find_method, shipped_methods
 from airtune.tuning.adapter import (
     AdapterSettings,
@@ -42,6 +42,8 @@ from airtune.workload.architecture import Decoder
 from airtune.workload.precision import Precision
 
 FULL = "full"
+CARD = "README.md"
+"""The model card, beside what was trained."""
 
 
 def check_trained(config: ExperimentConfig) -> None:
@@ -144,12 +146,14 @@ def write_result(
     base: BaseModel,
     model: Any,
     state: Mapping[str, Tensor],
+    card: str,
     folder: RunFolder,
 ) -> None:
-    """What was trained, into its place in the run folder."""
+    """What was trained, with its model card, into its place in the run folder."""
     target = folder.model if config.adapter.kind == FULL else folder.adapter
     with filled_whole("--out", target, "free some space, and run `airtune resume`") as place:
         write_trained(config, base, model, state, place)
+        write_text_atomic(place / CARD, card)
 
 
 def lora_shape(section: AdapterSection) -> AdapterShape:
