@@ -1,7 +1,8 @@
-"""The two pictures of reports in the README, taken with headless Chromium.
+"""The pictures of reports in the README and the tutorial, taken with headless Chromium.
 
     python scripts/report_screenshots.py runs/compare-builtin/report.html \
         runs/compare-builtin/jcpba-exact/seed-0/report.html
+    python scripts/report_screenshots.py --tutorial FOLDER/runs/first/report.html
 """
 
 import argparse
@@ -57,12 +58,17 @@ def shoot(page: Path, size: tuple[int, int], image: Path, hidden: str = "none") 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("comparison", type=Path, help="report.html of a comparison")
-    parser.add_argument("run", type=Path, help="report.html of a run")
+    parser.add_argument("comparison", type=Path, nargs="?", help="report.html of a comparison")
+    parser.add_argument("run", type=Path, nargs="?", help="report.html of a run")
+    parser.add_argument("--tutorial", type=Path, help="report.html of the tutorial's run")
     arguments = parser.parse_args()
-    shoot(arguments.comparison, (1366, 1308), IMAGES / "report_comparison.png")
-    learning = "#learning, #learning + .panels"
-    shoot(arguments.run, (1366, 1290), IMAGES / "report_run.png", learning)
+    if arguments.tutorial:
+        shoot(arguments.tutorial, (1366, 800), IMAGES / "tutorial_report.png")
+    if arguments.comparison:
+        shoot(arguments.comparison, (1366, 1308), IMAGES / "report_comparison.png")
+    if arguments.run:
+        learning = "#learning, #learning + .panels"
+        shoot(arguments.run, (1366, 1290), IMAGES / "report_run.png", learning)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,11 @@ FLOWER = {"flwr", "flower-superlink", "flower-supernode", "export"}
 ELSEWHERE = {
     "own-parts.md": "tests/test_docs.py runs the planner of one's own with its experiment",
     "README.md": "tests/test_docs.py runs it",
+    "tutorial.md": "tests/test_tutorial.py runs it",
 }
 """Python and YAML blocks that another test runs."""
+FOUND = {"git", "head"}
+"""Programs of every system that a page may use."""
 
 
 class Block(NamedTuple):
@@ -66,7 +69,7 @@ def _of(*languages: str) -> list[Block]:
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert len(BLOCKS) > 25
-    assert {block.language for block in BLOCKS} <= {"", "sh", "python", "yaml", "ini"}
+    assert {block.language for block in BLOCKS} <= {"", "sh", "python", "yaml", "ini", "text"}
 
 
 @pytest.mark.parametrize("name", sorted({block.path.name for block in _of("python")}))
@@ -144,7 +147,10 @@ def test_command(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert all(f"\n{extra} = [" in known for extra in extras)
         assert "-c" not in arguments or (ROOT / arguments[arguments.index("-c") + 1]).is_file()
     elif program == "python":
-        assert (ROOT / arguments[0]).is_file()
+        files = {other.text.partition("\n")[0] for other in BLOCKS if other.path == block.path}
+        assert (ROOT / arguments[0]).is_file() or f"# {arguments[0]}" in files
+    elif program in FOUND:
+        assert arguments
     elif block.path.name == "deploy-flower.md" and program in FLOWER:
         assert set(re.findall(r"--[a-z-]+", line)) <= flower_options()
     else:

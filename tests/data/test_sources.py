@@ -464,3 +464,18 @@ def test_hub_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"airtune\[hub\]"):
         load_task_data("x/y")
+
+
+def test_a_file_that_is_not_there_is_named_with_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("gsm8k/train.jsonl", "rows.csv", "rows.parquet", "rows.json.gz"):
+        with pytest.raises(InputError) as caught:
+            load_task_data(name)
+        shown = (
+            f"data.train is {name}, but it must be a file that exists: {tmp_path} has no such file."
+        )
+        assert str(caught.value) == shown
+    with pytest.raises(InputError, match="a file that exists: check the path"):
+        load_task_data(str(tmp_path / "rows.csv"))

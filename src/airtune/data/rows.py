@@ -71,6 +71,9 @@ def open_rows(path: Path, field: str, delimiter: str | None = None) -> Rows:
     kind = (file_kind(path) or "").removesuffix(".gz")
     if not kind:
         raise InputError(field, str(path), f"a {SHOWN_KINDS} file", "convert the file")
+    if not path.exists():
+        here = "check the path" if path.is_absolute() else f"{Path.cwd()} has no such file"
+        raise InputError(field, str(path), "a file that exists", here)
     rows: Rows
     if kind == ".parquet":
         rows = Parquet(path, field)

@@ -89,11 +89,13 @@ def require_hub(name: str, field: str, *, weights: bool = False) -> None:
     config would not do.
     """
     if not _HUB_NAME.fullmatch(name):
-        raise _unknown(field, name, "a hub name has the form owner/name", weights)
+        reason = "there is no such folder, and a hub name has the form owner/name"
+        raise _unknown(field, name, reason, weights)
     try:
         _connect()
     except ConnectionError as error:
-        raise _unknown(field, name, f"the hub answers: {error}", weights) from None
+        reason = f"there is no folder {name} in {Path.cwd()}, and the hub answers: {error}"
+        raise _unknown(field, name, reason, weights) from None
 
 
 def _hub_config(name: str, field: str) -> Path:
