@@ -3,14 +3,21 @@
 import subprocess
 import sys
 
+import pytest
+
 import airtune
 
 
 def test_public_names() -> None:
-    assert sorted(airtune.__all__) == ["Experiment", "Run", "__version__", "keep_rows", "plan"]
+    assert sorted(airtune.__all__) == sorted({*airtune._HOME, "__version__"})
     for name in airtune.__all__:
         assert getattr(airtune, name) is not None
+        assert name in dir(airtune)
+        if name != "__version__":
+            assert getattr(airtune, name).__doc__
     assert callable(airtune.plan)
+    with pytest.raises(AttributeError, match="has no attribute 'plans'"):
+        airtune.plans  # noqa: B018
 
 
 def test_the_front_door_is_light() -> None:

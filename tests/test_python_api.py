@@ -2,11 +2,15 @@
 
 import copy
 import pickle
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
 import airtune
 from airtune import Experiment, Run
@@ -181,10 +185,159 @@ def test_a_run_takes_paths_as_text(run: Run, tmp_path: Path) -> None:
     assert Run(str(run.folder.path)).summary == run.summary
 
 
-def test_a_listener_that_hears_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"listener is .*at least one of notice, started"):
-        Experiment(**QUICK).run(tmp_path / "run", listener=print)
-    assert not (tmp_path / "run").exists()
+def test_what_is_no_listener_is_refused(tmp_path: Path) -> None:
+    for listener in (3, object(), [print, "a name"]):
+        with pytest.raises(InputError, match=r"listener is .*a function of a round's record"):
+            Experiment(**QUICK).run(tmp_path / "run", listener=listener)
+        assert not (tmp_path / "run").exists()
+
+
+def test_functions_and_several_listeners(tmp_path: Path) -> None:
+    class Notices:
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def notice(self, sentence: str) -> None:
+            self.told.append(sentence)
+
+    rounds: list[int] = []
+    notices = Notices()
+    run = Experiment(**QUICK).run(
+        tmp_path / "run", [lambda record: rounds.append(record.round), notices], progress=False
+    )
+    assert rounds == [1]
+    assert notices.told
+    assert set(notices.told) <= set(run.notices)
+    rounds.clear()
+    Experiment.resume(run.folder.path, 1, lambda record: rounds.append(record.round))
+    assert rounds == [2]
+
+
+def test_progress_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for IPython: one output, which is replaced."""
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, page: str) -> None:
+            shown.append(page)
+
+    def display(page: str, display_id: bool) -> Handle:
+        assert display_id
+        shown.append(page)
+        return Handle()
+
+    class ZMQInteractiveShell:
+        pass
+
+    shell, pages = ModuleType("IPython"), ModuleType("IPython.display")
+    shell.get_ipython = ZMQInteractiveShell  # type: ignore[attr-defined]
+    pages.HTML, pages.display = str, display  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    monkeypatch.setitem(sys.modules, "IPython.display", pages)
+    Experiment(**QUICK).run(tmp_path / "run", progress=False)
+    assert shown == []
+    run = Experiment(**QUICK).run(tmp_path / "shown")
+    assert "round 0 of 1" in shown[0]
+    assert "round 1 of 1" in shown[-1]
+    assert f"<td>{run.records[0].test_loss:.4f}</td>" in shown[-1]
+
+
+def test_what_a_notebook_shows(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    html = run._repr_html_()
+    assert f"{run.records[-1].test_loss:.4f} nat" in html
+    assert "1 (ended)" in html
+    assert "gpt2" in airtune.profile("gpt2")._repr_html_()
+    assert "<table" in airtune.advise(methods=["fedlora"], draws=1)._repr_html_()
+    monkeypatch.setenv("SECRET_FOLDER", "/a/private/place")
+    shown = Experiment(rounds=3, data={"train": "${SECRET_FOLDER}/rows.jsonl"})._repr_html_()
+    assert "<th>rounds</th><td>3</td>" in shown
+    assert "${SECRET_FOLDER}/rows.jsonl" in shown
+    assert "private" not in shown
+
+
+def test_a_loaded_model_and_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    builtin = str(Path(airtune.__file__).parent / "builtin_model")
+    model = AutoModelForCausalLM.from_pretrained(builtin)
+    tokenizer = AutoTokenizer.from_pretrained(builtin)
+    named = Experiment(model=model, tokenizer=tokenizer, **QUICK)
+    again = Experiment(model=model, tokenizer=tokenizer, **QUICK)
+    assert named.config.model == again.config.model
+    assert [path.name for path in (tmp_path / "cache/airtune/models").iterdir()] == [
+        Path(named.config.model).name
+    ]
+    run = named.run(tmp_path / "run")
+    plain = Experiment(model=builtin, **QUICK).run(tmp_path / "plain")
+    assert run.records[0].test_loss == plain.records[0].test_loss
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.5)
+    other = airtune.keep_model(model, tokenizer, tmp_path / "models")
+    assert Path(other).parent == tmp_path / "models"
+    assert Path(other).name != Path(named.config.model).name
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    builtin = str(Path(airtune.__file__).parent / "builtin_model")
+    model = AutoModelForCausalLM.from_pretrained(builtin)
+    tokenizer = AutoTokenizer.from_pretrained(builtin)
+    with pytest.raises(InputError, match="tokenizer is missing"):
+        Experiment(model=model)
+    with pytest.raises(InputError, match=r"tokenizer is .*left out where model is a name"):
+        Experiment(model="builtin", tokenizer=tokenizer)
+    with pytest.raises(InputError, match="model is a Linear"):
+        Experiment(model=torch.nn.Linear(2, 2), tokenizer=tokenizer)
+    with pytest.raises(InputError, match="model"):
+        Experiment(model=3)
+    with pytest.raises(InputError, match=r"with an adapter.*adapter\.start"):
+        airtune.keep_model(get_peft_model(model, LoraConfig(target_modules=["q_proj"])), tokenizer)
+
+
+def test_devices_and_profiles() -> None:
+    assert airtune.devices()["pixel-9"].training_flop_rate > 0
+    counted = airtune.profile("gpt2", rank=4)
+    assert isinstance(counted, airtune.Profile)
+    assert counted.parameters == 124_439_808
+    assert counted.to_frame()["forward_flops"].sum() == counted.halves["whole"].forward_flops
+    split = airtune.profile("gpt2", rank=4, split_point=3)
+    assert list(split.halves) == ["client", "server"]
+    assert split.memory_bytes < counted.memory_bytes
+    assert split.adapter_parameters == counted.adapter_parameters
+    with pytest.raises(InputError, match=r"did you mean|closest"):
+        airtune.profile("gpt-2")
+    with pytest.raises(InputError, match="split_point"):
+        airtune.profile("gpt2", split_point=50)
+
+
+def test_a_comparison_from_python(tmp_path: Path) -> None:
+    rows = [{"prompt": f"the old inn {n}", "completion": "is by the river"} for n in range(30)]
+    given = {**QUICK, "data": {"train": rows[4:], "test": rows[:4], "max_tokens": 32}}
+    arms = {"equal": {"fedlora": {"bandwidth": "equal"}}, "minmax": {}}
+    seen: list[int] = []
+
+    class Watcher:
+        def round_done(self, arm: str, seed: int, record: Any) -> None:
+            seen.append(record.round)
+
+    found = airtune.compare(
+        {"experiment": given, "arms": arms}, out=tmp_path / "compared", watcher=Watcher()
+    )
+    assert found.arms == ("equal", "minmax")
+    assert seen == [1, 1]
+    assert found.failures == {}
+    assert found.to_frame()["arm"].tolist() == ["equal", "minmax"]
+    assert set(found.to_frame(rounds=True)["round"]) == {0, 1}
+    assert found.run("minmax", 0).records[0].latency_s <= found.run("equal", 0).records[0].latency_s
+    assert "minmax" in found._repr_html_()
+    with pytest.raises(InputError, match="--methods is missing"):
+        airtune.compare(given, out=tmp_path / "none")
+    # The same rows in worker processes, and the same table.
+    again = airtune.compare({"experiment": given, "arms": arms}, out=tmp_path / "two", jobs=2)
+    assert again.failures == {}
+    assert again.numbers["arms"] == found.numbers["arms"]
 
 
 def test_a_set_has_the_same_order_in_every_process() -> None:

@@ -11,6 +11,7 @@ from airtune import Experiment
 from airtune.errors import InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
+from airtune.federated.checks.contracts import check_codec
 from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import start_round
 from airtune.methods.hetlora.compose import ranks_by_speed
@@ -24,7 +25,6 @@ from airtune.update.server import Update
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 from tests.update.adapters import MATRICES, product, random_factors
-from tests.update.codec_checks import check_codec
 
 
 def settings(*changes: str) -> list[str]:

@@ -6,6 +6,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from airtune.errors import InputError
+from airtune.federated.checks.contracts import check_codec
 from airtune.round_plan import ClientPlan
 from airtune.tuning.pruning.importance import WeightImportance
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
@@ -18,7 +19,6 @@ from airtune.workload.architecture import pruned
 from airtune.workload.decisions import distinct_rates
 from airtune.workload.payload import flat_update_bits
 from tests.tuning.test_pruning_tuner import MODELS, adapted, context_of, make_batch, random_state
-from tests.update.codec_checks import check_codec
 from tests.workload.small_models import published
 
 FAMILIES = ["gpt2", "opt with projections", "llama, query heads", "qwen3, groups", "phi"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from airtune.errors import InputError
+from airtune.federated.checks.contracts import check_codec
 from airtune.round_plan import ClientPlan
 from airtune.seeds import generator
 from airtune.update.codec import flatten, pack, shapes_of
@@ -20,7 +21,6 @@ from airtune.update.quantise import (
 )
 from airtune.workload.payload import frame_bytes
 from tests.update.adapters import random_factors
-from tests.update.codec_checks import check_codec
 
 PLAN = ClientPlan(client=3, bandwidth_hz=1e6, tx_power_w=0.2, rank=2)
 

@@ -12,6 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from airtune.errors import InputError
+from airtune.federated.checks.contracts import check_codec
 from airtune.round_plan import ClientPlan
 from airtune.update.codec import pack, shapes_of, unpack
 from airtune.update.rank_sparse import (
@@ -24,7 +25,6 @@ from airtune.update.rank_sparse import (
     rank_payload,
 )
 from tests.update.adapters import MATRICES, random_factors
-from tests.update.codec_checks import check_codec
 
 PLAN = ClientPlan(client=3, bandwidth_hz=1e6, tx_power_w=0.2, rank=4, sparsity=0.5)
 START, CHANGE = random_factors(1), random_factors(2, scale=0.1)

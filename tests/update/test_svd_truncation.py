@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from airtune.errors import InputError
+from airtune.federated.checks.contracts import check_codec
 from airtune.round_plan import ClientPlan
 from airtune.update.codec import pack, shapes_of, unpack
 from airtune.update.svd import SvdCodec
 from tests.update.adapters import random_factors
-from tests.update.codec_checks import check_codec
 
 PLAN = ClientPlan(client=3, bandwidth_hz=1e6, tx_power_w=0.2, rank=6)
 MATRICES = {"x": (6, 17, 15), "y": (4, 15, 29), "z": (1, 12, 4)}

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airtune.errors import InputError
+from airtune.federated.checks.contracts import check_codec
 from airtune.round_plan import ClientPlan
 from airtune.update.codec import coordinates, flatten, pack, shapes_of, unpack
 from airtune.update.rank_sparse import RankSparseCodec
 from airtune.update.top_k import TopKCodec, index_bits, kept_coordinates, places_bytes
 from tests.update.adapters import random_factors
-from tests.update.codec_checks import check_codec
 
 PLAN = ClientPlan(client=3, bandwidth_hz=1e6, tx_power_w=0.2, rank=2)
 CHANGE = random_factors(1)

@@ -192,6 +192,9 @@ class Advice:
         found: dict[str, Any] = _plain(plain)
         return found
 
+    def _repr_html_(self) -> str:
+        return str(self.to_frame()._repr_html_())
+
     def to_frame(self) -> "pd.DataFrame":
         """One row a method; columns as `latency_s`, `latency_s_p10`, `total_latency_s`."""
         import pandas as pd

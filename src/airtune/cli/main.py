@@ -12,6 +12,7 @@ from click import ClickException
 from airtune import __version__
 from airtune.cli.advise import advise
 from airtune.cli.before import budget_search, channel, rank_search
+from airtune.cli.check_part import check_part
 from airtune.cli.command import FullGroup, OnceCommand
 from airtune.cli.compare import compare
 from airtune.cli.deploy import app as deploy_app
@@ -90,6 +91,7 @@ app.command(cls=OnceCommand)(validate)
 app.command(cls=OnceCommand)(init)
 app.command(cls=OnceCommand)(plan)
 app.command(cls=OnceCommand)(schema)
+app.command("check-part", cls=OnceCommand)(check_part)
 app.command("rank-search", cls=OnceCommand)(rank_search)
 app.command("budget-search", cls=OnceCommand)(budget_search)
 app.command(cls=OnceCommand)(profile)

@@ -1,6 +1,6 @@
 """`airtune profile`: what a training step of a model computes, holds and sends."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,8 +8,7 @@ import typer
 from airtune.errors import InputError
 
 if TYPE_CHECKING:
-    from airtune.workload.architecture import Decoder
-    from airtune.workload.precision import Precision
+    from airtune.workload.profile import Profile
     from airtune.workload.transformer import Part, Workload
 
 ModelName = Annotated[
@@ -55,7 +54,9 @@ def profile(
     for option, value in (("--rank", rank), ("--target-modules", target_modules)):
         if full and value is not None:
             raise InputError(option, value, "left out with --full, which trains every parameter")
-    wanted = _Wanted(
+    from airtune.workload.profile import Profile
+
+    counted = Profile(
         model,
         8 if rank is None else rank,
         "all-linear" if target_modules is None else target_modules,
@@ -68,112 +69,40 @@ def profile(
         compute_dtype,
         update_dtype,
     )
-    answer = _count(wanted)
     if json:
-        _print_json(wanted, answer)
+        from json import dumps
+
+        typer.echo(dumps(counted.to_dict(), indent=2))
     else:
-        _print_tables(wanted, answer)
+        _print_tables(counted)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """The question, with the names of the options."""
-
-    model: str
-    rank: int
-    target_modules: str
-    full: bool
-    tokens: int
-    batch: int
-    pruning_rate: float
-    split_point: int | None
-    dtype: str
-    compute_dtype: str | None
-    update_dtype: str
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """The work of the whole model, or of both halves, and the client's update."""
-
-    architecture: "Decoder"
-    halves: "dict[str, Workload]"
-    update_bits: int
-    precision: "Precision"
-
-
-def _count(wanted: _Wanted) -> _Answer:
-    from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape, EveryParameter, Trained
-    from airtune.workload.architecture import load_architecture
-    from airtune.workload.payload import update_bits
-    from airtune.workload.precision import Precision
-    from airtune.workload.step import Step
-    from airtune.workload.transformer import split_workload, workload
-
-    model = load_architecture(wanted.model)
-    names = tuple(name.strip() for name in wanted.target_modules.split(",") if name.strip())
-    adapter: Trained = AdapterShape(wanted.rank, ALL_LINEAR if names == (ALL_LINEAR,) else names)
-    if wanted.full:
-        adapter = EveryParameter()
-    step = Step(wanted.batch, wanted.tokens)
-    precision = Precision(wanted.dtype, compute=wanted.compute_dtype)
-    rate, cut = wanted.pruning_rate, wanted.split_point
-    if cut is None:
-        halves = {"whole": workload(model, adapter, step, rate, precision)}
-        blocks = None
-    else:
-        client, server = split_workload(model, adapter, step, cut, rate, precision)
-        halves = {"client": client, "server": server}
-        blocks = range(cut)
-    bits = update_bits(model, adapter, wanted.update_dtype, rate, blocks)
-    return _Answer(model, halves, bits, precision)
-
-
-def _print_json(wanted: _Wanted, answer: _Answer) -> None:
-    from json import dumps
-
-    content: dict[str, Any] = asdict(wanted)
-    content |= {"family": answer.architecture.family, "update_bits": answer.update_bits}
-    for name, half in answer.halves.items():
-        content[name] = {
-            "parameters": half.parameters,
-            "adapter_parameters": half.adapter_parameters,
-            "forward_flops": half.forward_flops,
-            "backward_flops": half.backward_flops,
-            "memory_bytes": half.memory_bytes,
-            "weight_bytes": half.weight_bytes,
-            "working_bytes": half.working_bytes,
-            "parts": [asdict(part) for part in half.parts],
-        }
-    typer.echo(dumps(content, indent=2))
-
-
-def _print_tables(wanted: _Wanted, answer: _Answer) -> None:
+def _print_tables(counted: "Profile") -> None:
     from airtune.cli.text import page_width, prose
     from airtune.quantities import format_quantity
 
-    model, width = answer.architecture, page_width()
-    pruned = f", pruned by {wanted.pruning_rate:.0%}" if wanted.pruning_rate else ""
-    lora = f"LoRA rank {wanted.rank} on {wanted.target_modules}"
+    model, width = counted.architecture, page_width()
+    pruned = f", pruned by {counted.pruning_rate:.0%}" if counted.pruning_rate else ""
+    lora = f"LoRA rank {counted.rank} on {counted.target_modules}"
     what = (
-        f"{wanted.model} ({model.family}, {model.block_count} blocks of width {model.hidden_size}"
-        f"{pruned}), {'every parameter trained' if wanted.full else lora}; one step of "
-        f"{wanted.batch} x {wanted.tokens} tokens, {wanted.dtype}"
+        f"{counted.model} ({model.family}, {model.block_count} blocks of width {model.hidden_size}"
+        f"{pruned}), {'every parameter trained' if counted.full else lora}; one step of "
+        f"{counted.batch} x {counted.tokens} tokens, {counted.dtype}"
     )
     typer.echo(prose(what, width))
-    for name, half in answer.halves.items():
-        typer.echo(f"\n{_table(name, half, wanted.update_dtype, width)}")
+    for name, half in counted.halves.items():
+        typer.echo(f"\n{_table(name, half, counted.update_dtype, width)}")
     update = (
-        f"The client's update is {format_quantity(answer.update_bits, 'bit')} in "
-        f"{wanted.update_dtype}, as one safetensors frame."
+        f"The client's update is {format_quantity(counted.update_bits, 'bit')} in "
+        f"{counted.update_dtype}, as one safetensors frame."
     )
     typer.echo(f"\n{prose(update, width)}")
-    if answer.precision.is_quantised:
-        held = sum(half.weight_bytes for half in answer.halves.values())
+    if counted.precision.is_quantised:
+        held = sum(half.weight_bytes for half in counted.halves.values())
         base = (
             f"The base takes {format_quantity(held, 'byte')} with its scales: the matrices of its "
-            f"blocks in {wanted.dtype}, the rest and every product in "
-            f"{answer.precision.compute_dtype}."
+            f"blocks in {counted.dtype}, the rest and every product in "
+            f"{counted.precision.compute_dtype}."
         )
         typer.echo(f"\n{prose(base, width)}")
 

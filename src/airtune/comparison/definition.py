@@ -19,10 +19,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from airtune.config.experiment import FORMAT, ExperimentConfig, with_settings
+from airtune.data.memory import named_in_data
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.reading import check_filled, sections_of
 from airtune.experiment.unused import unused_error, unused_keys
-from airtune.files import read_yaml_mapping, take_format
+from airtune.files import file_value, read_yaml_mapping, take_format
 from airtune.methods.file_kinds import (
     COMPARISON,
     EXPERIMENT,
@@ -101,20 +102,25 @@ class Comparison:
 
 
 def read_comparison(
-    path: Path | str | None = None,
+    path: Mapping[str, Any] | Path | str | None = None,
     methods: Sequence[str] = (),
     settings: Sequence[str] = (),
     seeds: int | None = None,
     target_loss: float | None = None,
 ) -> Comparison:
-    """A comparison file, or an experiment file with `methods`.
+    """A comparison file, or an experiment file with `methods`; or the content of one.
 
     `methods` are names of arms in the file, method names, or `name:key=value+key=value`; `settings`
     change every arm; `seeds` and `target_loss` replace the file's. Raises InputError.
     """
-    content = read_yaml_mapping(path, FIELD) if path else {}
-    if path and "arms" not in content and kind_of(content) == PROBLEM:
-        refuse_other_kind(content, path, COMPARISON)
+    if isinstance(path, Mapping):
+        # Rows in memory may stand under `data`, at the top or under `experiment`.
+        content, path = {str(key): _value(key, value) for key, value in path.items()}, None
+        content = named_in_data(content)
+    else:
+        content = read_yaml_mapping(path, FIELD) if path else {}
+    if "arms" not in content and kind_of(content) == PROBLEM:
+        refuse_other_kind(content, path or "experiment", COMPARISON)
     if "arms" not in content:
         content = {"experiment": content, "arms": {}}
         if not methods:
@@ -135,6 +141,13 @@ def read_comparison(
     _refuse_same_folders(made)
     _refuse_unused(made, chosen)
     return Comparison(tuple(made), file.target_loss)
+
+
+def _value(key: object, value: Any) -> Any:
+    """Plain values of a mapping from Python; rows of `data` stay as they are."""
+    if key == "experiment" and isinstance(value, Mapping):
+        return named_in_data({name: _value(name, inner) for name, inner in value.items()})
+    return value if key == "data" else file_value(value)
 
 
 def _shared(experiment: object, folder: Path) -> dict[str, Any]:

@@ -1,17 +1,10 @@
-"""An experiment: checked keys in, a run folder out; or a preview of it (`--dry-run`).
+"""An experiment: checked keys in, a run folder out; or a preview of it (`--dry-run`)."""
 
-The preview shows cell, shards, memory and the first plan, and how long the whole may take.
-"""
-
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from math import prod
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
-
-import numpy as np
 
 from airtune import part_folders
 from airtune.config.experiment import ExperimentConfig
@@ -22,116 +15,45 @@ from airtune.experiment.closing import close_run
 from airtune.experiment.digests import fingerprint, own_trackers, user_parts
 from airtune.experiment.engine import worker_host
 from airtune.experiment.environment import Sessions
-from airtune.experiment.learning_rate import rate_source
 from airtune.experiment.listening import Listener, Listening
 from airtune.experiment.loading import prepared
+from airtune.experiment.notebook import with_progress
 from airtune.experiment.offline import offline_stages
 from airtune.experiment.paths import with_absolute_paths
-from airtune.experiment.reading import check_filled, read_config
+from airtune.experiment.preview import preview
+from airtune.experiment.reading import check_filled, default_experiment, read_config
 from airtune.experiment.resuming import Resumption, Wish
 from airtune.experiment.run import Run
 from airtune.experiment.unused import refuse_unused
 from airtune.experiment.world import Elsewhere, World, build_world
-from airtune.federated.backends.backend import InProcess
-from airtune.federated.charging.charge import expected_charges
 from airtune.federated.context import RoundStart
 from airtune.federated.loop import StopRule, first_start, notice_of_wait, run_rounds
 from airtune.federated.records.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.records.fingerprint import Difference
 from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
-from airtune.federated.round import tasks_of
 from airtune.files import hide_filled, make_folder, write_json_atomic, write_text_atomic
 from airtune.folder_lock import locked, reserved
-from airtune.round_plan import MAIN_SERVER
+from airtune.report.snippet import table_html
 from airtune.trackers.reporting import Reporting
 from airtune.trackers.shipped import open_trackers
-from airtune.tuning.base_model import usable_cores
-
-MOST_TIMED_STEPS = 8
-"""Local steps that are really made to tell the pace."""
 
 
-def preview(world: World, given: ExperimentConfig) -> dict[str, Any]:
-    """The first round with a client as it would be charged; trains no more than a step or two.
+def _named(keys: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """What a program holds in memory, under the names that an experiment can have."""
+    if tokenizer is not None or not isinstance(keys.get("model"), str | PurePath | None):
+        # Not imported for a name: it needs torch.
+        from airtune.tuning.kept_model import named_model
 
-    `given` is the experiment as the user has it, `world.config` as it is resolved.
-    """
-    state, context, config = world.unmeasured_start(), world.context, world.config
-    start = first_start(context, state, config.rounds)
-    places = np.hypot(*start.truth.position_m[:, :2].T)
-    plans = {plan.client: plan for plan in start.plan.clients}
-    rows = []
-    for charge in expected_charges(context, start):
-        plan = plans[charge.client]
-        rows.append(
-            {
-                "client": plan.client,
-                "name": f"client {plan.client}",
-                "device": world.devices[plan.client].name,
-                "distance_m": None if np.isnan(places[plan.client]) else float(places[plan.client]),
-                "rows": world.shards.rows(plan.client),
-                "memory_bytes": start.costs.memory_bytes(plan),
-                "device_memory_bytes": world.devices[plan.client].memory_bytes,
-                "bandwidth_hz": plan.bandwidth_hz,
-                "rate_bps": charge.rate_bps,
-                "compute_s": charge.compute_s,
-                "upload_s": charge.upload_s,
-                "uplink_bits": charge.uplink_bits,
-            }
-        )
-    return {
-        "model": config.model,
-        "charge_as": config.charge_as,
-        "parameters": world.architecture.parameters,
-        "adapter_parameters": sum(prod(shape) for shape in world.side.shapes.values()),
-        "learning_rate": config.training.learning_rate,
-        "learning_rate_source": rate_source(given, world.architecture),
-        "charged_parameters": world.work.of(1, 1).parameters,
-        "charged_adapter_parameters": world.work.of(1, 1).adapter_parameters,
-        "train_rows": world.shards.train_rows,
-        "partition_redraws": world.shards.redraws,
-        "test_rows": len(world.tests.encoded),
-        "uplink_bits": rows[0]["uplink_bits"] if rows else 0,
-        "latency_s": start.plan.predicted_latency_s,
-        "lower_bound_s": start.plan.lower_bound_s,
-        "message": start.plan.message,
-        "rounds": config.rounds,
-        "virtual_time_s": start.plan.predicted_latency_s * config.rounds,
-        "real_s": _real_seconds(world, state, start),
-        "skipped": {str(client): reason for client, reason in start.plan.skipped.items()},
-        "clients": rows,
-        "notices": [*world.notices, *notice_of_wait(start, config.rounds)],
-    }
-
-
-def _real_seconds(world: World, state: ServerState, start: RoundStart) -> float:
-    """Rounds x clients x steps at the pace of one client's first steps, evaluation included."""
-    context = world.context
-    cohort = len(start.plan.clients)
-    # Also where all of them will fall silent in this round.
-    start = replace(start, silent=frozenset())
-    tasks = tasks_of(context, replace(state, rounds_done=start.costs.round_index), start)
-    # One client, and the main server where there is one.
-    sample = [task for task in tasks if task.client in (tasks[0].client, MAIN_SERVER)]
-    steps = min(world.config.training.local_steps, MOST_TIMED_STEPS)
-    batches = world.side.batches
-    side = replace(world.side, batches=lambda client, index: batches(client, index)[:steps])
-    began = time.perf_counter()
-    list(InProcess(side).run(sample))
-    train_s = (time.perf_counter() - began) * world.config.training.local_steps / steps
-    if world.config.workers:
-        train_s /= min(usable_cores(), cohort)
-    began = time.perf_counter()
-    world.evaluate(state.adapter)
-    evaluate_s = time.perf_counter() - began
-    return world.config.rounds * (cohort * train_s + evaluate_s)
+        keys = named_model(keys, tokenizer)
+    return named_in_data(keys)
 
 
 class Experiment:
     """A checked experiment. Keys are those of the experiment file, nested ones as mappings.
 
-    `data.train` and `data.test` may be rows in memory as well (`airtune.keep_rows`).
+    `data.train` and `data.test` may be rows in memory as well (`airtune.keep_rows`), and `model` a
+    loaded model of transformers beside its `tokenizer` (`airtune.keep_model`).
 
     Examples:
         >>> Experiment(rounds=3, cell={"bandwidth_hz": 5e6}).config.rounds
@@ -141,8 +63,8 @@ class Experiment:
         InputError: for anything wrong with a key; data, model and devices are checked by `run`.
     """
 
-    def __init__(self, **keys: Any) -> None:
-        self.config = check_filled(named_in_data(keys))
+    def __init__(self, *, tokenizer: Any = None, **keys: Any) -> None:
+        self.config = check_filled(_named(keys, tokenizer))
         refuse_unused(self.config)
 
     @classmethod
@@ -161,20 +83,34 @@ class Experiment:
         experiment.config = config
         return experiment
 
+    def _repr_html_(self) -> str:
+        # Texts of the environment as templates: a notebook is a file, and may be shared.
+        usual = dict(flat(plain_values(default_experiment())))
+        keys = flat(plain_values(self.config))
+        rows = [(key, str(value)) for key, value in keys if usual.get(key) != value]
+        return table_html("airtune experiment (keys that are not at their default)", (), rows)
+
     def preview(self) -> dict[str, Any]:
         """What the first round would look like, without training."""
         open_trackers(self.config.report_to)
         return preview(build_world(self.config), self.config)
 
     def run(
-        self, folder: Path | str, listener: Any = None, *, elsewhere: Elsewhere | None = None
+        self,
+        folder: Path | str,
+        listener: Any = None,
+        *,
+        progress: bool | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> Run:
-        """Run every round into a new folder; `listener` has some methods of `Listener`.
+        """Run every round into a new folder.
 
-        Clients `elsewhere` train on their own machines. Raises InputError for a folder in use;
-        where anything is refused, nothing is left behind.
+        `listener` is a function of each round's record, an object with some methods of `Listener`,
+        or a list of them. With `progress` a table grows below a notebook's cell (None: where there
+        is a notebook). Clients `elsewhere` train on their own machines. Raises InputError for a
+        folder in use; where anything is refused, nothing is left behind.
         """
-        path, listener = Path(folder), Listening(listener)
+        path, listener = Path(folder), Listening(with_progress(listener, progress))
         open_trackers(self.config.report_to)  # Refused before anything is loaded.
         with reserved(path):
             config, evidence = offline_stages(self.config, listener.notice)
@@ -198,6 +134,7 @@ class Experiment:
         more_rounds: int = 0,
         listener: Any = None,
         *,
+        progress: bool | None = None,
         rounds: int | None = None,
         settings: Sequence[str] = (),
         accept_changes: bool = False,
@@ -211,7 +148,7 @@ class Experiment:
         contents that are not what the checkpoint remembers, unless `accept_changes`; either way
         the change is recorded. Raises InputError for rounds that are done.
         """
-        listener = Listening(listener)
+        listener = Listening(with_progress(listener, progress))
         run = Run.open(folder)
         if elsewhere is None and run.folder.deployment.exists():
             raise AirtuneError(

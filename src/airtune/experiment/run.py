@@ -39,6 +39,7 @@ from airtune.files import (
     refuse_half_characters,
     write_text_atomic,
 )
+from airtune.report.snippet import run_html
 from airtune.tuning.adapter import load_state
 from airtune.tuning.evaluate import generate
 from airtune.workload.architecture import Decoder
@@ -215,6 +216,11 @@ class Run:
         return pandas.DataFrame(
             {"round": record.round, **entry} for record in self.records for entry in record.clients
         )
+
+    def _repr_html_(self) -> str:
+        ended = (self.folder.path / "summary.json").is_file()
+        summary = {**self.summary, "notices": self.notices} if ended else {}
+        return run_html(str(self.folder.path), self.config.method, self.records, summary)
 
     @cached_property
     def checkpoint(self) -> Checkpoint:

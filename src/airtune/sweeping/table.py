@@ -102,6 +102,9 @@ class SweepResult:
 
         return pandas.DataFrame([row.plain for row in self.rows])
 
+    def _repr_html_(self) -> str:
+        return str(self.to_frame()._repr_html_())
+
     def write(self) -> None:
         """Write `sweep.json` and `sweep.csv`."""
         write_json_atomic(self.folder / JSON, self.plain)

@@ -27,7 +27,7 @@ WIRE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloa
 class Codec(ABC):
     """Turns a change of the adapter into bytes and back.
 
-    Contract, checked for every codec by `tests/update/codec_checks.py`: `payload_bits` equals
+    Contract, checked for every codec by `airtune check-part`: `payload_bits` equals
     8 x the length of what `encode` makes, before any training happened; `decode` returns the
     template's names and shapes, with 0 where `sent` is False; encoding the decoded change again
     gives the same bytes, unless numbers are rounded at random. `pack` in `encode` goes with
