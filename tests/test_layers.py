@@ -34,7 +34,7 @@ LEVELS = (
     ("planning", "federated", "config"),
     ("methods",),
     ("experiment", "report", "trackers"),
-    ("comparison", "deploy", "jobs", "sweeping", "validation"),
+    ("comparison", "deploy", "jobs", "sweeping", "validation", "watching"),
     ("advising",),
     ("schemas",),
     ("cli",),

@@ -99,3 +99,28 @@ def _refuse_used(folder: Path) -> None:
             "a new or empty folder",
             "choose another one, or `airtune resume` the run that is in it",
         )
+
+
+_LOCKS = Path("/proc/locks")
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process works in a folder, from the kernel's list of locks; nothing is written.
+
+    True where the system has no such list, so that the answer is not known.
+    """
+    try:
+        place = str((folder / LOCK).stat().st_ino)
+    except OSError:
+        return False
+    try:
+        lines = [line.split() for line in _LOCKS.read_text().splitlines()]
+    except OSError:
+        return True
+    # `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END`; `->` waits for the one above it.
+    return any(
+        word.count(":") == 2 and word.rpartition(":")[2] == place
+        for words in lines
+        if "->" not in words
+        for word in words
+    )

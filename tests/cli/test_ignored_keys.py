@@ -159,7 +159,7 @@ def test_unused_keys_name_keys() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("plan", "p.yaml", "--sweep", "a=1,2", "--sweep", "b=1"), "--sweep is given 2 times"),
+        (("plan", "p.yaml", "--solver", "a", "--solver", "b"), "--solver is given 2 times"),
         (("run", "--out", "a", "--out", "b"), "--out is given 2 times"),
         (("device", "list", "--file", "a", "--file", "b"), "--file is given 2 times"),
         (("run", "--dry-run", "--out", "a"), "--out is a, but it must be left out beside"),

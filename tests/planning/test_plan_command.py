@@ -178,6 +178,19 @@ class TestSweep:
         assert code == 0
         assert out.count("optimal") == 3
 
+    def test_several_keys_are_every_combination(self, command: Command) -> None:
+        keys = ("--sweep", "pruning_budget=0.1,0.2", "--sweep", "bandwidth_hz=5e6,1e7")
+        code, out, _ = command("plan", EXAMPLE, *keys, "--json")
+        assert code == 0
+        found = [(a["pruning_budget"], a["bandwidth_hz"], a["latency_s"]) for a in json.loads(out)]
+        pairs = [(budget, band) for budget, band, _ in found]
+        assert pairs == [(0.1, 5e6), (0.1, 1e7), (0.2, 5e6), (0.2, 1e7)]
+        assert found[0][2] > found[1][2] > found[3][2]
+        code, out, _ = command("plan", EXAMPLE, *keys)
+        assert (code, out.count("optimal")) == (0, 4)
+        code, _, err = command("plan", EXAMPLE, "--sweep", "a=1", "--sweep", "a=2")
+        assert (code, "a is given twice" in err) == (2, True)
+
     def test_infeasible_values_are_explained(self, command: Command) -> None:
         code, out, _ = command("plan", EXAMPLE, "--sweep", "pruning_budget=0,0.2")
         assert code == 0

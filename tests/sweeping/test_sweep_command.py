@@ -2,7 +2,14 @@
 
 import csv
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +250,53 @@ def test_rows_from_python(tmp_path: Path) -> None:
     assert [row.state for row in result.rows] == ["optimal", "optimal"]
     with pytest.raises(InputError, match="grid is missing"):
         sweep(PROBLEM, out=tmp_path / "x")
+
+
+KILLED = 10
+GRID_COMMAND = ["adapter.rank=2,4", "training.learning_rate=0.003,0.01", "--seeds", "2"]
+
+
+@pytest.mark.slow
+def test_killed_at_random_and_continued_to_the_same_table(tmp_path: Path) -> None:
+    """Ten times the whole tree is killed where it happens to be: command, host, or one run."""
+    others = [setting for setting in SETTINGS if not setting.startswith("rounds=")]
+    settings = [part for setting in (*others, "rounds=3") for part in ("--set", setting)]
+
+    def command(name: str) -> list[str]:
+        base = [sys.executable, "-m", "airtune", "sweep", *GRID_COMMAND, *settings]
+        return [*base, "-j", "2", "--quiet", "--out", str(tmp_path / name)]
+
+    draw = random.Random(7)
+    for kill in range(KILLED):
+        sweeping = subprocess.Popen(command("killed"))
+        time.sleep(draw.uniform(5.0, 20.0))
+        below = _descendants(sweeping.pid)
+        if kill % 2 and below:
+            # A run or the host dies and the command goes on for a while.
+            with suppress(ProcessLookupError):
+                os.kill(draw.choice(below), signal.SIGKILL)
+            time.sleep(draw.uniform(0.0, 5.0))
+        with suppress(ProcessLookupError):
+            os.kill(sweeping.pid, signal.SIGKILL)
+        sweeping.wait()
+    assert subprocess.run(command("killed"), check=False).returncode == 0
+    assert subprocess.run(command("whole"), check=False).returncode == 0
+    for name in ("sweep.csv", "sweep.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    whole = tmp_path / "whole"
+    runs = [path.parent.relative_to(whole) for path in whole.rglob("rounds.jsonl")]
+    assert len(runs) == 8
+    for run in runs:
+        assert _files(tmp_path / "killed" / run) == _files(whole / run)
+
+
+def _descendants(process: int) -> list[int]:
+    """Processes below one, from /proc."""
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            if parent == process:
+                child = int(path.parent.name)
+                found += [child, *_descendants(child)]
+    return found

@@ -27,6 +27,7 @@ from airtune.cli.schema import schema
 from airtune.cli.sweep import sweep
 from airtune.cli.trace import app as trace_app
 from airtune.cli.validate import validate
+from airtune.cli.watch import watch
 from airtune.errors import TRACEBACK_VARIABLE, AirtuneError, reason_of, redacted, traceback_text
 
 UNEXPECTED = 70
@@ -87,6 +88,7 @@ app.command(cls=OnceCommand)(compare)
 app.command(cls=OnceCommand)(report)
 app.command(cls=OnceCommand)(sweep)
 app.command(cls=OnceCommand)(advise)
+app.command(cls=OnceCommand)(watch)
 app.command(cls=OnceCommand)(validate)
 app.command(cls=OnceCommand)(init)
 app.command(cls=OnceCommand)(plan)

@@ -27,8 +27,11 @@ def plan(
         str | None, typer.Option(metavar="NAME", help="A solver of the method.")
     ] = None,
     sweep: Annotated[
-        str | None,
-        typer.Option(metavar="KEY=A,B,C", help="Solve once for each value of a key."),
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=A,B,C",
+            help="Solve once for each value of a key, or combination of several.",
+        ),
     ] = None,
     rounds: Annotated[
         int | None,
@@ -58,7 +61,7 @@ def plan(
     beside_experiment(problem)
     refuse_other_kind(mapping, problem, PROBLEM)
     simulated = rounds is not None or trace is not None
-    if sweep is not None:
+    if sweep:
         refuse_beside(
             "--sweep", {"--rounds": rounds, "--trace": trace, "--write-problem": write_problem}
         )
@@ -184,48 +187,34 @@ def _client_table(rows: list[dict[str, str]], width: int | None) -> str:
     return text_table([_title(key) for key in order], cells, width=width) + rest
 
 
-def _show_sweep(mapping: Mapping[str, Any], sweep: str, solver: str | None, json: bool) -> None:
-    """One row per value of the swept key; exits with 3 if no value has a plan."""
+def _show_sweep(
+    mapping: Mapping[str, Any], sweep: Sequence[str], solver: str | None, json: bool
+) -> None:
+    """One row per point of the swept keys; exits with 3 if no point has a plan."""
     from airtune.cli.text import page_width, text_table
+    from airtune.sweeping.axes import read_axes, show
+    from airtune.sweeping.planning import problem_at
 
-    key, values = _parse_sweep(sweep)
-    problems = _explicit([_with_value(mapping, key, value) for value in values])
+    axes = read_axes(sweep, option="--sweep")
+    problems = _explicit([problem_at(mapping, point) for point in axes.points])
     answers = [_solve(numbers, solver).answer for numbers, _ in problems]
+    found = list(zip(axes.points, answers, strict=True))
     if json:
-        _print_json([{key: value, **answer} for value, answer in zip(values, answers, strict=True)])
+        _print_json([{**point.values, **answer} for point, answer in found])
     else:
         columns = [name for name in answers[0] if name not in _NOT_IN_SWEEP]
         rows = [
-            [str(value), *(_shown(name, answer[name]) for name in columns)]
-            for value, answer in zip(values, answers, strict=True)
+            [*map(show, point.values.values()), *(_shown(name, answer[name]) for name in columns)]
+            for point, answer in found
         ]
-        headings = [key, *map(_title, columns)]
-        typer.echo(text_table(headings, rows, left=("status",), width=page_width()))
-        for value, answer in zip(values, answers, strict=True):
+        headings, width = [*axes.keys, *map(_title, columns)], page_width()
+        typer.echo(text_table(headings, rows, left=("status",), keys=len(axes.keys), width=width))
+        for point, answer in found:
             if answer["status"] == "infeasible":
-                typer.echo(f"{key} = {value}: {answer['message']}")
+                words = ", ".join(f"{key} = {show(value)}" for key, value in point.values.items())
+                typer.echo(f"{words}: {answer['message']}")
     if all(answer["status"] == "infeasible" for answer in answers):
         raise typer.Exit(_INFEASIBLE)
-
-
-def _parse_sweep(sweep: str) -> tuple[str, list[Any]]:
-    """`bandwidth_hz=5e6,10e6` as a key and its values."""
-    from airtune.files import parse_yaml
-
-    key, equals, values = sweep.partition("=")
-    if not equals or not key or not values:
-        raise InputError("--sweep", sweep, "KEY=A,B,C", "for example bandwidth_hz=5e6,10e6")
-    return key.strip(), [parse_yaml(value, "--sweep") for value in values.split(",")]
-
-
-def _with_value(content: Any, path: str, value: Any) -> Any:
-    """A copy of the problem with one key changed; a path into a list changes every entry."""
-    if isinstance(content, list):
-        return [_with_value(entry, path, value) for entry in content]
-    if not isinstance(content, Mapping):
-        raise InputError("--sweep", path, "a key of the problem")
-    key, dot, rest = path.partition(".")
-    return {**content, key: _with_value(content.get(key, {}), rest, value) if dot else value}
 
 
 def _simulate(

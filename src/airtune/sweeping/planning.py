@@ -26,7 +26,7 @@ def with_value(content: Any, path: str, value: Any) -> Any:
     if isinstance(content, list):
         return [with_value(entry, path, value) for entry in content]
     if not isinstance(content, Mapping):
-        raise InputError("a swept key", path, "a key of the problem")
+        raise InputError("the swept key", path, "a key of the problem")
     key, dot, rest = path.partition(".")
     return {**content, key: with_value(content.get(key, {}), rest, value) if dot else value}
 
