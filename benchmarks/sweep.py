@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def main() -> None:
         "wall_ratio": swept[0] / alone[0],
         "processor_ratio": swept[1] / alone[1],
         "differing_files": differing,
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "plotly")},
     }
     report(options.name, rows, **facts)
 
