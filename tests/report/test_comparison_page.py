@@ -1,6 +1,7 @@
 """The page of a comparison."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,16 @@ def test_one_arm_with_one_number_makes_no_panel() -> None:
             entry.pop("main_subchannels")
             entry["kept_ranks"] = [5, 5]
     flat = read(made)
-    assert [panel.title for panel in mean_decisions([("only", [flat])])] == []
-    assert extra_of_arms([("only", [records(steady=2.0)])]) == []
+    assert mean_decisions([("only", [flat])]) == []
+    assert extra_of_arms([("only", [records(steady=2.0)])]) == ["only: Steady: 2 in every round."]
     assert len(extra_of_arms([("one", [records(steady=2.0)]), ("b", [records(steady=3.0)])])) == 1
+
+
+def test_an_equal_cost_is_a_sentence(compared: ComparisonView) -> None:
+    assert compared.measured is not None
+    arms = [arm for arm in compared.measured["arms"] if arm["to_target"]]
+    both = replace(compared, measured={**compared.measured, "arms": [*arms, *arms]})
+    page = render_comparison(both)
+    assert "Bytes sent up to the target: " in page
+    assert "in each of the 2 arms that reached it." in page
+    assert comparison_panels(both)["Cost to the target"] == []

@@ -162,8 +162,16 @@ def test_a_steady_number_is_a_sentence() -> None:
 
 def test_the_budget_without_weights_is_what_the_method_recorded() -> None:
     made = records(rounds=3, measured={"pruning_term": 0.2})
+    made[1] = replace(made[1], measured={"pruning_term": 0.3})
     (drawn,) = constraint_panels(view(made, weights=None))
-    assert list(panel(drawn).figure.data[0].y) == [0.2] * 3
+    assert list(panel(drawn).figure.data[0].y) == [0.2, 0.3, 0.2]
+    (flat,) = constraint_panels(
+        view(records(rounds=3, measured={"pruning_term": 0.2}), weights=None)
+    )
+    assert flat == (
+        "The mean pruning rate, weighted by the clients' examples, was 0.2 in every round; the "
+        "budget is 0.3."
+    )
     (said,) = constraint_panels(view(records(rounds=3), weights=None))
     assert isinstance(said, str)
 

@@ -157,10 +157,11 @@ def test_a_removed_share_that_is_not_recorded_is_zero() -> None:
 
 
 def test_weighted_mean_of_the_pruning_budget() -> None:
-    made = records(rounds=1, clients=2)
-    # Weights 1 and 2; client 0 is pruned by 0.25 in round 1, client 1 is not.
-    panel = next(p for p in constraint_panels(view(made)) if p.title == "Pruning budget")
-    assert panel.figure.data[0].y[0] == pytest.approx(0.25 / 3)
+    made = records(rounds=2, clients=2)
+    # Weights 1 and 2; client 0 is pruned by 0.25 in round 1, client 1 in round 2.
+    (panel,) = constraint_panels(view(made))
+    assert isinstance(panel, Panel)
+    assert list(panel.figure.data[0].y) == pytest.approx([0.25 / 3, 0.5 / 3])
 
 
 def test_the_straggler_is_named_above_its_bar() -> None:

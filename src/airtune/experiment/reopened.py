@@ -62,8 +62,7 @@ def _summary(run: Run, config: ExperimentConfig, records: Sequence[Any]) -> dict
         return closed
     start = closed.get("start_test_loss", read_start_loss(run.folder.checkpoints))
     told = summary_of_records(config, records, start, deal_devices(config))
-    return {
-        **told,
-        "rounds_asked": config.rounds,
-        "notices": Sessions.read(run.folder.path).notices(),
-    }
+    # The engine is told of in every session; no result depends on it.
+    said = Sessions.read(run.folder.path).notices()
+    notices = [sentence for sentence in said if not sentence.startswith("Engine: ")]
+    return {**told, "rounds_asked": config.rounds, "notices": notices}

@@ -14,6 +14,8 @@ X = TypeVar("X")
 Y = TypeVar("Y")
 SAME = 1e-6
 """Values that differ by a smaller share are one number."""
+FLAT = 0.01
+"""A curve whose values differ by a smaller share would be a flat line, or look as if it varied."""
 _NAMED = 3
 """Ranges of clients that a label still lists."""
 
@@ -22,6 +24,18 @@ def one_value(values: Iterable[float]) -> bool:
     """Whether all of some values are the same; of none, too."""
     known = list(values)
     return not known or max(known) - min(known) <= SAME * max(map(abs, known))
+
+
+def flat(values: Iterable[float]) -> bool:
+    """Whether a curve of these values is better said than drawn."""
+    known = list(values)
+    return not known or max(known) - min(known) <= FLAT * max(map(abs, known))
+
+
+def stated(values: Sequence[float]) -> str:
+    """`0.3`, or `0.2987 to 0.2994`."""
+    ends = [f"{value:.4g}" for value in (min(values), max(values))]
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
 def groups(rows: Mapping[int, Sequence[float | None]]) -> list[list[int]]:

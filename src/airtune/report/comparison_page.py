@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from airtune.report import html
+from airtune.report.alike import flat, stated
 from airtune.report.cell_map import cell_map
 from airtune.report.costs import COSTS, Cost
 from airtune.report.curves import Curve, loss_panels
@@ -64,10 +65,10 @@ def _losses(view: ComparisonView) -> list[Panel]:
     return loss_panels([Curve(arm.name, arm.runs) for arm in view.finished], target)
 
 
-def _costs(view: ComparisonView) -> list[Panel]:
+def _costs(view: ComparisonView) -> list[Panel | str]:
     if view.measured is None:
         return []
-    return [panel for cost in COSTS if (panel := _bars(view.measured, cost)) is not None]
+    return [made for cost in COSTS if (made := _bars(view.measured, cost)) is not None]
 
 
 SECTIONS: tuple[Section[ComparisonView], ...] = (
@@ -90,14 +91,21 @@ def comparison_panels(view: ComparisonView) -> dict[str, list[Panel]]:
     return panels_of(SECTIONS, view) if view.finished else {}
 
 
-def _bars(measured: Mapping[str, Any], cost: Cost) -> Panel | None:
-    """One cost to the target, a bar an arm; arms that did not get there are marked."""
+def _bars(measured: Mapping[str, Any], cost: Cost) -> Panel | str | None:
+    """One cost to the target, a bar an arm; arms that did not get there are marked.
+
+    A sentence where all that got there have the same.
+    """
     arms = [arm for arm in measured["arms"] if arm["finished"]]
     means = [arm["to_target"][cost.key]["mean"] if arm["to_target"] else None for arm in arms]
     known = [mean for mean in means if mean is not None]
     if not known:
         return None
     shown = span(max(known), cost.unit)
+    title = f"{cost.label[0].upper()}{cost.label[1:]} to the target"
+    if len(known) > 1 and flat(known):
+        value = stated([mean * shown.scale for mean in known])
+        return f"{title}: {value} {shown.unit} in each of the {len(known)} arms that reached it."
     made = figure(f"{cost.label} to the target [{shown.unit}]", "arm")
     made.add_bar(
         x=[0.0 if mean is None else mean * shown.scale for mean in means],
@@ -115,13 +123,18 @@ def _bars(measured: Mapping[str, Any], cost: Cost) -> Panel | None:
             ],
         },
         text=["not reached" if mean is None else f"{mean * shown.scale:.3g}" for mean in means],
-        textposition="outside",
+        # In the bar, where a deviation does not cross it, or beside a short one.
+        textposition=[
+            "inside" if (mean or 0.0) > 0.2 * max(known) else "outside" for mean in means
+        ],
+        insidetextanchor="start",
+        insidetextfont={"color": "#ffffff"},
+        textangle=0,
         cliponaxis=False,
     )
     made.update_layout(height=max(240, 100 + 28 * len(arms)), showlegend=False)
     made.update_xaxes(range=[0, 1.2 * max(known) * shown.scale])
     made.update_yaxes(autorange="reversed", showgrid=False)
-    title = f"{cost.label[0].upper()}{cost.label[1:]} to the target"
     return Panel(title, "Mean over seeds; the thin line is one standard deviation.", made)
 
 

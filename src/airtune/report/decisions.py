@@ -6,7 +6,7 @@ from typing import Any
 
 from airtune.federated.records.fields import COUNT, Quantity, quantities
 from airtune.federated.records.record import ClientRecord
-from airtune.report.alike import called, groups, one_value, stretches
+from airtune.report.alike import called, flat, groups, one_value, stated, stretches
 from airtune.report.style import SCALE, Panel, colour_limits, count_rounds, figure, line
 from airtune.report.view import Records, RunView, entries, scheduled
 
@@ -149,11 +149,11 @@ def _scaled(value: float | None, scale: float) -> float | None:
     return None if value is None else value * scale
 
 
-def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
+def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel | str]:
     """The mean over clients and seeds of each decision in each arm that makes it, over rounds."""
     of_arms = [[decided(records) for records in runs] for _, runs in arms]
     keys = dict.fromkeys(key for runs in of_arms for tables in runs for key in tables)
-    panels = []
+    panels: list[Panel | str] = []
     for key in sorted(keys, key=_order):
         # A constant needs no figure.
         values = [v for runs in of_arms for tables in runs for v in tables.get(key, {}).values()]
@@ -164,10 +164,16 @@ def mean_decisions(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]
             for index, ((name, _), runs) in enumerate(zip(arms, of_arms, strict=True))
             if any(key in tables for tables in runs)
         ]
-        if len(paths) == 1 and one_value(paths[0][2].values()):
-            continue  # one arm's one number: nothing to compare
+        if len(paths) == 1 and flat(paths[0][2].values()):
+            panels.append(_one_arm(DECISIONS[key], paths[0][0], paths[0][2]))
+            continue
         panels.append(_lines(DECISIONS[key], paths))
     return panels
+
+
+def _one_arm(what: Quantity, arm: str, path: Mapping[int, float]) -> str:
+    value = stated([value * what.shown.scale for value in path.values()])
+    return f"{arm}: the mean {what.label} was {value} {what.shown.unit} in every round."
 
 
 def _by_round(tables: Sequence[Mapping[Any, float]]) -> dict[int, float]:

@@ -30,7 +30,7 @@ tbody th { font-weight: 600; white-space: nowrap; vertical-align: top; }
 td, th { padding: .3rem .8rem .3rem 0; }
 tr + tr td, tr + tr th { border-top: 1px solid var(--rule); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-div.scroll { overflow-x: auto; }
+div.scroll { overflow-x: auto; } div.scroll td.number { white-space: nowrap; }
 td small { color: var(--quiet); white-space: nowrap; }
 pre { background: var(--box); padding: .8rem; overflow-x: auto; white-space: pre-wrap;
       font-size: .85rem; }

@@ -7,7 +7,7 @@ from typing import Any
 from airtune.federated.records.fields import DIMENSIONLESS
 from airtune.federated.records.record import RoundRecord
 from airtune.quantities import FloatArray
-from airtune.report.alike import one_value, thinned
+from airtune.report.alike import flat, stated, thinned
 from airtune.report.labels import quantity
 from airtune.report.style import INK, Panel, count_rounds, figure, line
 from airtune.report.view import Records, RunView, entries, numbers
@@ -55,9 +55,9 @@ def extra_panels(view: RunView) -> list[Panel | str]:
     return made
 
 
-def extra_of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
+def extra_of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel | str]:
     """The same numbers as means over the seeds of each arm that records them."""
-    panels = []
+    panels: list[Panel | str] = []
     tables = [
         (name, index, [extra_paths(records) for records in runs])
         for index, (name, runs) in enumerate(arms)
@@ -71,8 +71,9 @@ def extra_of_arms(arms: Sequence[tuple[str, Sequence[Records]]]) -> list[Panel]:
             for name, index, runs in tables
             if (path := _mean_path([run[key] for run in runs if key in run]))
         ]
-        if len(paths) == 1 and len(set(paths[0][2].values())) == 1:
-            continue  # one arm's one number: nothing to compare
+        if len(paths) == 1 and flat(paths[0][2].values()):
+            panels.append(f"{paths[0][0]}: {_steady(key, paths[0][2])}")
+            continue
         rounds = [number for _, _, path in paths for number in path]
         for name, index, path in paths:
             x, y = thinned(list(path), [value * what.shown.scale for value in path.values()])
@@ -101,7 +102,7 @@ def _mean_path(paths: Sequence[Mapping[int, float]]) -> dict[int, float]:
 
 
 def _group(view: RunView, title: str, paths: Mapping[str, Mapping[int, float]]) -> Panel | str:
-    if all(one_value(path.values()) for path in paths.values()):
+    if all(flat(path.values()) for path in paths.values()):
         return " ".join(_steady(key, path) for key, path in paths.items())
     shown = {key: quantity(key) for key in paths}
     one = next(iter(shown.values()))
@@ -126,11 +127,12 @@ def _group(view: RunView, title: str, paths: Mapping[str, Mapping[int, float]]) 
 
 
 def _steady(key: str, path: Mapping[int, float]) -> str:
-    """A number that is the same in every round that has it."""
-    what, value = quantity(key), next(iter(path.values()))
+    """A number that hardly varies over the rounds that have it."""
+    what = quantity(key)
+    value = stated([value * what.shown.scale for value in path.values()])
     unit = "" if what.unit == DIMENSIONLESS else f" {what.shown.unit}"
     rounds = "in every round" if len(path) > 1 else f"in round {next(iter(path))}"
-    return f"{what.title}: {value * what.shown.scale:.4g}{unit} {rounds}."
+    return f"{what.title}: {value}{unit} {rounds}."
 
 
 def constraint_panels(view: RunView) -> list[Panel | str]:
@@ -202,6 +204,12 @@ def _mean_pruning(view: RunView, budget: float) -> Panel | str:
         return (
             "The mean pruning rate is not drawn against its budget: it is weighted by the clients' "
             "examples, which are not in this folder."
+        )
+    if flat(path.values()):
+        rate = stated([*path.values()])
+        return (
+            f"The mean pruning rate, weighted by the clients' examples, was {rate} in every round; "
+            f"the budget is {budget:g}."
         )
     made = figure("round", "mean pruning rate [share removed]")
     x, y = thinned(list(path), list(path.values()))

@@ -98,17 +98,25 @@ def read_source(paths: Sequence[Path]) -> Source:
     """
     if len(paths) == 1 and not is_run(paths[0]):
         return _comparison(paths[0])
-    repeated = Counter(path.name for path in paths)
-    names = [path.name if repeated[path.name] == 1 else str(path) for path in paths]
-    runs = [read_run(path, name) for path, name in zip(paths, names, strict=True)]
-    _refuse_mixed(runs)
     for path, times in Counter(path.resolve() for path in paths).items():
         if times > 1:
             raise InputError(FIELD, str(path), "each run once")
+    runs = [read_run(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    _refuse_mixed(runs)
     return Source(
         tuple(ArmSource(run.name, (run,)) for run in runs),
         notes=tuple(_unfinished(run) for run in runs if not run.finished),
     )
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """As many last parts of each path as tell them apart."""
+    places = [path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, places)) + 1):
+        names = ["/".join(parts[-count:]) for parts in places]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
 
 
 def read_run(folder: Path, name: str) -> RunSource:
