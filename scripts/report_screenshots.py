@@ -37,8 +37,11 @@ def shoot(page: Path, size: tuple[int, int], image: Path, hidden: str = "none") 
         sys.exit("chromium is missing: apt-get install chromium")
     with tempfile.TemporaryDirectory() as profile:
         copy = Path(profile) / "page.html"
+        # The plotting script of a comparison is beside its page, not beside the copy.
+        base = f'<head><base href="{page.resolve().parent.as_uri()}/">'
         style = f"<style>{hidden} {{ display: none }}</style></head>"
-        copy.write_text(page.read_text().replace("</head>", style, 1))
+        text = page.read_text().replace("<head>", base, 1).replace("</head>", style, 1)
+        copy.write_text(text)
         subprocess.run(
             [
                 browser,
