@@ -169,6 +169,7 @@ class TestEntropy:
             found[text] = math.exp(-builtin_entropy.document_nats(self._text, recorded, text))
         assert found == pytest.approx(expected)
 
+    @pytest.mark.slow
     def test_the_model_is_near_the_entropy_of_its_text(self) -> None:
         """Within a tenth of what no model could go below."""
         result = builtin_entropy.measure(FOLDER, 150)

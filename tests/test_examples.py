@@ -69,6 +69,7 @@ class TestDrawing:
         for line in axes.lines:
             assert (np.diff(line.get_ydata()) <= 1e-12).all()
 
+    @pytest.mark.slow
     def test_more_clients_in_one_band_are_slower(self, module: ModuleType) -> None:
         for axes in module.against_clients((1, 2)).axes:
             assert list(axes.lines[0].get_xdata()) == [4, 8]

@@ -12,7 +12,7 @@ from tests.cli.conftest import quick
 Call = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("name", ["cell.csv", "cell.npz"])
+@pytest.mark.parametrize("name", ["cell.csv", pytest.param("cell.npz", marks=pytest.mark.slow)])
 def test_a_run_on_replayed_channels_is_the_same_run(
     airtune: Call, tmp_path: Path, name: str
 ) -> None:

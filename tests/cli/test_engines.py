@@ -44,7 +44,9 @@ def assert_same_records(ours: list[dict[str, Any]], folder: Path) -> None:
         assert one == other
 
 
-@pytest.mark.parametrize("engine", ["batched", "batched-workers"])
+@pytest.mark.parametrize(
+    "engine", ["batched", pytest.param("batched-workers", marks=pytest.mark.slow)]
+)
 def test_stacks_give_the_same_records(engine: str, sequential: Path, tmp_path: Path) -> None:
     workers = ("workers=2",) if engine.endswith("workers") else ()
     ours = run(tmp_path / "run", *STEP, f"engine={engine}", *workers)
@@ -60,6 +62,7 @@ def test_stacks_give_the_same_records(engine: str, sequential: Path, tmp_path: P
     assert (config.engine, config.workers) == (engine, 2 if "workers" in engine else None)
 
 
+@pytest.mark.slow
 def test_resumed_stacks_give_the_same_bytes(tmp_path: Path) -> None:
     run(tmp_path / "whole", "rounds=3", "engine=batched")
     run(tmp_path / "part", "engine=batched")

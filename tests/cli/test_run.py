@@ -69,6 +69,7 @@ def test_same_seed_same_bytes_and_another_seed_not(finished: Path, tmp_path: Pat
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_more_threads_change_no_draw(finished: Path, tmp_path: Path) -> None:
     """Draws are the same in every round. Losses are compared after the first step: an entry whose
     gradient is rounding alone may move by a step of AdamW either way, which then changes the loss
@@ -101,6 +102,7 @@ def test_longer_by_resuming_equals_longer_at_once(finished: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("server", ["momentum", "adam"])
+@pytest.mark.slow
 def test_schedule_and_server_optimiser_resume_to_the_same_bytes(
     tmp_path: Path, server: str
 ) -> None:

@@ -157,6 +157,7 @@ def test_a_run_names_the_digest_and_resumes_with_the_same_rows(
     assert len(Experiment.resume(tmp_path / "run", 1).records) == 3
 
 
+@pytest.mark.slow
 def test_workers_have_the_rows(tmp_path: Path) -> None:
     data = {**QUICK["data"], "train": ROWS, "test": [{"prompt": "new", "completion": "x"}]}
     keys = {**QUICK, "data": data}

@@ -108,6 +108,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", [pytest.param("fedlora", marks=pytest.mark.slow), "sflllm"])
+@pytest.mark.slow
 def test_a_killed_client_and_a_killed_server(
     method: str, fleets: list[Fleet], tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ def test_lost_replies_change_no_byte(place: Place) -> None:
     assert any("did not answer: its node is gone" in s for s in place.said)
 
 
+@pytest.mark.slow
 def test_a_carrier_that_breaks_and_a_trainer_that_starts_again(place: Place) -> None:
     """The run stops in a sentence; the same run goes on, with a new trainer that has its state."""
     trainers = [place.trainer(client) for client in range(2)]

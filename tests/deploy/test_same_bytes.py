@@ -27,7 +27,14 @@ CASES = {
 }
 
 
-SLOW = ("fedlora", "hetlora", "sflllm, copies", "sflllm, labels at clients")
+SLOW = (
+    "fedlora",
+    "soft_tsfa",
+    "hetlora",
+    "sflllm, one server side",
+    "sflllm, copies",
+    "sflllm, labels at clients",
+)
 """What the other cases show as well, but for how the cases are combined."""
 
 
@@ -44,7 +51,7 @@ def test_a_deployed_run_is_the_simulated_one(case: str, four_keys: Path, tmp_pat
     assert any("with mutual TLS" in sentence for sentence in job.said)
 
 
-@pytest.mark.parametrize("dtype", ["nf4", "int8"])
+@pytest.mark.parametrize("dtype", [pytest.param("nf4", marks=pytest.mark.slow), "int8"])
 def test_clients_that_quantise_for_themselves(dtype: str, four_keys: Path, tmp_path: Path) -> None:
     """The job names both dtypes, and the fingerprint of the base is the server's."""
     pytest.importorskip("bitsandbytes", reason="needs airtune[quant]")

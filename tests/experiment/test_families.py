@@ -19,6 +19,15 @@ FULL = "adapter.kind=full"
 PRUNED = [family for family in FAMILIES if family not in ("olmo2", "qwen3_moe")]
 
 
+def _some_slow(families: list[str]) -> list[Any]:
+    """All of them, those that differ least from others as slow tests."""
+    alike = ("gemma3_text", "granite", "smollm3", "phi3")
+    return [
+        pytest.param(family, marks=pytest.mark.slow) if family in alike else family
+        for family in families
+    ]
+
+
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A family's model folder, with the built-in model's tokenizer and rows beside it."""
@@ -88,7 +97,7 @@ def assert_peft_gives_the_reported_loss(folder: Path, run_folder: Path) -> None:
     assert run.summary["final_test_loss"] < run.summary["start_test_loss"]
 
 
-@pytest.mark.parametrize("engine", ["sequential", "batched"])
+@pytest.mark.parametrize("engine", [pytest.param("sequential", marks=pytest.mark.slow), "batched"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_peft_gives_the_reported_loss(
     family: str, engine: str, folder_of: Any, tmp_path: Path
@@ -111,7 +120,7 @@ def test_full_tuning_writes_a_model_with_the_reported_loss(
     assert run.summary["final_test_loss"] < run.summary["start_test_loss"]
 
 
-@pytest.mark.parametrize("family", PRUNED)
+@pytest.mark.parametrize("family", _some_slow(PRUNED))
 def test_pruned_clients(family: str, folder_of: Any, tmp_path: Path) -> None:
     folder = folder_of(family)
     changes = "method=jcpba", "jcpba.pruning_budget=0.5", "jcpba.solver=uniform-pruning"
@@ -123,7 +132,7 @@ def test_pruned_clients(family: str, folder_of: Any, tmp_path: Path) -> None:
     assert all(entry["pruning_rate"] > 0.4 for entry in clients)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", _some_slow(FAMILIES))
 def test_split_models(family: str, folder_of: Any, tmp_path: Path) -> None:
     folder = folder_of(family)
     experiment(folder, "method=sflllm").run(tmp_path / "run")

@@ -155,6 +155,7 @@ def test_wrong_candidates(airtune: Call, arguments: Any, words: str) -> None:  #
     assert words in err
 
 
+@pytest.mark.slow
 def test_a_run_searches_by_itself_and_does_not_search_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

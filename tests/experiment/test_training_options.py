@@ -46,7 +46,12 @@ def test_accumulation_saves_memory_and_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "engine", ["sequential", "batched", pytest.param("workers", marks=pytest.mark.slow)]
+    "engine",
+    [
+        pytest.param("sequential", marks=pytest.mark.slow),
+        "batched",
+        pytest.param("workers", marks=pytest.mark.slow),
+    ],
 )
 def test_every_engine_trains_so(airtune: Call, engine: str) -> None:
     losses: list[float] = []

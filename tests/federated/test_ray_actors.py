@@ -82,12 +82,14 @@ def test_every_task_is_answered_once_over_rounds(actors: RayActors) -> None:
 
 
 @pytest.mark.parametrize("actors", [{"refuses_at": 1}], indirect=True)
+@pytest.mark.slow
 def test_a_refusal_comes_back_as_itself(actors: RayActors) -> None:
     with pytest.raises(InputError, match="field is 1, but it must be"):
         list(actors.run(tasks(3)))
 
 
 @pytest.mark.parametrize("actors", [{"dies_at": 1}], indirect=True)
+@pytest.mark.slow
 def test_an_actor_that_always_dies_is_given_up(actors: RayActors) -> None:
     with pytest.raises(AirtuneError, match=r"3 Ray actors in a row died .* client"):
         list(actors.run(tasks(2)))

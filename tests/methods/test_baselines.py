@@ -35,8 +35,8 @@ def settings(*changes: str) -> list[str]:
     "method",
     [
         ("method=hetlora", "training.keep_optimizer=true"),
-        ("method=ffa_lora",),
-        ("method=centralised",),
+        pytest.param(("method=ffa_lora",), marks=pytest.mark.slow),
+        pytest.param(("method=centralised",), marks=pytest.mark.slow),
         ("method=fedlora", "fedlora.bandwidth=random"),
     ],
 )

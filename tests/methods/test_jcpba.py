@@ -117,6 +117,7 @@ def test_the_pruning_term_is_recorded(run: Any) -> None:
 
 
 @pytest.mark.parametrize("importance", ["activations", "random"])
+@pytest.mark.slow
 def test_another_importance_prunes_other_units_and_resumes(importance: str, tmp_path: Path) -> None:
     rows = ("jcpba.calibration_rows=4",) if importance == "activations" else ()
     changes = settings(f"jcpba.importance={importance}", *rows)

@@ -90,7 +90,23 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=lambda changes: ",".join(changes) or "plain")
+SLOW = {"sflllm.downlink=free", "sflllm.split_point=3", "sflllm.downlink=equal", HEADS[0]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # Variants that are a part of another one.
+        pytest.param(
+            changes,
+            id=",".join(changes) or "plain",
+            marks=pytest.mark.slow
+            if changes[:1] and changes[0] in SLOW and len(changes) < 4
+            else (),
+        )
+        for changes in VARIANTS
+    ],
+)
 def test_planned_is_charged(changes: tuple[str, ...], tmp_path: Path) -> None:
     """Exactly, under a perfect estimate: real token counts and encoded bits are known before."""
     run = Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "run")

@@ -127,7 +127,7 @@ def test_factors_start_and_stay_orthogonal(run: Any) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        (),
+        pytest.param((), marks=pytest.mark.slow),
         (
             "soft_tsfa.error_feedback=true",
             "soft_tsfa.merge=mean",
@@ -142,6 +142,7 @@ def test_resumed_and_rerun_to_the_same_bytes(changes: tuple[str, ...], tmp_path:
     assert fingerprint(tmp_path / "short") == fingerprint(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_bytes(run: Any, tmp_path: Path) -> None:
     Experiment.load(None, settings("engine=workers")).run(tmp_path / "workers")
     ours, theirs = fingerprint(tmp_path / "workers"), fingerprint(run.folder.path)

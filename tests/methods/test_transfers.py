@@ -48,7 +48,17 @@ def assert_by_hand(record: Any, start: Any, band_hz: float) -> None:
         assert entry["energy_j"] == pytest.approx(joules, rel=1e-9)
 
 
-@pytest.mark.parametrize("changes", METHODS.values(), ids=METHODS)
+SLOW = ("random", "jcpba-equal", "tsfa-global", "ffa_lora", "centralised")
+"""Planned and charged in the test that crosses all parts as well, without heads."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, id=name, marks=pytest.mark.slow if name in SLOW else ())
+        for name, changes in METHODS.items()
+    ],
+)
 def test_planned_is_charged(changes: tuple[str, ...], tmp_path: Path) -> None:
     record, start = first_round(tmp_path, *changes)
     assert record["latency_s"] == pytest.approx(record["planned_latency_s"], rel=1e-9)

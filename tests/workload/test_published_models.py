@@ -17,6 +17,7 @@ QUICK = {"gpt2", "opt-125m", "llama-3.2-1b", "gemma-2b", "phi-2"}
     "name",
     [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in bundled_names()],
 )
+@pytest.mark.slow
 def test_equals_torch_at_full_size(name: str) -> None:
     counted = workload(load_architecture(name), AdapterShape(8), STEP)
     assert measure_on_meta(name, 8, STEP) == Measured(
