@@ -138,6 +138,8 @@ def test_command(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> No
     words = shlex.split(line.partition(" > ")[0], comments=True)
     while words and "=" in words[0]:
         words = words[1:]
+    if words[:2] == ["docker", "run"]:
+        words = words[words.index("airtune") :]  # the image, whose entry is the command
     program, *arguments = words
     if program == "make":
         assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -151,6 +153,9 @@ def test_command(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert (ROOT / arguments[0]).is_file() or f"# {arguments[0]}" in files
     elif program in FOUND:
         assert arguments
+    elif program == "docker":
+        assert arguments == ["build", "-t", "airtune", "."]
+        assert (ROOT / "Dockerfile").is_file()
     elif block.path.name == "deploy-flower.md" and program in FLOWER:
         assert set(re.findall(r"--[a-z-]+", line)) <= flower_options()
     else:

@@ -27,6 +27,7 @@ LEVELS = (
         "part_folders",
         "folder_lock",
         "user_parts",
+        "shipped",
     ),
     ("wireless", "workload", "data"),
     ("cost", "tuning", "update"),

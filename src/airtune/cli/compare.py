@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from airtune.cli.completing import arms
 from airtune.cli.run import Parts, Quiet, Settings, refuse_beside
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def compare(
         typer.Option(
             metavar="A,B,C",
             help="Arms of the file, method names, or name:key=value+key=value.",
+            autocompletion=arms,
         ),
     ] = None,
     seeds: Annotated[

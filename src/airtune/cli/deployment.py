@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from airtune.cli.completing import devices
 from airtune.cli.run import Json, Parts, Quiet, Settings
 from airtune.errors import InputError
 
@@ -29,7 +30,11 @@ Model = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="PROFILE", help="This device; without it, the experiment's profile."),
+    typer.Option(
+        metavar="PROFILE",
+        help="This device; without it, the experiment's profile.",
+        autocompletion=devices,
+    ),
 ]
 DeviceFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A YAML file with profiles of your own.")

@@ -13,16 +13,19 @@ from airtune import __version__
 from airtune.cli.advise import advise
 from airtune.cli.before import budget_search, channel, rank_search
 from airtune.cli.check_part import check_part
+from airtune.cli.cite import cite
 from airtune.cli.command import FullGroup, OnceCommand
 from airtune.cli.compare import compare
 from airtune.cli.deploy import app as deploy_app
 from airtune.cli.device import app as device_app
+from airtune.cli.doctor import doctor
+from airtune.cli.init import init
 from airtune.cli.inspect import evaluate, export, generate, model_app, push
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.report import report
 from airtune.cli.resume import resume
-from airtune.cli.run import init, run
+from airtune.cli.run import run
 from airtune.cli.schema import schema
 from airtune.cli.sweep import sweep
 from airtune.cli.trace import app as trace_app
@@ -77,7 +80,6 @@ app = typer.Typer(
     help="Plan, simulate and really run federated fine-tuning of language models over wireless "
     "links.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -102,6 +104,8 @@ app.command("eval", cls=OnceCommand)(evaluate)
 app.command(cls=OnceCommand)(generate)
 app.command(cls=OnceCommand)(export)
 app.command(cls=OnceCommand)(push)
+app.command(cls=OnceCommand)(doctor)
+app.command(cls=OnceCommand)(cite)
 app.add_typer(device_app, name="device")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(model_app, name="model")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from airtune.cli.completing import models
 from airtune.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 ModelName = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="builtin, a bundled config, a folder with config.json, or a hub name."
+        metavar="MODEL",
+        help="builtin, a bundled config, a folder with config.json, or a hub name.",
+        autocompletion=models,
     ),
 ]
 

@@ -1,14 +1,13 @@
-"""`airtune run` and `airtune init`."""
+"""`airtune run`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
-from airtune.errors import AirtuneError, InputError
+from airtune.errors import InputError
 
 Settings = Annotated[
     list[str] | None,
@@ -100,18 +99,3 @@ def next_free_folder(parent: Path) -> Iterator[Path]:
         for empty in (folder, *([parent] if new else [])):
             with suppress(OSError):
                 empty.rmdir()
-
-
-def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("experiment.yaml"),
-) -> None:
-    """Write a commented experiment file with every key at its default."""
-
-    if path.exists():
-        raise AirtuneError(f"{path} exists already: give another name, or remove it first.")
-    from airtune.config.text import commented
-    from airtune.experiment.reading import default_experiment
-    from airtune.files import write_text_atomic
-
-    write_text_atomic(path, commented(default_experiment()))
-    typer.echo(f"Wrote {path}. Change what you like, then: airtune run {quote(str(path))}")

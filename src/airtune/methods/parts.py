@@ -118,7 +118,9 @@ AGGREGATORS: Mapping[str, PartSpec] = {
     "overlap-mean": PartSpec(NoOptions, lambda bench, options: OverlapMean()),
     "sent-mean": PartSpec(NoOptions, lambda bench, options: SentMean()),
     "zero-padded": PartSpec(NoOptions, lambda bench, options: ZeroPaddedMean()),
-    "flex-lora": PartSpec(NoOptions, lambda bench, options: FlexLora()),
+    "flex-lora": PartSpec(
+        NoOptions, lambda bench, options: FlexLora(), ("Bai et al., arXiv 2402.11505",)
+    ),
     "svd-gauge": PartSpec(GaugeOptions, _gauge),
 }
 

@@ -44,10 +44,14 @@ class Lazy:
 @final
 @dataclass(frozen=True)
 class PartSpec:
-    """A part that an experiment can name: its options, and `make(bench, options)`."""
+    """A part that an experiment can name: its options, and `make(bench, options)`.
+
+    `references` are those of a part that is no method's own, as in a `MethodSpec`.
+    """
 
     options: type[Section]
     make: Callable[..., Any]
+    references: Sequence[str] = ()
 
 
 class ProblemModule(Protocol):
@@ -139,7 +143,7 @@ class MethodSpec:
     Args:
         name: of the method, and of its section in an experiment.
         title: one line for lists.
-        references: the papers, `Authors, title, arXiv number`.
+        references: the papers, `Authors, arXiv NUMBER`.
         options: the section.
         compose: `(bench, options) -> Method`; None for a method that is only planned.
         problem: what `airtune plan` solves; None without a planning problem of its own.

@@ -42,6 +42,7 @@ def _unused(config: ExperimentConfig, options: NoOptions) -> Iterator[Unused]:
 CENTRALISED = MethodSpec(
     name="centralised",
     title="LoRA on all data in one place, the reference for federated losses",
+    references=("Hu et al., arXiv 2106.09685",),
     options=NoOptions,
     compose=Lazy("airtune.methods.centralised.compose:compose"),
     prepare=pooled,
