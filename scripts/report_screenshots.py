@@ -71,7 +71,7 @@ def main() -> None:
         shoot(arguments.comparison, (1366, 1308), IMAGES / "report_comparison.png")
     if arguments.run:
         learning = "#learning, #learning + .panels"
-        shoot(arguments.run, (1366, 1290), IMAGES / "report_run.png", learning)
+        shoot(arguments.run, (1366, 1370), IMAGES / "report_run.png", learning)
 
 
 if __name__ == "__main__":
