@@ -3,7 +3,7 @@
     python scripts/tutorial.py FOLDER [PAGE]
 
 Blocks of the page: `sh` has commands; `python` and `yaml` begin with `# NAME`, the file that they
-are; `text` is what the commands before it print, where `...` stands for lines left out. Stops at
+are; `output` is what the commands before it print, where `...` stands for lines left out. Stops at
 the first command that fails, and where a printed line is not in its output, but for numbers.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "tutorial.md"
-_BLOCK = re.compile(r"^```(sh|python|yaml|text)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^```(sh|python|yaml|output)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _NUMBER = re.compile(r"[-+]?\d[\d.,:]*")
 _WRITTEN = ("before ", "after ")
 """Lines that a model writes, which may differ with the processor."""
@@ -50,7 +50,7 @@ def steps(page: str) -> Iterator[Step]:
 
 
 def missing_lines(expected: str, printed: str) -> list[str]:
-    """Lines of a `text` block that were not printed, in whatever numbers."""
+    """Lines of an `output` block that were not printed, in whatever numbers."""
     known = {_shape(line) for line in printed.splitlines()}
     wanted = [line for line in expected.splitlines() if line.strip() not in ("", "...")]
     return [line for line in wanted if _shape(line) not in known]
@@ -92,7 +92,7 @@ def follow(page: Path, folder: Path) -> int:
         return 2
     printed = ""
     for step in steps(page.read_text()):
-        if step.kind == "text":
+        if step.kind == "output":
             if missing := missing_lines(step.text, printed):
                 print(f"{page.name}:{step.line}: not printed: {missing[0]}", file=sys.stderr)
                 return 1

@@ -69,7 +69,7 @@ def _of(*languages: str) -> list[Block]:
 
 def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert len(BLOCKS) > 25
-    assert {block.language for block in BLOCKS} <= {"", "sh", "python", "yaml", "ini", "text"}
+    assert {block.language for block in BLOCKS} <= {"", "sh", "python", "yaml", "ini", "output"}
 
 
 @pytest.mark.parametrize("name", sorted({block.path.name for block in _of("python")}))

@@ -62,7 +62,7 @@ print("20 words, 3.5 s")
 python greet.py
 ```
 
-```text
+```output
 {shown}
 ...
 ```
