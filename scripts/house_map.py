@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import combinations, pairwise
 from pathlib import Path
+from textwrap import wrap
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "airtune"
@@ -21,6 +22,8 @@ DRAWING = ROOT / "docs" / "images" / "house.svg"
 DOCUMENT = ROOT / "docs" / "architecture.md"
 PLACE = re.compile(r"(<!-- house -->\n).*?(<!-- end -->)", re.DOTALL)
 WIDTH, BOX, ROW, MARGIN = 760, (112, 34), 82, 30
+LINE = 90
+"""Characters of a line of foundations."""
 """Of the drawing, of a box, from row to row, and around all of it [px]."""
 STYLE = """\
   .box { fill: #f4f6f8; stroke: #3b5b7a; stroke-width: 1.2 }
@@ -157,7 +160,9 @@ def drawing(graph: Graph) -> str:
         for number, row in enumerate(rows)
         for column, name in enumerate(row)
     }
-    height = 2 * MARGIN + ROW * len(rows)
+    names = wrap(", ".join(foundations()), LINE)
+    deep = 34 + 16 * len(names)
+    height = MARGIN + ROW * len(rows) + deep
     width, tall = BOX
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}">',
@@ -185,11 +190,13 @@ def drawing(graph: Graph) -> str:
     bottom = MARGIN + ROW * len(rows)
     parts += [
         f'<rect class="box" x="{MARGIN}" y="{bottom - 20}" width="{WIDTH - 2 * MARGIN}" '
-        f'height="{tall}" rx="5"/>',
-        f'<text x="{WIDTH // 2}" y="{bottom + 2}">foundations <tspan class="small">'
-        f"{', '.join(foundations())}</tspan></text>",
-        "</svg>",
+        f'height="{deep}" rx="5"/>',
+        f'<text x="{WIDTH // 2}" y="{bottom}">foundations</text>',
     ]
+    for number, line in enumerate(names, start=1):
+        y = bottom + 2 + 16 * number
+        parts.append(f'<text class="small" x="{WIDTH // 2}" y="{y}">{line}</text>')
+    parts.append("</svg>")
     return "\n".join(parts) + "\n"
 
 
