@@ -31,6 +31,7 @@ from airtune.tuning.base_model import BaseModel
 from airtune.tuning.unweighted import load_unweighted
 from airtune.update.cut import CutShape
 from airtune.wireless.attenuation import Clients
+from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import Channel, open_channel
 from airtune.wireless.state import Observation
 from airtune.workload.step import Step
@@ -162,9 +163,16 @@ class Opener:
         server = self._once(key, lambda: load_server(config))
         channel = self._once(
             ("channel", repr(cell), count, seed),
-            lambda: remembered(server.measured or open_channel(cell, count, seed)),
+            lambda: remembered(server.measured or self._drawn(cell, count, seed)),
         )
         return replace(server, measured=channel)
+
+    def _drawn(self, cell: CellSettings, count: int, seed: int) -> Channel:
+        """A drawn channel; those that differ in band and powers alone share places and rays."""
+        same = dict.fromkeys(("bandwidth_hz", "tx_power_dbm", "bs_tx_power_dbm"))
+        key = "rays", repr(cell.model_copy(update=same)), count, seed
+        rays: dict[Hashable, Any] = self._once(key, dict)
+        return open_channel(cell, count, seed, rays)
 
     def _read(self, name: str, dtype: str, device: str, **options: Any) -> BaseModel:
         key = "model", name, dtype, *sorted(options.items())

@@ -6,8 +6,9 @@ ONE flat tensor, not a header entry per matrix.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import final
 
 import torch
@@ -109,14 +110,7 @@ def shapes_of(state: TensorMap) -> dict[str, tuple[int, ...]]:
 
 def coordinates(shapes: Shapes) -> int:
     """How many numbers tensors of these shapes hold."""
-    return sum(_size(shape) for shape in shapes.values())
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for extent in shape:
-        size *= extent
-    return size
+    return sum(map(prod, shapes.values()))
 
 
 def pack(tensors: TensorMap) -> bytes:
@@ -154,7 +148,7 @@ def unflatten(vector: Tensor, shapes: Shapes) -> dict[str, Tensor]:
             f"{coordinates(shapes)} numbers for this adapter",
         )
     names = sorted(shapes)
-    pieces = torch.split(vector, [_size(shapes[name]) for name in names])
+    pieces = torch.split(vector, [prod(shapes[name]) for name in names])
     parts = {name: piece.reshape(shapes[name]) for name, piece in zip(names, pieces, strict=True)}
     return {name: parts[name] for name in shapes}
 

@@ -11,7 +11,7 @@ that is charged; where another one is trained, its cut lies at the same share of
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol, final
 
 import torch
@@ -245,6 +245,7 @@ class SlicedCodec(Codec):
 _BLOCK = re.compile(r"\.(\d+)\.")
 
 
+@lru_cache(maxsize=4096)
 def block_of(name: str) -> int:
     """The block of an adapter tensor, from PEFT's name; what precedes the blocks is 0."""
     found = _BLOCK.search(name)

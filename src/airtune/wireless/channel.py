@@ -83,7 +83,9 @@ class Channel:
         write_recording(Path(path), chosen, [self.observe(index) for index in chosen])
 
 
-def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
+def open_channel(
+    settings: CellSettings, clients: int, seed: int, kept: propagation.Kept | None = None
+) -> Channel:
     """The channel that the settings describe: a recording, a measured trace, a user's model, or a
     drawn cell.
 
@@ -94,6 +96,8 @@ def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
         settings: the checked `cell` section.
         clients: number of clients, at least 1.
         seed: the run's seed.
+        kept: where places and rays are kept, for further channels of the same clients, cell and
+            seed whose band or powers are others; None keeps nothing.
 
     Raises:
         InputError: unreadable files, too few clients in them, and the like; names the field.
@@ -108,8 +112,10 @@ def open_channel(settings: CellSettings, clients: int, seed: int) -> Channel:
         traced = TracedCell(settings, clients, seed)
         seen = _PlannerView(traced.state, settings, seed).observe
         return Channel(clients, seen, samples=traced.samples)
-    made = DrawnCell if settings.channel is None else UserCell
-    truth: Truth = made(settings, clients, seed).state
+    if settings.channel is not None:
+        truth: Truth = UserCell(settings, clients, seed).state
+    else:
+        truth = DrawnCell(settings, clients, seed, kept).state
     return Channel(clients, _PlannerView(truth, settings, seed).observe)
 
 
@@ -130,8 +136,14 @@ def channel_source(settings: CellSettings) -> str:
 class DrawnCell:
     """Truth by path loss, shadowing and fading over a random-waypoint walk."""
 
-    def __init__(self, settings: CellSettings, clients: int, seed: int) -> None:
-        self._settings, self._clients = settings, clients
+    def __init__(
+        self,
+        settings: CellSettings,
+        clients: int,
+        seed: int,
+        kept: propagation.Kept | None = None,
+    ) -> None:
+        self._settings, self._clients, self._kept = settings, clients, kept
         self._budget = settings.link_budget()
         step_m = settings.speed_m_s * settings.round_interval_s
         ring = settings.radius_m, settings.min_distance_m
@@ -170,10 +182,10 @@ class DrawnCell:
         scenario = tr38901.Scenario(
             cell.path_loss, cell.carrier_hz, cell.base_station_height_m, cell.client_height_m
         )
-        place = propagation.ScenarioAttenuation(scenario, cell, seed)
+        place = propagation.ScenarioAttenuation(scenario, cell, seed, self._kept)
         if cell.small_scale != "3gpp":
             return place, self._block_fading(seed)
-        return place, propagation.RayFading(scenario, self._walk, place, cell, seed)
+        return place, propagation.RayFading(scenario, self._walk, place, cell, seed, self._kept)
 
     def _block_fading(self, seed: int) -> propagation.SmallScale:
         cell = self._settings

@@ -1,7 +1,8 @@
 """Where a drawn channel's gain comes from: path loss and shadowing by place, fading by round."""
 
+from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,19 @@ class SmallScale(Protocol):
         ...
 
 
+Kept: TypeAlias = MutableMapping[Hashable, Any]
+"""What was drawn, by what it depends on."""
+
+
+def remembered(kept: Kept | None, key: Hashable, draw: Callable[[], Any]) -> Any:
+    """What was drawn under this key before, or is drawn now."""
+    if kept is None:
+        return draw()
+    if key not in kept:
+        kept[key] = draw()
+    return kept[key]
+
+
 class DistanceAttenuation:
     """Free space or log-distance over the horizontal distance, with one shadowing map."""
 
@@ -78,7 +92,14 @@ class ScenarioAttenuation:
     state, scaled by that state's standard deviation.
     """
 
-    def __init__(self, scenario: tr38901.Scenario, settings: CellSettings, seed: int) -> None:
+    def __init__(
+        self,
+        scenario: tr38901.Scenario,
+        settings: CellSettings,
+        seed: int,
+        kept: Kept | None = None,
+    ) -> None:
+        """`kept` has what was computed before, of the same cell and seed; None: it is not kept."""
         name, given = settings.path_loss, settings.shadowing_distance_m
         blocked_m, sighted_m = tr38901.SHADOWING_DISTANCE_M[name]
         self._scenario, self._shadowing_db = scenario, settings.shadowing_db
@@ -87,14 +108,17 @@ class ScenarioAttenuation:
             SpatialField(seed, "shadowing without sight", given or blocked_m),
             SpatialField(seed, "shadowing with sight", given or sighted_m),
         )
-        self._kept: tuple[FloatArray, Attenuation] | None = None
+        self._latest: tuple[FloatArray, Attenuation] | None = None
+        self._kept = kept
 
     def at(self, position_m: FloatArray) -> Attenuation:
         """Attenuation at the positions [client, 2]."""
         # Path loss and fading use the same places, and so does every round while clients stand.
-        if self._kept is None or not np.array_equal(self._kept[0], position_m):
-            self._kept = (position_m.copy(), self._compute(position_m))
-        return self._kept[1]
+        if self._latest is None or not np.array_equal(self._latest[0], position_m):
+            key = "place", position_m.tobytes()
+            found: Attenuation = remembered(self._kept, key, lambda: self._compute(position_m))
+            self._latest = (position_m.copy(), found)
+        return self._latest[1]
 
     def _compute(self, position_m: FloatArray) -> Attenuation:
         from scipy.special import ndtr
@@ -127,10 +151,12 @@ class RayFading:
         place: LargeScale,
         settings: CellSettings,
         seed: int,
+        kept: Kept | None = None,
     ) -> None:
+        """`kept` as for `ScenarioAttenuation`: the rays, which do not depend on the band."""
         self._scenario, self._walk, self._place = scenario, walk, place
-        self._settings, self._seed = settings, seed
-        self._kept: tuple[tuple[int, int, bytes], FloatArray] | None = None
+        self._settings, self._seed, self._kept = settings, seed, kept
+        self._latest: tuple[tuple[int, int, bytes], FloatArray] | None = None
 
     def power_gain(self, round_index: int, clients: Clients = None) -> FloatArray:
         """Power gain [client] over the whole band, of mean 1; NaN for groups without `clients`."""
@@ -139,9 +165,9 @@ class RayFading:
         assert sight is not None
         moved = 0 if self._way_m() == 0 else round_index - start
         key = (start, moved, sight.tobytes())
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, np.full(len(sight), np.nan))
-        known = self._kept[1]
+        if self._latest is None or self._latest[0] != key:
+            self._latest = (key, np.full(len(sight), np.nan))
+        known = self._latest[1]
         group = np.arange(len(sight)) // tr38901.GROUP
         wanted = np.ones(len(sight), np.bool_) if clients is None else _members(group, clients)
         new = np.flatnonzero(wanted & np.isnan(known))
@@ -171,12 +197,26 @@ class RayFading:
         groups: NDArray[np.int64],
     ) -> FloatArray:
         """The gain of these clients: all of these groups, in ascending order."""
+        key = "rays", start, moved, sight[clients].tobytes(), clients.tobytes()
+        response = remembered(
+            self._kept, key, lambda: self._response(start, moved, sight, clients, groups)
+        )
+        return tr38901.band_power_gain(*response, self._settings.bandwidth_hz)
+
+    def _response(
+        self,
+        start: int,
+        moved: int,
+        sight: NDArray[np.bool_],
+        clients: NDArray[np.int64],
+        groups: NDArray[np.int64],
+    ) -> tuple[NDArray[np.complex128], FloatArray]:
+        """Their paths' amplitudes and delays [client, path]."""
         velocity = self._walk.direction(start)[clients] * self._settings.speed_m_s
         drop = tr38901.Drop(self._walk.position(start)[clients], velocity, sight[clients])
         seeds = [integer_seed(self._seed, "rays", start, int(group)) for group in groups]
         elapsed = moved * self._settings.round_interval_s
-        response = self._scenario.impulse_response(drop, elapsed, seeds)
-        return tr38901.band_power_gain(*response, self._settings.bandwidth_hz)
+        return self._scenario.impulse_response(drop, elapsed, seeds)
 
 
 def _members(group: NDArray[np.int64], clients: NDArray[np.int64]) -> NDArray[np.bool_]:

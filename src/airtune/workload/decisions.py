@@ -11,7 +11,7 @@ Split points, as SflLLM weighs them, have work and bits on each side of the cut,
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from airtune.errors import InputError
 from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape, Trained, adapter_parameters
@@ -163,11 +163,14 @@ class SplitFlops:
         """The same step with logits at `step.logit_rows` positions, of which the head's work is a
         linear function; `single` has one, this has all."""
         share = (step.logit_rows - 1) / max(step.positions - 1, 1)
-        return replace(
-            self,
-            head_forward=single.head_forward + share * (self.head_forward - single.head_forward),
-            head_backward=single.head_backward
-            + share * (self.head_backward - single.head_backward),
+        ahead, back = single.head_forward, single.head_backward
+        return SplitFlops(
+            self.client_forward,
+            self.client_backward,
+            self.server_forward,
+            self.server_backward,
+            ahead + share * (self.head_forward - ahead),
+            back + share * (self.head_backward - back),
         )
 
     @classmethod

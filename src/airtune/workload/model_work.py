@@ -46,6 +46,22 @@ def _newton(differences: _Newton, place: int) -> int:
     return value + place * slope + place * (place - 1) // 2 * curve
 
 
+@dataclass(frozen=True)
+class _Halves:
+    """`SplitFlops` of any length, from those of 1, 2 and 3 tokens: each count by itself."""
+
+    counts: tuple[_Newton, ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[SplitFlops]) -> "_Halves":
+        lengths = [[int(count) for count in vars(one).values()] for one in samples]
+        return cls(tuple(_differences(count) for count in zip(*lengths, strict=True)))
+
+    def at(self, place: int) -> SplitFlops:
+        """So many tokens more than one."""
+        return SplitFlops(*(float(_newton(each, place)) for each in self.counts))
+
+
 @final
 @dataclass(frozen=True)
 class ModelWork:
@@ -65,9 +81,10 @@ class ModelWork:
         default_factory=dict, init=False, repr=False
     )
     _prunable: dict[tuple[int, int], float] = field(default_factory=dict, init=False, repr=False)
-    _halves: dict[tuple[int, int, int], tuple[SplitFlops, SplitFlops]] = field(
+    _halves: dict[tuple[int, int], tuple["_Halves", ...]] = field(
         default_factory=dict, init=False, repr=False
     )
+    _least: dict[tuple[Step, float], float] = field(default_factory=dict, init=False, repr=False)
     _half_bytes: dict[Hashable, int] = field(default_factory=dict, init=False, repr=False)
 
     def of(self, rows: int, tokens: int) -> Workload:
@@ -222,19 +239,34 @@ class ModelWork:
 
     def realisable_rates(self) -> list[float]:
         """Pruning rates at which one more unit goes, ascending from 0."""
+        return self._rates
+
+    @cached_property
+    def _rates(self) -> list[float]:
         return distinct_rates(self.architecture)
 
     def split_flops(self, step: Step, split_point: int) -> SplitFlops:
         """Operations on both sides of the cut."""
-        key = step.batch_size, step.tokens, split_point
-        if key not in self._halves:
-            single = Step(step.batch_size, step.tokens, label_tokens=1)
-            self._halves[key] = (
-                SplitFlops.of(self.of(step.batch_size, step.tokens), split_point),
-                SplitFlops.of(self._of(single), split_point),
-            )
-        whole, one = self._halves[key]
+        whole, one = self._halves_of(step, split_point)
         return whole.with_logits(one, step)
+
+    def _halves_of(self, step: Step, split_point: int) -> tuple[SplitFlops, SplitFlops]:
+        """With all logits, and with one row of them; of any length as in `_whole_and_one`."""
+        rows, tokens = step.batch_size, step.tokens
+        if not 3 <= tokens <= self.architecture.max_tokens:
+            return self._halves_at(rows, tokens, split_point)
+        key = rows, split_point
+        if key not in self._halves:
+            samples = [self._halves_at(rows, length, split_point) for length in (1, 2, 3)]
+            self._halves[key] = tuple(_Halves.of(each) for each in zip(*samples, strict=True))
+        whole, one = (halves.at(tokens - 1) for halves in self._halves[key])
+        return whole, one
+
+    def _halves_at(self, rows: int, tokens: int, split_point: int) -> tuple[SplitFlops, SplitFlops]:
+        return (
+            SplitFlops.of(self.of(rows, tokens), split_point),
+            SplitFlops.of(self._of(Step(rows, tokens, label_tokens=1)), split_point),
+        )
 
     def split_memory_bytes(self, step: Step, split_point: int, keeps_labels: bool) -> int:
         """Peak memory of the client half, with the LM head and the loss where labels stay."""
@@ -254,5 +286,7 @@ class ModelWork:
         """
         if self.step_bytes(step) <= usable_bytes:
             return 0.0
-        whole = Step(step.batch_size, step.tokens)
-        return rate_that_fits(self.architecture, self.adapter, whole, usable_bytes, self.precision)
+        key = Step(step.batch_size, step.tokens), usable_bytes
+        if key not in self._least:
+            self._least[key] = rate_that_fits(self.architecture, self.adapter, *key, self.precision)
+        return self._least[key]
