@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     not (ROOT / "README.md").is_file(), reason="airtune is installed without its documents"
 )
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-OUTPUT = {"README.md": "round  virtual time"}
+OUTPUT = {"README.md": "round  virtual time", "advise.md": "llama-3.1-8b (in place"}
 """Blocks that show what a command prints, by their first words."""
 FLOWER = {"flwr", "flower-superlink", "flower-supernode", "export"}
 """Programs of Flower's, which is not installed here: tests/deploy/test_flower_run.py runs them."""

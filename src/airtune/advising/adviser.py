@@ -5,7 +5,6 @@ Every number is that of rounds which are planned and charged by the code of a ru
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ from airtune.methods.registry import find_method
 
 DRAWS = 50
 MOST_DRAWS = 10_000
-_IN_ROUND = re.compile(r"^In round \d+: ")
 NOTHING = 1e-6
 """A latency that changes by a smaller share of itself does not change."""
 
@@ -155,10 +153,7 @@ def _reason(error: AirtuneError) -> str:
 
 def _refuse_idle(drawn: Sequence[DrawnRound]) -> None:
     if all(one.straggler is None for one in drawn):
-        # The same reason in every round is one reason.
-        reasons = sorted(
-            {_IN_ROUND.sub("", reason) for one in drawn for reason in one.skipped.values()}
-        )
+        reasons = sorted({reason for one in drawn for reason in one.skipped.values()})
         raise InfeasibleError(
             f"None of the {len(drawn)} rounds looked at has a client to schedule "
             f"({'; '.join(reasons[:3])})."

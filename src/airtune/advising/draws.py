@@ -6,19 +6,23 @@ from shapes: a planner that uses what clients report of their training plans as 
 first report.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from airtune.advising.opening import Opened
+from airtune.errors import InfeasibleError
 from airtune.federated.charging.charge import expected_round
 from airtune.federated.charging.costs import ChargedRound
 from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.method import Planner
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.record import ClientRecord, RoundRecord
-from airtune.federated.round import start_or_wait
+from airtune.federated.round import start_or_wait, start_round
 from airtune.round_plan import ClientPlan
 
+IN_VAIN = 5
+_IN_ROUND = re.compile(r"^In round \d+: ")
 WAITING = "waiting"
 """Of a round's latency, what its straggler spent on none of its own stages."""
 
@@ -60,18 +64,34 @@ class DrawnRound:
 
 
 def draw_rounds(opened: Opened, count: int) -> list[DrawnRound]:
-    """The first `count` rounds, fewer where a trace or a recording ends before."""
+    """The first `count` rounds, fewer where a trace or a recording ends before.
+
+    Raises InfeasibleError where the first `IN_VAIN` rounds have no plan, all for the same reason:
+    that is not the channel's.
+    """
     context = opened.context
     state = ServerState({}, planner=context.method.planner.initial_state())
     samples = context.channel.samples
-    drawn = []
+    drawn: list[DrawnRound] = []
+    reasons: list[str | None] = []
     for index in range(count if samples is None else min(count, samples)):
         state = replace(state, rounds_done=index)
-        start = start_or_wait(context, state)
+        start, reason = _start(context, state)
+        reasons.append(reason)
+        if len(reasons) == IN_VAIN and len(set(reasons)) == 1 and reason is not None:
+            raise InfeasibleError(reason)
         charged = expected_round(context, start)
         drawn.append(_drawn(context, start, charged))
         state = _after(context, state, start, charged)
     return drawn
+
+
+def _start(context: RoundContext, state: ServerState) -> tuple[RoundStart, str | None]:
+    """The round as a run starts it; and why there is no plan for it, if there is none."""
+    try:
+        return start_round(context, state), None
+    except InfeasibleError as error:
+        return start_or_wait(context, state), _IN_ROUND.sub("", str(error))
 
 
 def uses_reports(planner: Planner) -> bool:

@@ -22,6 +22,8 @@ from airtune.seeds import generator
 Name = TypeVar("Name", int, str)
 STRETCH = 10
 """Rounds of a stretch in which a job is drawn: clients move on slowly, so neighbours are alike."""
+LEAST_STRETCHES = 5
+"""Of few draws the stretches are shorter, so that there are several to choose among."""
 JOBS = 500
 """Jobs that are drawn."""
 
@@ -50,11 +52,12 @@ def job_of(
 def _total(values: Sequence[float], rounds: int, seed: int) -> Spread:
     """The sum of `rounds` values: its mean, and percentiles of sums drawn by moving blocks.
 
-    A job is made of stretches of `STRETCH` consecutive draws that begin anywhere, the last one cut
-    to its length (Kuensch 1989; the series is closed to a circle, so that every draw counts alike).
+    A job is made of stretches of at most `STRETCH` consecutive draws that begin anywhere, the last
+    one cut to its length (Kuensch 1989; the series is closed to a circle, so that every draw counts
+    alike).
     """
     series = np.asarray(values, dtype=np.float64)
-    length = min(STRETCH, len(series))
+    length = min(STRETCH, max(1, len(series) // LEAST_STRETCHES))
     whole, rest = divmod(rounds, length)
     circle = np.concatenate([[0.0], np.cumsum(np.concatenate([series, series]))])
     begins = np.arange(len(series))

@@ -10,7 +10,7 @@ from airtune.report.labels import span
 from airtune.report.style import PALETTE, QUIET, Panel, figure
 
 Entry = Mapping[str, Any]
-_HEIGHT, _BAR = 100, 34
+_HEIGHT, _BAR = 150, 34
 """Of a figure around its bars, and of a bar [px]."""
 
 
@@ -99,7 +99,7 @@ def _latencies(entries: Sequence[Entry]) -> Panel:
     """The mean latency of each method as a bar, with a line between the percentiles."""
     spreads = [entry["round"]["latency_s"] for entry in entries]
     shown = span(max(spread["p90"] for spread in spreads), "s")
-    made = figure(f"latency of a round [{shown.unit}]", "", _HEIGHT + _BAR * len(entries))
+    made = figure(f"latency of a round [{shown.unit}]", "", _HEIGHT + _BAR * max(len(entries), 3))
     made.add_bar(
         x=[spread["mean"] * shown.scale for spread in spreads],
         y=[entry["name"] for entry in entries],
@@ -123,7 +123,7 @@ def _latencies(entries: Sequence[Entry]) -> Panel:
 def _stages(entries: Sequence[Entry]) -> Panel:
     """Shares of the latency by stage of the client that the round waits for."""
     names = list(dict.fromkeys(name for entry in entries for name in entry["binds"]["stages"]))
-    made = figure("share of the latency [%]", "", _HEIGHT + _BAR * len(entries))
+    made = figure("share of the latency [%]", "", _HEIGHT + _BAR * max(len(entries), 3))
     for index, name in enumerate(names):
         made.add_bar(
             x=[100.0 * entry["binds"]["stages"].get(name, 0.0) for entry in entries],
@@ -132,7 +132,8 @@ def _stages(entries: Sequence[Entry]) -> Panel:
             name=name,
             marker_color=PALETTE[index % len(PALETTE)],
         )
-    made.update_layout(barmode="stack")
+    # Above the plot, on as many lines as it needs.
+    made.update_layout(barmode="stack", margin={"t": 60})
     made.update_xaxes(range=[0, 100])
     made.update_yaxes(autorange="reversed", showgrid=False)
     caption = "Stages of the client that a round waits for, over all draws."
@@ -140,7 +141,7 @@ def _stages(entries: Sequence[Entry]) -> Panel:
 
 
 def _suggestions(advice: Mapping[str, Any]) -> str:
-    heads = ["method", "change", "a round", "", "whole job", "saved", "set"]
+    heads = ["method", "change", "a\u00a0round", "", "whole\u00a0job", "saved", "set"]
     rows = [_suggestion(one) for one in advice["suggestions"]]
     return _table(heads, rows, left=(1, 6)) if rows else ""
 
@@ -185,4 +186,6 @@ def _cell(text: str) -> str:
     if text.startswith("--set"):
         return f"<code>{escape(text)}</code>"
     value, bracket, rest = text.partition(" (")
-    return f"{escape(value)} <small>({escape(rest)}</small>" if bracket else escape(text)
+    if text[:1].isdigit() or text[:1] in "+-":
+        value = value.replace(" ", "\u00a0")  # a number and its unit stay together
+    return f"{escape(value)} <small>({escape(rest)}</small>" if bracket else escape(value)

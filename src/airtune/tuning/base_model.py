@@ -143,6 +143,11 @@ def checked_config(
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer of a model; the errors are those of `load_base`."""
+    if name == BUILTIN:
+        # What AutoTokenizer makes of it, without importing what it chooses among (1 to 2 s).
+        from transformers import PreTrainedTokenizerFast
+
+        return _from_pretrained(PreTrainedTokenizerFast, name, trust_remote_code)
     from transformers import AutoTokenizer
 
     try:

@@ -13,7 +13,6 @@ from functools import partial
 from typing import final
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from airtune.errors import InputError
@@ -143,6 +142,9 @@ def svd_gauge(lora_a: Tensor, lora_b: Tensor) -> tuple[Tensor, Tensor]:
     were, since optimiser moments on the clients go by position. A (rank, in), rank <= in; B
     (out, rank); made in fp64.
     """
+    # A quarter of a second, which only this merge has to wait for.
+    from scipy.optimize import linear_sum_assignment
+
     rank = len(lora_a)
     a, b = lora_a.to(torch.float64), lora_b.to(torch.float64)
     scale = torch.linalg.matrix_norm(a) / rank**0.5

@@ -198,10 +198,10 @@ class RayFading:
     ) -> FloatArray:
         """The gain of these clients: all of these groups, in ascending order."""
         key = "rays", start, moved, sight[clients].tobytes(), clients.tobytes()
-        response = remembered(
+        amplitude, delay_s = remembered(
             self._kept, key, lambda: self._response(start, moved, sight, clients, groups)
         )
-        return tr38901.band_power_gain(*response, self._settings.bandwidth_hz)
+        return tr38901.band_power_gain(amplitude, delay_s, self._settings.bandwidth_hz)
 
     def _response(
         self,

@@ -77,6 +77,7 @@ class ModelWork:
     # Caches of this instance alone: `replace` starts empty ones.
     _known: dict[_Key, Workload] = field(default_factory=dict, init=False, repr=False)
     _flops: dict[Hashable, tuple[int, float]] = field(default_factory=dict, init=False, repr=False)
+    _bytes: dict[Hashable, int] = field(default_factory=dict, init=False, repr=False)
     _lengths: dict[Hashable, tuple[_Newton, ...]] = field(
         default_factory=dict, init=False, repr=False
     )
@@ -153,8 +154,11 @@ class ModelWork:
         self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
     ) -> int:
         """Peak memory of one optimiser step, with all its logits."""
-        whole = Step(step.batch_size, step.tokens)
-        return self._of(whole, pruning_rate, rank, frozen_a).memory_bytes
+        key = (step.batch_size, step.tokens, pruning_rate, rank, frozen_a)
+        if key not in self._bytes:
+            whole = Step(step.batch_size, step.tokens)
+            self._bytes[key] = self._of(whole, pruning_rate, rank, frozen_a).memory_bytes
+        return self._bytes[key]
 
     def affine_flops(self, step: Step) -> tuple[float, float]:
         """`fixed` and `prunable` of a step: fixed + (1 - rate) prunable [FLOP]."""

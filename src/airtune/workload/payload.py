@@ -7,6 +7,7 @@ a multiple of eight bytes, then the data of all tensors without gaps (safetensor
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from math import prod
 
 from airtune.errors import InputError
@@ -82,6 +83,7 @@ def _file_order(entry: tuple[str, tuple[str, Sequence[int]]]) -> tuple[int, byte
     return _DTYPE_ORDER[dtype], name.encode()
 
 
+@lru_cache(maxsize=1024)
 def flat_update_bits(coordinates: int, dtype: str = "fp32") -> int:
     """Bits of a dense update: ONE flat tensor named "update" in a frame.
 

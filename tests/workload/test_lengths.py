@@ -1,0 +1,49 @@
+"""FLOPs of any length, interpolated from three, against the count of that length itself."""
+
+import pytest
+
+from airtune.workload.adapter_shape import AdapterShape, EveryParameter, Trained
+from airtune.workload.architecture import load_architecture
+from airtune.workload.model_work import ModelWork
+from airtune.workload.precision import Precision
+from airtune.workload.step import Step
+from airtune.workload.transformer import workload
+
+NAMES = ("gpt2", "llama-3.2-1b", "opt-350m", "gemma-2-2b", "phi-3-mini", "mistral-7b")
+STEPS = (Step(1, 1, label_tokens=1), Step(2, 3, label_tokens=2), Step(3, 577, label_tokens=41))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("trained", [AdapterShape(8), EveryParameter()], ids=["lora", "all"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_steps_of_any_length(name: str, trained: Trained, checkpointing: bool) -> None:
+    precision = Precision(checkpointing=checkpointing)
+    architecture = load_architecture(name)
+    work = ModelWork(architecture, trained, precision)
+    for step in STEPS:
+        counted = step if isinstance(trained, AdapterShape) else Step(step.batch_size, step.tokens)
+        whole = workload(architecture, trained, counted, precision=precision).flops
+        assert work.step_flops(step) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pruned_and_lower_ranks_of_any_length(name: str) -> None:
+    architecture, step = load_architecture(name), STEPS[-1]
+    work = ModelWork(architecture, AdapterShape(8), Precision())
+    pruned = workload(architecture, AdapterShape(8), step, 0.25).flops
+    assert work.step_flops(step, 0.25) == pytest.approx(pruned, rel=1e-12)
+    ranks = workload(architecture, AdapterShape(8).at_most(3), step).flops
+    assert work.step_flops(step, rank=3) == pytest.approx(ranks, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_sides_of_a_cut(name: str) -> None:
+    """They add up to the whole step, and the client's half has the blocks before the cut."""
+    architecture, step = load_architecture(name), STEPS[-1]
+    work = ModelWork(architecture, AdapterShape(8), Precision())
+    whole = workload(architecture, AdapterShape(8), step)
+    for point in (1, architecture.block_count - 1):
+        flops = work.split_flops(step, point)
+        assert sum(vars(flops).values()) == pytest.approx(whole.flops, rel=1e-12)
+        client = sum(part.forward_flops for part in whole.parts[: point + 1])
+        assert flops.client_forward == pytest.approx(client, rel=1e-12)
