@@ -14,7 +14,7 @@ what is in memory; `check_part` tries a user-defined part.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airtune.advising.advise import advise
+    from airtune.advising.adviser import advise
     from airtune.advising.answer import Advice
     from airtune.comparison.compare import Compared, compare
     from airtune.cost.device import load_devices as devices
@@ -40,7 +40,7 @@ _HOME = {
     "Profile": "airtune.workload.profile",
     "Run": "airtune.experiment",
     "SweepResult": "airtune.sweeping.table",
-    "advise": "airtune.advising.advise",
+    "advise": "airtune.advising.adviser",
     "check_part": "airtune.experiment.part_check",
     "compare": "airtune.comparison.compare",
     "devices": "airtune.cost.device:load_devices",
