@@ -22,7 +22,7 @@ from airtune.quantities import format_quantity
 Verdict = Literal["ok", "note", "fault"]
 """`note`: works, and is good to know; `fault`: `airtune run` would fail."""
 LEAST_MEMORY_BYTES, LEAST_DISK_BYTES = 2e9, 1e9
-"""The built-in experiment takes less than 1 GB of memory on one core and 10 MB of disk."""
+"""Free memory and disk below which a note is due; no limits of airtune's own."""
 
 
 @dataclass(frozen=True)
