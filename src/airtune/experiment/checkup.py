@@ -199,6 +199,14 @@ def _traps() -> Iterator[Finding]:
         yield Finding("terminal", encoding, "note", remedy)
 
 
+_SENTENCE = (
+    "Review: Have you seen The Velvet Pine? It is a museum. They hold rare birds. It stands near "
+    "the stone bridge. We paid an average price."
+)
+_LOSS = 1.0986
+"""Of the built-in model on this text, which is like those that it was trained on [nat a token]."""
+
+
 def _builtin() -> Iterator[Finding]:
     """Whether the model that ships with airtune loads and computes."""
     import torch
@@ -208,7 +216,7 @@ def _builtin() -> Iterator[Finding]:
     began = time.perf_counter()
     try:
         base = load_base(BUILTIN)
-        ids = torch.tensor([base.tokenizer("A short test.")["input_ids"]])
+        ids = torch.tensor([base.tokenizer(_SENTENCE)["input_ids"]])
         with torch.no_grad():
             loss = float(base.model(input_ids=ids, labels=ids).loss)
     except AirtuneError as error:
@@ -219,7 +227,9 @@ def _builtin() -> Iterator[Finding]:
         yield Finding("built-in model", "does not load", "fault", remedy)
         return
     spent = time.perf_counter() - began
-    sound = 0 < loss < 20
+    sound = abs(loss - _LOSS) < 0.01
     remedy = "" if sound else "its numbers are wrong: install airtune and torch again"
-    shown = f"loads in {spent:.1f} s, loss {loss:.2f} nat a token"
+    shown = f"loads in {spent:.1f} s, loss {loss:.2f} nat a token, as it should"
+    if not sound:
+        shown = f"loss {loss:.2f} nat a token on a known text, not {_LOSS:.2f}"
     yield Finding("built-in model", shown, "ok" if sound else "fault", remedy)
