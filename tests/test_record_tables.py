@@ -51,3 +51,9 @@ def test_every_field_is_documented_once_with_a_meaning(record_tables: ModuleType
     assert sorted(places) == sorted(record_tables.tables())
     for rows in record_tables.tables().values():
         assert all(meaning for _, _, meaning, _ in rows)
+
+
+def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    names = set(airtune.__all__) - {"__version__"}
+    assert {name for name in names if f"airtune.{name}" not in text} == set()
