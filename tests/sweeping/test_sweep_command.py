@@ -244,6 +244,15 @@ def test_plans_on_several_processes_are_the_same(tmp_path: Path) -> None:
     assert several.plain == alone.plain
 
 
+def test_rows_in_memory_are_named(tmp_path: Path) -> None:
+    """By their digest; an experiment that is refused shows that they were read."""
+    rows = [{"prompt": f"p{k}", "completion": f"c{k}"} for k in range(8)]
+    with pytest.raises(InputError, match=r"adapter\.rank is 0"):
+        sweep({"data": {"train": rows}}, {"adapter.rank": [0, -1]}, out=tmp_path / "x")
+    with pytest.raises(InputError, match="no rows"):
+        sweep({"data": {"train": []}}, {"adapter.rank": [1, 2]}, out=tmp_path / "x")
+
+
 def test_rows_from_python(tmp_path: Path) -> None:
     result = sweep(PROBLEM, points=[{"pruning_budget": 0.1}, {"pruning_budget": 0.2}], out=tmp_path)
     assert [row.values for row in result.rows] == [{"pruning_budget": 0.1}, {"pruning_budget": 0.2}]
@@ -269,7 +278,7 @@ def test_killed_at_random_and_continued_to_the_same_table(tmp_path: Path) -> Non
     draw = random.Random(7)
     for kill in range(KILLED):
         sweeping = subprocess.Popen(command("killed"))
-        time.sleep(draw.uniform(5.0, 20.0))
+        time.sleep(draw.uniform(5.0, 30.0))
         below = _descendants(sweeping.pid)
         if kill % 2 and below:
             # A run or the host dies and the command goes on for a while.

@@ -84,13 +84,26 @@ def test_runs_of_a_sweep_and_of_a_comparison(tmp_path: Path) -> None:
     assert "No process works on the sweep: 1 of 6 runs have ended" in runs_sentence(state)
     with locked(sweep):
         assert runs_sentence(read_runs_state(sweep)).startswith("The sweep is running: 1 of 6")
+    # Its table is the last file that is written; points that were refused are no runs.
+    (sweep / "sweep.json").write_text("{}")
+    told = runs_sentence(read_runs_state(sweep))
+    assert told == "The sweep has ended: 1 of 6 runs have ended."
     made_run(tmp_path / "compare" / "fast" / "seed-0", 6, ended=True)
+    (tmp_path / "compare" / "comparison.json").write_text("{}")
     state = read_runs_state(tmp_path / "compare")
     assert (state.kind, runs_sentence(state)) == (
         "comparison",
         "The comparison has ended: 1 runs have ended.",
     )
     assert "<th>fast, seed 0</th><td>ended</td>" in live_page(state)
+
+
+def test_points_of_a_problem_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "points").mkdir()
+    (tmp_path / "sweep.yaml").write_text("grid: {bandwidth_hz: [1, 2, 3]}\nlist: []\nseeds: 1\n")
+    (tmp_path / "points" / "1.json").write_text("{}")
+    state = read_runs_state(tmp_path)
+    assert (state.ended, state.planned) == (1, 3)
 
 
 @pytest.mark.parametrize("name", ["missing", "file", "empty"])

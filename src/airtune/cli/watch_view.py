@@ -38,7 +38,8 @@ def _watch_in_a_pipe(folder: Path, console: Console) -> None:
         state = read_state(folder)
         if version_of(state) != shown:
             shown = version_of(state)
-            console.print(_line(state), markup=False)
+            if not has_stopped(state):
+                console.print(_line(state), markup=False)
         if has_stopped(state):
             break
         time.sleep(LOOKS_EVERY_S)
@@ -60,7 +61,8 @@ def view(state: State) -> str:
     else:
         left = len(state.runs) - RUNS
         rows = rows_of(state.runs[:RUNS])
-        parts.append(text_table(HEADINGS, rows, left=HEADINGS[:2], width=width))
+        if rows:
+            parts.append(text_table(HEADINGS, rows, left=HEADINGS[:2], width=width))
         parts += [f"... and {left} more runs"] if left > 0 else []
     return "\n\n".join(parts)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airtune.data.memory import named_in_data
 from airtune.files import file_value
 from airtune.methods.file_kinds import PROBLEM
 from airtune.sweeping.axes import Axes, checked_axes, flat_point, read_list
@@ -31,8 +32,8 @@ def sweep(
     """Sweep an experiment or a planning problem; called again, it goes on where it was.
 
     Args:
-        source: the file of an experiment or of a problem, its content, or None for the built-in
-            experiment.
+        source: the file of an experiment or of a problem, its content (`data.train` may be rows in
+            memory), or None for the built-in experiment.
         grid: dotted keys and their values; every combination is a point.
         points: a list of points, dotted or nested keys, or the file of one (csv, YAML); every one
             of them is combined with the grid.
@@ -58,6 +59,8 @@ def sweep(
         else [flat_point(file_value(point)) for point in points or ()]
     )
     axes = checked_axes(Axes({key: file_value(v) for key, v in (grid or {}).items()}, rows), "grid")
+    if isinstance(source, Mapping):
+        source = named_in_data(source)
     asked = define(source, axes, settings, seeds, solver, plan=plan)
     return run_sweep(asked, Path(out), watcher, jobs)
 

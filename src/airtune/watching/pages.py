@@ -61,7 +61,7 @@ def version_of(state: State) -> str:
     """Changes whenever the page would."""
     if isinstance(state, RunState):
         return f"{state.done}/{state.rounds} {state.state}"
-    return " ".join(version_of(run) for run in state.runs)
+    return " ".join([f"{state.solved} {state.working}", *map(version_of, state.runs)])
 
 
 def state_json(state: State) -> dict[str, object]:

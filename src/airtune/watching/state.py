@@ -60,18 +60,23 @@ class RunState:
 
 @dataclass(frozen=True)
 class RunsState:
-    """The runs of a comparison or a sweep, in order; `planned` None: not known before all began."""
+    """The runs of a comparison or a sweep, in order; `planned` None: not known before all began.
+
+    `solved` counts the points of a planning problem, `finished` says that the table is written.
+    """
 
     folder: Path
     kind: str
     runs: Sequence[RunState]
     planned: int | None
     working: bool
+    solved: int
+    finished: bool
 
     @property
     def ended(self) -> int:
-        """Runs that have ended."""
-        return sum(run.state == ENDED for run in self.runs)
+        """Runs that have ended, and points that are solved."""
+        return self.solved + sum(run.state == ENDED for run in self.runs)
 
 
 def kind_of_folder(folder: Path) -> str:
@@ -124,8 +129,13 @@ def read_runs_state(folder: Path) -> RunsState:
         with suppress(AirtuneError):
             name = f"{path.parent.parent.name}, {path.parent.name.replace('-', ' ')}"
             runs.append(read_run_state(path.parent, name))
-    planned = _planned(folder) if kind == "sweep" else None
-    return RunsState(folder, kind, runs, planned, is_held(folder))
+    planned, solved, table = None, 0, COMPARISON
+    if kind == "sweep":
+        planned, table = _planned(folder), "sweep.json"
+        solved = sum(1 for _ in folder.glob("points/*.json"))
+    return RunsState(
+        folder, kind, runs, planned, is_held(folder), solved, (folder / table).is_file()
+    )
 
 
 def _planned(folder: Path) -> int | None:

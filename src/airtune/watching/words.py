@@ -32,11 +32,11 @@ def run_sentence(run: RunState) -> str:
 def runs_sentence(runs: RunsState) -> str:
     """The same of a comparison or a sweep."""
     of = "" if runs.planned is None else f" of {runs.planned}"
-    begun, going = len(runs.runs), sum(run.state == RUNNING for run in runs.runs)
+    going = sum(run.state == RUNNING for run in runs.runs)
     told = f"{runs.ended}{of} runs have ended"
     if runs.working:
         return f"The {runs.kind} is running: {told}, {going} are running."
-    if (runs.planned is not None and runs.ended < runs.planned) or runs.ended < begun:
+    if not runs.finished:
         return f"No process works on the {runs.kind}: {told}; its command goes on with it."
     return f"The {runs.kind} has ended: {told}."
 
