@@ -262,10 +262,11 @@ def test_rows_from_python(tmp_path: Path) -> None:
 
 
 KILLED = 10
-GRID_COMMAND = ["adapter.rank=2,4", "training.learning_rate=0.003,0.01", "--seeds", "2"]
+GRID_COMMAND = ["adapter.rank=2,4", "--seeds", "2"]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_killed_at_random_and_continued_to_the_same_table(tmp_path: Path) -> None:
     """Ten times the whole tree is killed where it happens to be: command, host, or one run."""
     others = [setting for setting in SETTINGS if not setting.startswith("rounds=")]
@@ -294,7 +295,7 @@ def test_killed_at_random_and_continued_to_the_same_table(tmp_path: Path) -> Non
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     whole = tmp_path / "whole"
     runs = [path.parent.relative_to(whole) for path in whole.rglob("rounds.jsonl")]
-    assert len(runs) == 8
+    assert len(runs) == 4
     for run in runs:
         assert _files(tmp_path / "killed" / run) == _files(whole / run)
 
