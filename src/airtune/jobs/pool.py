@@ -58,7 +58,7 @@ class _Relay:
 
 
 class _Mail:
-    """An experiment's listener in a process of its own: posts what the one here is told."""
+    """An experiment's listener in a process of its own: posts every event to the one here."""
 
     def __init__(self, post: Post) -> None:
         self._post = post

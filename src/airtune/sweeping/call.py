@@ -43,7 +43,7 @@ def sweep(
         solver: a solver of the problem's method; its first one by default.
         plan: the source is a planning problem although its keys might be an experiment's.
         jobs: how many runs at once; above 1, a core each.
-        watcher: is told what happens, as `airtune.jobs.job.Watcher`.
+        watcher: has the methods of `airtune.jobs.job.Watcher`.
 
     Returns:
         The table, as `sweep.json` and `sweep.csv` in the folder have it. A run that is refused,

@@ -118,7 +118,7 @@ class Reporting:
         return self._known[name]["rounds"] if name in self._known else 0
 
     def _safely(self, name: str, when: str, action: Callable[[], object]) -> None:
-        """Do it; a tracker that fails is told of once and not used again in this session."""
+        """Do it; a tracker that fails is reported once and not used again in this session."""
         if name not in self._trackers:
             return
         try:

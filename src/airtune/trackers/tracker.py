@@ -14,7 +14,7 @@ Outcome = Literal["finished", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """The run as a tracker is told of it.
+    """The run as a tracker gets it.
 
     `folder` is the run folder and `name` its last two parts. `experiment` is every key by its
     dotted name with the value in force; what came from the environment is its template. `id` is

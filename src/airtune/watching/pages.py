@@ -91,7 +91,7 @@ def _report(run: RunState) -> str:
     try:
         return html.sharing(render(run_view(run.folder)), html.SCRIPT)
     except AirtuneError as error:
-        # Between two writes of the run, or damaged: the next look tells.
+        # Between two writes of the run, or damaged: the next request shows which.
         return html.page(title, html.note(str(error)), html.SCRIPT)
 
 

@@ -113,6 +113,6 @@ def _handler(watch: WatchServer) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *arguments: Any) -> None:
-            """Requests of the page are nobody's news."""
+            """Requests are not logged."""
 
     return Handler

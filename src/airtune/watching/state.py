@@ -22,7 +22,7 @@ from airtune.report.view import Records
 
 FIELD = "RUN"
 RECENT = 10
-"""Rounds whose real seconds tell the pace."""
+"""Rounds whose real seconds give the pace."""
 RUNNING, ENDED, WAITING = "running", "ended", "not running"
 SWEEP = "sweep.yaml"
 

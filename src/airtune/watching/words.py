@@ -1,4 +1,4 @@
-"""What a watcher is told, in the page and at the terminal."""
+"""The state of a run in words, for the page and for the terminal."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -42,7 +42,7 @@ def runs_sentence(runs: RunsState) -> str:
 
 
 def has_stopped(state: RunState | RunsState) -> bool:
-    """Whether nothing will change until somebody gives a command."""
+    """Whether nothing will change until the next command."""
     return state.state != RUNNING if isinstance(state, RunState) else not state.working
 
 

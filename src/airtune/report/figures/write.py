@@ -103,7 +103,7 @@ def _write(drawing: Drawing, place: Path, kinds: Sequence[str], columns: int) ->
 
     files = []
     with styled(), warnings.catch_warnings():
-        # Letters that the font lacks are told of in a note.
+        # Letters that the font lacks are named in a note.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         for kind in dict.fromkeys(kinds):
             stream = io.BytesIO()
