@@ -38,9 +38,10 @@ install: $(VENV)/.installed ## Install airtune into .venv
 run: $(VENV)/.installed ## Run the built-in experiment (ARGS='--set rounds=5', OUT=folder)
 	@$(BIN)/airtune run $(if $(OUT),--out $(OUT)) $(ARGS)
 
+# One thread a process: with one on every core, more of them only wait for each other.
 .PHONY: test
 test: $(VENV)/.installed-test ## Run the test suite (ARGS='-k name' for some of it, JOBS=4 processes)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-processors
 test-processors: $(VENV)/.installed-test ## Run the tests as with AVX2 at most and without, on 1 and 2 threads
