@@ -88,6 +88,7 @@ def test_the_task_form_is_unknown_to_the_base(model: Any, tokenizer: Any, task: 
     assert loss > 1.5 * RECIPE["tuned_loss"][task]
 
 
+@pytest.mark.slow
 def test_the_hold_out_loss_is_the_recorded_one(model: Any, tokenizer: Any) -> None:
     """On the hold-out, generated anew: text, tokenizer and weights belong together."""
     batches = script.packed(tokenizer, script.corpus(RECIPE["seed"], "hold-out"))

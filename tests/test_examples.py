@@ -52,6 +52,7 @@ def module() -> ModuleType:
 class TestDrawing:
     """`draw_latency.py`, with few values: every solver has a curve, every axis a unit."""
 
+    @pytest.mark.slow
     def test_more_band_is_faster(self, module: ModuleType) -> None:
         figure = module.against_bandwidth((1.0, 4.0))
         assert len(figure.axes) == 4

@@ -334,10 +334,19 @@ def test_a_comparison_from_python(tmp_path: Path) -> None:
     assert "minmax" in found._repr_html_()
     with pytest.raises(InputError, match="--methods is missing"):
         airtune.compare(given, out=tmp_path / "none")
-    # The same rows in worker processes, and the same table.
-    again = airtune.compare({"experiment": given, "arms": arms}, out=tmp_path / "two", jobs=2)
-    assert again.failures == {}
-    assert again.numbers["arms"] == found.numbers["arms"]
+
+
+@pytest.mark.slow
+def test_rows_in_memory_reach_runs_side_by_side(tmp_path: Path) -> None:
+    rows = [{"prompt": f"the old inn {n}", "completion": "is by the river"} for n in range(30)]
+    given = {**QUICK, "data": {"train": rows[4:], "test": rows[:4], "max_tokens": 32}}
+    arms = {"equal": {"fedlora": {"bandwidth": "equal"}}, "minmax": {}}
+    one, two = (
+        airtune.compare({"experiment": given, "arms": arms}, out=tmp_path / f"{jobs}", jobs=jobs)
+        for jobs in (1, 2)
+    )
+    assert two.failures == {}
+    assert one.numbers["arms"] == two.numbers["arms"]
 
 
 def test_a_set_has_the_same_order_in_every_process() -> None:

@@ -71,6 +71,7 @@ def test_resumed_stacks_give_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_methods_that_prune_are_stacked_too(tmp_path: Path) -> None:
     run(tmp_path / "one", *STEP, "method=jcpba")
     ours = run(tmp_path / "run", *STEP, "method=jcpba", "engine=batched")

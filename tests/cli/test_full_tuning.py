@@ -165,6 +165,7 @@ EVERYTHING = (
     [pytest.param(("method=centralised",), marks=pytest.mark.slow), EVERYTHING],
     ids=["one", "all"],
 )
+@pytest.mark.slow
 def test_composes_with_what_knows_no_factors(changes: tuple[str, ...], tmp_path: Path) -> None:
     whole = Experiment.load(None, settings("rounds=3", *changes)).run(tmp_path / "whole")
     Experiment.load(None, settings("rounds=1", *changes)).run(tmp_path / "short")

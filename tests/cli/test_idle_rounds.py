@@ -173,6 +173,7 @@ def test_what_is_settled_before_round_1_skips_idle_rounds(tmp_path: Path) -> Non
     assert targets[1] == pytest.approx(targets[0], rel=0.5)
 
 
+@pytest.mark.slow
 def test_idle_time_of_a_drive_log(airtune: Call, tmp_path: Path) -> None:
     """On a trace's own clock: a round without any throughput waits, one direction is enough."""
     path = tmp_path / "drive.csv"

@@ -131,6 +131,7 @@ def test_schedule_and_server_optimiser_resume_to_the_same_bytes(
     )
 
 
+@pytest.mark.slow
 def test_more_rounds_under_a_schedule_are_announced(airtune: Call) -> None:
     assert airtune("run", "--out", "s", *quick("training.schedule=linear"))[0] == 0
     code, out, _ = airtune("resume", "s", "--rounds", "+1")
@@ -293,6 +294,7 @@ def test_frame_and_five_lines(finished: Path) -> None:
     assert set(clients.columns) >= {"round", "client", "bandwidth_hz", "upload_s", "energy_j"}
 
 
+@pytest.mark.slow
 def test_stop_at_target_and_go_on(airtune: Call, tmp_path: Path) -> None:
     code, out, _ = airtune("run", "--out", "s", *quick("stop={target_loss: 99}"))
     assert code == 0
@@ -302,6 +304,7 @@ def test_stop_at_target_and_go_on(airtune: Call, tmp_path: Path) -> None:
     assert len((tmp_path / "s/rounds.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_rounds_in_all_and_rounds_more(airtune: Call, tmp_path: Path) -> None:
     """`--rounds 2` is until two, `--rounds +2` is two more."""
 

@@ -104,6 +104,7 @@ def test_the_dry_run_shows_every_client_and_whole_numbers(
             assert format_quantity(entry[key], unit) in out
 
 
+@pytest.mark.slow
 def test_a_comparison_fits(airtune: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     arguments = ("compare", "--methods", "fedlora,jcpba", "--out", "c", "--target-loss", "99")

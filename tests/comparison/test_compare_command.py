@@ -207,6 +207,7 @@ def test_wrong_input(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_notices_of_runs_are_those_of_the_comparison(tmp_path: Path) -> None:
     """A tenth held out: once, in the numbers and on the page."""
     rows = [{"prompt": f"p{k}", "completion": f"c{k}"} for k in range(40)]

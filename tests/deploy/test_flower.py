@@ -112,6 +112,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return found
 
 
+@pytest.mark.slow
 def test_lost_replies_change_no_byte(place: Place) -> None:
     """Replies that expire, apps that fail, a node that goes: asked again, answered from memory."""
     trainers = [place.trainer(client) for client in range(2)]

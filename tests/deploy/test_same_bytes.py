@@ -29,6 +29,7 @@ CASES = {
 
 SLOW = (
     "fedlora",
+    "jcpba",
     "soft_tsfa",
     "hetlora",
     "sflllm, one server side",

@@ -107,6 +107,7 @@ def test_rounds_are_interpolated_and_fitted() -> None:
     assert fit_rounds([3.0, None, 2.0], [1, 2, 4]) == (None, None)
 
 
+@pytest.mark.slow
 def test_budgets_trade_latency_for_loss() -> None:
     config = read_config(None, QUICK[1::2])
     found = search_budget(config, build_world, (0.4, 0.0), rounds=2)

@@ -63,6 +63,7 @@ def test_a_run_folder_whose_name_is_no_text(tmp_path: Path) -> None:
         Experiment().run(tmp_path / "r\udcff")
 
 
+@pytest.mark.slow
 def test_a_file_for_each_client_is_the_partition(tmp_path: Path) -> None:
     """The same shards as those that were drawn, once each is in a file of its own."""
     drawn = _shards(clients={"count": 3})

@@ -122,6 +122,7 @@ def test_sgd_has_a_default_for_the_smallest_models_alone() -> None:
         learning_rate(config, load_architecture("gpt2"))
 
 
+@pytest.mark.slow
 def test_a_run_records_the_number(airtune: Call, tmp_path: Path) -> None:
     code, out, err = airtune("run", *quick(), "--dry-run")
     assert code == 0, err

@@ -80,6 +80,7 @@ def test_a_run_starts_where_peft_is(keys: dict[str, Any], start: Path, tmp_path:
     assert run.summary["final_test_loss"] == pytest.approx(after, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_does_not_need_the_folder_again(start: Path, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     shutil.copytree(start, folder)

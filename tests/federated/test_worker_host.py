@@ -21,6 +21,7 @@ def tell(connection: Connection) -> None:
 
 
 @pytest.mark.skipif(not FORKS, reason="workers are no forks here")
+@pytest.mark.slow
 def test_a_host_has_one_thread_when_it_forks() -> None:
     host = WorkerHost()
     workers = [host.start(tell) for _ in range(2)]

@@ -57,6 +57,7 @@ def adapters(run: Any) -> list[dict[str, torch.Tensor]]:
     return [dict(read_checkpoint(path).state.adapter) for path in sorted(folder.iterdir())]
 
 
+@pytest.mark.slow
 def test_ffa_never_touches_a_and_sends_half(tmp_path: Path) -> None:
     run = Experiment.load(None, settings("method=ffa_lora")).run(tmp_path / "run")
     world = build_world(run.config)

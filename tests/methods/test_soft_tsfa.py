@@ -213,6 +213,7 @@ def test_a_client_in_outage_is_skipped() -> None:
     assert len(plan.clients) == 2
 
 
+@pytest.mark.slow
 def test_a_deadline_is_kept_where_it_can_be() -> None:
     free = Experiment.load(None, settings("soft_tsfa.sparsifier=dense")).preview()["latency_s"]
     fast = Experiment.load(None, settings("soft_tsfa.v=0", "soft_tsfa.virtual_queue=1"))
@@ -244,6 +245,7 @@ def test_parts_that_cannot_work_together(changes: tuple[str, ...], sentence: str
         build_world(read_config(None, settings(*changes)))
 
 
+@pytest.mark.slow
 def test_the_gauge_is_exact_and_the_penalty_is_not() -> None:
     from airtune.federated.round import run_round
     from airtune.tuning.orthogonality import mean_cosine

@@ -48,7 +48,7 @@ def assert_by_hand(record: Any, start: Any, band_hz: float) -> None:
         assert entry["energy_j"] == pytest.approx(joules, rel=1e-9)
 
 
-SLOW = ("random", "jcpba-equal", "tsfa-global", "ffa_lora", "centralised")
+SLOW = ("random", "hetlora", "jcpba-equal", "tsfa-global", "ffa_lora", "centralised")
 """Planned and charged in the test that crosses all parts as well, without heads."""
 
 

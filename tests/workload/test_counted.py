@@ -286,6 +286,7 @@ def test_a_config_alone_is_enough(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("uneven", [{"mlp_only_layers": [1]}, {"decoder_sparse_step": 2}])
+@pytest.mark.slow
 def test_blocks_with_and_without_experts(uneven: Mapping[str, Any]) -> None:
     """Qwen3-MoE has a closed form only where all blocks are alike."""
     from transformers import AutoConfig, AutoModelForCausalLM
