@@ -107,7 +107,7 @@ _LOCKS = Path("/proc/locks")
 def is_held(folder: Path) -> bool:
     """Whether a process works in a folder, from the kernel's list of locks; nothing is written.
 
-    True where the system has no such list, so that the answer is not known.
+    Where the system has no such list, the lock is asked for and given back at once.
     """
     try:
         place = str((folder / LOCK).stat().st_ino)
@@ -116,7 +116,7 @@ def is_held(folder: Path) -> bool:
     try:
         lines = [line.split() for line in _LOCKS.read_text().splitlines()]
     except OSError:
-        return True
+        return _is_refused(folder / LOCK)
     # `1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END`; `->` waits for the one above it.
     return any(
         word.count(":") == 2 and word.rpartition(":")[2] == place
@@ -124,3 +124,13 @@ def is_held(folder: Path) -> bool:
         if "->" not in words
         for word in words
     )
+
+
+def _is_refused(path: Path) -> bool:
+    """Whether the kernel refuses to share the lock; a run that begins right now may be refused."""
+    with suppress(FileNotFoundError), path.open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

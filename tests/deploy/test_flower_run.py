@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from airtune.deploy.issuing import make_keys
-from airtune.deploy.status import is_locked
 from airtune.experiment import Experiment
+from airtune.folder_lock import is_held
 from tests.deploy.flower_fleet import FlowerFleet, flower_environment
 from tests.deploy.harness import same_run
 
@@ -67,7 +67,7 @@ def test_what_is_killed_goes_on_over_tls(
     fleet.await_rounds(3)
     fleet.stop()
     deadline = time.monotonic() + 60.0
-    while is_locked(fleet.folder):
+    while is_held(fleet.folder):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     said = fleet.run()

@@ -19,7 +19,7 @@ from tests.cli.conftest import airtune
 
 __all__ = ["airtune"]
 
-TOKEN = "hf_a-token-of-nobody-at-all"
+TOKEN = "hf_not-a-real-token"
 CARD = "---\nlibrary_name: peft\nlicense: unknown\ntags: [lora]\n---\n\n# A\n\n## Licence\n\nNot.\n"
 
 

@@ -47,17 +47,22 @@ def _snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
 
 
-def test_a_run_in_each_state(tmp_path: Path) -> None:
+def test_a_run_in_each_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made_run(tmp_path / "run", 2)
     assert "2 of 6 rounds are done, and no process works on the run" in run_sentence(
         read_run_state(run)
     )
     with locked(run):
         assert is_held(run)
+        with monkeypatch.context() as patch:
+            patch.setattr("airtune.folder_lock._LOCKS", tmp_path / "none")
+            assert is_held(run)
         state = read_run_state(run)
         assert state.real_left_s == 8.0
         assert state.virtual_left_s == pytest.approx(2 * state.records[-1].virtual_time_s)
         assert run_sentence(state).startswith("Running: 2 of 6 rounds; about 8 s left, ")
+    assert not is_held(run)
+    monkeypatch.setattr("airtune.folder_lock._LOCKS", tmp_path / "none")
     assert not is_held(run)
     ended = made_run(tmp_path / "ended", 6, ended=True)
     assert run_sentence(read_run_state(ended)) == "The run has ended after 6 of 6 rounds."

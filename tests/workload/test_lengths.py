@@ -2,13 +2,15 @@
 
 import pytest
 
-from airtune.workload.adapter_shape import AdapterShape, EveryParameter, Trained
+from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape, EveryParameter, Trained
 from airtune.workload.architecture import load_architecture
+from airtune.workload.config_source import bundled_names
 from airtune.workload.model_work import ModelWork
 from airtune.workload.precision import Precision
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 
+ATTENTION = ("q_proj", "v_proj")
 NAMES = ("gpt2", "llama-3.2-1b", "opt-350m", "gemma-2-2b", "phi-3-mini", "mistral-7b")
 STEPS = (Step(1, 1, label_tokens=1), Step(2, 3, label_tokens=2), Step(3, 577, label_tokens=41))
 
@@ -24,6 +26,19 @@ def test_steps_of_any_length(name: str, trained: Trained, checkpointing: bool) -
         counted = step if isinstance(trained, AdapterShape) else Step(step.batch_size, step.tokens)
         whole = workload(architecture, trained, counted, precision=precision).flops
         assert work.step_flops(step) == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_every_bundled_model(name: str) -> None:
+    """Windows, experts and caps included: FLOPs are a polynomial of degree 2 in the tokens."""
+    architecture = load_architecture(name)
+    adapter = AdapterShape(8, ATTENTION if "moe" in architecture.family else ALL_LINEAR)
+    work = ModelWork(architecture, adapter, Precision())
+    for tokens in (4, 7, 128, min(5000, architecture.max_tokens)):
+        step = Step(2, tokens, label_tokens=5)
+        assert work.step_flops(step) == pytest.approx(
+            workload(architecture, adapter, step).flops, rel=1e-12
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)

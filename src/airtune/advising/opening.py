@@ -5,8 +5,9 @@ model's config, row lengths from the tokenised rows. What several experiments sh
 the work of a model) is made once.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -29,12 +30,10 @@ from airtune.federated.checks.feasibility import refuse_small_devices
 from airtune.federated.context import RoundContext
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.unweighted import load_unweighted
-from airtune.update.cut import CutShape
 from airtune.wireless.attenuation import Clients
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import Channel, open_channel
 from airtune.wireless.state import Observation
-from airtune.workload.step import Step
 
 Made = TypeVar("Made")
 ENGINE = EngineChoice("sequential")
@@ -42,38 +41,15 @@ ENGINE = EngineChoice("sequential")
 
 
 @final
-@dataclass(frozen=True)
 class RememberedFacts:
     """`ClientFacts` of shards, each computed once; methods and changes ask for the same ones."""
 
-    shards: Shards
-    _steps: dict[tuple[int, int], Sequence[Step]] = field(default_factory=dict, repr=False)
-    _cuts: dict[tuple[int, int], Sequence[CutShape]] = field(default_factory=dict, repr=False)
-    _longest: dict[int, Step] = field(default_factory=dict, repr=False)
-
-    def rows(self, client: int) -> int:
-        """Number of training rows."""
-        return self.shards.rows(client)
-
-    def longest_step(self, client: int) -> Step:
-        """The largest batch that the client may draw."""
-        if client not in self._longest:
-            self._longest[client] = self.shards.longest_step(client)
-        return self._longest[client]
-
-    def step_shapes(self, client: int, round_index: int) -> Sequence[Step]:
-        """The size of each local step's batch."""
-        key = client, round_index
-        if key not in self._steps:
-            self._steps[key] = self.shards.step_shapes(*key)
-        return self._steps[key]
-
-    def cut_shapes(self, client: int, round_index: int) -> Sequence[CutShape]:
-        """What the length of a split model's messages depends on, per local step."""
-        key = client, round_index
-        if key not in self._cuts:
-            self._cuts[key] = self.shards.cut_shapes(*key)
-        return self._cuts[key]
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
+        self.rows = shards.rows
+        self.longest_step = cache(shards.longest_step)
+        self.step_shapes = cache(shards.step_shapes)
+        self.cut_shapes = cache(shards.cut_shapes)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from airtune.config.text import read_resolved
 from airtune.errors import AirtuneError, InputError
 from airtune.federated.records.run_folder import RunFolder
-from airtune.folder_lock import locked
+from airtune.folder_lock import is_held
 
 CLIENTS = "deploy-clients.json"
 """Written by the server whenever a client comes or goes."""
@@ -26,7 +26,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     clients: list[dict[str, Any]] = []
     with suppress(OSError, ValueError):
         clients = json.loads((folder / CLIENTS).read_text())
-    running = is_locked(folder)
+    running = is_held(folder)
     if not running:
         clients = [{**row, "connected": False} for row in clients]
     done = run.records.read_bytes().count(b"\n") if run.records.exists() else 0
@@ -37,12 +37,3 @@ def read_status(folder: Path) -> dict[str, Any]:
         "starts": deployment.get("starts"),
         "clients": clients,
     }
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process works in a run folder."""
-    try:
-        with locked(folder):
-            return False
-    except AirtuneError:
-        return True

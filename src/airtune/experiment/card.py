@@ -71,7 +71,7 @@ def with_licence(card: str, licence: str) -> str:
     head, _, body = card.partition("\n---\n")
     head = re.sub(r"(?m)^license: .*$", f"license: {licence}", head)
     before, _, _ = body.partition("## Licence\n")
-    return f"{head}\n---\n{before}## Licence\n\n{licence}, as stated by whoever published this.\n"
+    return f"{head}\n---\n{before}## Licence\n\n{licence}, as stated by the publisher.\n"
 
 
 def _front_matter(values: Mapping[str, Any], kind: Kind) -> str:

@@ -197,10 +197,7 @@ class _Found:
         start_round(context, self.state)
 
     def jobs(self) -> list[TuningJob]:
-        side = self.world.side
-        return [
-            TuningJob(side._start(task), task.plan, side._context(task)) for task in self.tasks()
-        ]
+        return [self.world.side.job(task) for task in self.tasks()]
 
     def trains(self) -> None:
         tuner = self.context.method.tuner

@@ -85,12 +85,12 @@ def run_in_forks(
     tasks: Sequence[Task],
     at_once: int,
     preloaded: Sequence[str],
-    hear: Callable[[int, Any], None],
+    on_event: Callable[[int, Any], None],
 ) -> Iterator[tuple[int, Any]]:
     """The answer to every task with its index, in any order; `Lost` for one whose processes died.
 
-    `hear(index, value)` is called for everything that a task posts, `preloaded` names modules that
-    the host imports. However this ends, no process is left.
+    `on_event(index, value)` is called for everything that a task posts, `preloaded` names
+    modules that the host imports. However this ends, no process is left.
     """
     forks = _Forks(preloaded)
     waiting = deque(range(len(tasks)))
@@ -104,9 +104,9 @@ def run_in_forks(
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
                 index = running[connection]
-                message = _heard(connection)
+                message = _received(connection)
                 if isinstance(message, _Event):
-                    hear(index, message.value)
+                    on_event(index, message.value)
                     continue
                 del running[connection]
                 connection.close()
@@ -122,7 +122,7 @@ def run_in_forks(
         forks.kill()
 
 
-def _heard(connection: Connection) -> Any:
+def _received(connection: Connection) -> Any:
     """The next message of a process; None where it has died, also in the midst of one."""
     with suppress(EOFError, OSError, pickle.UnpicklingError):
         return connection.recv()

@@ -21,6 +21,10 @@ FINISHED, DIVERGED, INFEASIBLE, REFUSED, FAILED = (
 the finite numbers, no plan exists, its input was refused, or anything else went wrong."""
 
 
+FREE = ("engine", "threads", "workers", "backend", "ray_address", "report_to")
+"""Keys in which what goes on may differ from what began: they change no result."""
+
+
 def state_of(error: AirtuneError) -> str:
     """What a run is that ended with this error."""
     kinds = ((DivergedError, DIVERGED), (InfeasibleError, INFEASIBLE), (InputError, REFUSED))

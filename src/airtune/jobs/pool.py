@@ -99,12 +99,12 @@ def _run_in_forks(
 ) -> None:
     places = list(jobs)
 
-    def hear(place: int, event: tuple[str, tuple[Any, ...]]) -> None:
+    def on_event(place: int, event: tuple[str, tuple[Any, ...]]) -> None:
         name, arguments = event
         getattr(_Relay(jobs[places[place]], watcher), name)(*arguments)
 
     tasks = [_task(job) for job in jobs.values()]
-    for place, answer in run_in_forks(tasks, at_once, PRELOADED, hear):
+    for place, answer in run_in_forks(tasks, at_once, PRELOADED, on_event):
         job = jobs[places[place]]
         outcome = Outcome(FAILED, answer.sentence) if isinstance(answer, Lost) else answer
         results[places[place]] = result_of(job, outcome)

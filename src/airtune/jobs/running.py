@@ -3,28 +3,15 @@
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.config.text import flat, plain_values, read_resolved, resolved_yaml
 from airtune.errors import AirtuneError, InputError, redacted
-from airtune.experiment import Experiment, Run
+from airtune.experiment import Experiment, Listener, Run
 from airtune.experiment.paths import with_absolute_paths
 from airtune.experiment.reading import default_experiment
-from airtune.federated.records.record import RoundRecord
 from airtune.files import write_text_atomic
-from airtune.jobs.job import FAILED, FINISHED, Job, RunResult, state_of
-
-FREE = ("engine", "threads", "workers", "backend", "ray_address", "report_to", "rounds")
-"""Keys in which an earlier run may differ: they change no result, or make it longer."""
-
-
-class Hearing(Protocol):
-    """Events of one run: what an experiment's listener has."""
-
-    def notice(self, sentence: str) -> None: ...
-    def started(self, rounds_done: int, rounds: int, names: tuple[str, ...]) -> None: ...
-    def round_done(self, record: RoundRecord) -> None: ...
+from airtune.jobs.job import FAILED, FINISHED, FREE, Job, RunResult, state_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +22,7 @@ class Outcome:
     failure: str | None = None
 
 
-def perform(job: Job, listener: Hearing) -> Outcome:
+def perform(job: Job, listener: Listener) -> Outcome:
     """Run what is missing of a job."""
     try:
         _perform(job, listener)
@@ -52,7 +39,7 @@ def perform(job: Job, listener: Hearing) -> Outcome:
         return Outcome(FAILED, redacted(f"{kind}: {error} (traceback in {name})."))
 
 
-def _perform(job: Job, listener: Hearing) -> None:
+def _perform(job: Job, listener: Listener) -> None:
     if not (job.folder / "experiment.yaml").is_file():
         job.folder.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomic(job.asked_file, resolved_yaml(with_absolute_paths(job.config)))
@@ -116,7 +103,8 @@ def refuse_other_settings(job: Job, whole: str) -> None:
 
 
 def _changed(config: ExperimentConfig, path: Path) -> list[str]:
-    """Keys in which an experiment differs from the settings in a file, apart from `FREE`."""
+    """Keys in which an experiment differs from the settings in a file, apart from `FREE` and
+    `rounds`, which makes a run longer."""
     there, found = read_resolved(path)
     wanted = plain_values(with_absolute_paths(config), templates=found > 1)
     # A key that the file does not have yet is at its default there.
@@ -124,5 +112,5 @@ def _changed(config: ExperimentConfig, path: Path) -> list[str]:
     return [
         key
         for key, value in flat(wanted)
-        if key.partition(".")[0] not in FREE and before.get(key) != value
+        if key.partition(".")[0] not in (*FREE, "rounds") and before.get(key) != value
     ]

@@ -110,7 +110,7 @@ def read_source(paths: Sequence[Path]) -> Source:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """As many last parts of each path as tell them apart."""
+    """As many last parts of each path as distinguish them."""
     places = [path.resolve().parts for path in paths]
     for count in range(1, max(map(len, places)) + 1):
         names = ["/".join(parts[-count:]) for parts in places]

@@ -15,6 +15,7 @@ from airtune.config.experiment import PART_KEYS, ExperimentConfig, with_settings
 from airtune.config.text import flat
 from airtune.errors import SECRET, InputError
 from airtune.files import file_value, read_yaml_mapping, take_format, write_text_atomic
+from airtune.jobs.job import FREE
 from airtune.methods.file_kinds import (
     COMPARISON,
     EXPERIMENT,
@@ -28,8 +29,6 @@ from airtune.sweeping.axes import Axes, Point, show
 
 FORMAT = 1
 FILE = "sweep.yaml"
-FREE = ("engine", "threads", "workers", "backend", "ray_address", "report_to")
-"""Keys of the experiment in which a continued sweep may differ: they change no result."""
 MOST_NAMED = 5
 """Differences that a message names."""
 FIELD = "EXPERIMENT.yaml"

@@ -111,14 +111,14 @@ def _work_through(tasks: Sequence[partial[None]], at_once: int) -> None:
     if at_once > 1 and len(tasks) > 1:
         from airtune.jobs.forks import run_in_forks
 
-        for _ in run_in_forks(tasks, at_once, (__name__, "airtune.methods.plan"), _unheard):
+        for _ in run_in_forks(tasks, at_once, (__name__, "airtune.methods.plan"), _drop_event):
             pass
         return
     for task in tasks:
         task(_post_nothing)
 
 
-def _unheard(place: int, value: Any) -> None: ...
+def _drop_event(place: int, value: Any) -> None: ...
 
 
 def _post_nothing(value: Any) -> None: ...

@@ -45,9 +45,12 @@ def keep_model(model: Any, tokenizer: Any, folder: Path | str | None = None) -> 
         with foreign_input("model", type(model).__name__, _ALLOWED, "save_pretrained refuses it"):
             write_model(model, tokenizer, made)
         place = parent / _digest(made)
-        # Whoever was first has written the same bytes.
-        if not place.exists():
+        try:
             os.rename(made, place)
+        except OSError:
+            # It is there: this process, or another one, has written the same bytes before.
+            if not place.is_dir():
+                raise
     return str(place.resolve())
 
 

@@ -19,12 +19,13 @@ from airtune.files import read_yaml_mapping
 from airtune.folder_lock import is_held
 from airtune.report.sources import COMPARISON, has_ended, is_run
 from airtune.report.view import Records
+from airtune.sweeping.definition import FILE as SWEEP_FILE
+from airtune.sweeping.table import JSON as SWEEP_TABLE
 
 FIELD = "RUN"
 RECENT = 10
 """Rounds whose real seconds give the pace."""
 RUNNING, ENDED, WAITING = "running", "ended", "not running"
-SWEEP = "sweep.yaml"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def kind_of_folder(folder: Path) -> str:
     """`run`, `sweep` or `comparison`. Raises InputError for any other."""
     if is_run(folder):
         return "run"
-    if (folder / SWEEP).is_file():
+    if (folder / SWEEP_FILE).is_file():
         return "sweep"
     begun = folder.is_dir() and any(folder.glob("*/seed-*/experiment.yaml"))
     if begun or (folder / COMPARISON).is_file():
@@ -131,7 +132,7 @@ def read_runs_state(folder: Path) -> RunsState:
             runs.append(read_run_state(path.parent, name))
     planned, solved, table = None, 0, COMPARISON
     if kind == "sweep":
-        planned, table = _planned(folder), "sweep.json"
+        planned, table = _planned(folder), SWEEP_TABLE
         solved = sum(1 for _ in folder.glob("points/*.json"))
     return RunsState(
         folder, kind, runs, planned, is_held(folder), solved, (folder / table).is_file()
@@ -142,7 +143,7 @@ def _planned(folder: Path) -> int | None:
     """The runs of a sweep, from its definition."""
     content: Mapping[str, Any] = {}
     with suppress(AirtuneError):
-        content = read_yaml_mapping(folder / SWEEP, FIELD)
+        content = read_yaml_mapping(folder / SWEEP_FILE, FIELD)
     with suppress(TypeError, AttributeError):
         count = max(1, len(content.get("list") or ())) * int(content.get("seeds", 1))
         for values in content.get("grid", {}).values():

@@ -103,13 +103,17 @@ class ClientSide:
             result = self.method.tuner.tune(start, task.plan, self._context(task))
         return self._report(task, start, result)
 
+    def job(self, task: ClientTask) -> TuningJob:
+        """What the tuner is given for a task."""
+        return TuningJob(self._start(task), task.plan, self._context(task))
+
     def answer_stacked(self, tasks: Sequence[ClientTask]) -> Iterator[ClientReport]:
         """The same up to rounding, with clients that can be stacked trained as one stack."""
         tuner = self.method.tuner
         assert isinstance(tuner, Tuner), "this cohort trains together"
         stacks: dict[Hashable, list[tuple[ClientTask, TuningJob]]] = {}
         for task in tasks:
-            job = TuningJob(self._start(task), task.plan, self._context(task))
+            job = self.job(task)
             with self._asked("tuner", tuner, task):
                 key = tuner.stackable(job.plan, job.context)
             if key is None:
