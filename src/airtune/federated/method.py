@@ -22,6 +22,7 @@ from airtune.tuning.adapter import AdapterState, initial_state
 from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.codec import Codec, TensorMap
 from airtune.update.server import Aggregator, ServerOptimizer, TakeMerged, Update
+from airtune.update.weighting import Weighting
 
 PlannerState = Mapping[str, Any]
 """A planner's state from round to round; JSON, since it is part of the checkpoint."""
@@ -105,7 +106,8 @@ class Method:
     `server` is what the server makes of the aggregator's result; it goes with every method. `split`
     describes the servers of a split model, whose tuner trains the whole cohort together.
     `start` draws the adapter before round 1 from the model and the seed. `measure` adds numbers to
-    a round's record, under `measured`.
+    a round's record, under `measured`. `weighting` decides with which share an update counts (None:
+    its examples over those of all present); its shares are in the record.
     """
 
     name: str
@@ -118,3 +120,4 @@ class Method:
     split: SplitSystem | None = None
     start: StartState = initial_state
     measure: Measure | None = None
+    weighting: Weighting | None = None

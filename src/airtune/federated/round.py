@@ -48,6 +48,7 @@ from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.codec import Codec
 from airtune.update.server import Update
+from airtune.update.weighting import Occasion, weighed
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def run_round(
     arrived = [task for task in tasks if task.client in charged.in_time]
     with stage("encode"):
         received, codec = _received(context, start, tasks)
-        updates = _updates(context, codec, arrived, reports)
+        updates = _weighed(context, state, _updates(context, codec, arrived, reports), reports)
     with stage("aggregate"):
         adapter, server = _server_side(context.method, state, updates)
     with stage("evaluate"):
@@ -184,7 +185,7 @@ def run_round(
     check_reported(said, state.rounds_done)
     plans = {task.client: task.plan for task in arrived}
     measured = _measured(context, state, Exchange(received, updates, adapter, plans, said))
-    record = replace(record, measured=measured)
+    record = replace(with_shares(record, updates), measured=measured)
     check_record(record, state.rounds_done)
     kept = carried_over(codec, tasks, reports, charged.in_time, context.shapes)
     for client, carried in kept.items():
@@ -242,6 +243,28 @@ def _updates(
         check_finite(change, what, task.round_index, OTHER_FORMAT)
         updates.append(Update(task.client, task.weight, change, trained, sent))
     return updates
+
+
+def _weighed(
+    context: RoundContext,
+    state: ServerState,
+    updates: Sequence[Update],
+    reports: Mapping[int, ClientReport],
+) -> list[Update]:
+    """The updates with the shares that the method's weighting gives them, if it has one."""
+    losses = {update.client: reports[update.client].train_loss for update in updates}
+    occasion = Occasion(state.rounds_done, context.weights, losses)
+    with asked("weighting", context.method.weighting, state.rounds_done):
+        return weighed(context.method.weighting, updates, occasion)
+
+
+def with_shares(record: RoundRecord, updates: Sequence[Update]) -> RoundRecord:
+    """The record with the shares of those whose updates were weighed."""
+    shares = {update.client: update.share for update in updates if update.share is not None}
+    if not shares:
+        return record
+    clients = [replace(entry, share=shares.get(entry.client)) for entry in record.clients]
+    return replace(record, clients=clients)
 
 
 def _measured(

@@ -15,23 +15,24 @@ from torch import Tensor
 from airtune.round_plan import MAIN_SERVER, Decision
 from airtune.tuning.adapter import factor_pairs
 from airtune.update.server import Aggregator, Update
+from airtune.update.weighting import normalised, relative_shares, shares_of
 
 
 @final
 class FactorMean(Aggregator):
-    """Weighted mean of each factor's change: `A += sum_n w_n dA_n`, likewise B; weights sum to 1.
+    """Weighted mean of each factor's change: `A += sum_n w_n dA_n`, likewise B, w_n the shares.
 
     FedAvg (McMahan et al., arXiv 1602.05629, algorithm 1) on LoRA factors. The mean of products
     differs from the product of means; that covariance is the method's known bias, left in.
     """
 
     keeps_unchanged = True
+    uses_shares = True
 
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> dict[str, Tensor]:
-        total = sum(update.weight for update in updates)
-        shares = [update.weight / total for update in updates]
+        shares = shares_of(updates)
         return {
             name: _moved(value, shares, [update.change[name] for update in updates])
             for name, value in state.items()
@@ -54,13 +55,14 @@ class OverlapMean(Aggregator):
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> dict[str, Tensor]:
         merged: dict[str, Tensor] = {}
+        weights, whole = relative_shares(updates)
         for name, value in state.items():
             kept = [_kept(name, update) for update in updates]
-            total = _weighted_sum(_zeros(value), [update.weight for update in updates], kept)
+            total = _weighted_sum(_zeros(value), weights, kept)
             # Where no client kept a coordinate the share is 0 / 0.
             shares = [
-                (update.weight / total * mask).nan_to_num(nan=0.0)
-                for update, mask in zip(updates, kept, strict=True)
+                whole * (weight / total * mask).nan_to_num(nan=0.0)
+                for weight, mask in zip(weights, kept, strict=True)
             ]
             merged[name] = _moved(value, shares, [update.change[name] for update in updates])
         return merged
@@ -78,6 +80,7 @@ class SentMean(Aggregator):
     """
 
     keeps_unchanged = True
+    uses_shares = True
     fills_unsent = True
 
     def aggregate(
@@ -97,7 +100,8 @@ class ZeroPaddedMean(Aggregator):
     HetLoRA's merge (Cho et al., arXiv 2401.06432, sections 3.2 and 3.3, "sparsity-weighted"
     aggregation): adapters of different rank are padded with zeros to the largest, and a client
     without a rank pulls it towards zero. The norm is that over all adapted matrices. Left out: the
-    clients' own pruning of ranks. While all products are still zero, all clients count alike.
+    clients' own pruning of ranks. While all products are still zero, all clients count alike. Its
+    p_n are its own, so it uses no other shares.
     """
 
     honours = frozenset({Decision.RANK})
@@ -125,6 +129,7 @@ class HalvesMean(Aggregator):
     honours = frozenset({Decision.SPLIT})
     requires = frozenset({Decision.SPLIT})
     on_factors = True
+    uses_shares = True
 
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
@@ -151,22 +156,39 @@ def merge_halves(
 
     with weights that sum to 1. With one split point for all this is FedAvg of the client halves
     beside the server's half as it is. Without updates (no client half arrived) client halves stay
-    as they were.
+    as they were. Shares that sum to S move the adapter S times as far.
     """
-    total = sum(update.weight for update in updates)
+    weights, whole = relative_shares(updates)
+    total = sum(weights) or 1.0
     merged: dict[str, Tensor] = {}
     for name, value in start.items():
-        holders = [update for update in updates if name in update.change]
-        held = sum(update.weight for update in holders) / (total or 1.0)
+        holders = [
+            (weight, update.change[name])
+            for weight, update in zip(weights, updates, strict=True)
+            if name in update.change
+        ]
+        held = sum(weight for weight, _ in holders) / total
         begin = value.to(torch.float64)
         others = server[name].to(torch.float64) if name in server else begin
         # Where every client holds the tensor, no rounding of the weights may bring the server in.
-        alone = len(holders) == len(updates) and total > 0
+        alone = len(holders) == len(updates) and held > 0
         result = begin * held if alone else begin * held + others * (1.0 - held)
-        shares = [update.weight / total for update in holders]
-        changes = [update.change[name] for update in holders]
+        shares = [weight / total for weight, _ in holders]
+        changes = [change for _, change in holders]
         merged[name] = _weighted_sum(result, shares, changes).to(torch.float32)
-    return merged
+    return part_way(start, merged, whole)
+
+
+def part_way(
+    start: Mapping[str, Tensor], merged: Mapping[str, Tensor], step: float
+) -> dict[str, Tensor]:
+    """`start + step (merged - start)`; for step 1 `merged` to the bit."""
+    if step == 1.0:
+        return dict(merged)
+    return {
+        name: _moved(value, [step], [merged[name].to(torch.float64) - value.to(torch.float64)])
+        for name, value in start.items()
+    }
 
 
 def product_norm(adapter: Mapping[str, Tensor]) -> float:
@@ -226,7 +248,7 @@ def factor_covariance(updates: Sequence[Update]) -> float:
     """
     if not updates:
         return 0.0
-    weights = shares_of(updates)
+    weights = mean_shares(updates)
     squared = 0.0
     for pair in factor_pairs(updates[0].change):
         # [client x rank, entry]: the rows of (A_n - Abar), the columns of (B_n - Bbar).
@@ -236,10 +258,9 @@ def factor_covariance(updates: Sequence[Update]) -> float:
     return math.sqrt(max(squared, 0.0))
 
 
-def shares_of(updates: Sequence[Update]) -> Tensor:
-    """Weights that sum to 1 [client]."""
-    total = sum(update.weight for update in updates)
-    return torch.tensor([update.weight / total for update in updates], dtype=torch.float64)
+def mean_shares(updates: Sequence[Update]) -> Tensor:
+    """Shares that sum to 1 [client]."""
+    return torch.tensor(normalised(relative_shares(updates)[0]), dtype=torch.float64)
 
 
 def deviations(factors: Sequence[Tensor], shares: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,10 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import Decision
 from airtune.tuning.adapter import FactorPair, factor_pairs
-from airtune.update.means import FactorMean, deviations, shares_of, zero_padded
+from airtune.update.means import FactorMean, deviations, mean_shares, part_way, zero_padded
 from airtune.update.server import Aggregator, Update
 from airtune.update.svd import truncated_product
+from airtune.update.weighting import full_step, relative_shares, shares_of
 
 
 @final
@@ -34,12 +35,14 @@ class LoraFair(Aggregator):
     keeps `(Abar, Bbar + D)`. In the manner of LoRA-FAIR (Bian et al., arXiv 2411.14961), whose
     server descends on a cosine similarity in place of the norm: with a vanishing ridge D reaches
     the largest cosine that A's rows allow, too. Costs N r^2 (in + out) a matrix of N clients. What
-    is left is `W (I - P)`, P the projector on the rows of Abar.
+    is left is `W (I - P)`, P the projector on the rows of Abar. Shares that sum to S move the
+    factors S times as far.
 
     Raises InputError unless `ridge` is a number of at least 0.
     """
 
     on_factors = True
+    uses_shares = True
     ridge: float = 0.01
 
     def __post_init__(self) -> None:
@@ -49,12 +52,13 @@ class LoraFair(Aggregator):
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> dict[str, Tensor]:
-        merged = FactorMean().aggregate(state, updates)
-        for pair, spread in _spreads(state, updates):
+        full, step = full_step(updates)
+        merged = FactorMean().aggregate(state, full)
+        for pair, spread in _spreads(state, full):
             change = spread.correction(self.ridge)
             lora_b = merged[pair.lora_b].to(torch.float64) + change
             merged[pair.lora_b] = lora_b.to(torch.float32)
-        return merged
+        return part_way(state, merged, step)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def _spreads(
 ) -> Iterator[tuple[FactorPair, _Spread]]:
     if not updates:
         return
-    shares = shares_of(updates)
+    shares = mean_shares(updates)
     for pair in factor_pairs(state):
         mean, rows = deviations([update.change[pair.lora_a] for update in updates], shares)
         _, columns = deviations([update.change[pair.lora_b].T for update in updates], shares)
@@ -142,12 +146,14 @@ class FlexLora(Aggregator):
     their small product: (N r)^2 (in + out) a matrix (Golub and Van Loan, Matrix Computations, 4th
     ed., 5.2). s, the root mean square of the row norms of the mean A, is ours: A keeps its size
     while the product is small. Each row of V^T has its largest entry above 0. A matrix whose
-    product is 0 keeps the mean factors.
+    product is 0 keeps the mean factors. Shares that sum to S leave `1 - S` of the product as
+    it was.
     """
 
     honours = frozenset({Decision.RANK})
     refactors = True
     on_factors = True
+    uses_shares = True
 
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
@@ -157,6 +163,10 @@ class FlexLora(Aggregator):
             return merged
         shares = shares_of(updates)
         adapters = [zero_padded(state, update) for update in updates]
+        _, step = relative_shares(updates)
+        if step != 1.0:
+            adapters.append({name: value.to(torch.float64) for name, value in state.items()})
+            shares = [*shares, 1.0 - step]
         for pair in factor_pairs(state):
             lora_a = torch.cat([adapter[pair.lora_a] for adapter in adapters])
             lora_b = torch.cat(

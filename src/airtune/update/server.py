@@ -23,7 +23,8 @@ class Update:
 
     `kept` is True where the client trained a coordinate, in the change's shapes (None: everywhere).
     `sent` is True where the payload carried it (None: wherever it was trained); elsewhere the
-    change is 0, whatever was trained.
+    change is 0, whatever was trained. `share` is the coefficient with which the change enters
+    (None: weight over the sum of the weights present; `airtune.update.weighting` decides others).
     """
 
     client: int
@@ -31,6 +32,7 @@ class Update:
     change: Mapping[str, Tensor]
     kept: Mapping[str, Tensor] | None = None
     sent: Mapping[str, Tensor] | None = None
+    share: float | None = None
 
 
 class Aggregator(ABC):
@@ -39,11 +41,13 @@ class Aggregator(ABC):
     `honours` and `requires`: as for a codec. `keeps_unchanged`: a coordinate that no client changed
     stays exactly as it was. `fills_unsent`: what a client did not send is taken from the others,
     not as "no change". `refactors`: the merged factors are replaced by others of the same product.
-    `on_factors`: it works on LoRA's factors, not on any trained parameter.
+    `on_factors`: it works on LoRA's factors, not on any trained parameter. `uses_shares`: changes
+    enter with `Update.share` where one is set (`weighting.shares_of`), so that a method may weigh.
     """
 
     honours: frozenset[Decision] = frozenset()
     requires: frozenset[Decision] = frozenset()
+    uses_shares: bool = False
     keeps_unchanged: bool = False
     fills_unsent: bool = False
     refactors: bool = False

@@ -177,7 +177,7 @@ class SvdGauge(Aggregator):
     def __init__(self, merge: Aggregator) -> None:
         self.merge = merge
         self.honours, self.requires = merge.honours, merge.requires
-        self.fills_unsent = merge.fills_unsent
+        self.fills_unsent, self.uses_shares = merge.fills_unsent, merge.uses_shares
 
     def replaced_by(self, aggregator: Aggregator) -> Aggregator:
         return aggregator if isinstance(aggregator, SvdGauge) else SvdGauge(aggregator)

@@ -78,6 +78,7 @@ class _Fit:
                 )
         self.coverage()
         self.unsent()
+        self.shares()
 
     def refuse(self, name: str, allowed: str) -> None:
         raise InputError(
@@ -137,6 +138,17 @@ class _Fit:
                 self.names["aggregator"],
                 "one that keeps the factors, together with error feedback",
                 "what a client left out belongs to factors that the server has replaced",
+            )
+
+    def shares(self) -> None:
+        """Shares that an aggregator does not use would be recorded and ignored."""
+        weighting = self.method.weighting
+        if weighting is not None and not self.method.aggregator.uses_shares:
+            raise InputError(
+                "aggregator",
+                self.names["aggregator"],
+                f"one that uses shares, since {part_name(weighting)} sets them",
+                "choose another aggregator",
             )
 
 

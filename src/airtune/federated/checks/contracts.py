@@ -19,6 +19,7 @@ from airtune.round_plan import ClientPlan
 from airtune.tuning.tuner import Tuner, TuningJob
 from airtune.update.codec import Codec, Shapes, TensorMap, shapes_of
 from airtune.update.server import Aggregator, Update
+from airtune.update.weighting import shares_of
 
 STACK_TOLERANCE = 2e-4
 """Of a stack against clients one by one, relative to the largest change."""
@@ -155,6 +156,7 @@ def check_aggregator(
     alike = all(torch.allclose(merged[name], others[name], rtol=1e-4, atol=1e-7) for name in merged)
     require(alike, "aggregate answers otherwise where all clients have eight times as many rows.")
     _check_unchanged(aggregator, state, updates)
+    _check_shares(aggregator, state, updates)
     return merged
 
 
@@ -171,6 +173,25 @@ def _check_unchanged(aggregator: Aggregator, state: TensorMap, updates: Sequence
     require(
         torch.equal(merged[name], state[name]),
         f"aggregate moves {name}, which no client changed, although it keeps_unchanged.",
+    )
+
+
+def _check_shares(aggregator: Aggregator, state: TensorMap, updates: Sequence[Update]) -> None:
+    """What `uses_shares` says: shares count, whatever the weights."""
+    if not aggregator.uses_shares or not updates:
+        return
+    plain = [
+        replace(update, share=share)
+        for update, share in zip(updates, shares_of(updates), strict=True)
+    ]
+    merged, others = aggregator.aggregate(state, updates), aggregator.aggregate(state, plain)
+    alike = all(torch.allclose(merged[name], others[name], rtol=1e-4, atol=1e-7) for name in merged)
+    require(alike, "aggregate answers otherwise where weights are given as shares.")
+    none = aggregator.aggregate(state, [replace(update, share=0.0) for update in updates])
+    require(
+        aggregator.refactors
+        or all(torch.allclose(none[name], state[name], rtol=1e-6, atol=1e-9) for name in state),
+        "aggregate moves the adapter with shares of 0.",
     )
 
 

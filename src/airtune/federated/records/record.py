@@ -99,6 +99,8 @@ class ClientRecord(Record):
         Sequence[int] | None, Decision("kept ranks of a matrix (mean)", "ranks", order=4)
     ] = None
     """Ranks sent of each matrix, where matrices differ."""
+    share: Annotated[float | None, Quantity("share of the update", "share")] = None
+    """Coefficient with which its update entered; only where a method weighs updates itself."""
 
 
 def decisions(plan: ClientPlan) -> dict[str, Any]:

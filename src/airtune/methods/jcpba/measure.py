@@ -18,6 +18,7 @@ from airtune.tuning.pruning.slice import removed_share
 from airtune.tuning.pruning.tuner import Slicer
 from airtune.update.codec import TensorMap
 from airtune.update.server import Update
+from airtune.update.weighting import relative_shares
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def measure_pruning(slicer: Slicer, weights: Slicer, exchange: Exchange) -> dict
         rate: removed_share(slicer.slice(exchange.start, rate), scores) if rate else 0.0
         for rate in set(rates)
     }
-    examples = [update.weight for update in exchange.updates]
-    term = pruning_term(examples, rates, [shares[rate] for rate in rates])
+    counts, _ = relative_shares(exchange.updates)
+    term = pruning_term(counts, rates, [shares[rate] for rate in rates])
     known = all(
         _is_slice(update, slicer, exchange.start, rate)
         for update, rate in zip(exchange.updates, rates, strict=True)

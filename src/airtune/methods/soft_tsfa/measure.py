@@ -16,6 +16,7 @@ from torch import Tensor
 from airtune.update.means import factor_covariance
 from airtune.update.rank_sparse import change_importance, energies
 from airtune.update.server import Update
+from airtune.update.weighting import normalised, relative_shares
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ def soft_terms(
         dropped_share: of each client's energy, in [0, 1), in the order of the updates.
         truncated_share: of ||dW||^2, from a rank search at this rank.
     """
-    total = sum(update.weight for update in updates)
     kept = dropped = 0.0
-    for update, share in zip(updates, dropped_share, strict=True):
+    counts = normalised(relative_shares(updates)[0])
+    for update, count, share in zip(updates, counts, dropped_share, strict=True):
         sent = sent_energy(start, update.change)
-        kept += update.weight / total * sent
-        dropped += update.weight / total * (sent * share / (1.0 - share) if share < 1.0 else 0.0)
+        kept += count * sent
+        dropped += count * (sent * share / (1.0 - share) if share < 1.0 else 0.0)
     whole = kept + dropped
     return SoftTerms(
         whole,

@@ -31,6 +31,7 @@ from airtune.quantities import FloatArray
 from airtune.update.means import factor_covariance
 from airtune.update.rank_sparse import change_importance, energies
 from airtune.update.svd import change_spectrum
+from airtune.update.weighting import normalised, relative_shares
 from airtune.workload.adapter_shape import AdapterShape, adapter_tensors
 from airtune.workload.architecture import load_architecture
 
@@ -51,9 +52,8 @@ class Observed:
 
     def watch(self, exchange: Exchange) -> None:
         """Add one round."""
-        weight = sum(update.weight for update in exchange.updates)
-        for update in exchange.updates:
-            share = update.weight / weight
+        shares = normalised(relative_shares(exchange.updates)[0])
+        for update, share in zip(exchange.updates, shares, strict=True):
             spectrum = change_spectrum(exchange.start, update.change).numpy()
             terms = energies(change_importance(exchange.start, update.change))
             table = torch.stack([values.double() for values in terms.values()])
