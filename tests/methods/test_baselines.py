@@ -127,11 +127,11 @@ def test_before_anybody_has_a_product_all_count_alike() -> None:
         assert torch.allclose(merged[name], 0.5 * change[name])
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
 @pytest.mark.parametrize("rank", [1, 2, 4])
 def test_first_ranks_codec(dtype: str, rank: int) -> None:
-    change = random_factors(3)
-    decoded = check_codec(FirstRanksCodec(dtype), change, ClientPlan(0, 0.0, 0.1, rank))
+    change, plan = random_factors(3), ClientPlan(0, 0.0, 0.1, rank)
+    decoded = check_codec(FirstRanksCodec(dtype), change, plan, idempotent=dtype != "int8")
     for pair in factor_pairs(change):
         assert not decoded[pair.lora_a][rank:].any()
         if dtype == "fp32":
@@ -142,6 +142,7 @@ def test_factor_codec_fills_in_what_both_ends_know() -> None:
     change = random_factors(3)
     plan = ClientPlan(0, 0.0, 0.1, 4)
     decoded = check_codec(FactorCodec(".lora_B."), change, plan)
+    check_codec(FactorCodec(".lora_B.", "int8"), change, plan, idempotent=False)
     known = {name: x for name, x in change.items() if ".lora_A." in name}
     codec = FactorCodec(".lora_B.", "fp32", known)
     whole = codec.decode(codec.encode(change, plan), shapes_of(change), plan)

@@ -18,20 +18,16 @@ class DenseSection(Section):
     bandwidth: Literal["minmax", "equal", "random"] = Field(
         "minmax", description="minmax (least round latency) | equal | random"
     )
-    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
+    uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        "fp32", description="updates on the air; int8 rounds at random"
+    )
     downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32", description="the broadcast adapter on the air"
     )
 
 
-class DenseOptions(Section):
-    """Codecs that send floating-point numbers."""
-
-    dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="of a number on the air")
-
-
 class NumberOptions(Section):
-    """Codecs that also send eight-bit integers."""
+    """Codecs that send numbers in one format."""
 
     dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         "fp32", description="of a number on the air"

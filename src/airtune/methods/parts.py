@@ -12,18 +12,17 @@ from pydantic import Field
 from airtune.errors import InputError
 from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.methods.bench import Bench
-from airtune.methods.options import DenseOptions, NoOptions, NumberOptions
+from airtune.methods.options import NoOptions, NumberOptions
 from airtune.methods.registry import specs_of
 from airtune.methods.spec import PartSpec
 from airtune.section import Section
 from airtune.tuning.orthogonality import OrthogonalTuner
 from airtune.tuning.partial import FirstRanksTuner, FrozenATuner
 from airtune.tuning.tuner import FullTuner
-from airtune.update.codec import DenseCodec
 from airtune.update.means import FactorMean, OverlapMean, SentMean, ZeroPaddedMean
 from airtune.update.partial import FactorCodec, FirstRanksCodec
 from airtune.update.products import FlexLora
-from airtune.update.quantise import BLOCK, Int8Codec
+from airtune.update.quantise import BLOCK, Int8Codec, whole_codec
 from airtune.update.rank_sparse import RankSparseCodec
 from airtune.update.server import Aggregator
 from airtune.update.svd import SvdCodec, SvdGauge
@@ -44,7 +43,7 @@ class RankSparseOptions(NumberOptions):
     report: bool = Field(False, description="the energies of the ranks travel with the update")
 
 
-class FactorOptions(DenseOptions):
+class FactorOptions(NumberOptions):
     part: Literal[".lora_A.", ".lora_B."] = Field(".lora_B.", description="the factor that travels")
 
 
@@ -94,7 +93,9 @@ TUNERS: Mapping[str, PartSpec] = {
     "first-ranks": PartSpec(NoOptions, lambda bench, options: FirstRanksTuner()),
 }
 CODECS: Mapping[str, PartSpec] = {
-    "dense": PartSpec(DenseOptions, lambda bench, options: DenseCodec(options.dtype)),
+    "dense": PartSpec(
+        NumberOptions, lambda bench, options: whole_codec(options.dtype, bench.config.seed)
+    ),
     "int8": PartSpec(
         Int8Options, lambda bench, options: Int8Codec(options.block, bench.config.seed)
     ),
@@ -109,9 +110,13 @@ CODECS: Mapping[str, PartSpec] = {
         NumberOptions, lambda bench, options: SvdCodec(options.dtype, bench.config.seed)
     ),
     "factor": PartSpec(
-        FactorOptions, lambda bench, options: FactorCodec(options.part, options.dtype)
+        FactorOptions,
+        lambda bench, options: FactorCodec(options.part, options.dtype, seed=bench.config.seed),
     ),
-    "first-ranks": PartSpec(DenseOptions, lambda bench, options: FirstRanksCodec(options.dtype)),
+    "first-ranks": PartSpec(
+        NumberOptions,
+        lambda bench, options: FirstRanksCodec(options.dtype, bench.config.seed),
+    ),
 }
 AGGREGATORS: Mapping[str, PartSpec] = {
     "factor-mean": PartSpec(NoOptions, lambda bench, options: FactorMean()),

@@ -23,9 +23,7 @@ from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.partial import first_ranks_mask
 from airtune.tuning.pruning.slice import fixed_coordinates, kept_coordinates
 from airtune.update.codec import (
-    WIRE_DTYPES,
     Codec,
-    DenseCodec,
     Shapes,
     TensorMap,
     coordinates,
@@ -41,10 +39,11 @@ from airtune.update.quantise import (
     from_wire,
     number_bits,
     to_wire,
+    whole_codec,
     wire_frame,
 )
 from airtune.workload.architecture import Architecture, Decoder, closed_form
-from airtune.workload.payload import data_bytes, flat_update_bits, frame_bytes
+from airtune.workload.payload import data_bytes, frame_bytes
 
 FACTORS = (".lora_A.", ".lora_B.")
 """What the names of LoRA's factors contain."""
@@ -53,7 +52,7 @@ FACTORS = (".lora_A.", ".lora_B.")
 @final
 @dataclass(frozen=True, eq=False)
 class FactorCodec(Codec):
-    """Only the tensors whose names contain `part`, dense; both ends have the others.
+    """Only the tensors whose names contain `part`, whole; both ends have the others.
 
     `known` holds what the receiver puts in for the rest (a frozen A, in a broadcast); where it has
     nothing, the rest is zero (a change).
@@ -63,9 +62,10 @@ class FactorCodec(Codec):
     part: str = ".lora_B."
     dtype: str = "fp32"
     known: Mapping[str, Tensor] = field(default_factory=dict)
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        DenseCodec(self.dtype)  # refuses an unknown dtype
+        check_format(self.dtype)
         if self.part not in FACTORS:
             raise InputError("codec.part", self.part, f"one of {', '.join(FACTORS)}")
 
@@ -75,10 +75,10 @@ class FactorCodec(Codec):
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         sent = {name: tensor for name, tensor in change.items() if self.part in name}
-        return DenseCodec(self.dtype).encode(sent, plan)
+        return self._whole.encode(sent, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
-        sent = DenseCodec(self.dtype).decode(payload, self._sent(template), plan)
+        sent = self._whole.decode(payload, self._sent(template), plan)
         return {
             name: sent[name] if name in sent else self._rest(name, shape)
             for name, shape in template.items()
@@ -91,7 +91,11 @@ class FactorCodec(Codec):
         }
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
-        return DenseCodec(self.dtype).payload_bits(self._sent(shapes), plan)
+        return self._whole.payload_bits(self._sent(shapes), plan)
+
+    @property
+    def _whole(self) -> Codec:
+        return whole_codec(self.dtype, self.seed)
 
     def _sent(self, shapes: Shapes) -> Shapes:
         return {name: shape for name, shape in shapes.items() if self.part in name}
@@ -108,10 +112,11 @@ class FirstRanksCodec(Codec):
     honours = frozenset({Decision.RANK})
     on_factors = True
     dtype: str = "fp32"
+    seed: int = 0
     broadcast: TensorMap | None = None
 
     def __post_init__(self) -> None:
-        DenseCodec(self.dtype)  # refuses an unknown dtype
+        check_format(self.dtype)
 
     def in_round(self, broadcast: TensorMap) -> "FirstRanksCodec":
         return replace(self, broadcast=broadcast)
@@ -124,10 +129,10 @@ class FirstRanksCodec(Codec):
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         kept = first_ranks_mask(shapes_of(change), plan.rank)
         vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
-        return pack({"update": vector.to(WIRE_DTYPES[self.dtype])})
+        return _packed(vector, self.dtype, self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
-        vector = unpack(payload)["update"].to(torch.float32)
+        vector = from_wire(unpack(payload), "update", self.dtype)
         kept = first_ranks_mask(dict(template), plan.rank)
         count = sum(int(mask.sum()) for mask in kept.values())
         if len(vector) != count:
@@ -138,7 +143,13 @@ class FirstRanksCodec(Codec):
         pairs = [(shapes[pair.lora_a], shapes[pair.lora_b]) for pair in factor_pairs(shapes)]
         # A is (rank, in), B (out, rank).
         count = sum(min(plan.rank, a[0]) * (a[1] + b[0]) for a, b in pairs)
-        return flat_update_bits(count, self.dtype)
+        return 8 * frame_bytes(wire_frame("update", count, self.dtype))
+
+
+def _packed(vector: Tensor, dtype: str, seed: int, plan: ClientPlan) -> bytes:
+    """A frame of one vector; int8 draws from what the vector holds."""
+    draws = partial(content_draws, seed, plan.client, vector)
+    return pack(to_wire("update", vector, dtype, draws))
 
 
 def _scattered(vector: Tensor, kept: Mapping[str, Tensor], template: Shapes) -> dict[str, Tensor]:
@@ -215,8 +226,7 @@ class SlicedCodec(Codec):
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         kept = self.trained(plan)
         vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
-        draws = partial(content_draws, self.seed, plan.client, vector)
-        return pack(to_wire("update", vector, self.dtype, draws))
+        return _packed(vector, self.dtype, self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         vector = from_wire(unpack(payload), "update", self.dtype)
@@ -275,32 +285,32 @@ def held(names: TensorMap | Shapes, plan: ClientPlan, split_point: int) -> list[
 @final
 @dataclass(frozen=True)
 class HalfCodec(Codec):
-    """Dense updates of a half in fp32, fp16 or bf16; the main server's own never travel: fp32."""
+    """Whole updates of a half; the main server's own never travel: fp32."""
 
     honours = frozenset({Decision.SPLIT})
     requires = frozenset({Decision.SPLIT})
     on_factors = True
     depth: Depth
     dtype: str = "fp32"
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.dtype not in WIRE_DTYPES:
-            raise InputError("codec.dtype", self.dtype, f"one of {', '.join(WIRE_DTYPES)}")
+        check_format(self.dtype)
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         names = held(change, plan, self._point(plan))
         half = {name: change[name] for name in names}
-        return pack({"update": flatten(half).to(WIRE_DTYPES[self._dtype(plan)])})
+        return _packed(flatten(half), self._dtype(plan), self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         names = held(template, plan, self._point(plan))
         half = {name: template[name] for name in names}
-        return unflatten(unpack(payload)["update"].to(torch.float32), half)
+        return unflatten(from_wire(unpack(payload), "update", self._dtype(plan)), half)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         names = held(shapes, plan, plan.split_point or self.depth.planned)
         half = {name: shapes[name] for name in names}
-        return flat_update_bits(coordinates(half), self._dtype(plan))
+        return 8 * frame_bytes(wire_frame("update", coordinates(half), self._dtype(plan)))
 
     def _point(self, plan: ClientPlan) -> int:
         assert plan.split_point is not None, "every party of a split round has a split point"
@@ -329,7 +339,7 @@ class BroadcastHalf(Codec):
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         if plan.client == MAIN_SERVER:
             return self.half.decode(payload, template, plan)
-        vector = unpack(payload)["update"].to(torch.float32)
+        vector = from_wire(unpack(payload), "update", self.half.dtype)
         for depth in range(1, self.half.depth.trained + 1):
             below = {name: shape for name, shape in template.items() if block_of(name) < depth}
             if coordinates(below) == vector.numel():

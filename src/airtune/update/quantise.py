@@ -22,6 +22,7 @@ from airtune.seeds import generator
 from airtune.update.codec import (
     WIRE_DTYPES,
     Codec,
+    DenseCodec,
     Shapes,
     TensorMap,
     coordinates,
@@ -139,3 +140,8 @@ class Int8Codec(Codec):
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         return 8 * frame_bytes(wire_frame("update", coordinates(shapes), INT8, self.block))
+
+
+def whole_codec(number_format: str, seed: int) -> Codec:
+    """Every coordinate, in one of `NUMBER_FORMATS`."""
+    return Int8Codec(seed=seed) if number_format == INT8 else DenseCodec(number_format)

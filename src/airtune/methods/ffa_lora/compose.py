@@ -27,13 +27,14 @@ def compose(bench: Bench, options: FfaLoraSection) -> Method:
     planner = BandwidthPlanner(options.bandwidth, config.seed)
     # No client can draw the A of a warm start itself, so it travels with every broadcast.
     drawn = None if config.adapter.start else initial_state(bench.model, config.seed)
-    return ffa_lora(planner, drawn, options.uplink_dtype, options.downlink_dtype)
+    uplink = FactorCodec(_B, options.uplink_dtype, seed=config.seed)
+    return ffa_lora(planner, drawn, uplink, options.downlink_dtype)
 
 
 def ffa_lora(
     planner: BandwidthPlanner,
     drawn: Mapping[str, Tensor] | None,
-    uplink_dtype: str,
+    uplink: FactorCodec,
     downlink_dtype: str,
 ) -> Method:
     """The composition; `drawn` is the adapter before round 1, whose A every client draws itself.
@@ -48,7 +49,7 @@ def ffa_lora(
         "ffa_lora",
         planner,
         FrozenATuner(),
-        FactorCodec(_B, uplink_dtype),
+        uplink,
         FactorMean(),
         downlink,
     )

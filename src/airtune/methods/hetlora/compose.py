@@ -22,7 +22,8 @@ from airtune.update.partial import FirstRanksCodec
 
 def compose(bench: Bench, options: HetloraSection) -> Method:
     """A rank per client, first ranks trained and sent, zero-padded mean."""
-    return hetlora(rank_planner(bench, options), options.uplink_dtype, options.downlink_dtype)
+    uplink = FirstRanksCodec(options.uplink_dtype, bench.config.seed)
+    return hetlora(rank_planner(bench, options), uplink, options.downlink_dtype)
 
 
 def rank_planner(bench: Bench, options: Any) -> BandwidthPlanner:
@@ -32,13 +33,13 @@ def rank_planner(bench: Bench, options: Any) -> BandwidthPlanner:
     return BandwidthPlanner(options.bandwidth, bench.config.seed, ranks)
 
 
-def hetlora(planner: BandwidthPlanner, uplink_dtype: str, downlink_dtype: str) -> Method:
+def hetlora(planner: BandwidthPlanner, uplink: FirstRanksCodec, downlink_dtype: str) -> Method:
     """The composition; the planner has the ranks."""
     return Method(
         "hetlora",
         planner,
         FirstRanksTuner(),
-        FirstRanksCodec(uplink_dtype),
+        uplink,
         ZeroPaddedMean(),
         DenseCodec(downlink_dtype),
     )

@@ -26,18 +26,21 @@ from airtune.update.partial import SlicedCodec
 
 def compose(bench: Bench, options: JcpbaSection) -> Method:
     """Prune and divide the band, train slices, send slices, average what each client kept."""
-    return jcpba(planner(bench, options), slicer(bench), options.uplink_dtype, bench.config.seed)
+    codec = SlicedCodec(slicer(bench), options.uplink_dtype, bench.config.seed)
+    return jcpba(planner(bench, options), slicer(bench), codec, options.downlink_dtype)
 
 
-def jcpba(planner: JcpbaPlanner, slicer: Slicer, uplink_dtype: str, seed: int) -> Method:
+def jcpba(
+    planner: JcpbaPlanner, slicer: Slicer, codec: SlicedCodec, downlink_dtype: str = "fp32"
+) -> Method:
     """The composition with any slicer."""
     return Method(
         "jcpba",
         planner,
         PrunedTuner(slicer),
-        SlicedCodec(slicer, uplink_dtype, seed),
+        codec,
         OverlapMean(),
-        DenseCodec(),
+        DenseCodec(downlink_dtype),
         measure=partial(measure_pruning, slicer, Slicer(slicer.model, WeightImportance())),
     )
 

@@ -26,7 +26,10 @@ class JcpbaSection(Section):
     )
     calibration_rows: int = Field(32, ge=1, le=1_000_000, description="how many of them")
     uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
-        "fp32", description="updates on the air"
+        "fp32", description="updates on the air; int8 rounds at random"
+    )
+    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="the broadcast adapter on the air"
     )
 
 

@@ -15,6 +15,7 @@ from airtune.methods.lora_fair.recorded import Measured
 from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.products import LoraFair, fair_residual
+from airtune.update.quantise import whole_codec
 
 
 def compose(bench: Bench, options: LoraFairSection) -> Method:
@@ -32,7 +33,7 @@ def compose(bench: Bench, options: LoraFairSection) -> Method:
         "lora_fair",
         BandwidthPlanner(options.bandwidth, bench.config.seed),
         FullTuner(),
-        DenseCodec(options.uplink_dtype),
+        whole_codec(options.uplink_dtype, bench.config.seed),
         LoraFair(options.ridge),
         DenseCodec(options.downlink_dtype),
         measure=measure if own else None,

@@ -25,7 +25,7 @@ def sflllm(
     system: SplitSystem,
     depth: Depth,
     server_side: str = "shared",
-    uplink_dtype: str = "fp32",
+    uplink: HalfCodec | None = None,
     downlink_dtype: str = "fp32",
 ) -> Method:
     """The composition: plan the split, train both halves together, send and average halves."""
@@ -34,7 +34,7 @@ def sflllm(
         "sflllm",
         planner,
         SplitTuner(model, system.cut, settings, depth.trained_point),
-        HalfCodec(depth, uplink_dtype),
+        uplink or HalfCodec(depth),
         HalvesMean(),
         BroadcastHalf(HalfCodec(depth, downlink_dtype)),
         split=system,
@@ -84,13 +84,14 @@ def split_method(config: ExperimentConfig, model: Any) -> Method:
         downlink=section.downlink,
         server_power_w=section.server_power_w,
     )
+    depth = Depth(planned, trained)
     return sflllm(
         model,
         SflllmPlanner(section.solver, section.split_point, section.split_points, config.seed),
         system,
-        Depth(planned, trained),
+        depth,
         section.server_side,
-        section.uplink_dtype,
+        HalfCodec(depth, section.uplink_dtype, config.seed),
         section.downlink_dtype,
     )
 

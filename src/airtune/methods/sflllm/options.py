@@ -39,8 +39,8 @@ class SflllmSection(Section):
     gradient_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         "fp32", description="what comes back across the cut"
     )
-    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp32", description="the client halves' updates on the air"
+    uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
+        "fp32", description="the client halves' updates on the air; int8 rounds at random"
     )
     downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32", description="the broadcast client half on the air"

@@ -1,7 +1,7 @@
 """sflllm, described."""
 
 from airtune.config.experiment import ExperimentConfig
-from airtune.methods.options import DenseOptions, NoOptions, options_of
+from airtune.methods.options import NoOptions, NumberOptions, options_of
 from airtune.methods.sflllm.options import PLANNER_OPTIONS, SflllmSection
 from airtune.methods.spec import Lazy, MethodSpec, OfflineStage, PartSpec, ProblemSpec
 
@@ -45,7 +45,7 @@ SFLLLM = MethodSpec(
             "halves-mean": PartSpec(NoOptions, Lazy("airtune.methods.sflllm.compose:halves_mean"))
         },
         "codec": {
-            "half": PartSpec(DenseOptions, Lazy("airtune.methods.sflllm.compose:half_codec"))
+            "half": PartSpec(NumberOptions, Lazy("airtune.methods.sflllm.compose:half_codec"))
         },
     },
     part_options={"planner": PLANNER_OPTIONS, "codec": ("uplink_dtype",)},

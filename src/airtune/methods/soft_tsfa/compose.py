@@ -30,7 +30,7 @@ from airtune.tuning.tuner import FullTuner, Tuner
 from airtune.update.codec import Codec, DenseCodec, shapes_of
 from airtune.update.error_feedback import FeedbackTuner
 from airtune.update.means import FactorMean, SentMean
-from airtune.update.quantise import INT8, Int8Codec
+from airtune.update.quantise import whole_codec
 from airtune.update.rank_sparse import RankSparseCodec, matrix_ranks, rank_payload
 from airtune.update.server import Aggregator
 from airtune.update.svd import SvdCodec, SvdGauge
@@ -168,7 +168,7 @@ def _codec(options: SoftOptions, seed: int) -> Codec:
     dtype = options.uplink_dtype
     random = RankSparseCodec("random", dtype, seed=seed)
     if options.sparsifier == "dense":
-        return Int8Codec(seed=seed) if dtype == INT8 else DenseCodec(dtype)
+        return whole_codec(dtype, seed)
     if options.sparsifier == "top-k":
         return TopKCodec(dtype, seed, within=random)
     if options.sparsifier == "svd":

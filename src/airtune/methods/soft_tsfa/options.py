@@ -64,7 +64,7 @@ class SoftTsfaSection(Section):
         "svd", description="svd: the server makes the merged factors orthogonal (loss unchanged)"
     )
     uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
-        "fp32", description="updates on the air"
+        "fp32", description="updates on the air; int8 rounds at random"
     )
     downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32", description="the broadcast adapter on the air"
