@@ -14,7 +14,7 @@ from airtune.experiment.world import build_world
 from airtune.federated.checks.contracts import check_codec
 from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import start_round
-from airtune.methods.hetlora.compose import ranks_by_speed
+from airtune.methods.ranks import ranks_by_speed
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.partial import first_ranks_mask

@@ -6,8 +6,10 @@ knows which method runs. (`watch` is told which stage begins; nothing that it me
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from airtune.errors import InfeasibleError
@@ -45,9 +47,10 @@ from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.record import RoundRecord
 from airtune.federated.view import PlanningView
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
+from airtune.tuning.base_change import changes_of
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.codec import Codec
-from airtune.update.server import Update
+from airtune.update.server import ServerContext, Update
 from airtune.update.weighting import Occasion, weighed
 
 
@@ -60,11 +63,19 @@ class RoundOutcome:
     evaluation: Evaluation
 
 
-def planning_view(context: RoundContext, index: int) -> PlanningView:
-    """What a planner sees of a round: its cohort and costs, and the channel as estimated."""
+def planning_view(
+    context: RoundContext, index: int, server: Mapping[str, Tensor] = MappingProxyType({})
+) -> PlanningView:
+    """What a planner sees of a round: its cohort and costs, and the channel as estimated.
+
+    `server` is what the server remembers, on which the broadcast may depend.
+    """
     cohort = draw_cohort(context.cohort, len(context.names), context.seed, index)
     observation = context.channel.observe(index, cohort)
-    costs = context.costs.in_round(index)
+    reached = downlink_rates(observation.estimate, cohort, context.bandwidth_hz) > 0
+    costs = context.costs.in_round(index).to_cohort(
+        remembered(server), [int(client) for client in cohort[reached]]
+    )
     bits = costs.downlink_bits(_whole_plan(context, int(cohort[0])))
     arrival_s = broadcast_delays(
         observation.estimate, cohort, bits, context.bandwidth_hz, costs.transfer
@@ -90,7 +101,7 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
 
     The plan has no clients where none can send. Raises InfeasibleError as the planner does.
     """
-    view = planning_view(context, state.rounds_done)
+    view = planning_view(context, state.rounds_done, state.server)
     if no_client_can_send(view):
         return _round_start(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
     planner = context.method.planner
@@ -109,7 +120,7 @@ def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
     try:
         return start_round(context, state)
     except InfeasibleError as error:
-        view = planning_view(context, state.rounds_done)
+        view = planning_view(context, state.rounds_done, state.server)
         return _round_start(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
 
 
@@ -137,7 +148,7 @@ def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> li
 
     The main server has the adapter itself, so what it is given is never charged.
     """
-    downlink, plan = context.method.downlink, start.plan
+    downlink, plan = start.costs.model.downlink, start.plan
     if not plan.clients:
         return []
     with asked("downlink codec", downlink, state.rounds_done):
@@ -153,6 +164,7 @@ def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> li
             received,
             dict(state.carried.get(entry.client, {})),
             weight=0.0 if entry.client == MAIN_SERVER else float(context.weights[entry.client]),
+            base=changes_of(state.adapter),
         )
         for entry, received in parties
     ]
@@ -176,7 +188,8 @@ def run_round(
         received, codec = _received(context, start, tasks)
         updates = _weighed(context, state, _updates(context, codec, arrived, reports), reports)
     with stage("aggregate"):
-        adapter, server = _server_side(context.method, state, updates)
+        heard = received_by(charged, context.deadline_s)
+        adapter, server = _server_side(context.method, state, updates, heard)
     with stage("evaluate"):
         evaluation = context.evaluate(adapter)
         check_test_loss(evaluation.loss, state.rounds_done)
@@ -280,21 +293,41 @@ def _measured(
 
 
 def _server_side(
-    method: Method, state: ServerState, updates: Sequence[Update]
+    method: Method, state: ServerState, updates: Sequence[Update], received: tuple[int, ...]
 ) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
-    """The next adapter and what the server optimiser remembers; without updates, as they were."""
+    """The next adapter and what the server remembers; without updates, mostly as they were."""
     index = state.rounds_done
-    if not updates:
+    if not updates and not method.aggregator.changes_base:
         return dict(state.adapter), state.server
+    context = ServerContext(index, received, remembered(state.server))
     with asked("aggregator", method.aggregator, index):
-        merged = method.aggregator.aggregate(state.adapter, updates)
+        merged, known = method.aggregator.aggregate_in(state.adapter, updates, context)
         check_tensors(merged, state.adapter)
     check_finite(merged, "the aggregated adapter", index, LESS)
     with asked("server optimiser", method.server, index):
         adapter, memory = method.server.step(state.adapter, merged, state.server)
     what = "the adapter after the server's step"
     check_finite({**adapter, **memory}, what, index, f"lower server.learning_rate, or {LESS}")
-    return adapter, memory
+    return adapter, {**memory, **{MERGE + name: tensor for name, tensor in known.items()}}
+
+
+MERGE = "merge/"
+"""What the names of an aggregator's memory begin with, among those of the server."""
+
+
+def remembered(server: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the aggregator remembers."""
+    return {
+        name.removeprefix(MERGE): tensor
+        for name, tensor in server.items()
+        if name.startswith(MERGE)
+    }
+
+
+def received_by(charged: ChargedRound, deadline_s: float | None) -> tuple[int, ...]:
+    """Clients that have the whole broadcast: those of the round whom it reached by its deadline."""
+    late = np.inf if deadline_s is None else deadline_s
+    return tuple(entry.client for entry in charged.clients if entry.broadcast_s < late)
 
 
 def _record(
