@@ -156,7 +156,7 @@ def test_ranks_by_speed_at_the_ends_and_between() -> None:
     assert ranks_by_speed([1e9, 1e11, 1e10], 2, 32) == (2, 32, 8)
     assert ranks_by_speed([5e9, 5e9], 2, 16) == (16, 16)
     with pytest.raises(InputError, match=r"hetlora\.rank_min is 9"):
-        ranks_by_speed([1.0], 9, 8)
+        ranks_by_speed([1.0], 9, 8, "hetlora.rank_min")
 
 
 def test_random_bandwidth_fills_the_band_and_is_never_better() -> None:
