@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from airtune.config.data import DataSection
+from airtune.config.pacing import PacingSection
 from airtune.errors import InputError
 from airtune.files import Templates, parse_yaml
 from airtune.section import Section, Words, refused
@@ -207,6 +208,9 @@ class ExperimentConfig(Section):
         default_factory=CohortSection, description="who takes part in a round"
     )
     training: TrainingSection = Field(default_factory=TrainingSection, description="local training")
+    pacing: PacingSection = Field(
+        default_factory=PacingSection, description="when the server makes a step"
+    )
     server: ServerSection = Field(
         default_factory=ServerSection, description="the server's own step"
     )

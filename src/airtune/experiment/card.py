@@ -178,11 +178,7 @@ def _trained(world: World) -> str:
     named = section.target_modules
     targets = named if isinstance(named, str) else ", ".join(named)
     alpha = 2 * section.rank if section.alpha is None else section.alpha
-    merged = ", merged into the base round by round; all of it is here"
-    return (
-        f"LoRA of rank {section.rank}, alpha {alpha:g}, on {targets} ({count})"
-        f"{merged if find_method(world.config.method).changes_base else ''}"
-    )
+    return f"LoRA of rank {section.rank}, alpha {alpha:g}, on {targets} ({count})"
 
 
 def _losses(progress: Progress) -> list[tuple[str, str]]:

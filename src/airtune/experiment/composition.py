@@ -10,6 +10,7 @@ from typing import Any
 from airtune.config.experiment import PART_KINDS, ExperimentConfig, ServerSection
 from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError
+from airtune.experiment.pacing import check_pacing, paced
 from airtune.experiment.trained import FULL, check_trained
 from airtune.federated.checks.capabilities import check_parts, check_trains_any, part_name
 from airtune.federated.method import Method, Planner
@@ -69,6 +70,7 @@ def check_names(config: ExperimentConfig) -> None:
             "method", name, f"one of {', '.join(method_names())}", "it is only for `airtune plan`"
         )
     check_trained(config)
+    check_pacing(config)
     known = _known(config)
     for kind, spec in _replaced(config).items():
         check_part(spec, known[kind], BASES[kind], kind)
@@ -109,7 +111,7 @@ def compose_method(
         )
     if config.adapter.kind == FULL:
         check_trains_any(method, f"adapter.kind: {FULL}")
-    return method
+    return paced(config, method)
 
 
 def assembled(made: Method, parts: Mapping[str, Any]) -> Method:

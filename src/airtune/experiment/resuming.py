@@ -35,9 +35,9 @@ from airtune.federated.records.fingerprint import (
     differing_keys,
 )
 from airtune.federated.records.run_folder import RunFolder
-from airtune.tuning.base_change import load_whole
+from airtune.tuning.adapter import load_state
 
-FIXED = ("method", "planner", "adapter.kind")
+FIXED = ("method", "planner", "adapter.kind", "pacing.kind", "pacing.sharing")
 """Keys on which the state between rounds depends."""
 UNKNOWN = (
     "This run was begun by an airtune that recorded neither its data nor its weights nor its "
@@ -112,7 +112,7 @@ class Resumption:
         else:
             self.told.append(UNKNOWN)
         # Refuses a checkpoint of another adapter, whatever was accepted.
-        load_whole(world.model, checkpoint.state.adapter)
+        load_state(world.model, dict(checkpoint.state.adapter))
         if folder.records_length() > checkpoint.records_length:
             self.told.append(
                 f"Records after round {checkpoint.state.rounds_done} have no whole checkpoint; "

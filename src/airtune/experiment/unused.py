@@ -45,6 +45,7 @@ def unused_keys(config: ExperimentConfig) -> list[Unused]:
         _of_data,
         _of_training,
         _of_engine,
+        _of_pacing,
     )
     found = [pair for rule in rules for pair in rule(config)]
     return [(key, needed) for key, needed in found if config.value_of(key) != _default(config, key)]
@@ -127,3 +128,21 @@ def _of_engine(config: ExperimentConfig) -> Iterator[Unused]:
         yield from _keys("backend is ray", "ray_address")
         if config.engine in ("sequential", "batched"):
             yield from _keys("engine is auto, workers or batched-workers", "workers")
+
+
+def _of_pacing(config: ExperimentConfig) -> Iterator[Unused]:
+    pacing, rule = config.pacing, "pacing.staleness"
+    if pacing.kind != "buffered":
+        yield from _keys("pacing.kind is buffered", "pacing.buffer")
+    if pacing.kind != "semi":
+        yield from _keys("pacing.kind is semi", "pacing.period_s")
+    if pacing.kind == "synchronous":
+        names = ("mixing_rate", "most_staleness", "sharing", "staleness.kind")
+        yield from _keys(
+            "pacing.kind is buffered, asynchronous or semi", *(f"pacing.{name}" for name in names)
+        )
+    own = {"polynomial": ("exponent",), "hinge": ("threshold", "slope"), "constant": ()}
+    used = () if pacing.kind == "synchronous" else own[pacing.staleness.kind]
+    for kind, options in own.items():
+        keys = (f"{rule}.{name}" for name in options if name not in used)
+        yield from _keys(f"{rule}.kind is {kind}", *keys)

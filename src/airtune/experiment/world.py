@@ -40,6 +40,7 @@ from airtune.experiment.loading import (
     load_server,
     prepared,
 )
+from airtune.experiment.pacing import pacing_of
 from airtune.experiment.shards import ClientRows, TestRows, load_rows, load_tests
 from airtune.experiment.trained import precision_notices, precision_of
 from airtune.experiment.unused import replaced_notice
@@ -53,8 +54,7 @@ from airtune.federated.method import Settled
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view
 from airtune.quantities import FloatArray, dbm_to_watts
-from airtune.tuning.adapter import AdapterState, read_adapter
-from airtune.tuning.base_change import changes_of, load_whole
+from airtune.tuning.adapter import AdapterState, load_state, read_adapter
 from airtune.tuning.base_model import BaseModel, use_threads
 from airtune.tuning.evaluate import Evaluation
 from airtune.tuning.local import TokenBatch
@@ -153,11 +153,9 @@ class World:
     def unmeasured_start(self) -> ServerState:
         """The state before round 1, without its test loss."""
         start = self.config.adapter.start
-        adapter = dict(self.untrained)
-        if start:
-            adapter = {**read_adapter(Path(start)), **changes_of(self.untrained)}
+        adapter = read_adapter(Path(start)) if start else dict(self.untrained)
         # Loading checks names and shapes of a warm start before anything is written.
-        load_whole(self.model, adapter)
+        load_state(self.model, adapter)
         planner = self.context.method.planner
         with foreign_code(f"The planner {type(planner).__qualname__} before round 1"):
             return ServerState(adapter, planner=planner.initial_state())
@@ -201,6 +199,13 @@ def build_world(
     already. Clients `elsewhere` hold the training rows; otherwise they are loaded here.
     """
     config = prepared(config, resolved=resolved)
+    if elsewhere is not None and pacing_of(config) is not None:
+        raise InputError(
+            "pacing.kind",
+            config.pacing.kind,
+            "synchronous where clients train on their own machines",
+            "leave out the section pacing, or simulate the clients with airtune run",
+        )
     server, loaded = load_server(config), load_model(config, resolved=resolved)
     tests, clients = _load_clients(server, loaded, elsewhere)
     server = replace(server, devices=clients.devices, measured=clients.channel or server.measured)
@@ -295,6 +300,7 @@ def server_side(
         evaluate=evaluator(side, backend),
         watch=side.watch,
         sample_interval_s=config.cell.round_interval_s,
+        pacing=pacing_of(config),
     )
 
 

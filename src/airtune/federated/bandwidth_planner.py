@@ -43,6 +43,12 @@ class BandwidthPlanner(Planner):
             raise InputError("planner.bandwidth", self.bandwidth, f"one of {', '.join(known)}")
 
     @property
+    def paces(self) -> frozenset[str]:
+        if self.bandwidth == RANDOM:
+            return frozenset()
+        return frozenset({"fixed", "processor"} if self.bandwidth == "equal" else {"fixed"})
+
+    @property
     def decides(self) -> frozenset[Decision]:
         return frozenset() if self.ranks is None else frozenset({Decision.RANK})
 

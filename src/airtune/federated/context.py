@@ -12,6 +12,7 @@ from airtune.errors import InputError
 from airtune.federated.backends.backend import Backend
 from airtune.federated.charging.costs import CostModel, RoundCosts
 from airtune.federated.method import Method
+from airtune.federated.pacing.rules import Pacing
 from airtune.federated.records.stopwatch import Stopwatch
 from airtune.quantities import FloatArray
 from airtune.round_plan import Plan
@@ -23,10 +24,14 @@ from airtune.wireless.channel import Channel, ChannelState
 
 @dataclass(frozen=True)
 class CohortSettings:
-    """`size` clients drawn uniformly without replacement (None: all); `dropout` of them fail."""
+    """`size` clients drawn uniformly without replacement (None: all); `dropout` of them fail.
+
+    `members` are the clients of a step that are known already, and not drawn.
+    """
 
     size: int | None = None
     dropout: float = 0.0
+    members: tuple[int, ...] | None = None
 
     def check(self, clients: int) -> None:
         """Raises InputError for a cohort that these clients cannot fill."""
@@ -45,6 +50,8 @@ def draw_cohort(
     settings: CohortSettings, clients: int, seed: int, round_index: int
 ) -> NDArray[np.int64]:
     """The clients scheduled in this round, ascending."""
+    if settings.members is not None:
+        return np.array(settings.members, dtype=np.int64)
     if settings.size is None:
         return np.arange(clients, dtype=np.int64)
     draws = generator(seed, "cohort", round_index)
@@ -73,7 +80,8 @@ class RoundContext:
     """What stays the same from round to round. Arrays have the axis [client], all registered.
 
     `sample_interval_s` lies between the channels of two rounds, which a round without clients lasts
-    where nothing else limits it.
+    where nothing else limits it. `pacing` says when the server makes a step where rounds are not
+    synchronous; `kept_hz` is the part of the uplink's band that tasks under way then keep.
     """
 
     method: Method
@@ -93,6 +101,13 @@ class RoundContext:
     evaluate: Callable[[Mapping[str, Tensor]], Evaluation]
     watch: Stopwatch = field(default_factory=Stopwatch)
     sample_interval_s: float = 10.0
+    pacing: Pacing | None = None
+    kept_hz: float = 0.0
+
+    @property
+    def free_hz(self) -> float:
+        """The part of the uplink's band that a planner divides."""
+        return max(self.bandwidth_hz - self.kept_hz, 0.0) if self.kept_hz else self.bandwidth_hz
 
 
 @dataclass(frozen=True)

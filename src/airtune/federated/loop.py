@@ -1,4 +1,4 @@
-"""Rounds until a reason to stop; everything is on disk before the next round begins.
+"""Rounds or server steps until a reason to stop; everything is on disk before the next begins.
 
 Whether a run has a round at all is found out before anything is written.
 """
@@ -13,6 +13,7 @@ from typing import Any
 from airtune.errors import AirtuneError, InfeasibleError
 from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.idle import SILENT_CELL
+from airtune.federated.pacing.step import run_step
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
@@ -58,7 +59,10 @@ def run_rounds(
     context.watch.take()  # what came before belongs to no round
     while state.rounds_done < rounds and state.stopped is None:
         began = time.perf_counter()
-        outcome, first = run_round(context, state, first), None
+        if context.pacing is None:
+            outcome, first = run_round(context, state, first), None
+        else:
+            outcome = run_step(context, state)
         state = replace(outcome.state, stopped=stop.reason(outcome.evaluation.loss, outcome.state))
         with context.watch.stage("write"), _resumable(folder):
             folder.append_record(outcome.record)

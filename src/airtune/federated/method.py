@@ -32,6 +32,15 @@ class Planner(ABC):
     """Decides a round before it happens."""
 
     @property
+    def paces(self) -> frozenset[str]:
+        """How the band may be shared where rounds are not synchronous: `fixed` for a planner that
+        divides what is left of it among those that begin a task, `processor` for equal shares.
+
+        By default neither: it plans whole cohorts.
+        """
+        return frozenset()
+
+    @property
     def decides(self) -> frozenset[Decision]:
         """What its plans may decide beyond radio resources; other parts must honour it."""
         return frozenset()

@@ -41,8 +41,11 @@ class Weighting(ABC):
     """Decides the shares of a step's updates. Only beside an aggregator that `uses_shares`."""
 
     @abstractmethod
-    def shares(self, updates: Sequence[Update], occasion: Occasion) -> Sequence[float]:
-        """A share of at least 0 for each update; the clients' updates only, one or more."""
+    def shares(self, updates: Sequence[Update], occasion: Occasion) -> Sequence[float] | None:
+        """A share of at least 0 for each update; the clients' updates only, one or more.
+
+        None: the shares are those without a weighting.
+        """
 
 
 def weighed(
@@ -56,7 +59,10 @@ def weighed(
     clients = [update for update in updates if update.client != MAIN_SERVER]
     if weighting is None or not clients:
         return list(updates)
-    shares = [float(share) for share in weighting.shares(clients, occasion)]
+    given = weighting.shares(clients, occasion)
+    if given is None:
+        return list(updates)
+    shares = [float(share) for share in given]
     if len(shares) != len(clients) or not all(0.0 <= share < math.inf for share in shares):
         raise InputError("shares of updates", str(shares)[:80], f"{len(clients)} numbers >= 0")
     by_client = {update.client: share for update, share in zip(clients, shares, strict=True)}

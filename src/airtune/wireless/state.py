@@ -1,6 +1,7 @@
 """The channel of one round: what each client's link is worth."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,18 @@ from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks
 
 NO_CLIENTS = np.array([], dtype=np.int64)
+_BY_CLIENT = (
+    "position_m",
+    "speed_m_s",
+    "line_of_sight",
+    "path_loss_db",
+    "shadowing_db",
+    "fading_gain",
+    "gain",
+    "spectral_efficiency",
+    "downlink_efficiency",
+)
+"""Fields of a `ChannelState` with the axis [client]."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,16 @@ class ChannelState:
             spectral_efficiency=self.spectral_efficiency * factor,
             downlink_efficiency=None if down is None else down * factor,
         )
+
+    def with_links_of(self, other: "ChannelState", clients: NDArray[np.int64]) -> "ChannelState":
+        """The same state, with these clients' links as they are in another round of the cell."""
+        mixed: dict[str, Any] = {}
+        for name in _BY_CLIENT:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is not None and theirs is not None:
+                mixed[name] = mine.copy()
+                mixed[name][clients] = theirs[clients]
+        return replace(self, **mixed)
 
     def _links(self, cn0_hz: FloatArray) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
         if self.is_measured:

@@ -27,8 +27,7 @@ from airtune.federated.checks.guard import (
 from airtune.federated.method import Method
 from airtune.federated.records.stopwatch import Stopwatch
 from airtune.round_plan import MAIN_SERVER, ClientPlan
-from airtune.tuning.adapter import AdapterState
-from airtune.tuning.base_change import load_whole, put_changes
+from airtune.tuning.adapter import AdapterState, load_state
 from airtune.tuning.evaluate import batch_losses
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
 from airtune.tuning.split.model import StepBits
@@ -42,8 +41,9 @@ class ClientTask:
     """One party's work in one round; `broadcast` is the adapter as it came over the air.
 
     `weight` counts in averages. The main server of a split model is a party, too (`MAIN_SERVER`):
-    its broadcast is its own half and never travelled. `base` is what is merged into the base once
-    the broadcast is read: a client keeps it, and only what it lacks is in the broadcast.
+    its broadcast is its own half and never travelled. Draws are keyed by `round_index`, the
+    client's own task where rounds are not synchronous; the learning rate then follows
+    `schedule_index`, the server's step (None: `round_index`).
     """
 
     round_index: int
@@ -52,7 +52,7 @@ class ClientTask:
     broadcast: bytes
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     weight: float = 1.0
-    base: Mapping[str, Tensor] = field(default_factory=dict)
+    schedule_index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class ClientSide:
 
     def test_losses(self, adapter: Mapping[str, Tensor], share: slice) -> list[tuple[float, int]]:
         """Summed loss [nat] and label tokens of some of the test batches, in their order."""
-        load_whole(self.model, adapter)
+        load_state(self.model, dict(adapter))
         return batch_losses(self.model, islice(self.test_batches(), share.start, None, share.step))
 
     def _start(self, task: ClientTask) -> AdapterState:
@@ -188,7 +188,6 @@ class ClientSide:
                 start = downlink.decode(task.broadcast, self.shapes, task.plan)
             what = f"the adapter that {party(task.client)} received"
             check_finite(start, what, task.round_index, OTHER_FORMAT)
-            put_changes(self.model, task.base)
         return start
 
     def _asked(self, kind: str, part: object, task: ClientTask) -> AbstractContextManager[None]:
@@ -196,10 +195,11 @@ class ClientSide:
 
     def _context(self, task: ClientTask, *, rows: bool = True) -> TuningContext:
         has_rows = rows and task.client != MAIN_SERVER
+        step = task.round_index if task.schedule_index is None else task.schedule_index
         return TuningContext(
             model=self.model,
             batches=self.batches(task.client, task.round_index) if has_rows else [],
-            training=self.training.in_round(task.round_index),
+            training=self.training.in_round(step),
             seed=self.seed,
             round_index=task.round_index,
             carried=task.carried,

@@ -79,7 +79,8 @@ class CarriedStates(Mapping[int, Mapping[str, Tensor]]):
         """The same with nothing of these clients, which then start without it."""
         gone = set(clients)
         kept = {client: saved for client, saved in self.index.items() if client not in gone}
-        return CarriedStates(self.folder, kept, self.fresh)
+        fresh = {client: tensors for client, tensors in self.fresh.items() if client not in gone}
+        return CarriedStates(self.folder, kept, fresh)
 
     def _wrong(self, client: int) -> str:
         path = self.path(client)

@@ -22,6 +22,7 @@ from torch import Tensor
 from airtune.errors import AirtuneError, foreign_code
 from airtune.federated.records.carried import CarriedStates, Saved, remove_old, with_fresh
 from airtune.federated.records.fingerprint import Fingerprint
+from airtune.federated.records.in_flight import InFlight
 from airtune.files import make_place, write_bytes_atomic
 
 
@@ -85,7 +86,7 @@ class ServerState:
     """All that the next round depends on. `rounds_done` is also the next round's index.
 
     `start_loss` is the test loss before round 1, for the closing summary; `records` stands for the
-    rounds written so far.
+    rounds written so far. `in_flight` are the tasks under way, where rounds are not synchronous.
     Random draws come from (seed, purpose, round, client), so the round index IS the random state.
     """
 
@@ -98,6 +99,7 @@ class ServerState:
     start_loss: float = 0.0
     stopped: str | None = None
     records: RecordsMark = field(default_factory=RecordsMark)
+    in_flight: InFlight | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,9 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> ServerState:
     state = checkpoint.state
     carried = with_fresh(state.carried, {}).written(clients_folder(folder), state.rounds_done)
     known = checkpoint.fingerprint
+    under_way = state.in_flight
+    if under_way is not None:
+        under_way = under_way.written(in_flight_folder(folder), state.rounds_done)
     header = json.dumps(
         {
             "format": FORMAT,
@@ -150,6 +155,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> ServerState:
             "keys": None if known is None else dict(known.keys),
             "contents": None if known is None else dict(known.contents),
             "carried": {str(client): saved for client, saved in carried.index.items()},
+            **({} if under_way is None else {"in_flight": under_way.to_json()}),
         },
         sort_keys=True,
     )
@@ -164,12 +170,19 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> ServerState:
     for old in list_checkpoints(folder)[KEPT:]:
         old.unlink()
     remove_old(carried, state.rounds_done)
-    return replace(state, carried=carried)
+    if under_way is not None:
+        remove_old(with_fresh(under_way.sent, {}), state.rounds_done)
+    return replace(state, carried=carried, in_flight=under_way)
 
 
 def clients_folder(checkpoints: Path) -> Path:
     """Where clients' states lie, for checkpoints in this folder."""
     return checkpoints.parent / "clients"
+
+
+def in_flight_folder(checkpoints: Path) -> Path:
+    """Where what tasks under way send lies, for checkpoints in this folder."""
+    return checkpoints.parent / "in_flight"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -208,6 +221,7 @@ def read_checkpoint(path: Path, *, verify_carried: bool = True) -> Checkpoint:
         start_loss=values["start_loss"],
         stopped=values["stopped"],
         records=RecordsMark(length, values.get("records_digest", "")),
+        in_flight=_in_flight(path, values, verify_carried),
     )
     return Checkpoint(state, length, _fingerprint(values, tensors))
 
@@ -268,6 +282,17 @@ def _carried(
             f"checkpoint {path.name} counts on {carried.path(client)}, which {reason}."
         )
     return carried
+
+
+def _in_flight(path: Path, values: Mapping[str, Any], verify: bool) -> InFlight | None:
+    """Tasks under way, their files looked at."""
+    if "in_flight" not in values:
+        return None
+    found = InFlight.from_json(values["in_flight"], in_flight_folder(path.parent))
+    sent = with_fresh(found.sent, {})
+    for client, reason in sent.unusable().items() if verify else ():
+        raise AirtuneError(f"checkpoint {path.name} counts on {sent.path(client)}, which {reason}.")
+    return found
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ class ClientRecord(Record):
     client: Annotated[int, Quantity("client")]
     """Number of the client, from 0."""
     outcome: Annotated[str, Quantity("outcome")]
-    """`in_time`, `late` or `silent`."""
+    """`in_time`, `late` (its update is discarded) or `silent`."""
     bandwidth_hz: Annotated[float, Decision("bandwidth", "Hz", divides=True, order=1)]
     """Share of the uplink band."""
     rate_bps: Annotated[float, Quantity("uplink rate", "bit/s")]
@@ -100,7 +100,14 @@ class ClientRecord(Record):
     ] = None
     """Ranks sent of each matrix, where matrices differ."""
     share: Annotated[float | None, Quantity("share of the update", "share")] = None
-    """Coefficient with which its update entered; only where a method weighs updates itself."""
+    """Coefficient with which its update entered; only where updates are weighed by more than their
+    examples."""
+    version: Annotated[int | None, Quantity("adapter version")] = None
+    """Server steps before its broadcast; only without synchronous rounds."""
+    staleness: Annotated[int | None, Quantity("staleness", "steps")] = None
+    """Server steps between its broadcast and its update."""
+    stale_error: Annotated[float | None, Quantity("product error of a stale update", "1")] = None
+    """Norm of `dB (A - A0) + (B - B0) dA` over that of the product change it was trained for."""
 
 
 def decisions(plan: ClientPlan) -> dict[str, Any]:
@@ -170,6 +177,10 @@ class RoundRecord(Record):
     """Waiting time of a round in which no client could send."""
     clients: Annotated[Sequence[ClientRecord], Quantity("clients")]
     """One entry per scheduled client."""
+    started: Annotated[Sequence[int] | None, Quantity("tasks begun")] = None
+    """Clients whose tasks began with this step's broadcast; only without synchronous rounds."""
+    in_flight: Annotated[int | None, Quantity("tasks under way", "clients")] = None
+    """Tasks under way after the step."""
     measured: Annotated[Mapping[str, Any] | None, Quantity("measured")] = None
     """Only where the method measures the updates; null for what is not a finite number."""
 

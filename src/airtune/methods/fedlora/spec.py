@@ -11,4 +11,5 @@ FEDLORA = MethodSpec(
     compose=Lazy("airtune.methods.fedlora.compose:compose"),
     part_options={"planner": ("bandwidth",), "codec": ("uplink_dtype",)},
     needs_factors=False,
+    paces=True,
 )

@@ -24,4 +24,5 @@ FFA_LORA = MethodSpec(
     compose=Lazy("airtune.methods.ffa_lora.compose:compose"),
     part_options={"planner": ("bandwidth",), "codec": ("uplink_dtype",)},
     rests_on=_rests_on,
+    paces=True,
 )

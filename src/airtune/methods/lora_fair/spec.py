@@ -25,4 +25,5 @@ LORA_FAIR = MethodSpec(
         "aggregator": ("ridge",),
     },
     recorded={"measured": Measured},
+    paces=True,
 )

@@ -1,0 +1,163 @@
+"""The server's part of a round: merge what arrived, step, evaluate, record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from airtune.federated.backends.backend import ClientReport
+from airtune.federated.charging.costs import ChargedRound
+from airtune.federated.checks.guard import (
+    LESS,
+    asked,
+    check_finite,
+    check_record,
+    check_reported,
+    check_tensors,
+    check_test_loss,
+    plain_state,
+    where_finite,
+)
+from airtune.federated.context import RoundContext, RoundStart
+from airtune.federated.method import Exchange, Method
+from airtune.federated.records.checkpoint import ServerState
+from airtune.federated.records.record import RoundRecord
+from airtune.round_plan import ClientPlan
+from airtune.tuning.evaluate import Evaluation
+from airtune.update.server import Update
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """The next state, the record, and the test evaluation of a round."""
+
+    state: ServerState
+    record: RoundRecord
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What the server merges in one step, and what it took.
+
+    `received` is the adapter that training began from, `said` what clients reported beside their
+    updates; `settled` are fields of the record that other steps than rounds have.
+    """
+
+    start: RoundStart
+    charged: ChargedRound
+    reports: Mapping[int, ClientReport]
+    updates: Sequence[Update]
+    received: Mapping[str, Tensor]
+    plans: Mapping[int, ClientPlan]
+    said: Mapping[int, Sequence[float]]
+    settled: Mapping[str, Any] = field(default_factory=dict)
+
+
+def server_step(context: RoundContext, state: ServerState, arrivals: Arrivals) -> RoundOutcome:
+    """Merge, evaluate and record; the next state but for what clients keep."""
+    with context.watch.stage("aggregate"):
+        adapter, server = _server_side(context.method, state, arrivals.updates)
+    with context.watch.stage("evaluate"):
+        evaluation = context.evaluate(adapter)
+        check_test_loss(evaluation.loss, state.rounds_done)
+    record = _record(context, state, arrivals, evaluation)
+    said, updates = arrivals.said, arrivals.updates
+    check_reported(said, state.rounds_done)
+    exchange = Exchange(arrivals.received, updates, adapter, arrivals.plans, said)
+    measured = _measured(context, state, exchange)
+    record = replace(with_shares(record, updates), measured=measured, **arrivals.settled)
+    check_record(record, state.rounds_done)
+    following = replace(
+        state,
+        adapter=adapter,
+        rounds_done=state.rounds_done + 1,
+        clock=state.clock.charge(record.latency_s, record.energy_j),
+        planner=_planner_state(context, state, record, said),
+        server=server,
+    )
+    return RoundOutcome(following, record, evaluation)
+
+
+def _planner_state(
+    context: RoundContext,
+    state: ServerState,
+    record: RoundRecord,
+    said: Mapping[int, Sequence[float]],
+) -> dict[str, Any]:
+    planner = context.method.planner
+    with asked("planner", planner, state.rounds_done):
+        following = planner.after_round(planner.with_reports(state.planner, said), record)
+        return dict(plain_state(following))
+
+
+def with_shares(record: RoundRecord, updates: Sequence[Update]) -> RoundRecord:
+    """The record with the shares of those whose updates were weighed."""
+    shares = {update.client: update.share for update in updates if update.share is not None}
+    if not shares:
+        return record
+    clients = [replace(entry, share=shares.get(entry.client)) for entry in record.clients]
+    return replace(record, clients=clients)
+
+
+def _measured(
+    context: RoundContext, state: ServerState, exchange: Exchange
+) -> Mapping[str, Any] | None:
+    """The method's own measurements, where it makes any; None for what is not a finite number."""
+    measure = context.method.measure
+    if measure is None:
+        return None
+    with asked("measure", measure, state.rounds_done):
+        measured: Mapping[str, Any] = where_finite(measure(exchange))
+        return measured
+
+
+def _server_side(
+    method: Method, state: ServerState, updates: Sequence[Update]
+) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+    """The next adapter and what the server optimiser remembers; without updates, as they were."""
+    index = state.rounds_done
+    if not updates:
+        return dict(state.adapter), state.server
+    with asked("aggregator", method.aggregator, index):
+        merged = method.aggregator.aggregate(state.adapter, updates)
+        check_tensors(merged, state.adapter)
+    check_finite(merged, "the aggregated adapter", index, LESS)
+    with asked("server optimiser", method.server, index):
+        adapter, memory = method.server.step(state.adapter, merged, state.server)
+    what = "the adapter after the server's step"
+    check_finite({**adapter, **memory}, what, index, f"lower server.learning_rate, or {LESS}")
+    return adapter, memory
+
+
+def _record(
+    context: RoundContext, state: ServerState, arrivals: Arrivals, evaluation: Evaluation
+) -> RoundRecord:
+    start, charged = arrivals.start, arrivals.charged
+    clients, latency = charged.clients, charged.latency
+    heard = [
+        arrivals.reports[entry.client] for entry in clients if entry.client in arrivals.reports
+    ]
+    losses = [(context.weights[report.client], report.train_loss) for report in heard]
+    total = sum(weight for weight, _ in losses)
+    return RoundRecord(
+        round=state.rounds_done + 1,
+        virtual_time_s=state.clock.time_s + latency.latency_s,
+        latency_s=latency.latency_s,
+        planned_latency_s=start.plan.predicted_latency_s,
+        straggler=clients[latency.straggler].client if clients else None,
+        straggler_stage=latency.stage or None,
+        train_loss=float(sum(w * x for w, x in losses) / total) if losses else None,
+        test_loss=evaluation.loss,
+        uplink_bits=sum(entry.uplink_bits for entry in clients),
+        downlink_bits=charged.downlink_bits,
+        energy_j=sum(entry.energy_j for entry in clients),
+        server_s=charged.server_s,
+        server_flops=charged.server_flops,
+        server_energy_j=charged.server_energy_j,
+        skipped={str(client): reason for client, reason in start.plan.skipped.items()},
+        plan=where_finite(start.plan.extras) or None,
+        idle_s=None if clients else latency.latency_s,
+        clients=list(clients),
+    )

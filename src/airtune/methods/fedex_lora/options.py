@@ -1,7 +1,0 @@
-"""The section `fedex_lora` of an experiment."""
-
-from airtune.methods.options import DenseSection
-
-
-class FedexLoraSection(DenseSection):
-    pass
