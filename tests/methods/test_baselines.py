@@ -14,7 +14,7 @@ from airtune.experiment.world import build_world
 from airtune.federated.checks.contracts import check_codec
 from airtune.federated.records.checkpoint import read_checkpoint
 from airtune.federated.round import start_round
-from airtune.methods.hetlora.compose import ranks_by_speed
+from airtune.methods.ranks import ranks_by_speed
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.partial import first_ranks_mask
@@ -156,7 +156,7 @@ def test_ranks_by_speed_at_the_ends_and_between() -> None:
     assert ranks_by_speed([1e9, 1e11, 1e10], 2, 32) == (2, 32, 8)
     assert ranks_by_speed([5e9, 5e9], 2, 16) == (16, 16)
     with pytest.raises(InputError, match=r"hetlora\.rank_min is 9"):
-        ranks_by_speed([1.0], 9, 8)
+        ranks_by_speed([1.0], 9, 8, "hetlora.rank_min")
 
 
 def test_random_bandwidth_fills_the_band_and_is_never_better() -> None:

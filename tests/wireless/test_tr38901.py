@@ -268,6 +268,16 @@ def test_importing_sionna_leaves_torchs_generator_alone() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_importing_sionna_does_not_import_torchs_compiler() -> None:
+    code = (
+        "import sys, torch, torch.compiler as c; before = torch.compile, c.disable;"
+        "from airtune.wireless.tr38901 import sionna_models; sionna_models();"
+        "assert 'sionna.phy' in sys.modules; assert 'torch._dynamo' not in sys.modules;"
+        "assert (torch.compile, c.disable) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_sionnas_own_generator_is_given_back(scenarios: dict[str, Scenario]) -> None:
     from sionna.phy import config
 

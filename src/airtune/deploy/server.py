@@ -41,6 +41,7 @@ from airtune.federated.backends.backend import Backend, ClientSide, ClientTask
 from airtune.federated.records.run_folder import RunFolder
 from airtune.files import write_json_atomic
 from airtune.methods.registry import find_method
+from airtune.methods.spec import refuse_changed_base
 from airtune.wireless.channel import open_channel
 from airtune.workload.adapter_shape import adapter_tensors
 
@@ -334,6 +335,7 @@ def refuse_undeployable(config: ExperimentConfig) -> None:
             "backend", config.backend, "local where clients are on other machines", "leave it out"
         )
     spec = find_method(config.method)
+    refuse_changed_base(spec)
     options = config.section(spec.options)
     if config.deploy.rates == "measured" and not config.cell.is_drawn:
         allowed = "cell beside cell.trace, cell.replay or cell.channel"

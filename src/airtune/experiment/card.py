@@ -178,7 +178,11 @@ def _trained(world: World) -> str:
     named = section.target_modules
     targets = named if isinstance(named, str) else ", ".join(named)
     alpha = 2 * section.rank if section.alpha is None else section.alpha
-    return f"LoRA of rank {section.rank}, alpha {alpha:g}, on {targets} ({count})"
+    merged = ", merged into the base round by round; all of it is here"
+    return (
+        f"LoRA of rank {section.rank}, alpha {alpha:g}, on {targets} ({count})"
+        f"{merged if find_method(world.config.method).changes_base else ''}"
+    )
 
 
 def _losses(progress: Progress) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ from airtune.federated.backends.backend import Backend, ClientSide, InProcess
 from airtune.federated.backends.ray_actors import RayActors, cluster_cores
 from airtune.federated.backends.worker_host import PRELOADED, WorkerHost
 from airtune.federated.backends.workers import Workers
-from airtune.tuning.adapter import load_state
+from airtune.tuning.base_change import load_whole
 from airtune.tuning.base_model import (
     CPU,
     CUDA,
@@ -359,7 +359,7 @@ def evaluator(side: ClientSide, backend: Backend) -> Callable[[Mapping[str, Tens
     def measure(adapter: Mapping[str, Tensor]) -> Evaluation:
         if isinstance(backend, Workers) and backend.running and len(batches()) > 1:
             return total_loss(backend.test_losses(adapter))
-        load_state(side.model, dict(adapter))
+        load_whole(side.model, adapter)
         return evaluate(side.model, batches())
 
     return measure

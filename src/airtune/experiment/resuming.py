@@ -35,7 +35,7 @@ from airtune.federated.records.fingerprint import (
     differing_keys,
 )
 from airtune.federated.records.run_folder import RunFolder
-from airtune.tuning.adapter import load_state
+from airtune.tuning.base_change import load_whole
 
 FIXED = ("method", "planner", "adapter.kind", "pacing.kind", "pacing.sharing")
 """Keys on which the state between rounds depends."""
@@ -112,7 +112,7 @@ class Resumption:
         else:
             self.told.append(UNKNOWN)
         # Refuses a checkpoint of another adapter, whatever was accepted.
-        load_state(world.model, dict(checkpoint.state.adapter))
+        load_whole(world.model, checkpoint.state.adapter)
         if folder.records_length() > checkpoint.records_length:
             self.told.append(
                 f"Records after round {checkpoint.state.rounds_done} have no whole checkpoint; "

@@ -40,7 +40,7 @@ from airtune.files import (
     write_text_atomic,
 )
 from airtune.report.snippet import run_html
-from airtune.tuning.adapter import load_state
+from airtune.tuning.base_change import load_whole
 from airtune.tuning.evaluate import generate
 from airtune.workload.architecture import Decoder
 
@@ -53,7 +53,7 @@ def write_answers(
     world: World, adapter: Mapping[str, Tensor], rows: Sequence[int], max_new_tokens: int
 ) -> list[str]:
     """Greedy continuations of test prompts."""
-    load_state(world.model, dict(adapter))
+    load_whole(world.model, adapter)
     test = world.tests.encoded
     prompts = [test.prompt(row).tolist() for row in rows]
     answers: list[str] = []
@@ -122,7 +122,7 @@ def continue_prompt(
     ids = row.prompt(0).tolist()
     answers = {"prompt": prompt}
     for name, state in (("base", world.untrained), ("tuned", adapter)):
-        load_state(world.model, dict(state))
+        load_whole(world.model, state)
         answers[name] = _continued(world, [ids], max_new_tokens)[0]
     return answers
 

@@ -21,12 +21,12 @@ from airtune.methods.registry import find_method, shipped_methods
 from airtune.tuning.adapter import (
     AdapterSettings,
     attach,
-    load_state,
     merged,
     save_adapter,
     save_model,
     train_every_parameter,
 )
+from airtune.tuning.base_change import load_whole, plain_adapter
 from airtune.tuning.base_model import BaseModel, write_model
 from airtune.tuning.unweighted import UnweightedModel
 from airtune.tuning.warm_start import FIELD, AdaptedMatrix, read_start
@@ -135,10 +135,11 @@ def write_trained(
     if config.adapter.kind == FULL:
         save_model(base, state, folder)
     elif merge:
-        load_state(model, dict(state))
+        load_whole(model, state)
         write_model(merged(model), base.tokenizer, folder)
     else:
-        save_adapter(model, dict(state), folder)
+        factors, stated = plain_adapter(model, state)
+        save_adapter(model, factors, folder, stated)
 
 
 def write_result(

@@ -54,7 +54,8 @@ from airtune.federated.method import Settled
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view
 from airtune.quantities import FloatArray, dbm_to_watts
-from airtune.tuning.adapter import AdapterState, load_state, read_adapter
+from airtune.tuning.adapter import AdapterState, read_adapter
+from airtune.tuning.base_change import changes_of, load_whole
 from airtune.tuning.base_model import BaseModel, use_threads
 from airtune.tuning.evaluate import Evaluation
 from airtune.tuning.local import TokenBatch
@@ -153,9 +154,11 @@ class World:
     def unmeasured_start(self) -> ServerState:
         """The state before round 1, without its test loss."""
         start = self.config.adapter.start
-        adapter = read_adapter(Path(start)) if start else dict(self.untrained)
+        adapter = dict(self.untrained)
+        if start:
+            adapter = {**read_adapter(Path(start)), **changes_of(self.untrained)}
         # Loading checks names and shapes of a warm start before anything is written.
-        load_state(self.model, adapter)
+        load_whole(self.model, adapter)
         planner = self.context.method.planner
         with foreign_code(f"The planner {type(planner).__qualname__} before round 1"):
             return ServerState(adapter, planner=planner.initial_state())

@@ -6,6 +6,7 @@ knows which method runs. (`watch` is told which stage begins; nothing that it me
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -34,19 +35,28 @@ from airtune.federated.idle import (
 )
 from airtune.federated.records.carried import CarriedStates, with_fresh
 from airtune.federated.records.checkpoint import ServerState
-from airtune.federated.server_step import Arrivals, RoundOutcome, server_step
+from airtune.federated.server_step import Arrivals, RoundOutcome, remembered, server_step
 from airtune.federated.view import PlanningView
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
+from airtune.tuning.base_change import changes_of
 from airtune.update.codec import Codec
 from airtune.update.server import Update
 from airtune.update.weighting import Occasion, weighed
 
 
-def planning_view(context: RoundContext, index: int) -> PlanningView:
-    """What a planner sees of a round: its cohort and costs, and the channel as estimated."""
+def planning_view(
+    context: RoundContext, index: int, server: Mapping[str, Tensor] = MappingProxyType({})
+) -> PlanningView:
+    """What a planner sees of a round: its cohort and costs, and the channel as estimated.
+
+    `server` is what the server remembers, on which the broadcast may depend.
+    """
     cohort = draw_cohort(context.cohort, len(context.names), context.seed, index)
     observation = context.channel.observe(index, cohort)
-    costs = context.costs.in_round(index)
+    reached = downlink_rates(observation.estimate, cohort, context.bandwidth_hz) > 0
+    costs = context.costs.in_round(index).to_cohort(
+        remembered(server), [int(client) for client in cohort[reached]]
+    )
     bits = costs.downlink_bits(_whole_plan(context, int(cohort[0])))
     arrival_s = broadcast_delays(
         observation.estimate, cohort, bits, context.bandwidth_hz, costs.transfer
@@ -72,7 +82,7 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
 
     The plan has no clients where none can send. Raises InfeasibleError as the planner does.
     """
-    view = planning_view(context, state.rounds_done)
+    view = planning_view(context, state.rounds_done, state.server)
     if no_client_can_send(view):
         return _round_start(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
     planner = context.method.planner
@@ -91,7 +101,7 @@ def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
     try:
         return start_round(context, state)
     except InfeasibleError as error:
-        view = planning_view(context, state.rounds_done)
+        view = planning_view(context, state.rounds_done, state.server)
         return _round_start(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
 
 
@@ -119,7 +129,7 @@ def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> li
 
     The main server has the adapter itself, so what it is given is never charged.
     """
-    downlink, plan = context.method.downlink, start.plan
+    downlink, plan = start.costs.model.downlink, start.plan
     if not plan.clients:
         return []
     with asked("downlink codec", downlink, state.rounds_done):
@@ -135,6 +145,7 @@ def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> li
             received,
             dict(state.carried.get(entry.client, {})),
             weight=0.0 if entry.client == MAIN_SERVER else float(context.weights[entry.client]),
+            base=changes_of(state.adapter),
         )
         for entry, received in parties
     ]

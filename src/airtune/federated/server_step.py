@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from airtune.federated.backends.backend import ClientReport
@@ -25,7 +26,7 @@ from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.record import RoundRecord
 from airtune.round_plan import ClientPlan
 from airtune.tuning.evaluate import Evaluation
-from airtune.update.server import Update
+from airtune.update.server import ServerContext, Update
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Arrivals:
 def server_step(context: RoundContext, state: ServerState, arrivals: Arrivals) -> RoundOutcome:
     """Merge, evaluate and record; the next state but for what clients keep."""
     with context.watch.stage("aggregate"):
-        adapter, server = _server_side(context.method, state, arrivals.updates)
+        received = received_by(arrivals.charged, context.deadline_s)
+        adapter, server = _server_side(context.method, state, arrivals.updates, received)
     with context.watch.stage("evaluate"):
         evaluation = context.evaluate(adapter)
         check_test_loss(evaluation.loss, state.rounds_done)
@@ -114,21 +116,41 @@ def _measured(
 
 
 def _server_side(
-    method: Method, state: ServerState, updates: Sequence[Update]
+    method: Method, state: ServerState, updates: Sequence[Update], received: tuple[int, ...]
 ) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
-    """The next adapter and what the server optimiser remembers; without updates, as they were."""
+    """The next adapter and what the server remembers; without updates, mostly as they were."""
     index = state.rounds_done
-    if not updates:
+    if not updates and not method.aggregator.changes_base:
         return dict(state.adapter), state.server
+    context = ServerContext(index, received, remembered(state.server))
     with asked("aggregator", method.aggregator, index):
-        merged = method.aggregator.aggregate(state.adapter, updates)
+        merged, known = method.aggregator.aggregate_in(state.adapter, updates, context)
         check_tensors(merged, state.adapter)
     check_finite(merged, "the aggregated adapter", index, LESS)
     with asked("server optimiser", method.server, index):
         adapter, memory = method.server.step(state.adapter, merged, state.server)
     what = "the adapter after the server's step"
     check_finite({**adapter, **memory}, what, index, f"lower server.learning_rate, or {LESS}")
-    return adapter, memory
+    return adapter, {**memory, **{MERGE + name: tensor for name, tensor in known.items()}}
+
+
+MERGE = "merge/"
+"""What the names of an aggregator's memory begin with, among those of the server."""
+
+
+def remembered(server: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the aggregator remembers."""
+    return {
+        name.removeprefix(MERGE): tensor
+        for name, tensor in server.items()
+        if name.startswith(MERGE)
+    }
+
+
+def received_by(charged: ChargedRound, deadline_s: float | None) -> tuple[int, ...]:
+    """Clients that have the whole broadcast: those of the round whom it reached by its deadline."""
+    late = np.inf if deadline_s is None else deadline_s
+    return tuple(entry.client for entry in charged.clients if entry.broadcast_s < late)
 
 
 def _record(

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Protocol, cast, final
 
 from airtune.config.experiment import ExperimentConfig
+from airtune.errors import InputError
 from airtune.methods.options import NoOptions
 from airtune.section import Section
 
@@ -127,6 +128,17 @@ class OfflineStage:
     search: Callable[..., OfflineTable] | None = None
 
 
+def refuse_changed_base(spec: "MethodSpec") -> None:
+    """InputError for a method whose clients would have to merge into the base themselves."""
+    if spec.changes_base:
+        raise InputError(
+            "method",
+            spec.name,
+            "one that leaves the base as it is where clients are real machines or processes",
+            "simulate it with `airtune run`",
+        )
+
+
 def _same(config: ExperimentConfig) -> ExperimentConfig:
     return config
 
@@ -155,6 +167,8 @@ class MethodSpec:
         needs_factors: works on LoRA's factors, so that full tuning is refused.
         is_federated: False where one client holds all data.
         splits: the model is divided between the clients and a main server.
+        changes_base: products are merged into the base between rounds; clients on other machines
+            do not do that.
         paces: the server may make steps without synchronous rounds (the section `pacing`).
         switches: options that switch an offline stage on; they change no round themselves.
         files: options that name a file or a data set, whose content has a digest.
@@ -181,6 +195,7 @@ class MethodSpec:
     needs_factors: bool = True
     is_federated: bool = True
     splits: bool = False
+    changes_base: bool = False
     paces: bool = False
     switches: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

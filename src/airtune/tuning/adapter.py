@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, final
 
 import torch
@@ -236,14 +237,25 @@ def load_state(model: Any, state: AdapterState) -> None:
             parameter.copy_(state[name])
 
 
-def save_adapter(model: Any, state: AdapterState, folder: Path) -> None:
-    """Write a standard PEFT adapter folder; each file is replaced whole or not at all."""
+def save_adapter(
+    model: Any,
+    state: AdapterState,
+    folder: Path,
+    stated: Mapping[str, tuple[int, float]] = MappingProxyType({}),
+) -> None:
+    """Write a standard PEFT adapter folder; each file is replaced whole or not at all.
+
+    `stated`: rank and alpha of every matrix, by its path, where they are not the model's own.
+    """
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config[_ADAPTER_NAME].to_dict()
     config["inference_mode"] = True
     config["target_modules"] = _sorted_names(config["target_modules"])
+    if stated:
+        config["rank_pattern"] = {path: rank for path, (rank, _) in stated.items()}
+        config["alpha_pattern"] = {path: alpha for path, (_, alpha) in stated.items()}
     write_text_atomic(
         folder / "adapter_config.json", json.dumps(config, indent=2, default=_plain) + "\n"
     )

@@ -6,7 +6,7 @@ ONE flat tensor, not a header entry per matrix.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import final
@@ -39,12 +39,14 @@ class Codec(ABC):
 
     `honours`: decisions of a plan that decide what travels; `requires`: decisions without which
     nothing can be encoded. `leaves_out`: parts of tensor names that never travel. `on_factors`: it
-    sends LoRA's factors, not any trained parameter.
+    sends LoRA's factors, not any trained parameter. `carries_base`: a downlink that also sends what
+    was merged into the base.
     """
 
     honours: frozenset[Decision] = frozenset()
     requires: frozenset[Decision] = frozenset()
     on_factors: bool = False
+    carries_base: bool = False
 
     @property
     def leaves_out(self) -> frozenset[str]:
@@ -57,6 +59,17 @@ class Codec(ABC):
         Both ends have it, so a codec may derive from it what then need not be sent (a mask).
         """
         return self
+
+    def to_cohort(self, memory: TensorMap, cohort: Sequence[int], round_index: int) -> "Codec":
+        """This codec as the downlink of a round, from what the aggregator remembers.
+
+        For a broadcast whose content depends on what these clients hold already.
+        """
+        return self
+
+    def receiver_flops(self, shapes: Shapes, plan: ClientPlan) -> float:
+        """What a client computes to make its start of the broadcast, beside reading it [FLOP]."""
+        return 0.0
 
     def charged_as(self, architecture: Decoder) -> "Codec":
         """This codec as it predicts payloads of another model than the trained one.

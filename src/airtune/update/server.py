@@ -8,7 +8,7 @@ D = merged - x, is treated as a gradient step's direction.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -43,6 +43,8 @@ class Aggregator(ABC):
     not as "no change". `refactors`: the merged factors are replaced by others of the same product.
     `on_factors`: it works on LoRA's factors, not on any trained parameter. `uses_shares`: changes
     enter with `Update.share` where one is set (`weighting.shares_of`), so that a method may weigh.
+    `changes_base`: it also merges something into the frozen base, so its state has the tensors of
+    `tuning.base_change`.
     """
 
     honours: frozenset[Decision] = frozenset()
@@ -52,12 +54,19 @@ class Aggregator(ABC):
     fills_unsent: bool = False
     refactors: bool = False
     on_factors: bool = False
+    changes_base: bool = False
 
     @abstractmethod
     def aggregate(
         self, state: Mapping[str, Tensor], updates: Sequence[Update]
     ) -> dict[str, Tensor]:
         """The server's next adapter; with no updates, the adapter as it was."""
+
+    def aggregate_in(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update], context: "ServerContext"
+    ) -> tuple[dict[str, Tensor], "Memory"]:
+        """`aggregate` in a round, and what to remember until the next one; by default nothing."""
+        return self.aggregate(state, updates) if updates else dict(state), {}
 
     def replaced_by(self, aggregator: "Aggregator") -> "Aggregator":
         """What runs where an experiment names `aggregator` in this one's place.
@@ -69,6 +78,19 @@ class Aggregator(ABC):
 
 Memory = Mapping[str, Tensor]
 """The state of a server optimiser, fp32, named `<moment>/<tensor>`; part of the checkpoint."""
+
+
+@dataclass(frozen=True)
+class ServerContext:
+    """What a merge knows beside state and updates.
+
+    `received` are the clients that have the round's broadcast, `memory` is what the aggregator
+    remembered after the round before.
+    """
+
+    round_index: int = 0
+    received: tuple[int, ...] = ()
+    memory: Memory = field(default_factory=dict)
 
 
 class ServerOptimizer(ABC):

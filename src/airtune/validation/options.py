@@ -9,6 +9,7 @@ from airtune.deploy.links import LEAST_BPS, MOST_BPS, unavailable
 from airtune.deploy.pin import LEAST_SHARE, cores, quota_unavailable
 from airtune.errors import AirtuneError, InputError
 from airtune.methods.registry import find_method
+from airtune.methods.spec import refuse_changed_base
 
 Computing = Literal["pinned", "quota", "emulated"]
 COMPUTING: tuple[str, ...] = get_args(Computing)
@@ -109,6 +110,7 @@ def refuse_experiment(config: ExperimentConfig) -> None:
     for key, value, instead, why in wrong:
         if value is not None:
             raise InputError(key, value, f"{instead} in a validation, since {why}")
+    refuse_changed_base(find_method(config.method))
     if not find_method(config.method).splits:
         return
     for key, allowed in (("server_side", ("shared",)), ("downlink", ("planned", "equal"))):

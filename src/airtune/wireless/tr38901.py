@@ -4,6 +4,7 @@ Sionna draws from generators of its own and seeds torch's when it is imported. B
 here: importing and drawing leave every global generator as it was.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -214,7 +215,7 @@ def sionna_models() -> ModuleType:
     """Sionna's TR 38.901 models; importing takes a second or two and seeds torch's generators."""
     import torch
 
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), _without_compiler():
         import sionna.phy.channel.tr38901 as models
     if "spec_version" not in signature(models.UMi).parameters:
         raise AirtuneError(
@@ -222,6 +223,38 @@ def sionna_models() -> ModuleType:
             "sionna-no-rt 2.1 or newer."
         )
     return models  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Import Sionna without torch's compiler, which takes longer to import than all of Sionna.
+
+    Two decorators of parts that are not used here, `torch.compile` of a demapper and
+    `torch.compiler.disable` of a channel estimator, would import it. Where it is imported already,
+    nothing is changed.
+    """
+    import torch
+
+    if "torch._dynamo" in sys.modules or "sionna.phy" in sys.modules:
+        yield
+        return
+
+    def as_it_is(function: Any = None, *given: Any, **options: Any) -> Any:
+        return (lambda decorated: decorated) if function is None else function
+
+    with _patched(torch, compile=as_it_is), _patched(torch.compiler, disable=as_it_is):
+        yield
+
+
+@contextmanager
+def _patched(module: ModuleType, **replaced: Any) -> Iterator[None]:
+    """These names of a module mean something else for a while."""
+    before = {name: getattr(module, name) for name in replaced}
+    vars(module).update(replaced)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
 
 
 @contextmanager

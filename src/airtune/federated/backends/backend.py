@@ -27,7 +27,8 @@ from airtune.federated.checks.guard import (
 from airtune.federated.method import Method
 from airtune.federated.records.stopwatch import Stopwatch
 from airtune.round_plan import MAIN_SERVER, ClientPlan
-from airtune.tuning.adapter import AdapterState, load_state
+from airtune.tuning.adapter import AdapterState
+from airtune.tuning.base_change import load_whole, put_changes
 from airtune.tuning.evaluate import batch_losses
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
 from airtune.tuning.split.model import StepBits
@@ -43,7 +44,8 @@ class ClientTask:
     `weight` counts in averages. The main server of a split model is a party, too (`MAIN_SERVER`):
     its broadcast is its own half and never travelled. Draws are keyed by `round_index`, the
     client's own task where rounds are not synchronous; the learning rate then follows
-    `schedule_index`, the server's step (None: `round_index`).
+    `schedule_index`, the server's step (None: `round_index`). `base` is what is merged into the
+    base once the broadcast is read: a client keeps it, and only what it lacks is in the broadcast.
     """
 
     round_index: int
@@ -52,6 +54,7 @@ class ClientTask:
     broadcast: bytes
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     weight: float = 1.0
+    base: Mapping[str, Tensor] = field(default_factory=dict)
     schedule_index: int | None = None
 
 
@@ -178,7 +181,7 @@ class ClientSide:
 
     def test_losses(self, adapter: Mapping[str, Tensor], share: slice) -> list[tuple[float, int]]:
         """Summed loss [nat] and label tokens of some of the test batches, in their order."""
-        load_state(self.model, dict(adapter))
+        load_whole(self.model, adapter)
         return batch_losses(self.model, islice(self.test_batches(), share.start, None, share.step))
 
     def _start(self, task: ClientTask) -> AdapterState:
@@ -188,6 +191,7 @@ class ClientSide:
                 start = downlink.decode(task.broadcast, self.shapes, task.plan)
             what = f"the adapter that {party(task.client)} received"
             check_finite(start, what, task.round_index, OTHER_FORMAT)
+            put_changes(self.model, task.base)
         return start
 
     def _asked(self, kind: str, part: object, task: ClientTask) -> AbstractContextManager[None]:

@@ -5,7 +5,7 @@ Everything that can be known before training is known here: the batches of a rou
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import final
 
@@ -21,6 +21,7 @@ from airtune.federated.records.record import IN_TIME, ClientRecord
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.tuning.tuner import CohortTuner, Tuner
 from airtune.update.codec import Codec, Shapes
+from airtune.update.server import Memory
 from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
 
@@ -71,7 +72,9 @@ class RoundCosts:
         """All that the client computes in the round [FLOP]."""
         key = plan.work_key
         if key not in self._flops_of:
-            self._flops_of[key] = self._tuner.flops(plan, self._steps(plan), self.model.work)
+            trained = self._tuner.flops(plan, self._steps(plan), self.model.work)
+            received = self.model.downlink.receiver_flops(self.model.shapes, plan)
+            self._flops_of[key] = trained + received
         return self._flops_of[key]
 
     def compute_s(self, plan: ClientPlan) -> float:
@@ -95,6 +98,13 @@ class RoundCosts:
     def affine_payload_bits(self, plan: ClientPlan) -> tuple[float, float]:
         """`fixed` and `prunable` of the update: fixed + (1 - rate) prunable [bit]."""
         return self.model.codec.affine_bits(self.model.shapes, plan)
+
+    def to_cohort(self, memory: Memory, cohort: Sequence[int]) -> "RoundCosts":
+        """These costs with the broadcast that this cohort needs, from the server's memory."""
+        downlink = self.model.downlink.to_cohort(memory, cohort, self.round_index)
+        if downlink is self.model.downlink:
+            return self
+        return RoundCosts(replace(self.model, downlink=downlink), self.round_index)
 
     @property
     def transfer(self) -> TransferModel:

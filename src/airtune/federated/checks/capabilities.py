@@ -77,6 +77,7 @@ class _Fit:
                     f"{name} {self.names[name]} cannot work without it",
                 )
         self.coverage()
+        self.base()
         self.unsent()
         self.shares()
 
@@ -120,6 +121,18 @@ class _Fit:
         if still and not method.aggregator.keeps_unchanged:
             self.refuse(
                 "aggregator", f"one that leaves {', '.join(sorted(still))} exactly as it is"
+            )
+
+    def base(self) -> None:
+        """What is merged into the base must reach the clients."""
+        method = self.method
+        if method.aggregator.changes_base != method.downlink.carries_base:
+            words = "merges into the base" if method.downlink.carries_base else "leaves the base"
+            raise InputError(
+                "aggregator",
+                self.names["aggregator"],
+                f"one that {words}, as the downlink of {method.name} has it",
+                "leave out the aggregator, or choose the method that it belongs to",
             )
 
     def unsent(self) -> None:

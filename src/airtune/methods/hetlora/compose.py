@@ -5,15 +5,13 @@ between on a logarithmic scale of their training speed. The server pads with zer
 weighted by the norms of the updates. The broadcast is the whole adapter.
 """
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
-from airtune.errors import InputError
 from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.federated.method import Method
 from airtune.methods.bench import Bench
 from airtune.methods.hetlora.options import HetloraSection
+from airtune.methods.ranks import ranks_by_speed
 from airtune.tuning.partial import FirstRanksTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.means import ZeroPaddedMean
@@ -29,7 +27,7 @@ def compose(bench: Bench, options: HetloraSection) -> Method:
 def rank_planner(bench: Bench, options: Any) -> BandwidthPlanner:
     """The planner with a rank for each client, from its device's speed."""
     speeds = [device.training_flop_rate for device in bench.devices]
-    ranks = ranks_by_speed(speeds, options.rank_min, bench.config.adapter.rank)
+    ranks = ranks_by_speed(speeds, options.rank_min, bench.config.adapter.rank, "hetlora.rank_min")
     return BandwidthPlanner(options.bandwidth, bench.config.seed, ranks)
 
 
@@ -43,18 +41,3 @@ def hetlora(planner: BandwidthPlanner, uplink: FirstRanksCodec, downlink_dtype: 
         ZeroPaddedMean(),
         DenseCodec(downlink_dtype),
     )
-
-
-def ranks_by_speed(speeds: Sequence[float], rank_min: int, rank_max: int) -> tuple[int, ...]:
-    """`r_n = rank_min (rank_max / rank_min)^x_n`, rounded; x_n in [0, 1] is the log of the speed.
-
-    Devices that are all alike get the largest rank.
-
-    Args:
-        speeds: sustained training rate of each client [FLOP/s].
-    """
-    if not 1 <= rank_min <= rank_max:
-        raise InputError("hetlora.rank_min", rank_min, f"from 1 to adapter.rank, {rank_max}")
-    low, high = math.log(min(speeds)), math.log(max(speeds))
-    places = [(math.log(speed) - low) / (high - low) if high > low else 1.0 for speed in speeds]
-    return tuple(round(rank_min * (rank_max / rank_min) ** place) for place in places)

@@ -1,0 +1,1 @@
+"""flora: clients' LoRA products, stacked, merged into the base (Wang et al., arXiv 2409.05976)."""
