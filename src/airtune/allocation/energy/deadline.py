@@ -1,0 +1,223 @@
+"""The least energy at a fixed deadline, by one price on bandwidth.
+
+    V(tau) = min sum_n E_n   s.t.  t_n <= tau,  sum_n b_n <= B,  E_n <= budget_n
+
+is convex and falls with tau, by the sum of the clients' values of time: `V'(tau) = -sum_n w_n`. A
+client that would exceed its energy budget at the price m is charged a lower price m_n, at which it
+keeps it; the multiplier of its budget is `m / m_n - 1`, and its value of time counts `m / m_n`
+times.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airtune.allocation.bandwidth import bandwidth_within
+from airtune.allocation.energy.balance import (
+    PRICE_EDGE,
+    Balanced,
+    balance,
+    most_energy,
+    price_of_budget,
+)
+from airtune.allocation.energy.curves import Clients
+from airtune.allocation.energy.problem import EnergyProblem
+from airtune.allocation.energy.root import falling_root
+from airtune.allocation.solve import Evaluation
+from airtune.quantities import FloatArray
+from airtune.wireless.rate import LN2
+
+_DEAR = 40.0
+# In ln(price): energy then hardly counts beside bandwidth.
+_FULL = 1e-12
+# What may be left of the band, relative; the plan's shares are scaled to fill it.
+
+
+@dataclass(frozen=True)
+class Response:
+    """What clients choose at a deadline and a price m; arrays have the axis [client].
+
+    `value_w` is w; `own` is m_n / m, 1 where no budget binds. `worth_slope` is the derivative of
+    `worth_w` along V, W/s.
+    """
+
+    deadline_s: float
+    log_price: float
+    compute_s: FloatArray
+    bandwidth_hz: FloatArray
+    value_w: FloatArray
+    own: FloatArray
+    energy_j: float
+    worth_slope: float
+
+    @property
+    def worth_w(self) -> float:
+        """`-V'`: what all clients together save with one more second, W."""
+        return float((self.value_w / self.own).sum())
+
+
+class LeastEnergy:
+    """V of a problem at one deadline after another, each search started from the last one."""
+
+    def __init__(self, problem: EnergyProblem) -> None:
+        self.problem = problem
+        self.clients = Clients.of(problem)
+        self.sending = np.flatnonzero(problem.payload_bits > 0)
+        self._senders = self.clients.select(self.sending)
+        self._budget_j = problem.client_budget_j[self.sending]
+        self._limited = np.flatnonzero(np.isfinite(self._budget_j))
+        self._whole_band_bps = problem.links.rate(np.full(len(problem), problem.bandwidth_hz))
+        self._found: Balanced | None = None
+        self._prices = np.zeros(0)
+        self._price, self._deadline_s, self._drift = math.nan, math.nan, 0.0
+        self._log_caps, self._caps_at_s = np.full(len(self._limited), np.nan), math.nan
+        self._at_caps: Balanced = None  # type: ignore[assignment]
+
+    def at(self, deadline_s: float) -> Response:
+        """V's plan at a deadline whose needs fit the band."""
+        caps, band = self._caps(deadline_s), self.problem.bandwidth_hz
+        kept: list[Balanced] = []
+
+        def excess(log_price: float) -> Evaluation:
+            kept[:] = [self._balanced(deadline_s, log_price, caps)]
+            used = float(kept[0].bandwidth_hz.sum())
+            slope = float(kept[0].band_by_price[self._free(log_price, caps)].sum()) / used
+            return math.log(used / band), slope
+
+        if not len(self.sending):
+            return self._response(deadline_s, -math.inf, caps, None)
+        start = self._first_price(deadline_s)
+        falling_root(excess, start, (-PRICE_EDGE, PRICE_EDGE), _FULL)
+        return self._response(deadline_s, self._price, caps, kept[0])
+
+    def dear_price(self, deadline_s: float) -> float:
+        """ln of a price at which clients have the least bandwidth that the deadline asks for."""
+        return self._first_price(deadline_s) + _DEAR if len(self.sending) else -math.inf
+
+    def respond(self, deadline_s: float, log_price: float) -> Response:
+        """Everybody's choice at a price."""
+        caps = self._caps(deadline_s)
+        found = self._balanced(deadline_s, log_price, caps) if len(self.sending) else None
+        return self._response(deadline_s, log_price, caps, found)
+
+    def _response(
+        self, deadline_s: float, log_price: float, caps: FloatArray, found: Balanced | None
+    ) -> Response:
+        time_s = deadline_s - self.problem.fixed_delay_s
+        compute_s = np.minimum(time_s, self.clients.slowest_s())
+        value_w = self.clients.value_of_time_w(compute_s)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = -3.0 * (value_w + self.clients.idle_w) / compute_s
+        slope = np.where(value_w > 0, slope, 0.0)
+        energy_j = self.clients.computing_j(compute_s)
+        bandwidth, own = np.zeros(len(value_w)), np.ones(len(value_w))
+        if found is not None:
+            index, value = self.sending, found.value_w
+            by_price = float(found.band_by_price[self._free(log_price, caps)].sum())
+            self._drift = -float(found.band_by_time.sum()) / by_price if by_price < 0 else 0.0
+            compute_s[index], value_w[index] = found.compute_s, value
+            slope[index] = value * (found.value_by_time + found.value_by_price * self._drift)
+            bandwidth[index], energy_j[index] = found.bandwidth_hz, found.energy_j
+            own[index[self._limited]] = np.exp(np.minimum(caps - log_price, 0.0))
+        return Response(
+            deadline_s,
+            log_price,
+            compute_s,
+            bandwidth,
+            value_w,
+            own,
+            float(energy_j.sum()),
+            float((slope / own).sum()),
+        )
+
+    def floor_hz(self, deadline_s: float) -> tuple[FloatArray, FloatArray]:
+        """The least bandwidths for a deadline and the clients' budgets [client]; d/dtau [Hz/s].
+
+        inf where a client's budget cannot be kept.
+        """
+        problem = self.problem
+        left_s = deadline_s - problem.fixed_delay_s - problem.compute_s
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            rate = np.where(problem.payload_bits > 0, problem.payload_bits / left_s, 0.0)
+            least = bandwidth_within(
+                problem.links, rate, self._whole_band_bps, problem.bandwidth_hz
+            )
+            slope = np.where(rate > 0, -rate / left_s / problem.links.slope(least), 0.0)
+        caps = self._caps(deadline_s)
+        held = np.flatnonzero(caps < PRICE_EDGE)
+        if len(held):
+            index, found = self.sending[self._limited[held]], self._at_caps
+            kept = np.isfinite(caps[held])
+            tight = np.where(kept, found.bandwidth_hz, np.inf)
+            # Along a budget 0 = dE = -m db - w dT.
+            along = -found.value_w / np.exp(np.where(kept, caps[held], 0.0))
+            more = tight > least[index]
+            slope[index] = np.where(more, along, slope[index])
+            least[index] = np.maximum(least[index], tight)
+        time_s = deadline_s - problem.fixed_delay_s
+        alone_j = self.clients.computing_j(np.minimum(time_s, self.clients.slowest_s()))
+        over = (problem.payload_bits == 0) & (alone_j > problem.client_budget_j)
+        return np.where(over, np.inf, least), slope
+
+    def _balanced(self, deadline_s: float, log_price: float, caps: FloatArray) -> Balanced:
+        prices = np.full(len(self.sending), log_price)
+        prices[self._limited] = np.minimum(log_price, caps)
+        time_s = (deadline_s - self.problem.fixed_delay_s)[self.sending]
+        guess = np.full(len(prices), np.nan)
+        if self._found is not None:
+            # Along the tangent of the last answer.
+            with np.errstate(invalid="ignore"):
+                by_price = self._found.value_by_price * (prices - self._prices)
+                by_time = self._found.value_by_time * (deadline_s - self._deadline_s)
+                guess = self._found.log_value + np.clip(by_price + by_time, -3.0, 3.0)
+        self._found = balance(self._senders, time_s, prices, guess)
+        self._price, self._prices, self._deadline_s = log_price, prices, deadline_s
+        return self._found
+
+    def _free(self, log_price: float, caps: FloatArray) -> NDArray[np.bool_]:
+        """Senders that pay the band's own price."""
+        free = np.ones(len(self.sending), dtype=np.bool_)
+        free[self._limited] = caps >= log_price
+        return free
+
+    def _caps(self, deadline_s: float) -> FloatArray:
+        """ln of the prices at which clients would exceed their budgets; -inf where none keeps it.
+
+        `PRICE_EDGE` where any price keeps it. `_at_caps` are the others, there.
+        """
+        limited = self._limited
+        if not len(limited) or deadline_s == self._caps_at_s:
+            return self._log_caps
+        time_s = (deadline_s - self.problem.fixed_delay_s)[self.sending[limited]]
+        part = self._senders.select(limited)
+        held = np.flatnonzero(most_energy(part, time_s) > self._budget_j[limited])
+        known = np.abs(self._log_caps) < PRICE_EDGE
+        guess = np.where(known, self._log_caps, self._first_price(deadline_s))
+        caps = np.full(len(limited), PRICE_EDGE)
+        if len(held):
+            caps[held], self._at_caps = price_of_budget(
+                part.select(held),
+                time_s[held],
+                self._budget_j[limited[held]],
+                (guess[held], np.full(len(held), np.nan)),
+                self.problem.bandwidth_hz,
+            )
+        self._caps_at_s, self._log_caps = deadline_s, caps
+        return caps
+
+    def _first_price(self, deadline_s: float) -> float:
+        """The last price, moved to this deadline; at first, what a share of the band is worth."""
+        if self._found is not None:
+            moved = self._drift * (deadline_s - self._deadline_s)
+            return self._price + max(-3.0, min(3.0, moved))
+        left_s = (deadline_s - self.problem.fixed_delay_s)[self.sending] - self._senders.compute_s
+        upload_s = np.maximum(left_s, 1e-9 * deadline_s)
+        rate = self._senders.nats / LN2 / upload_s
+        share = self.problem.bandwidth_hz / len(self.sending)
+        return float(
+            np.median(
+                np.log(self._senders.sending_w * upload_s * rate) - np.log(share * (share + rate))
+            )
+        )
