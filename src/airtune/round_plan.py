@@ -41,6 +41,9 @@ class ClientPlan:
     split model has two uplinks, `main` to the main server and `federated` to the federated server;
     `bandwidth_hz` and `tx_power_w` are then those of `main`, and gradients come down on
     `downlink_share` of the downlink's band and power (None: not charged).
+    `gets_half` and `sends_half`: whether the averaged client half comes down at the beginning of
+    the round, and whether the client sends its half to be averaged at the end; where not, it keeps
+    its own from round to round.
     `rank` is 0 where every parameter is trained, without an adapter.
     `kept_ranks` is how many LoRA ranks of each adapted matrix are sent where the counts differ by
     matrix (None: `sparsity` holds for all alike).
@@ -57,6 +60,8 @@ class ClientPlan:
     federated: SubchannelShare | None = None
     kept_ranks: tuple[int, ...] | None = None
     downlink_share: float | None = None
+    gets_half: bool = True
+    sends_half: bool = True
 
     @property
     def work_key(self) -> tuple[object, ...]:
@@ -68,6 +73,7 @@ class ClientPlan:
             self.sparsity,
             self.kept_ranks,
             self.split_point,
+            self.sends_half,
         )
 
     def decisions(self, rank: int) -> frozenset[Decision]:

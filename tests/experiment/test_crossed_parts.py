@@ -258,6 +258,12 @@ def test_every_combination_that_fits_is_charged_for_what_it_did(worlds: dict[str
         ("soft_tsfa", ("soft_tsfa.selection=global",)),
         ("ffa_lora", ()),
         ("hetlora", ()),
+        ("hsfl", ()),
+        ("hsfl", ("hsfl.client_halves=averaged",)),
+        (
+            "hsfl",
+            ("hsfl.client_halves=averaged", "hsfl.cuts=common", "hsfl.aggregate_every=2"),
+        ),
     ],
 )
 def test_options_are_charged_too(method: str, changes: tuple[str, ...], model_folder: Path) -> None:

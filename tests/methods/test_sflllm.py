@@ -17,9 +17,9 @@ from airtune.federated.backends.backend import ClientReport
 from airtune.federated.charging.charge import charge_round
 from airtune.federated.charging.split_costs import SplitRoundCosts
 from airtune.federated.round import start_round
-from airtune.methods.sflllm.own_points import OwnPointSearch
+from airtune.federated.splitting.own_points import OwnPointSearch
+from airtune.federated.splitting.round_problem import SplitProblem
 from airtune.methods.sflllm.planner import RUN_SOLVERS, SflllmPlanner
-from airtune.methods.sflllm.round_problem import SplitProblem
 from airtune.tuning.base_model import model_location
 from airtune.workload.step import Step
 from airtune.workload.transformer import workload

@@ -20,7 +20,8 @@ SFLLLM = COMMON | {
     "federated_server": {"subchannels": 4, "total_power_dbm": 25},
 }
 FEDSLLM = COMMON | {"method": "fedsllm", "a": 10, "v": 2}
-CASES = {case["method"]: case for case in (JCPBA, TSFA, SFLLLM, FEDSLLM)}
+HSFL = COMMON | {"method": "hsfl", "main_server": {"flop_rate": 1e12}}
+CASES = {case["method"]: case for case in (JCPBA, TSFA, SFLLLM, FEDSLLM, HSFL)}
 
 # One client at exactly 250 m, nothing random: the link can be computed by hand.
 STILL = {

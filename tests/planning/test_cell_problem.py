@@ -271,9 +271,15 @@ def test_split_points_that_do_not_fit_are_left_out_and_said() -> None:
 )
 def test_links_are_those_the_planner_sees(name: str, changes: dict[str, float]) -> None:
     problem = CASES[name] | {"cell": {**CELL, **changes}, "round": 5}
-    read = load_problem_module(name).read(from_cell(problem).numbers)
+    numbers = from_cell(problem).numbers
+    read = load_problem_module(name).read(numbers)
     cell = CellSettings(**problem["cell"])
     seen = open_channel(cell, 3, seed=4).observe(5).estimate.uplink()
+    if name == "hsfl":
+        rates = [client["uplink_rate_bps"] for client in numbers["clients"]]
+        equal = seen.rate(np.full(3, cell.bandwidth_hz / 3))
+        np.testing.assert_allclose(rates, equal, rtol=1e-9)
+        return
     share = np.array([1e6, 2e5, 7e6])
     if name == "sflllm":
         link = read.training.main

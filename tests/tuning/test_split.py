@@ -74,7 +74,7 @@ def run(
     clients: Sequence[SplitClient],
     training: TrainingSettings = GRADIENT,
     cut: CutCodec = EXACT,
-    **settings: str,
+    **settings: Any,
 ) -> SplitRound:
     return split_round(
         SplitModel(model),
@@ -296,6 +296,46 @@ def test_any_weights_count_once_in_a_block_between_cuts() -> None:
         assert (merged[name] - expected).abs().max() <= 2e-5, name
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_server_takes_one_step_of_the_mean_not_one_a_client(optimizer: str) -> None:
+    """With five identical clients it moves as far as with one, in every block."""
+    model, training = adapted("llama"), TrainingSettings(optimizer, 0.05, max_grad_norm=0.0)
+    start = start_of(model)
+    clients = [SplitClient(n, 1, [BATCHES[0], BATCHES[1]]) for n in range(5)]
+    together = run(model, start, clients, training)
+    alone = run(model, start, clients[:1], training)
+    moved = 0.0
+    for name, value in alone.server.items():
+        step = (value - start[name]).abs().max()
+        moved = max(moved, float(step))
+        # Adam's step is of one size whatever the gradient's, down to rounding of tiny ones.
+        assert (together.server[name] - value).abs().mean() <= 1e-3 * float(step) + 1e-7, name
+    assert moved > 1e-3
+
+
+def test_own_halves_leave_a_block_to_the_clients_that_the_server_runs_it_for() -> None:
+    """Cuts 1, 2, 2: the server's copy of block 1 takes the step of client 0 alone; the others have
+    their own, which no merge reads."""
+    model = adapted("llama")
+    start = start_of(model)
+    clients = [SplitClient(n, point, [BATCHES[n]]) for n, point in enumerate((1, 2, 2))]
+    result = run(model, start, clients, keeps_halves=True)
+    updates = [Update(report.client, 1.0, {}) for report in result.reports]
+    merged = merge_halves(start, updates, result.server)
+    alone = [train_locally(model, start, [batch], GRADIENT, (7, 2, 0)) for batch in BATCHES[:3]]
+    everything = train_locally(model, start, [union(BATCHES[:3])], GRADIENT, (7, 2, 0))
+    for name, value in start.items():
+        if ".layers.0." in name:
+            assert torch.equal(merged[name], value)
+        served = alone[0] if ".layers.1." in name else everything
+        if ".layers.0." not in name:
+            assert (merged[name] - served.state[name]).abs().max() <= 2e-5, name
+    for report in result.reports:
+        for name, value in report.state.items():
+            own = alone[report.client].state[name]
+            assert (value - own).abs().max() <= 2e-5, name
+
+
 @pytest.mark.parametrize("points", [(1, 1, 1), (1, 2, 2), (1, 2, 2, 2)])
 def test_one_shared_step_of_adamw_is_within_its_bound(points: tuple[int, ...]) -> None:
     """Adam's first step is `eta g / (|g| + eps)`, so where the gradients of all who train a
@@ -503,7 +543,8 @@ def test_other_refusals() -> None:
     start = start_of(model)
     with pytest.raises(ValueError, match="same number of steps"):
         run(model, start, [SplitClient(0, 1, [batch_of(1)]), SplitClient(1, 1, [])])
-    for settings in ({"server_side": "v3"}, {"labels_at": "nobody"}):
+    wrong: list[dict[str, Any]] = [{"server_side": "v3"}, {"labels_at": "nobody"}]
+    for settings in wrong:
         with pytest.raises(InputError, match=r"server_side|labels_at"):
             SplitSettings(**settings)
     head = attach(

@@ -78,7 +78,7 @@ def finish(
     """Write what a user takes away, `notices` included. Doing it twice gives the same files."""
     records = folder.read_records()
     card = model_card(world, Progress(state.start_loss, records, folder.deployment.exists()))
-    write_result(world.config, world.base, world.model, state.adapter, card, folder)
+    write_result(world.config, world.base, world.model, world.tuned(state), card, folder)
     summary = summarise(world, state, records)
     if diverged is not None:
         summary["diverged"] = str(diverged)
@@ -124,7 +124,7 @@ def limits(config: ExperimentConfig) -> dict[str, float]:
 
 def summarise(world: World, state: ServerState, records: Sequence[RoundRecord]) -> dict[str, Any]:
     """The run in numbers, each from the records or measured here on the test set."""
-    shown = samples(world, state.adapter, 1, SAMPLE_TOKENS)
+    shown = samples(world, world.tuned(state), 1, SAMPLE_TOKENS)
     return summary_of_records(world.config, records, state.start_loss, world.devices) | {
         "partition_redraws": world.shards.redraws,
         "stopped": state.stopped,
@@ -173,7 +173,7 @@ def _of_main_server(records: Sequence[RoundRecord]) -> dict[str, float]:
 
 def _scores(world: World, state: ServerState) -> dict[str, dict[str, float]]:
     before, judged = score(world, world.untrained)
-    after, _ = score(world, state.adapter)
+    after, _ = score(world, world.tuned(state))
     return {
         name: {"before": before[name], "after": after[name], "examples": judged} for name in before
     }

@@ -248,8 +248,10 @@ class Run:
     def evaluate(self) -> dict[str, Any]:
         """Test loss, perplexity and scores of the base and of the tuned model."""
         result: dict[str, Any] = {}
-        for name, adapter in (("base", self.world.untrained), ("tuned", self.state.adapter)):
-            evaluation = self.world.evaluate(adapter)
+        world, state = self.world, self.state
+        for name, adapter in (("base", world.untrained), ("tuned", world.tuned(state))):
+            tuned = name == "tuned"
+            evaluation = world.evaluate_state(state) if tuned else world.evaluate(adapter)
             marks, judged = score(self.world, adapter)
             result[name] = {
                 "test_loss": evaluation.loss,
@@ -274,11 +276,12 @@ class Run:
                 "--max-new-tokens", max_new_tokens, f"below {limit}, the model's last position"
             )
         if prompt is None:
-            return samples(self.world, self.state.adapter, count, max_new_tokens)
+            return samples(self.world, self.world.tuned(self.state), count, max_new_tokens)
         refuse_half_characters(prompt, "--prompt")
         if not prompt.strip():
             raise InputError("--prompt", prompt, "some text")
-        return [continue_prompt(self.world, self.state.adapter, prompt, max_new_tokens)]
+        adapter = self.world.tuned(self.state)
+        return [continue_prompt(self.world, adapter, prompt, max_new_tokens)]
 
     def export(self, folder: Path | str, *, merge: bool = False) -> None:
         """Write the adapter, or the base model with the adapter merged into its weights.
@@ -290,6 +293,6 @@ class Run:
         card = model_card(world, progress, merge=merge)
         with filled_whole("DIR", Path(folder)) as place:
             write_trained(
-                self.config, world.base, world.model, self.state.adapter, place, merge=merge
+                self.config, world.base, world.model, world.tuned(self.state), place, merge=merge
             )
             write_text_atomic(place / CARD, card)

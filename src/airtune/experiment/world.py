@@ -33,6 +33,7 @@ from airtune.experiment.engine import (
     in_process,
     open_backend,
 )
+from airtune.experiment.held_out import mean_adapter, own_evaluator
 from airtune.experiment.loading import (
     LoadedModel,
     LoadedServer,
@@ -53,6 +54,7 @@ from airtune.federated.facts import ClientFacts
 from airtune.federated.method import Settled
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import planning_view
+from airtune.methods.registry import find_method
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import AdapterState, read_adapter
 from airtune.tuning.base_change import changes_of, load_whole
@@ -138,6 +140,18 @@ class World:
         """Test loss of an adapter."""
         return self.context.evaluate(adapter)
 
+    def evaluate_state(self, state: ServerState) -> Evaluation:
+        """Test loss after a round, with what clients keep of their own, if they do."""
+        if self.context.evaluate_own is None:
+            return self.evaluate(state.adapter)
+        return self.context.evaluate_own(state.adapter, state.carried)
+
+    def tuned(self, state: ServerState) -> Mapping[str, Tensor]:
+        """The adapter of a state; where clients keep a part of their own, the mean of theirs."""
+        if self.context.evaluate_own is None:
+            return state.adapter
+        return mean_adapter(state.adapter, state.carried, self.context.weights)
+
     def start(self) -> ServerState:
         """The state before round 1, with the test loss that the run starts from."""
         state = self.unmeasured_start()
@@ -209,6 +223,8 @@ def build_world(
             "synchronous where clients train on their own machines",
             "leave out the section pacing, or simulate the clients with airtune run",
         )
+    if elsewhere is not None:
+        _refuse_elsewhere(config)
     server, loaded = load_server(config), load_model(config, resolved=resolved)
     tests, clients = _load_clients(server, loaded, elsewhere)
     server = replace(server, devices=clients.devices, measured=clients.channel or server.measured)
@@ -222,6 +238,12 @@ def build_world(
     refuse_small_devices(side.method, costs.in_round(0), loaded.trained.highest_rank)
     engine = _engine(loaded, side, clients)
     context = server_side(server, loaded, side, costs, engine)
+    if side.method.keeps_halves:
+        tokens = side.training.limit(loaded.device)
+        measure = own_evaluator(
+            loaded.config, side.model, tests, clients.rows, tokens, context.evaluate
+        )
+        context = replace(context, evaluate_own=measure)
     if clients.backend is not None:
         context = replace(context, backend=clients.backend(side))
     settled = settled_planner(context)
@@ -239,6 +261,19 @@ def build_world(
         untrained=side.method.start(side.model, config.seed),
         planner_notices=settled.notices,
     )
+
+
+def _refuse_elsewhere(config: ExperimentConfig) -> None:
+    """InputError for options that need all clients in this process."""
+    spec = find_method(config.method)
+    needs = spec.not_deployed(config.section(spec.options))
+    if needs is not None:
+        raise InputError(
+            "method",
+            f"{config.method}, and {needs}",
+            "one whose clients can be on other machines",
+            "the server evaluates what stays at the clients: simulate it with `airtune run`",
+        )
 
 
 def _load_clients(

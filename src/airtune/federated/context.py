@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,12 @@ def draw_dropouts(
     )
 
 
+EvaluateOwn: TypeAlias = Callable[
+    [Mapping[str, Tensor], Mapping[int, Mapping[str, Tensor]]], Evaluation
+]
+"""Test loss of an adapter with what clients carry of their own, by client."""
+
+
 @dataclass(frozen=True)
 class RoundContext:
     """What stays the same from round to round. Arrays have the axis [client], all registered.
@@ -82,6 +89,8 @@ class RoundContext:
     `sample_interval_s` lies between the channels of two rounds, which a round without clients lasts
     where nothing else limits it. `pacing` says when the server makes a step where rounds are not
     synchronous; `kept_hz` is the part of the uplink's band that tasks under way then keep.
+    `evaluate_own` evaluates in the place of `evaluate` where clients keep a part of the adapter of
+    their own.
     """
 
     method: Method
@@ -103,6 +112,7 @@ class RoundContext:
     sample_interval_s: float = 10.0
     pacing: Pacing | None = None
     kept_hz: float = 0.0
+    evaluate_own: EvaluateOwn | None = None
 
     @property
     def free_hz(self) -> float:

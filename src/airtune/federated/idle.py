@@ -104,7 +104,8 @@ def _unreachable(
     down_bps = truth.downlink().select(clients).rate(np.full(len(plans), context.bandwidth_hz))
     if plan.main_server is not None and costs.split is not None:
         rates = split_rates(context, costs.split, truth, plans)
-        up_bps = np.minimum(rates.main_bps, rates.federated_bps)
+        sends = np.array([entry.federated is not None for entry in plans])
+        up_bps = np.where(sends, np.minimum(rates.main_bps, rates.federated_bps), rates.main_bps)
         down_bps = np.minimum(down_bps, rates.gradient_bps)
     else:
         bands = np.array([entry.bandwidth_hz for entry in plans])

@@ -41,6 +41,11 @@ class Planner(ABC):
         return frozenset()
 
     @property
+    def keeps_halves(self) -> bool:
+        """Whether its plans may leave client halves of a split model at the clients."""
+        return False
+
+    @property
     def decides(self) -> frozenset[Decision]:
         """What its plans may decide beyond radio resources; other parts must honour it."""
         return frozenset()
@@ -93,7 +98,7 @@ class Exchange:
     """What the server holds at the end of a round, for a method's own measurements.
 
     `start` is the adapter of the broadcast, `merged` the next one; `plans` and `reported` are by
-    client.
+    client, and so are `losses`, of clients' held-out rows with what each keeps of its own.
     """
 
     start: TensorMap
@@ -101,6 +106,7 @@ class Exchange:
     merged: TensorMap
     plans: Mapping[int, ClientPlan]
     reported: Mapping[int, Sequence[float]]
+    losses: Mapping[int, float] = field(default_factory=dict)
 
 
 Measure: TypeAlias = Callable[[Exchange], dict[str, float | None]]
@@ -116,7 +122,9 @@ class Method:
     describes the servers of a split model, whose tuner trains the whole cohort together.
     `start` draws the adapter before round 1 from the model and the seed. `measure` adds numbers to
     a round's record, under `measured`. `weighting` decides with which share an update counts (None:
-    its examples over those of all present); its shares are in the record.
+    its examples over those of all present); its shares are in the record. `keeps_halves`: clients
+    carry a part of the adapter of their own (`tuning.split.kept`), with which each is evaluated on
+    held-out rows of its own.
     """
 
     name: str
@@ -130,3 +138,4 @@ class Method:
     start: StartState = initial_state
     measure: Measure | None = None
     weighting: Weighting | None = None
+    keeps_halves: bool = False

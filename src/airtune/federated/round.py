@@ -173,10 +173,9 @@ def run_round(
     updates = weighed_updates(context, updates, occasion)
     said = reported(codec, arrived, reports, context.shapes)
     plans = {task.client: task.plan for task in arrived}
-    outcome = server_step(
-        context, state, Arrivals(start, charged, reports, updates, received, plans, said)
-    )
     carried = kept_by_clients(context, state, codec, tasks, reports, charged.in_time)
+    arrivals = Arrivals(start, charged, reports, updates, received, plans, said, carried=carried)
+    outcome = server_step(context, state, arrivals)
     return replace(outcome, state=replace(outcome.state, carried=carried))
 
 

@@ -25,7 +25,7 @@ from airtune.federated.method import Exchange, Method
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.record import RoundRecord
 from airtune.round_plan import ClientPlan
-from airtune.tuning.evaluate import Evaluation
+from airtune.tuning.evaluate import ClientEvaluation, Evaluation
 from airtune.update.server import ServerContext, Update
 
 
@@ -43,7 +43,8 @@ class Arrivals:
     """What the server merges in one step, and what it took.
 
     `received` is the adapter that training began from, `said` what clients reported beside their
-    updates; `settled` are fields of the record that other steps than rounds have.
+    updates, `carried` what clients keep after it; `settled` are fields of the record that other
+    steps than rounds have.
     """
 
     start: RoundStart
@@ -54,6 +55,7 @@ class Arrivals:
     plans: Mapping[int, ClientPlan]
     said: Mapping[int, Sequence[float]]
     settled: Mapping[str, Any] = field(default_factory=dict)
+    carried: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 def server_step(context: RoundContext, state: ServerState, arrivals: Arrivals) -> RoundOutcome:
@@ -62,12 +64,13 @@ def server_step(context: RoundContext, state: ServerState, arrivals: Arrivals) -
         received = received_by(arrivals.charged, context.deadline_s)
         adapter, server = _server_side(context.method, state, arrivals.updates, received)
     with context.watch.stage("evaluate"):
-        evaluation = context.evaluate(adapter)
+        evaluation = _evaluated(context, adapter, arrivals.carried)
         check_test_loss(evaluation.loss, state.rounds_done)
     record = _record(context, state, arrivals, evaluation)
     said, updates = arrivals.said, arrivals.updates
     check_reported(said, state.rounds_done)
-    exchange = Exchange(arrivals.received, updates, adapter, arrivals.plans, said)
+    losses = _losses_of(evaluation)
+    exchange = Exchange(arrivals.received, updates, adapter, arrivals.plans, said, losses)
     measured = _measured(context, state, exchange)
     record = replace(with_shares(record, updates), measured=measured, **arrivals.settled)
     check_record(record, state.rounds_done)
@@ -80,6 +83,22 @@ def server_step(context: RoundContext, state: ServerState, arrivals: Arrivals) -
         server=server,
     )
     return RoundOutcome(following, record, evaluation)
+
+
+def _evaluated(
+    context: RoundContext,
+    adapter: Mapping[str, Tensor],
+    carried: Mapping[int, Mapping[str, Tensor]],
+) -> Evaluation:
+    """Test loss after the round, with what clients keep of their own, if they do."""
+    if context.evaluate_own is None:
+        return context.evaluate(adapter)
+    return context.evaluate_own(adapter, carried)
+
+
+def _losses_of(evaluation: Evaluation) -> Mapping[int, float]:
+    """Each client's loss with its own part of the adapter; nothing where clients have none."""
+    return evaluation.of_clients if isinstance(evaluation, ClientEvaluation) else {}
 
 
 def _planner_state(
@@ -163,6 +182,7 @@ def _record(
     ]
     losses = [(context.weights[report.client], report.train_loss) for report in heard]
     total = sum(weight for weight, _ in losses)
+    own = _losses_of(evaluation)
     return RoundRecord(
         round=state.rounds_done + 1,
         virtual_time_s=state.clock.time_s + latency.latency_s,
@@ -181,5 +201,8 @@ def _record(
         skipped={str(client): reason for client, reason in start.plan.skipped.items()},
         plan=where_finite(start.plan.extras) or None,
         idle_s=None if clients else latency.latency_s,
-        clients=list(clients),
+        clients=[
+            replace(entry, own_test_loss=own[entry.client]) if entry.client in own else entry
+            for entry in clients
+        ],
     )

@@ -28,6 +28,7 @@ SHIPPED = (
     Lazy("airtune.methods.centralised.spec:CENTRALISED"),
     Lazy("airtune.methods.sflllm.spec:SFLLLM"),
     Lazy("airtune.methods.fedsllm.spec:FEDSLLM"),
+    Lazy("airtune.methods.hsfl.spec:HSFL"),
 )
 
 

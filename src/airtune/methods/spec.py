@@ -177,6 +177,8 @@ class MethodSpec:
         rounds_to_target: `config -> (rounds, source)`: a measured number of rounds to a target
             loss, where the experiment has one.
         chooses_rank: the option that has the LoRA rank chosen before round 1, if it is set.
+        not_deployed: `options` -> which of them need all clients in one process, so that a
+            deployment is refused; None where none does.
         recorded: `plan` or `measured`, the places of a record for numbers of its own, with the
             dataclass that declares them (`federated.records.fields`).
     """
@@ -202,4 +204,5 @@ class MethodSpec:
     rests_on: Callable[[ExperimentConfig], Mapping[str, Any]] | None = None
     rounds_to_target: Callable[[ExperimentConfig], tuple[float, str] | None] = lambda config: None
     chooses_rank: Callable[[Any], str | None] = lambda options: None
+    not_deployed: Callable[[Any], str | None] = lambda options: None
     recorded: Mapping[str, type] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """Test loss, perplexity and generated text of an adapted model."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,14 @@ class Evaluation:
     def perplexity(self) -> float:
         """exp(loss); infinite where it does not fit a float."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+@dataclass(frozen=True)
+class ClientEvaluation(Evaluation):
+    """Of all clients' held-out rows together, each read with its client's own adapter; and the mean
+    loss of each client that has such rows [nat]."""
+
+    of_clients: Mapping[int, float] = field(default_factory=dict)
 
 
 def evaluate(model: Any, batches: Iterable[TokenBatch]) -> Evaluation:

@@ -111,12 +111,16 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """The adapter after local training, the loss before each step, and what is carried over."""
+    """The adapter after local training, the loss before each step, and what is carried over.
+
+    `base` is what the change is counted from, where that is not what came down in this round.
+    """
 
     state: AdapterState
     losses: tuple[float, ...]
     label_tokens: int
     carried: dict[str, Tensor] = field(default_factory=dict)
+    base: AdapterState | None = None
 
     @property
     def mean_loss(self) -> float:

@@ -172,6 +172,11 @@ class CohortTuner(ABC):
     on_factors: bool = False
     adds_unsent: bool = False
 
+    @property
+    def keeps_halves(self) -> bool:
+        """Whether clients go on with their own halves where a plan sends none down."""
+        return False
+
     @abstractmethod
     def tune_together(self, parties: Sequence[Party]) -> Sequence[PartyResult | None]:
         """Train as planned; results in the order of the parties, each in its start's names.

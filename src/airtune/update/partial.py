@@ -285,7 +285,10 @@ def held(names: TensorMap | Shapes, plan: ClientPlan, split_point: int) -> list[
 @final
 @dataclass(frozen=True)
 class HalfCodec(Codec):
-    """Whole updates of a half; the main server's own never travel: fp32."""
+    """Whole updates of a half; the main server's own never travel: fp32.
+
+    A client that keeps its half in this round sends nothing.
+    """
 
     honours = frozenset({Decision.SPLIT})
     requires = frozenset({Decision.SPLIT})
@@ -298,16 +301,22 @@ class HalfCodec(Codec):
         check_format(self.dtype)
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
+        if _keeps(plan):
+            return b""
         names = held(change, plan, self._point(plan))
         half = {name: change[name] for name in names}
         return _packed(flatten(half), self._dtype(plan), self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
+        if _keeps(plan):
+            return {}
         names = held(template, plan, self._point(plan))
         half = {name: template[name] for name in names}
         return unflatten(from_wire(unpack(payload), "update", self._dtype(plan)), half)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
+        if _keeps(plan):
+            return 0
         names = held(shapes, plan, plan.split_point or self.depth.planned)
         half = {name: shapes[name] for name in names}
         return 8 * frame_bytes(wire_frame("update", coordinates(half), self._dtype(plan)))
@@ -320,25 +329,37 @@ class HalfCodec(Codec):
         return "fp32" if plan.client == MAIN_SERVER else self.dtype
 
 
+def _keeps(plan: ClientPlan) -> bool:
+    return plan.client != MAIN_SERVER and not plan.sends_half
+
+
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BroadcastHalf(Codec):
     """The adapter of the deepest client half, for all; each client reads the blocks that it holds.
 
     How deep the broadcast reaches follows from its length, so no client needs the others' cuts.
+    In a round without a broadcast nothing is sent, and a client has the adapter before round 1,
+    `known`, until it has a half of its own.
     """
 
     honours = frozenset({Decision.SPLIT})
     requires = frozenset({Decision.SPLIT})
     on_factors = True
     half: HalfCodec
+    known: TensorMap = field(default_factory=dict)
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
-        return self.half.encode(change, plan)
+        if plan.client != MAIN_SERVER and not plan.gets_half:
+            return b""
+        return self.half.encode(change, replace(plan, sends_half=True))
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         if plan.client == MAIN_SERVER:
             return self.half.decode(payload, template, plan)
+        if not plan.gets_half:
+            own = held(self.known, plan, self.half.depth.trained_point(plan.split_point or 0))
+            return {name: self.known[name].clone() for name in own}
         vector = from_wire(unpack(payload), "update", self.half.dtype)
         for depth in range(1, self.half.depth.trained + 1):
             below = {name: shape for name, shape in template.items() if block_of(name) < depth}
@@ -349,4 +370,6 @@ class BroadcastHalf(Codec):
         raise InputError("payload", f"{vector.numel()} numbers", "the adapter of some first blocks")
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
-        return self.half.payload_bits(shapes, plan)
+        if plan.client != MAIN_SERVER and not plan.gets_half:
+            return 0
+        return self.half.payload_bits(shapes, replace(plan, sends_half=True))

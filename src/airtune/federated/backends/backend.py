@@ -31,6 +31,7 @@ from airtune.tuning.adapter import AdapterState
 from airtune.tuning.base_change import load_whole, put_changes
 from airtune.tuning.evaluate import batch_losses
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
+from airtune.tuning.split.kept import holds_half
 from airtune.tuning.split.model import StepBits
 from airtune.tuning.tuner import CohortTuner, Party, PartyResult, Tuner, TuningContext, TuningJob
 from airtune.update.codec import Codec, Shapes
@@ -215,7 +216,8 @@ class ClientSide:
             check_tensors(result.state, start)
         check_losses(result.losses, task.client, task.round_index)
         with self.watch.stage("encode"):
-            change = {name: result.state[name] - value for name, value in start.items()}
+            base = start if result.base is None else result.base
+            change = {name: result.state[name] - value for name, value in base.items()}
             check_finite(change, f"the update of {who}", task.round_index, LESS)
             check_finite(result.carried, f"what {who} keeps", task.round_index, LESS)
             with self._asked("codec", codec, task):
@@ -310,6 +312,8 @@ def carried_over(
         carried = report.carried
         if task.client not in in_time and KEPT_AT_CLIENT in carried:
             carried = kept_mark(task.round_index, late=True)
+        elif task.client not in in_time and holds_half(carried):
+            carried = task.carried  # what was trained too late does not count at the client, either
         elif task.client not in in_time and holds_residual(carried):
             with asked("codec", codec, task.round_index, task.client):
                 carried = add_lost(carried, codec.decode(report.payload, shapes, task.plan))

@@ -193,7 +193,9 @@ def _charge(
         cut_uplink_bits=cut_up,
         cut_downlink_bits=sum(sent[name] for name in MAIN_DOWNLINK),
         adapter_bits=sent["adapter"],
-        federated_rate_bps=float(done.rates.federated_bps[position]),
+        federated_rate_bps=(
+            None if plan.federated is None else float(done.rates.federated_bps[position])
+        ),
     )
 
 

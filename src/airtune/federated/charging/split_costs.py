@@ -260,11 +260,13 @@ class SplitRoundCosts:
 
 
 def shares_to_link(
-    shares: Sequence[SubchannelShare], subchannels: int
+    shares: Sequence[SubchannelShare | None], subchannels: int
 ) -> tuple[Owners, FloatArray]:
-    """Owners and densities [subchannel] from each client's share."""
+    """Owners and densities [subchannel] from each client's share, if it has one."""
     owner, psd = np.full(subchannels, UNUSED, dtype=np.intp), np.zeros(subchannels)
     for client, share in enumerate(shares):
+        if share is None:
+            continue
         index = list(share.subchannels)
         owner[index], psd[index] = client, share.psd_w_per_hz
     return owner, psd

@@ -64,6 +64,7 @@ class _Fit:
     def check(self) -> None:
         decides = self.method.planner.decides
         self.kind()
+        self.halves()
         for name in PARTS:
             part = getattr(self.method, name)
             for decision in sorted(decides - part.honours):
@@ -103,6 +104,18 @@ class _Fit:
                 self.names["tuner"],
                 f"one that {'splits' if splits else 'does not split'} the model, for {method.name}",
             )
+
+    def halves(self) -> None:
+        """Where client halves stay at the clients, planner and tuner must leave them there."""
+        if not self.method.keeps_halves:
+            return
+        for name in ("planner", "tuner"):
+            if not getattr(self.method, name).keeps_halves:
+                raise InputError(
+                    name,
+                    self.names[name],
+                    f"one that leaves client halves at the clients, for {self.method.name}",
+                )
 
     def coverage(self) -> None:
         """What is trained must travel; what never travels must never change."""

@@ -187,6 +187,8 @@ def _client(entry: object) -> ClientPlan:
         federated=_subchannels(entry.federated, f"federated{who}"),
         kept_ranks=None if kept is None else _counts(kept, f"kept_ranks{who}"),
         downlink_share=_optional(entry.downlink_share, f"downlink_share{who}"),
+        gets_half=bool(entry.gets_half),
+        sends_half=bool(entry.sends_half),
     )
 
 

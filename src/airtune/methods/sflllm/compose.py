@@ -4,19 +4,16 @@ from dataclasses import replace
 from typing import Any, cast
 
 from airtune.config.experiment import ExperimentConfig
-from airtune.errors import InputError
-from airtune.federated.charging.split_costs import LinkSettings, SplitSystem
+from airtune.federated.charging.split_costs import SplitSystem
 from airtune.federated.method import Method
 from airtune.methods.bench import Bench
 from airtune.methods.options import given
 from airtune.methods.sflllm.options import PLANNER_OPTIONS, SflllmSection
 from airtune.methods.sflllm.planner import SflllmPlanner
-from airtune.quantities import dbm_to_watts
+from airtune.methods.split_parts import depth_of, system_of
 from airtune.tuning.split.tuner import SplitSettings, SplitTuner
-from airtune.update.cut import CutCodec
 from airtune.update.means import HalvesMean
 from airtune.update.partial import BroadcastHalf, Depth, HalfCodec
-from airtune.workload.architecture import load_architecture
 
 
 def sflllm(
@@ -70,21 +67,8 @@ def halves_mean(bench: Bench, options: Any) -> HalvesMean:
 def split_method(config: ExperimentConfig, model: Any) -> Method:
     """The composition that the experiment's section describes."""
     section = config.section(SflllmSection)
-    trained = model.config.num_hidden_layers
-    if trained < 2:
-        raise InputError("model", f"{trained} block", "a model of at least 2 blocks for sflllm")
-    planned = load_architecture(config.charge_as).block_count if config.charge_as else trained
-    cut = CutCodec(model.config.vocab_size, section.activation_dtype, section.gradient_dtype)
-    system = SplitSystem(
-        main=_link(section.main_subchannels, section.main_total_power_dbm),
-        federated=_link(section.federated_subchannels, section.federated_total_power_dbm),
-        server_flop_rate=section.server_flop_rate,
-        cut=cut,
-        labels_at=section.labels_at,
-        downlink=section.downlink,
-        server_power_w=section.server_power_w,
-    )
-    depth = Depth(planned, trained)
+    depth = depth_of(config, model)
+    system = system_of(model, section, section.labels_at)
     return sflllm(
         model,
         SflllmPlanner(section.solver, section.split_point, section.split_points, config.seed),
@@ -94,9 +78,3 @@ def split_method(config: ExperimentConfig, model: Any) -> Method:
         HalfCodec(depth, section.uplink_dtype, config.seed),
         section.downlink_dtype,
     )
-
-
-def _link(subchannels: int, total_power_dbm: float | None) -> LinkSettings:
-    if total_power_dbm is None:
-        return LinkSettings(subchannels)
-    return LinkSettings(subchannels, float(dbm_to_watts(total_power_dbm)))

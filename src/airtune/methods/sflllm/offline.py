@@ -19,10 +19,10 @@ from airtune.config.experiment import ExperimentConfig
 from airtune.errors import AirtuneError, InputError
 from airtune.federated.idle import first_views
 from airtune.federated.round import planning_view
+from airtune.federated.splitting.round_problem import SplitProblem, within_reach
 from airtune.methods.sflllm.options import SflllmSection
 from airtune.methods.sflllm.planner import SflllmPlanner
 from airtune.methods.sflllm.problem import SOLVERS, SflllmProblem
-from airtune.methods.sflllm.round_problem import SplitProblem, silent
 from airtune.methods.sflllm.rounds_table import read_rounds
 from airtune.methods.spec import Report
 from airtune.methods.trial import Trial, Trials
@@ -173,4 +173,5 @@ def _problem(world: Trial, rank: int) -> SplitProblem:
     channel = _unfaded(context.channel, len(context.names))
     seen = replace(context, costs=costs, rank=rank, channel=channel)
     (view,) = first_views(partial(planning_view, seen), 1)
-    return SplitProblem(view, np.flatnonzero(~silent(view)).tolist())
+    kept, _ = within_reach(view)
+    return SplitProblem(view, kept)

@@ -8,20 +8,13 @@ split points are decided every round by a solver of `airtune plan`.
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-
-from airtune.allocation.solve import OPTIMALITY, Solution, Status
-from airtune.allocation.split.problem import SplitPlan
-from airtune.cost.latency import straggler_of
 from airtune.errors import InfeasibleError, InputError
-from airtune.federated.idle import NO_SIGNAL
-from airtune.federated.method import Planner, PlannerState
-from airtune.federated.view import PlanningView
-from airtune.methods.sflllm.own_points import OwnPointSearch
+from airtune.federated.method import PlannerState
+from airtune.federated.splitting.own_points import OwnPointSearch
+from airtune.federated.splitting.planner import SplitPlanner, verdict
+from airtune.federated.splitting.round_problem import SplitProblem
 from airtune.methods.sflllm.problem import SOLVERS, SflllmProblem
-from airtune.methods.sflllm.round_problem import SplitProblem, silent
-from airtune.quantities import format_duration
-from airtune.round_plan import ClientPlan, Decision, Plan
+from airtune.round_plan import Plan
 from airtune.seeds import integer_seed
 
 RUN_SOLVERS = tuple(name for name in SOLVERS if name != "blocks")
@@ -30,13 +23,12 @@ SPLIT_POINTS = ("common", "own")
 
 @final
 @dataclass(frozen=True)
-class SflllmPlanner(Planner):
+class SflllmPlanner(SplitPlanner):
     """Split points, subchannels and powers by a solver of `airtune plan`.
 
     `split_point` fixes the cut for all; with `split_points: own` clients may differ, which is for
     solver `joint` only. Random solvers draw in every round. Clients whose memory does not hold
-    the half at a split point rule that point out. All wait for the slowest, so with a deadline the
-    slowest are left out until the others make it.
+    the half at a split point rule that point out.
     """
 
     solver: str = "joint"
@@ -59,27 +51,7 @@ class SflllmPlanner(Planner):
                 "solver joint without split_point chooses a cut for every client",
             )
 
-    @property
-    def decides(self) -> frozenset[Decision]:
-        return frozenset({Decision.SPLIT})
-
-    def plan(self, view: PlanningView, state: PlannerState) -> Plan:
-        kept, skipped = _within_reach(view)
-        while kept:
-            problem = SplitProblem(view, kept)
-            plan = self._plan(problem, skipped)
-            if view.deadline_s is None or plan.predicted_latency_s <= view.deadline_s:
-                return plan
-            slowest = straggler_of(problem.timeline(plan.clients).own_stages())
-            client = problem.clients[slowest]
-            skipped = {
-                **skipped,
-                client: f"would make all miss the deadline of {view.deadline_s:g} s",
-            }
-            kept = [i for i in kept if int(view.cohort[i]) != client]
-        return Plan((), 0.0, None, Status.INFEASIBLE, "no client can be reached", skipped)
-
-    def _plan(self, problem: SplitProblem, skipped: dict[int, str]) -> Plan:
+    def divide(self, problem: SplitProblem, skipped: dict[int, str], state: PlannerState) -> Plan:
         view, kept = problem.view, problem.kept
         points = self.common_points(problem)
         training = problem.training(points)
@@ -101,7 +73,7 @@ class SflllmPlanner(Planner):
             tuple(plans),
             latency_s,
             bound,
-            *_verdict(plans, latency_s, bound, solution),
+            *verdict(plans, latency_s, bound, solution.solver),
             skipped,
             problem.main_server(plans),
         )
@@ -118,27 +90,3 @@ class SflllmPlanner(Planner):
                 f"one of {', '.join(map(str, fitting))}, which fit every device",
             )
         return [self.split_point]
-
-
-def _within_reach(view: PlanningView) -> tuple[list[int], dict[int, str]]:
-    """Positions that can be planned for, and the others with the reason."""
-    mute = silent(view)
-    skipped = {int(view.cohort[i]): NO_SIGNAL for i in np.flatnonzero(mute)}
-    return [int(i) for i in np.flatnonzero(~mute)], skipped
-
-
-def _verdict(
-    plans: list[ClientPlan], latency_s: float, bound: float | None, solution: Solution[SplitPlan]
-) -> tuple[str, str]:
-    """Status and sentence of the plan as it will be charged."""
-    points = sorted({plan.split_point or 0 for plan in plans})
-    cut = f"after block {points[0]}" + (f" to {points[-1]}" if len(points) > 1 else "")
-    optimal = bound is not None and latency_s - bound <= OPTIMALITY * latency_s
-    claim = "Optimal" if optimal else "Feasible"
-    if bound is not None and not optimal and bound > 0:
-        claim += f", at most {100 * (latency_s / bound - 1):.2g} % above the optimum"
-    status = Status.OPTIMAL if optimal else Status.FEASIBLE
-    return str(status), (
-        f"{claim}: split {cut}, the round takes {format_duration(latency_s)} "
-        f"(solver {solution.solver})."
-    )

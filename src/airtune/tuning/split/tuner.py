@@ -9,7 +9,7 @@ radio or a clock; what crosses the cut is encoded, and its bits are counted.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar, final
 
@@ -22,6 +22,7 @@ from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult, TrainingSettings
 from airtune.tuning.split.client import ClientHalf, ServedClient, SplitClient, SplitReport
 from airtune.tuning.split.halves import ServerHalf
+from airtune.tuning.split.kept import kept_half, own_half, received_half, sent_half
 from airtune.tuning.split.model import CutLink, SplitModel
 from airtune.tuning.tuner import CohortTuner, Party, PartyResult
 
@@ -33,10 +34,12 @@ LABEL_HOLDERS = ("server", "client")
 class SplitSettings:
     """`shared` is SplitFed v2, one server side that steps once on all clients' batches; `copies`
     is v1, one server side per client, averaged at the end of the round. With labels at the
-    `client` (U-shaped), LM head and loss are there, too."""
+    `client` (U-shaped), LM head and loss are there, too. `keeps_halves`: client halves are not
+    averaged in every round; a client then goes on with its own until it is sent the mean again."""
 
     server_side: str = "shared"
     labels_at: str = "server"
+    keeps_halves: bool = False
 
     def __post_init__(self) -> None:
         for field, value, allowed in (
@@ -220,14 +223,19 @@ class SplitTuner(CohortTuner):
     settings: SplitSettings
     trained_point: Callable[[int], int]
 
+    @property
+    def keeps_halves(self) -> bool:
+        return self.settings.keeps_halves
+
     def tune_together(self, parties: Sequence[Party]) -> list[PartyResult | None]:
         clients = [party for party in parties if party.plan.client != MAIN_SERVER]
         (server,) = (party for party in parties if party.plan.client == MAIN_SERVER)
         context = server.context
+        begins = [self._begin(party) for party in clients]
         result = split_round(
             SplitModel(self.model),
             server.start,
-            [self._client(party) for party in clients],
+            [self._client(party, begin) for party, begin in zip(clients, begins, strict=True)],
             context.training,
             self.cut,
             self.settings,
@@ -235,11 +243,10 @@ class SplitTuner(CohortTuner):
             round_index=context.round_index,
             server_carried=context.carried,
         )
-        tuned = {
+        party_of = {party.plan.client: party for party in clients}
+        tuned: dict[int, PartyResult] = {
             report.client: PartyResult(
-                LocalResult(report.state, report.losses, report.label_tokens, dict(report.carried)),
-                report.cut,
-                report.result.payload,
+                self._result(party_of[report.client], report), report.cut, report.result.payload
             )
             for report in result.reports
         }
@@ -252,13 +259,32 @@ class SplitTuner(CohortTuner):
         )
         return [tuned.get(party.plan.client) for party in parties]
 
+    def _begin(self, party: Party) -> AdapterState:
+        """Where a client's half begins: what came down, or its own where nothing did."""
+        own = {} if party.plan.gets_half else own_half(party.context.carried)
+        return {name: own.get(name, value) for name, value in party.start.items()}
+
+    def _result(self, party: Party, report: SplitReport) -> LocalResult:
+        """The client's half after the round; what it keeps of it, and what its change is from."""
+        result = LocalResult(report.state, report.losses, report.label_tokens, dict(report.carried))
+        if not self.settings.keeps_halves:
+            return result
+        received = party.start if party.plan.gets_half else received_half(party.context.carried)
+        kept = (
+            sent_half(party.context.round_index)
+            if party.plan.sends_half
+            else kept_half(report.state, received)
+        )
+        base = {name: received.get(name, value) for name, value in party.start.items()}
+        return replace(result, carried={**result.carried, **kept}, base=base)
+
     @contextmanager
     def client_half(self, party: Party) -> Iterator[ClientHalf]:
         context, model = party.context, SplitModel(self.model)
         half = ClientHalf(
             model,
             party.start,
-            self._client(party),
+            self._client(party, party.start),
             context.training,
             self.cut,
             keeps_labels=self.settings.labels_at == "client",
@@ -268,7 +294,7 @@ class SplitTuner(CohortTuner):
         with torch.random.fork_rng(devices=[]), model.dropout():
             yield half
 
-    def _client(self, party: Party) -> SplitClient:
+    def _client(self, party: Party, begin: AdapterState) -> SplitClient:
         point = party.plan.split_point
         assert point is not None, "every client of a split round has a split point"
         return SplitClient(
@@ -277,6 +303,6 @@ class SplitTuner(CohortTuner):
             party.context.batches,
             party.weight,
             party.context.carried,
-            party.start,
+            begin,
             party.link,
         )

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.split.problem import LinkPlan, SplitCandidate, SplitTraining
@@ -18,9 +17,10 @@ from airtune.allocation.subchannels.power import Uplink, measure
 from airtune.cost.latency import TransferModel
 from airtune.cost.timeline import Timeline
 from airtune.federated.charging.split_costs import RoundRates, SplitRoundCosts, link_to_shares
+from airtune.federated.idle import NO_SIGNAL
 from airtune.federated.view import PlanningView
 from airtune.quantities import FloatArray
-from airtune.round_plan import MAIN_SERVER, ClientPlan
+from airtune.round_plan import MAIN_SERVER, ClientPlan, SubchannelShare
 from airtune.wireless.rate import FixedEfficiencyLinks
 
 
@@ -37,14 +37,20 @@ class MeanStep:
 
 @dataclass(frozen=True)
 class SplitProblem:
-    """A round as its planner sees it; `kept` are positions in the cohort."""
+    """A round as its planner sees it; `kept` are positions in the cohort.
+
+    `gets_half`, `sends_half`: whether the averaged client half comes down at the beginning of the
+    round, and whether clients send theirs to the federated server at its end.
+    """
 
     view: PlanningView
     kept: Sequence[int]
+    gets_half: bool = True
+    sends_half: bool = True
 
     @cached_property
     def costs(self) -> SplitRoundCosts:
-        assert self.view.costs.split is not None, "the sflllm planner belongs to a split method"
+        assert self.view.costs.split is not None, "a split is planned for a method that splits"
         return self.view.costs.split
 
     @property
@@ -202,16 +208,29 @@ class SplitProblem:
         return self.view.costs.downlink_bits(self._bare(self.clients[0], point))
 
     def _bare(self, client: int, point: int) -> ClientPlan:
-        return ClientPlan(client, 0.0, 0.0, self.view.rank, split_point=point)
+        return ClientPlan(
+            client,
+            0.0,
+            0.0,
+            self.view.rank,
+            split_point=point,
+            gets_half=self.gets_half,
+            sends_half=self.sends_half,
+        )
 
-    def plans(self, points: Sequence[int], main: LinkPlan, federated: LinkPlan) -> list[ClientPlan]:
-        """The clients' plans from split points and both links' owners and densities."""
+    def plans(
+        self, points: Sequence[int], main: LinkPlan, federated: LinkPlan | None
+    ) -> list[ClientPlan]:
+        """The clients' plans from split points and both links' owners and densities; None for the
+        federated link where nothing is sent on it."""
         link, _ = self.links
         _, power_w = measure(link, main.owner, main.psd_w_per_hz)
         count = len(self.kept)
         shares = self.mean_step(points).shares
         mains = link_to_shares(main.owner, main.psd_w_per_hz, count)
-        others = link_to_shares(federated.owner, federated.psd_w_per_hz, count)
+        others: list[SubchannelShare] | list[None] = [None] * count
+        if federated is not None:
+            others = link_to_shares(federated.owner, federated.psd_w_per_hz, count)
         return [
             ClientPlan(
                 client=client,
@@ -222,6 +241,8 @@ class SplitProblem:
                 main=mains[k],
                 federated=others[k],
                 downlink_share=None if shares is None else float(shares[k]),
+                gets_half=self.gets_half,
+                sends_half=self.sends_half,
             )
             for k, client in enumerate(self.clients)
         ]
@@ -251,6 +272,8 @@ class SplitProblem:
         )
 
 
-def silent(view: PlanningView) -> NDArray[np.bool_]:
-    """Which clients of the cohort have no signal in either direction."""
-    return (view.uplink.limit_bps() <= 0) | (view.downlink_bps <= 0)
+def within_reach(view: PlanningView) -> tuple[list[int], dict[int, str]]:
+    """Positions that can be planned for, and the clients without signal with the reason."""
+    mute = (view.uplink.limit_bps() <= 0) | (view.downlink_bps <= 0)
+    skipped = {int(view.cohort[i]): NO_SIGNAL for i in np.flatnonzero(mute)}
+    return [int(i) for i in np.flatnonzero(~mute)], skipped

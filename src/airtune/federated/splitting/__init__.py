@@ -1,0 +1,1 @@
+"""Planning of split rounds: cuts, subchannels and power of one round, on the estimated channel."""

@@ -1,0 +1,1 @@
+"""Split training with client halves that stay at their clients, each with its own cut."""
