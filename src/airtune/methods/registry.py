@@ -25,6 +25,7 @@ SHIPPED = (
     Lazy("airtune.methods.lora_fair.spec:LORA_FAIR"),
     Lazy("airtune.methods.flora.spec:FLORA"),
     Lazy("airtune.methods.fedex_lora.spec:FEDEX_LORA"),
+    Lazy("airtune.methods.ferret.spec:FERRET"),
     Lazy("airtune.methods.centralised.spec:CENTRALISED"),
     Lazy("airtune.methods.sflllm.spec:SFLLLM"),
     Lazy("airtune.methods.fedsllm.spec:FEDSLLM"),

@@ -107,6 +107,10 @@ class Codec(ABC):
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         """Predicted length of `encode`'s answer [bit]."""
 
+    def encoding_flops(self, shapes: Shapes, plan: ClientPlan) -> float:
+        """What a client computes to encode an update [FLOP], where that is more than to read it."""
+        return 0.0
+
     def affine_bits(self, shapes: Shapes, plan: ClientPlan) -> tuple[float, float]:
         """`fixed` and `prunable` with `fixed + (1 - rate) prunable` at most `payload_bits` [bit].
 

@@ -73,8 +73,7 @@ class RoundCosts:
         key = plan.work_key
         if key not in self._flops_of:
             trained = self._tuner.flops(plan, self._steps(plan), self.model.work)
-            received = self.model.downlink.receiver_flops(self.model.shapes, plan)
-            self._flops_of[key] = trained + received
+            self._flops_of[key] = trained + self._coding_flops(plan)
         return self._flops_of[key]
 
     def compute_s(self, plan: ClientPlan) -> float:
@@ -85,7 +84,7 @@ class RoundCosts:
         """`fixed` and `prunable` of the computing delay: fixed + (1 - rate) prunable [s]."""
         speed = self.model.devices[plan.client].training_flop_rate
         fixed, prunable = self._tuner.affine_flops(plan, self._steps(plan), self.model.work)
-        return fixed / speed, prunable / speed
+        return (fixed + self._coding_flops(plan)) / speed, prunable / speed
 
     def payload_bits(self, plan: ClientPlan) -> int:
         """Predicted length of the update [bit]."""
@@ -178,6 +177,12 @@ class RoundCosts:
         return SplitRoundCosts(
             model.split, model.devices, model.work, model.facts, self.round_index, model.transfer
         )
+
+    def _coding_flops(self, plan: ClientPlan) -> float:
+        """Reading the broadcast and encoding the update [FLOP]."""
+        model = self.model
+        received = model.downlink.receiver_flops(model.shapes, plan)
+        return received + model.codec.encoding_flops(model.shapes, plan)
 
     @property
     def _tuner(self) -> Tuner:

@@ -1,0 +1,1 @@
+"""ferret: updates as coefficients on directions that both ends draw from a seed."""
