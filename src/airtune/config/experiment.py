@@ -63,6 +63,9 @@ class AdapterSection(Section):
     start: str | None = Field(
         None, description="a PEFT adapter folder to start from, which settles the keys above"
     )
+    personal: list[str] = Field(
+        [], description="tensors that stay at each client, by pattern, [*.lora_B.*]"
+    )
 
 
 class ClientsSection(Section):

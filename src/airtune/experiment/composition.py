@@ -11,6 +11,7 @@ from airtune.config.experiment import PART_KINDS, ExperimentConfig, ServerSectio
 from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError
 from airtune.experiment.pacing import check_pacing, paced
+from airtune.experiment.personal import with_personal
 from airtune.experiment.trained import FULL, check_trained
 from airtune.federated.checks.capabilities import check_parts, check_trains_any, part_name
 from airtune.federated.method import Method, Planner
@@ -98,7 +99,7 @@ def compose_method(
     composed: Method = spec.compose(bench, config.section(spec.options))
     method = assembled(replace(composed, server=_server(config.server)), parts)
     if not check_fit:
-        return method
+        return with_personal(config, model, method)
     check_parts(method, {kind: _spec_name(spec) for kind, spec in _replaced(config).items()})
     if Decision.PRUNING in method.planner.decides:
         refuse_pruned(config.dtype)
@@ -111,7 +112,7 @@ def compose_method(
         )
     if config.adapter.kind == FULL:
         check_trains_any(method, f"adapter.kind: {FULL}")
-    return paced(config, method)
+    return paced(config, with_personal(config, model, method))
 
 
 def assembled(made: Method, parts: Mapping[str, Any]) -> Method:

@@ -267,6 +267,8 @@ def _refuse_elsewhere(config: ExperimentConfig) -> None:
     """InputError for options that need all clients in this process."""
     spec = find_method(config.method)
     needs = spec.not_deployed(config.section(spec.options))
+    if config.adapter.personal:
+        needs = "adapter.personal"
     if needs is not None:
         raise InputError(
             "method",

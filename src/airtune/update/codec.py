@@ -40,13 +40,15 @@ class Codec(ABC):
     `honours`: decisions of a plan that decide what travels; `requires`: decisions without which
     nothing can be encoded. `leaves_out`: parts of tensor names that never travel. `on_factors`: it
     sends LoRA's factors, not any trained parameter. `carries_base`: a downlink that also sends what
-    was merged into the base.
+    was merged into the base. `takes_any_tensors`: it can send some of an adapter's tensors as well
+    as all of them.
     """
 
     honours: frozenset[Decision] = frozenset()
     requires: frozenset[Decision] = frozenset()
     on_factors: bool = False
     carries_base: bool = False
+    takes_any_tensors: bool = False
 
     @property
     def leaves_out(self) -> frozenset[str]:
@@ -175,6 +177,7 @@ def unflatten(vector: Tensor, shapes: Shapes) -> dict[str, Tensor]:
 class DenseCodec(Codec):
     """Every coordinate, as fp32, fp16 or bf16 (round to nearest)."""
 
+    takes_any_tensors = True
     dtype: str = "fp32"
 
     def __post_init__(self) -> None:

@@ -201,6 +201,7 @@ class SlicedCodec(Codec):
 
     honours = frozenset({Decision.PRUNING})
     on_factors = True
+    takes_any_tensors = True
     slices: Slices
     dtype: str = "fp32"
     seed: int = 0

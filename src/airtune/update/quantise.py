@@ -123,6 +123,7 @@ class Int8Codec(Codec):
     Lossy and unbiased: encoding what was decoded draws again and may differ by a step.
     """
 
+    takes_any_tensors = True
     block: int = BLOCK
     seed: int = 0
 

@@ -75,6 +75,7 @@ class SeededCodec(Codec):
         shrink: the estimate of least expected error instead of the unbiased one.
     """
 
+    takes_any_tensors = True
     directions: int = 200
     blocks: int = 8
     distribution: Distribution = "orthonormal"

@@ -65,9 +65,9 @@ class ClientRecord(Record):
         float | None, OfSplit("rate to the federated server", "bit/s")
     ] = None
     """True rate to the federated server; absent where nothing is sent to it."""
-    own_test_loss: Annotated[float | None, OfSplit("test loss with its own half", "nat")] = None
-    """Per completion token of its held-out rows, with its own half; absent where it has no half of
-    its own."""
+    own_test_loss: Annotated[float | None, Quantity("test loss with its own part", "nat")] = None
+    """Per completion token of its held-out rows, with its own part of the adapter; absent where it
+    has none."""
     rank: Annotated[int | None, Decision("LoRA rank", "ranks", order=5)] = None
     """LoRA rank; absent without LoRA."""
     tx_power_w: Annotated[float, Decision("transmit power", "W", display=Shown("mW", 1e3))]

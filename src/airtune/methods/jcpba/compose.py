@@ -12,6 +12,7 @@ from airtune.methods.jcpba.measure import measure_pruning
 from airtune.methods.jcpba.options import PLANNER_OPTIONS, JcpbaSection
 from airtune.methods.jcpba.planner import JcpbaPlanner
 from airtune.methods.options import given
+from airtune.tuning.personal import personal_start
 from airtune.tuning.pruning.importance import (
     ActivationImportance,
     Importance,
@@ -71,7 +72,9 @@ def slicer(bench: Bench, importance: str | None = None) -> Slicer:
             f"{name}, as for the other parts",
             "set jcpba.importance instead",
         )
-    return bench.shared("slicer", lambda: Slicer(bench.model, _importance(bench, name)))
+    personal = bench.config.adapter.personal
+    fixed = personal_start(bench.model, bench.config.seed, personal)
+    return bench.shared("slicer", lambda: Slicer(bench.model, _importance(bench, name), fixed))
 
 
 def _importance(bench: Bench, name: str) -> Importance:

@@ -190,11 +190,13 @@ class Slicer:
     """Derives the slice from the broadcast adapter and a rate; client and server each have one.
 
     Raises InputError for a model of whose blocks no unit can be removed. The scores of the latest
-    adapter are kept, so a round computes them once for all its clients.
+    adapter are kept, so a round computes them once for all its clients. `fixed` takes the place of
+    tensors that differ between clients, so that all ends rank alike.
     """
 
     model: Any
     importance: Importance
+    fixed: Mapping[str, Tensor] = field(default_factory=dict)
     _latest: dict[str, tuple[BlockScores, ...]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -217,7 +219,7 @@ class Slicer:
 
     def scores(self, broadcast: Mapping[str, Tensor]) -> tuple[BlockScores, ...]:
         """Importance of every unit with this adapter."""
-        state = dict(broadcast)
+        state = {**broadcast, **self.fixed}
         key = fingerprint(state)
         if key not in self._latest:
             scores = self.importance.scores(self.model, self.architecture, state)
