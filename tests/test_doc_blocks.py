@@ -72,7 +72,17 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert {block.language for block in BLOCKS} <= {"", "sh", "python", "yaml", "ini", "output"}
 
 
-@pytest.mark.parametrize("name", sorted({block.path.name for block in _of("python")}))
+LONG = {"figures.md", "sweep.md"}
+"""Documents whose Python blocks train several runs."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+        for name in sorted({block.path.name for block in _of("python")})
+    ],
+)
 def test_python(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A document's blocks run one after another, as a reader would type them."""
     if name in ELSEWHERE:

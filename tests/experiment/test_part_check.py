@@ -112,7 +112,11 @@ def broken(name: str, *settings: str) -> list[str]:
     ("name", "reasons"),
     [
         ("Long", ["payload_bits answers 100, but encode made 1794688 bit."] * 2),
-        ("Odd", ["it answers other gains when it is asked again", "after a resume, rounds.jsonl"]),
+        pytest.param(
+            "Odd",
+            ["it answers other gains when it is asked again", "after a resume, rounds.jsonl"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_part_is_judged_by_its_promises(name: str, reasons: list[str]) -> None:

@@ -56,7 +56,7 @@ def run_of(folder: Path, method: str, *changes: str) -> Run:
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(name, marks=pytest.mark.slow) if name != "sflllm" else name for name in METHODS],
+    [pytest.param(name, marks=pytest.mark.slow) if name != "fedlora" else name for name in METHODS],
 )
 def test_whole_run(method: str, pretended: None, tmp_path: Path) -> None:
     """The GPU's path takes other kernels in other orders, so learning is compared over the first

@@ -129,6 +129,7 @@ def test_templates_follow_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_filled({}) == default_experiment()
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_without_its_secrets(place: Path) -> None:
     (place / "compare.yaml").write_text(
         "experiment: mine.yaml\n"
