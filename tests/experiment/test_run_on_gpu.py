@@ -16,15 +16,7 @@ from airtune.tuning.base_model import model_location
 from tests.cli.conftest import QUICK
 from tests.pretend_gpu import PretendGpu, on_gpu
 
-METHODS = [
-    "jcpba",
-    "soft_tsfa",
-    "sflllm",
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in ("fedlora", "ffa_lora", "hetlora", "centralised")
-    ),
-]
+METHODS = ("jcpba", "soft_tsfa", "sflllm", "fedlora", "ffa_lora", "hetlora", "centralised")
 
 
 @pytest.fixture
@@ -56,7 +48,7 @@ def run_of(folder: Path, method: str, *changes: str) -> Run:
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(name, marks=pytest.mark.slow) if name != "fedlora" else name for name in METHODS],
+    [name if name == "jcpba" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
 )
 def test_whole_run(method: str, pretended: None, tmp_path: Path) -> None:
     """The GPU's path takes other kernels in other orders, so learning is compared over the first
