@@ -7,10 +7,14 @@ import pytest
 
 from airtune.cost.device import (
     FIGURES,
+    IDLE,
     UNSTATED,
     DeviceProfile,
+    client_energy,
     find_device,
+    known_idle_power_w,
     load_devices,
+    power_at,
     rates_notice,
     refuse_small_memory,
 )
@@ -35,7 +39,9 @@ my-board:
 @pytest.mark.parametrize("name", load_devices())
 def test_every_figure_has_a_source_and_a_sane_size(name: str) -> None:
     device = load_devices()[name]
-    assert set(device.sources) == set(FIGURES)
+    assert set(device.sources) == {*FIGURES, IDLE}
+    assert device.idle_power_w is not None
+    assert 0 < device.idle_power_w < 0.4 * (device.computing_power_w or 0)
     assert all(len(text) > 20 for text in device.sources.values())
     assert 1e9 < device.training_flop_rate < 1e15
     assert 2**32 <= device.memory_bytes <= 512 * 2**30
@@ -254,3 +260,41 @@ def test_memory_that_does_not_suffice_is_refused_by_name() -> None:
         refuse_small_memory("client 3", device, 6e9)
     for part in ("client 3", "jetson-nano", "2.79 GB", "4.29 GB", "6 GB", "batch_size"):
         assert part in str(caught.value)
+
+
+def test_power_follows_the_cubic_law_from_idle_to_full() -> None:
+    device = replace(load_devices()["galaxy-s25"], computing_power_w=7.0, idle_power_w=1.0)
+    assert power_at(device, 1.0) == 7.0
+    assert power_at(device, 0.5) == pytest.approx(1.0 + 6.0 / 8)
+    assert power_at(device, 1e-9) == pytest.approx(1.0)
+    # Twice the time at 1.75 W, and 0.35 W consumed for 0.1225 W radiated.
+    spent = client_energy(device, 20.0, 3.0, 0.1225, speed=0.5)
+    assert spent == pytest.approx(20.0 * 1.75 + 3.0 * 0.35)
+
+
+def test_idle_power_is_only_asked_for_where_a_device_is_to_be_slower(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(PROFILE)
+    device = load_devices(tmp_path / "own.yaml")["my-board"]
+    assert device.idle_power_w is None
+    assert "idle_power_w" not in device.mapping()
+    assert power_at(device, 1.0) == 5.0
+    with pytest.raises(InputError, match=r"idle_power_w of my-board is not known.*given where"):
+        power_at(device, 0.9)
+    with pytest.raises(InputError, match="idle_power_w of my-board"):
+        known_idle_power_w(device)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("tx_power_dbm: 20", "tx_power_dbm: 20\n  idle_power_w: 1", "without idle_power_w"),
+        ("tx_power_dbm: 20", "tx_power_dbm: 20\n  idle_power_w: 6", "at most computing_power_w"),
+        ("tx_power_dbm: 20", "tx_power_dbm: 20\n  idle_power_w: -1", "idle_power_w"),
+    ],
+)
+def test_an_idle_power_has_a_source_and_is_below_the_full_one(
+    old: str, new: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(PROFILE.replace(old, new))
+    with pytest.raises(InputError, match=words):
+        load_devices(tmp_path / "own.yaml")

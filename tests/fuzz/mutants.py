@@ -37,6 +37,7 @@ SOLVERS = {
     "tsfa": ("exact", "per-client-queues", "fixed-sparsity", "dense"),
     "sflllm": ("joint", "greedy", "random", "random-power", "random-rank", "blocks"),
     "fedsllm": ("exact", "equal"),
+    "energy": ("exact", "minmax", "equal", "harmony"),
 }
 
 SWEEPS = (

@@ -367,13 +367,17 @@ def test_measured_throughput_becomes_an_efficiency(tmp_path: Path) -> None:
         ("tsfa", "llama-3.1-70b"),
         ("sflllm", "llama-3.1-70b"),
         ("fedsllm", "llama-3.1-70b"),
+        ("energy", "builtin"),
+        ("energy", "llama-3.1-70b"),
     ],
 )
 def test_from_a_million_to_seventy_billion(name: str, model: str, tmp_path: Path) -> None:
     """One source of figures for all: seconds follow the operations that torch counts."""
     profile = """
     rack: {training_flop_rate: 3e15, memory_bytes: 640e9, computing_power_w: 6000, tx_power_dbm: 23,
-           sources: {training_flop_rate: a, memory_bytes: a, computing_power_w: a, tx_power_dbm: a}}
+           idle_power_w: 900,
+           sources: {training_flop_rate: a, memory_bytes: a, computing_power_w: a, tx_power_dbm: a,
+                     idle_power_w: a}}
     """
     (tmp_path / "own.yaml").write_text(profile)
     racks = {"count": 2, "devices": "rack", "device_file": str(tmp_path / "own.yaml")}
@@ -399,7 +403,7 @@ def test_from_a_million_to_seventy_billion(name: str, model: str, tmp_path: Path
 
 
 @given(
-    name=st.sampled_from(["jcpba", "tsfa", "fedsllm"]),
+    name=st.sampled_from(["jcpba", "tsfa", "fedsllm", "energy"]),
     count=st.integers(1, 12),
     steps=st.integers(1, 50),
     batch=st.integers(1, 16),

@@ -64,17 +64,17 @@ def _print_table(devices: "list[DeviceProfile]") -> None:
     from airtune.quantities import format_quantity
 
     name = max(len(device.name) for device in devices)
-    row = f"{{:<{max(name, 22)}}}  {{:<7}}  {{:>13}}  {{:>7}}  {{:>7}}  {{:>6}}"
-    typer.echo(row.format("device", "kind", "training", "memory", "power", "radio"))
+    row = f"{{:<{max(name, 22)}}}  {{:<7}}  {{:>13}}  {{:>7}}  {{:>7}}  {{:>6}}  {{:>6}}"
+    typer.echo(row.format("device", "kind", "training", "memory", "power", "idle", "radio"))
     for device in devices:
-        power = device.computing_power_w
+        powers = device.computing_power_w, device.idle_power_w
         typer.echo(
             row.format(
                 device.name,
                 device.kind,
                 format_quantity(device.training_flop_rate, "FLOP/s"),
                 format_quantity(device.memory_bytes, "B"),
-                "unknown" if power is None else format_quantity(power, "W"),
+                *("unknown" if power is None else format_quantity(power, "W") for power in powers),
                 f"{device.tx_power_dbm:g} dBm",
             )
         )
@@ -91,6 +91,9 @@ def measure(
         float | None,
         typer.Option(help="What the machine draws while it trains [W], from a meter."),
     ] = None,
+    idle_power_w: Annotated[
+        float | None, typer.Option(help="What it draws while it waits [W], from a meter.")
+    ] = None,
     tx_power_dbm: Annotated[float, typer.Option(help="Most that its modem radiates [dBm].")] = 23.0,
     dtype: Annotated[str, typer.Option(help="Type of the base model: fp32, fp16, bf16.")] = "fp32",
     seconds: Annotated[float, typer.Option(min=0.0, max=3600.0, help="How long to time.")] = 5.0,
@@ -102,14 +105,15 @@ def measure(
 
     if seconds != seconds:
         raise InputError("--seconds", seconds, "a number from 0 to 3600")
-    refuse_figures(tx_power_dbm=tx_power_dbm, computing_power_w=computing_power_w)
+    powers = {"computing_power_w": computing_power_w, "idle_power_w": idle_power_w}
+    refuse_figures(tx_power_dbm=tx_power_dbm, **powers)
     content = _own_profiles(out, name)
     from airtune.cost.measure import measure_training, measured_profile
     from airtune.tuning.plain_peft import without_bitsandbytes
 
     with without_bitsandbytes():
         measurement = measure_training(seconds, dtype)
-    profile = measured_profile(name, measurement, computing_power_w, tx_power_dbm)
+    profile = measured_profile(name, measurement, computing_power_w, tx_power_dbm, idle_power_w)
     content[name] = profile.mapping()
     if out is not None:
         _write_yaml(out, content)

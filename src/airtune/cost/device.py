@@ -3,11 +3,16 @@
     E = P_compute t_compute + (p / eta) t_upload        [J]
 
 with the device's power draw while it trains, the transmit power p at the antenna, and the power
-amplifier's efficiency eta. This is the usual split of federated learning over radio links into
-computing and transmitting (Yang et al., IEEE Trans. Wireless Commun. 20(3), 2021, arXiv
-1911.02417, section II), with the measured power of the device in place of kappa C f^2, and with the
-proportional part of an affine amplifier model. Left out: receiving the broadcast, the modem's and
-the device's idle power, the screen, and the server.
+amplifier's efficiency eta. At a share s of its full speed a device draws
+
+    P_compute = P_idle + (P_full - P_idle) s^3           [W],
+
+the cubic law of voltage and frequency scaling, where its idle power is known. This is the usual
+split of federated learning over radio links into computing and transmitting (Yang et al., IEEE
+Trans. Wireless Commun. 20(3), 2021, arXiv 1911.02417, section II), with the measured power of the
+device in place of kappa C f^2, and with the proportional part of an affine amplifier model. Left
+out: receiving the broadcast, the modem's and the device's idle power beside its computing, the
+screen, and the server.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,6 +35,8 @@ from airtune.suggest import suggest
 Kind = Literal["phone", "board", "laptop", "desktop", "server", "other"]
 FIGURES = ("training_flop_rate", "memory_bytes", "computing_power_w", "tx_power_dbm")
 """The figures of a profile, each of which needs a source."""
+IDLE = "idle_power_w"
+"""A figure that only slower computing needs; where it is given, it needs a source, too."""
 UNSTATED = "not stated"
 """The software of a profile that names none."""
 
@@ -76,6 +83,12 @@ class DeviceSection(Section):
     computing_power_w: float | None = Field(
         None, gt=0, description="drawn while it trains [W]; null: not known, no energy is charged"
     )
+    idle_power_w: float | None = Field(
+        None,
+        ge=0,
+        description="drawn while it waits [W], what slower computing cannot save; null: not known, "
+        "no slower computing is planned",
+    )
     tx_power_dbm: Annotated[float, _RADIO] = Field(description="most that its modem radiates [dBm]")
     unusual_values: str | tuple[str, ...] | None = Field(
         None, description="figures that are meant although they are outside their usual range"
@@ -88,7 +101,14 @@ class DeviceSection(Section):
     def _check_power(self) -> "DeviceSection":
         if self.computing_power_w is not None:
             refuse_slip("computing_power_w", self.computing_power_w, power_range(self.kind), self)
-        missing = [figure for figure in FIGURES if not self.sources.get(figure)]
+        idle, full = self.idle_power_w, self.computing_power_w
+        if idle is not None and (full is None or idle > full):
+            most = "unknown" if full is None else f"{full:g} W"
+            raise refused(
+                IDLE, idle, f"at most computing_power_w, which is {most}", "give both, or neither"
+            )
+        figures = FIGURES if idle is None else (*FIGURES, IDLE)
+        missing = [figure for figure in figures if not self.sources.get(figure)]
         if missing:
             raise refused(
                 "sources",
@@ -117,6 +137,7 @@ class DeviceProfile:
     software: str = UNSTATED
     rate_precision: str = UNSTATED
     unusual_values: tuple[str, ...] = ()
+    idle_power_w: float | None = None
 
     @property
     def tx_power_w(self) -> float:
@@ -137,6 +158,7 @@ class DeviceProfile:
             "software": self.software,
             "rate_precision": self.rate_precision,
             **{figure: getattr(self, figure) for figure in FIGURES},
+            **({} if self.idle_power_w is None else {IDLE: self.idle_power_w}),
             **({"unusual_values": list(self.unusual_values)} if self.unusual_values else {}),
             "sources": dict(self.sources),
         }
@@ -243,13 +265,15 @@ def _profile(name: str, value: object, file: str) -> DeviceProfile:
         software=section.software,
         rate_precision=section.rate_precision,
         unusual_values=(meant,) if isinstance(meant, str) else meant,
+        idle_power_w=section.idle_power_w,
     )
 
 
 def refuse_figures(**figures: float | None) -> None:
     """Raise InputError for a figure of this machine that no profile could have."""
     other = {"training_flop_rate": 1e10, "memory_bytes": 1e9, "tx_power_dbm": 23.0}
-    check(DeviceSection, {**other, **figures, "sources": dict.fromkeys(FIGURES, "given")})
+    sources = dict.fromkeys((*FIGURES, IDLE), "given")
+    check(DeviceSection, {**other, **figures, "sources": sources})
 
 
 AMPLIFIER_EFFICIENCY = 0.35
@@ -270,10 +294,11 @@ def energy_j(
     return computing + np.asarray(tx_power_w, dtype=np.float64) / amplifier_efficiency * upload_s
 
 
-def client_energy(
-    device: DeviceProfile, compute_s: float, upload_s: float, tx_power_w: float
-) -> float:
-    """Energy of one client [J]. Raises InputError for a device whose power is not known."""
+def power_at(device: DeviceProfile, speed: float) -> float:
+    """What a device draws while it trains at a share of its full speed [W].
+
+    Raises InputError for a device whose power is not known.
+    """
     if device.computing_power_w is None:
         raise InputError(
             f"computing_power_w of {device.name}",
@@ -281,6 +306,32 @@ def client_energy(
             "given",
             "measure what the device draws while it trains and write it into its profile",
         )
-    power_w = np.asarray(device.computing_power_w)
+    if speed == 1.0:
+        return device.computing_power_w
+    idle_w = known_idle_power_w(device)
+    return idle_w + (device.computing_power_w - idle_w) * speed**3
+
+
+def known_idle_power_w(device: DeviceProfile) -> float:
+    """The idle power [W]; InputError, naming the device, where it is not known."""
+    if device.idle_power_w is None:
+        raise InputError(
+            f"{IDLE} of {device.name}",
+            "not known",
+            "given where slower computing is planned",
+            "measure what the device draws while it waits and write it into its profile",
+        )
+    return device.idle_power_w
+
+
+def client_energy(
+    device: DeviceProfile,
+    compute_s: float,
+    upload_s: float,
+    tx_power_w: float,
+    speed: float = 1.0,
+) -> float:
+    """Energy of one client [J]. Raises InputError for a device whose power is not known."""
+    power_w = np.asarray(power_at(device, speed))
     times = np.asarray(compute_s), np.asarray(upload_s)
     return float(energy_j(*times, power_w, np.asarray(tx_power_w)))

@@ -122,7 +122,11 @@ def machine_memory_bytes(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int
 
 
 def measured_profile(
-    name: str, measurement: Measurement, computing_power_w: float | None, tx_power_dbm: float
+    name: str,
+    measurement: Measurement,
+    computing_power_w: float | None,
+    tx_power_dbm: float,
+    idle_power_w: float | None = None,
 ) -> DeviceProfile:
     """A profile of this machine. Power is the user's to give: None stays unknown."""
     steps = len(measurement.step_s)
@@ -135,12 +139,14 @@ def measured_profile(
         memory_bytes=machine_memory_bytes(),
         computing_power_w=computing_power_w,
         tx_power_dbm=tx_power_dbm,
+        idle_power_w=idle_power_w,
         sources={
             "training_flop_rate": f"measured by `airtune device measure`: median of {steps} LoRA "
             f"steps, {measurement.dtype}, {measurement.threads} threads",
             "memory_bytes": "the operating system",
             "computing_power_w": power,
             "tx_power_dbm": "given by the user, or 3GPP TS 38.101-1 power class 3",
+            **({} if idle_power_w is None else {"idle_power_w": "given by the user"}),
         },
         software=f"PyTorch on the CPU, {measurement.dtype}, {measurement.threads} threads",
         rate_precision=measurement.dtype,

@@ -30,6 +30,7 @@ SHIPPED = (
     Lazy("airtune.methods.sflllm.spec:SFLLLM"),
     Lazy("airtune.methods.fedsllm.spec:FEDSLLM"),
     Lazy("airtune.methods.hsfl.spec:HSFL"),
+    Lazy("airtune.methods.energy.spec:ENERGY"),
 )
 
 

@@ -46,7 +46,7 @@ from airtune.wireless.rate import LN2
 
 _NEAREST = 1e-9
 # Of the least deadline: a deadline nearer to it is the least one.
-_LONGEST = 1e15
+_LONGEST = 1e40
 # Times the least deadline: beyond it nothing more can be saved.
 _FLAT = 1e-7
 # Relative: how exactly V' meets the weights; the cost errs by the square of that.
@@ -220,7 +220,8 @@ class _Search:
         place = falling_root(function, start, (nearest, farthest), accuracy)
         if place <= nearest:
             return from_s
-        return self.problem.deadline_s if place >= farthest else least + math.exp(place)
+        at_limit = place >= farthest and self.problem.deadline_s < math.inf
+        return self.problem.deadline_s if at_limit else least + math.exp(place)
 
     def _multipliers(self, found: Response, over_budget: bool) -> Multipliers:
         """Those that prove the plan at this deadline."""
@@ -298,7 +299,7 @@ class _Search:
             lower_bound=bound,
             iterations=self._evaluations,
             solve_time_s=self._watch.seconds,
-            energy_price=chosen.whole_weight,
+            energy_price=float(chosen.whole_weight),
         )
         return cast(EnergySolution, checked(solution, lambda made: check_energy(problem, made)))
 

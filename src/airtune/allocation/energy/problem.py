@@ -61,6 +61,7 @@ class EnergyProblem:
         deadline_s: on the round; inf: none.
         budget_j: on the energy of all clients together; inf: none.
         client_budget_j: on each client's energy [client]; inf: none.
+        tx_power_w: radiated at full transmit power [client], for answers alone; NaN: not known.
         names: of the clients, for messages.
 
     Raises:
@@ -80,6 +81,7 @@ class EnergyProblem:
     deadline_s: float = np.inf
     budget_j: float = np.inf
     client_budget_j: FloatArray = field(default_factory=lambda: np.array(np.inf))
+    tx_power_w: FloatArray = field(default_factory=lambda: np.array(np.nan))
     names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -89,6 +91,7 @@ class EnergyProblem:
             require_each(name, values, np.isfinite(values) & (values >= 0), self.names)
         budgets = self._each("client_budget_j")
         require_each("client_budget_j", budgets, budgets > 0, self.names, "a number above 0")
+        self._each("tx_power_w")
         power, idle = self.full_power_w, self.idle_power_w
         need = f"at least the idle power, {idle[np.argmax(power < idle)]:g} W"
         require_each("full_power_w", power, power >= idle, self.names, need)
