@@ -268,6 +268,8 @@ def test_every_combination_that_fits_is_charged_for_what_it_did(worlds: dict[str
             "hsfl",
             ("hsfl.client_halves=averaged", "hsfl.cuts=common", "hsfl.aggregate_every=2"),
         ),
+        ("epsl", ("epsl.cosine=off",)),
+        ("epsl", ("epsl.cosine=off", "epsl.aggregation_ratio=1")),
     ],
 )
 def test_options_are_charged_too(method: str, changes: tuple[str, ...], model_folder: Path) -> None:

@@ -99,6 +99,7 @@ class Exchange:
 
     `start` is the adapter of the broadcast, `merged` the next one; `plans` and `reported` are by
     client, and so are `losses`, of clients' held-out rows with what each keeps of its own.
+    `trained` are numbers that the main server of a split model measured while it trained.
     """
 
     start: TensorMap
@@ -107,6 +108,7 @@ class Exchange:
     plans: Mapping[int, ClientPlan]
     reported: Mapping[int, Sequence[float]]
     losses: Mapping[int, float] = field(default_factory=dict)
+    trained: Mapping[str, float] = field(default_factory=dict)
 
 
 Measure: TypeAlias = Callable[[Exchange], dict[str, float | None]]

@@ -24,7 +24,7 @@ from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.method import Exchange, Method
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.record import RoundRecord
-from airtune.round_plan import ClientPlan
+from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.tuning.evaluate import ClientEvaluation, Evaluation
 from airtune.update.server import ServerContext, Update
 
@@ -70,7 +70,9 @@ def server_step(context: RoundContext, state: ServerState, arrivals: Arrivals) -
     said, updates = arrivals.said, arrivals.updates
     check_reported(said, state.rounds_done)
     losses = _losses_of(evaluation)
-    exchange = Exchange(arrivals.received, updates, adapter, arrivals.plans, said, losses)
+    server_report = arrivals.reports.get(MAIN_SERVER)
+    trained = {} if server_report is None else server_report.measured
+    exchange = Exchange(arrivals.received, updates, adapter, arrivals.plans, said, losses, trained)
     measured = _measured(context, state, exchange)
     record = replace(with_shares(record, updates), measured=measured, **arrivals.settled)
     check_record(record, state.rounds_done)

@@ -31,6 +31,7 @@ SHIPPED = (
     Lazy("airtune.methods.fedsllm.spec:FEDSLLM"),
     Lazy("airtune.methods.hsfl.spec:HSFL"),
     Lazy("airtune.methods.energy.spec:ENERGY"),
+    Lazy("airtune.methods.epsl.spec:EPSL"),
 )
 
 

@@ -4,21 +4,24 @@ And those whose client halves stay at the clients for some rounds or for all.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
 from airtune.federated.charging.split_costs import LinkSettings, SplitSystem
-from airtune.federated.method import Exchange
-from airtune.federated.splitting.cut_planner import OWN
+from airtune.federated.method import Exchange, Method
+from airtune.federated.splitting.cut_planner import OWN, CutPlanner
+from airtune.methods.bench import Bench
 from airtune.methods.spec import Unused
 from airtune.methods.split_recorded import OwnLosses
 from airtune.quantities import dbm_to_watts
 from airtune.tuning.adapter import AdapterState, initial_state, read_adapter
+from airtune.tuning.split.tuner import SplitSettings, SplitTuner
 from airtune.update.cut import CutCodec
-from airtune.update.partial import Depth
+from airtune.update.means import HalvesMean
+from airtune.update.partial import BroadcastHalf, Depth, HalfCodec
 from airtune.workload.architecture import load_architecture
 
 
@@ -67,6 +70,63 @@ def system_of(model: Any, options: SplitOptions, labels_at: str = "server") -> S
         downlink=options.downlink,
         server_power_w=options.server_power_w,
     )
+
+
+@dataclass(frozen=True)
+class KeptHalves:
+    """A composition whose client halves stay at their clients: for good, for a period, or not.
+
+    `section` is that of the method, the others are its options.
+    """
+
+    section: str
+    cuts: str
+    split_point: int | None
+    client_halves: str
+    aggregate_every: int
+
+    @property
+    def planner(self) -> CutPlanner:
+        """Cuts, subchannels and powers; InputError for halves that cannot be kept so."""
+        cuts = self.cuts if self.split_point is None else "common"
+        return CutPlanner(
+            self.section, cuts, self.split_point, self.client_halves, self.aggregate_every
+        )
+
+    def compose(
+        self,
+        bench: Bench,
+        options: Any,
+        labels_at: str = "server",
+        server_side: str = "shared",
+        **training: Any,
+    ) -> Method:
+        """The method; `training` are further fields of `SplitSettings`."""
+        config, model, planner = bench.config, bench.model, self.planner
+        keeps = planner.keeps_halves
+        if keeps and self.client_halves != OWN and config.cohort.size is not None:
+            raise InputError(
+                "cohort.size",
+                config.cohort.size,
+                f"null with {self.section}.aggregate_every above 1",
+                "a client that comes in between has no half of the period",
+            )
+        depth, system = depth_of(config, model), system_of(model, options, labels_at)
+        settings = SplitSettings(server_side, labels_at, keeps, **training)
+        return Method(
+            self.section,
+            planner,
+            SplitTuner(model, system.cut, settings, depth.trained_point),
+            HalfCodec(depth, options.uplink_dtype, config.seed),
+            HalvesMean(),
+            BroadcastHalf(
+                HalfCodec(depth, options.downlink_dtype),
+                known_adapter(config, model) if keeps else {},
+            ),
+            split=replace(system, aggregation_ratio=settings.aggregation_ratio),
+            measure=own_losses if keeps else None,
+            keeps_halves=keeps,
+        )
 
 
 def known_adapter(config: ExperimentConfig, model: Any) -> AdapterState:

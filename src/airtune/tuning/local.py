@@ -113,7 +113,8 @@ class TrainingSettings:
 class LocalResult:
     """The adapter after local training, the loss before each step, and what is carried over.
 
-    `base` is what the change is counted from, where that is not what came down in this round.
+    `base` is what the change is counted from, where that is not what came down in this round;
+    `measured` are numbers for the round's record.
     """
 
     state: AdapterState
@@ -121,6 +122,7 @@ class LocalResult:
     label_tokens: int
     carried: dict[str, Tensor] = field(default_factory=dict)
     base: AdapterState | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mean_loss(self) -> float:

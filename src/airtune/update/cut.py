@@ -5,8 +5,8 @@ Only real tokens travel, one after another [token, hidden]; their positions are 
 second bitmap and the token ids at its places. int8 has one scale per token.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.tuning.local import TokenBatch
 from airtune.tuning.split.model import NO_LABEL, Activations, Draws, StepBits, batch_labels
+from airtune.tuning.split.pairing import RowShapes
 from airtune.update.codec import pack, unpack
 from airtune.update.quantise import check_format, from_wire, to_wire, wire_frame
 from airtune.workload.payload import frame_bytes
@@ -33,13 +34,21 @@ class CutShape:
     width: int
     real_tokens: int
     label_tokens: int
+    each: RowShapes | None = field(default=None, compare=False, repr=False)
+    """Of each row, where it is known."""
 
     @classmethod
     def of(cls, batch: TokenBatch) -> "CutShape":
         """The shape of a batch."""
         real = np.asarray(batch.attention_mask, dtype=np.bool_)
         labels = int((batch_labels(batch) != NO_LABEL).sum())
-        return cls(len(real), _used_width(real), int(real.sum()), labels)
+        each = RowShapes.of(real, batch.label_mask)
+        return cls(len(real), _used_width(real), int(real.sum()), labels, each)
+
+    def of_rows(self, rows: Sequence[int]) -> "CutShape":
+        """The shape of some rows alone."""
+        assert self.each is not None, "the rows of a batch are known where it is made"
+        return CutShape(len(rows), *self.each.of_rows(rows))
 
 
 @final
@@ -120,6 +129,28 @@ class CutCodec:
     def gradient_bits(self, shape: CutShape, hidden: int) -> int:
         """Predicted length of `encode_gradient`'s answer [bit]."""
         return 8 * frame_bytes(_wire_frame(_GRADIENT, shape, hidden, self.gradients))
+
+    def encode_shared(self, values: Tensor, real: Tensor, label_tokens: int, draws: Draws) -> bytes:
+        """A gradient for all clients: rows of no client's batch, and the label positions behind."""
+        frame = _real_to_wire(_GRADIENT, values, real, self.gradients, draws)
+        frame["real"] = _pack_rows(real)
+        frame["label_tokens"] = torch.tensor([label_tokens], dtype=torch.int32)
+        return pack(frame)
+
+    def decode_shared(self, payload: bytes) -> tuple[Tensor, Tensor, int]:
+        """What `encode_shared` sent: values, where they are real, and the label positions."""
+        frame = unpack(payload)
+        real = _unpack_rows(frame["real"])
+        real = real[:, : _used_width(real.numpy())]
+        values = _real_from_wire(frame, _GRADIENT, real, self.gradients)
+        return values, real, int(frame["label_tokens"][0])
+
+    def shared_bits(self, shape: CutShape, hidden: int) -> int:
+        """Predicted length of `encode_shared`'s answer [bit]."""
+        frame = _wire_frame(_GRADIENT, shape, hidden, self.gradients)
+        frame["real"] = ("U8", [shape.rows, -(-shape.width // 8)])
+        frame["label_tokens"] = ("I32", [1])
+        return 8 * frame_bytes(frame)
 
     def step_bits(self, shape: CutShape, hidden: int, *, labels: bool = True) -> StepBits:
         """One client's messages of a step, predicted; U-shaped without `labels`."""

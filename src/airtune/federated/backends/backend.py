@@ -64,6 +64,7 @@ class ClientReport:
     """What comes back: the payload as sent, what was learned on the way, what is kept for later.
 
     `cut` counts what a split model's client exchanged with the main server in each local step.
+    `measured` are numbers for the round's record.
     """
 
     client: int
@@ -72,6 +73,7 @@ class ClientReport:
     label_tokens: int
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     cut: tuple[StepBits, ...] = ()
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 class Backend(ABC):
@@ -223,7 +225,12 @@ class ClientSide:
             with self._asked("codec", codec, task):
                 payload = codec.in_round(start).encode(change, task.plan)
         return ClientReport(
-            task.client, payload, result.mean_loss, result.label_tokens, result.carried
+            task.client,
+            payload,
+            result.mean_loss,
+            result.label_tokens,
+            result.carried,
+            measured=result.measured,
         )
 
 

@@ -81,15 +81,17 @@ def expected_round(context: RoundContext, start: RoundStart) -> ChargedRound:
     split = start.costs.split
     answering = [plan for plan in start.plan.clients if plan.client not in start.silent]
     payloads = _predicted_payloads(start.costs, answering)
+    clients = [plan.client for plan in answering]
+    messages = [()] * len(clients) if split is None or not clients else split.messages_of(clients)
     reports = {
         plan.client: ClientReport(
             plan.client,
             payload,
             train_loss=0.0,
             label_tokens=0,
-            cut=() if split is None else tuple(split.messages(plan.client)),
+            cut=tuple(steps),
         )
-        for plan, payload in zip(answering, payloads, strict=True)
+        for plan, payload, steps in zip(answering, payloads, messages, strict=True)
     }
     return charge_round(context, start, reports)
 

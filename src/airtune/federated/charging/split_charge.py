@@ -39,6 +39,12 @@ class _Round:
     adapter_bits: Mapping[int, int]
     rates: RoundRates
 
+    def heard(self, position: int, client: int) -> int:
+        """Bits that a client received of messages that are sent once for all."""
+        shared = sum(step.shared for step in self.messages.get(client, ()))
+        whole, spent = (each.of("gradient")[position] for each in (self.whole, self.spent))
+        return shared if spent == whole else int(shared * spent / whole)
+
     def sent(self, position: int, client: int) -> Counter[str]:
         """Bits sent by stage; of a message that the deadline cut, the part that was."""
         bits: Counter[str] = Counter()
@@ -48,6 +54,8 @@ class _Round:
                 full = self.adapter_bits.get(client, 0)
             elif stage in (*MAIN_UPLINK, *MAIN_DOWNLINK) and client in self.messages:
                 full = int(getattr(self.messages[client][step], stage))
+                if stage == "gradient":
+                    full += self.messages[client][step].shared
             else:
                 continue
             if spent == whole:
@@ -77,6 +85,8 @@ def charge_split_round(
         outcome = SILENT if silent[k] else LATE if latency.late[k] else IN_TIME
         clients.append(_charge(context, costs, plan, k, done, outcome))
     down = sum(entry.cut_downlink_bits or 0 for entry in clients)
+    heard = [done.heard(k, plan.client) for k, plan in enumerate(plans)]
+    down -= sum(heard) - max(heard)
     down += start.costs.downlink_bits(start.plan.broadcast)
     busy_s = float(done.spent.of(SERVER).max())
     flops, energy_j = busy_s * costs.system.server_flop_rate, busy_s * costs.system.server_power_w
@@ -108,9 +118,12 @@ def _as_it_was(
     rates = split_rates(context, costs, start.truth, plans)
     active = [plan for plan in plans if plan.client in reports]
     predicted = parts.model.as_other_model
-    messages = {
-        p.client: costs.messages(p.client) if predicted else reports[p.client].cut for p in active
-    }
+    known = costs.messages_of([p.client for p in active]) if predicted and active else []
+    messages: dict[int, Sequence[StepBits]] = (
+        dict(zip((p.client for p in active), known, strict=True))
+        if predicted
+        else {p.client: reports[p.client].cut for p in active}
+    )
     bits = {p.client: parts.charged_bits(p, reports[p.client].payload) for p in active}
     broadcast_bits = parts.downlink_bits(start.plan.broadcast)
     whole = _with_silent(costs, active, rates, messages, bits, broadcast_bits, silent)

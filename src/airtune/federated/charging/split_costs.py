@@ -20,6 +20,7 @@ from airtune.cost.device import DeviceProfile, refuse_small_memory
 from airtune.cost.latency import PAYLOAD_ALONE, TransferModel, compute_delay
 from airtune.cost.timeline import StepDelays, Timeline, split_timeline
 from airtune.errors import InputError
+from airtune.federated.charging.aggregation import AggregationCosts
 from airtune.federated.facts import ClientFacts
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan, SubchannelShare
@@ -72,7 +73,8 @@ class LinkSettings:
 class SplitSystem:
     """The servers of a split model, and what crosses the cut.
 
-    `server_power_w` is drawn while the main server computes [W]; 0 counts none of it.
+    `server_power_w` is drawn while the main server computes [W]; 0 counts none of it. Of a share
+    `aggregation_ratio` of the rows gradients are aggregated over clients.
     """
 
     main: LinkSettings
@@ -82,6 +84,7 @@ class SplitSystem:
     labels_at: str = "server"
     downlink: str = "planned"
     server_power_w: float = 0.0
+    aggregation_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         if self.downlink not in DOWNLINKS:
@@ -178,6 +181,40 @@ class SplitRoundCosts:
             ]
         return list(self._messages_of[client])
 
+    def aggregation(self, clients: Sequence[int]) -> AggregationCosts | None:
+        """What aggregating the gradients of these clients costs; None where nothing is."""
+        ratio = self.system.aggregation_ratio
+        if ratio == 0.0 or len(clients) < 2:
+            return None
+        return AggregationCosts(ratio, [self.shapes(client) for client in clients])
+
+    def flops_of(self, clients: Sequence[int], points: Sequence[int]) -> list[list[SplitFlops]]:
+        """The operations of each client and local step, as these clients train together."""
+        together = self.aggregation(clients)
+        if together is None:
+            return [self.flops(n, point) for n, point in zip(clients, points, strict=True)]
+        return [together.flops(k, self.work, point) for k, point in enumerate(points)]
+
+    def messages_of(self, clients: Sequence[int]) -> list[list[StepBits]]:
+        """Each client's messages, as these clients train together."""
+        whole, together = [self.messages(client) for client in clients], self.aggregation(clients)
+        if together is None:
+            return whole
+        charged = self.work.architecture
+        cut = replace(self.system.cut, vocabulary=charged.vocab_size)
+        return together.messages(cut, charged.hidden_size, whole)
+
+    def mean_path_s(self, clients: Sequence[int], point: int) -> tuple[FloatArray, FloatArray]:
+        """The server's seconds along the path of mean activations, forward and backward [step]."""
+        together = self.aggregation(clients)
+        if together is None:
+            nothing = np.zeros(len(self.shapes(clients[0])))
+            return nothing, nothing
+        flops = together.mean_flops(self.work, point)
+        ahead = np.array([step.server_forward + step.head_forward for step in flops])
+        back = np.array([step.server_backward + step.head_backward for step in flops])
+        return ahead / self.system.server_flop_rate, back / self.system.server_flop_rate
+
     def rates(
         self,
         plans: Sequence[ClientPlan],
@@ -210,7 +247,10 @@ class SplitRoundCosts:
     ) -> Timeline:
         """Every stage of these clients' round, `messages` [client][step]."""
         speed = np.array([self.devices[plan.client].training_flop_rate for plan in plans])
-        flops = [self.flops(plan.client, plan.split_point or 0) for plan in plans]
+        clients = [plan.client for plan in plans]
+        flops = self.flops_of(clients, [plan.split_point or 0 for plan in plans])
+        mean_ahead_s, mean_back_s = self.mean_path_s(clients, plans[0].split_point or 0)
+        shared = partial(self._airtime, np.full(len(plans), rates.broadcast_bps), messages)
         up = partial(self._airtime, rates.main_bps, messages)
         down = partial(self._airtime, rates.gradient_bps, messages)
         head_s = self._work(flops, "head_forward", "head_backward") / speed
@@ -224,10 +264,10 @@ class SplitRoundCosts:
             hidden_s=down("hidden"),
             head_s=head_s * at_client,
             hidden_gradient_s=up("hidden_gradient"),
-            gradient_s=down("gradient"),
+            gradient_s=shared("shared") + down("gradient"),
             backward_s=compute_delay(self._work(flops, "client_backward"), speed),
-            server_forward_s=ahead_s + head_ahead_s * at_server,
-            server_backward_s=back_s + head_back_s * at_server,
+            server_forward_s=ahead_s + head_ahead_s * at_server + mean_ahead_s,
+            server_backward_s=back_s + head_back_s * at_server + mean_back_s,
         )
         return split_timeline(
             np.full(len(plans), self.broadcast_s(broadcast_bits, rates)),

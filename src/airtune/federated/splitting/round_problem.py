@@ -83,22 +83,39 @@ class SplitProblem:
             [self.work_s(k, point) for k, point in enumerate(points)]
         ).T
         _, hidden, gradient = self.bits
+        served_s = float(server_s.sum()) + self.mean_path_s(points[0])
         downlink, lead_s = self.costs.system.downlink, self.transfer.lead_s
         # With hidden states down a second message goes up: their gradient.
         ahead_s = ahead_s + lead_s(hidden)
         if downlink == "free":
-            return MeanStep(ahead_s, float(server_s.sum()), float(behind_s.max()), None)
+            return MeanStep(ahead_s, served_s, float(behind_s.max()), None)
         rate = self.view.downlink_bps[list(self.kept)]
         shares = np.full(len(points), 1.0 / len(points))
-        if downlink == "planned":
+        if downlink == "planned" and (hidden + gradient > 0).any():
             band = minmax_bandwidth(
                 FixedEfficiencyLinks(rate), hidden + gradient, behind_s, 1.0, self.names
             ).plan
             assert band is not None, "clients without signal are left out before"
             shares = band.bandwidth_hz
         after_s = float(np.max(lead_s(gradient) + gradient / (rate * shares) + behind_s))
+        after_s += self.shared_s
         ahead_s = ahead_s + lead_s(hidden) + hidden / (rate * shares)
-        return MeanStep(ahead_s, float(server_s.sum()), after_s, shares)
+        return MeanStep(ahead_s, served_s, after_s, shares)
+
+    def mean_path_s(self, point: int) -> float:
+        """The server's mean seconds along the path of mean activations, at a common cut."""
+        if self.costs.aggregation(self.clients) is None:
+            return 0.0
+        ahead_s, back_s = self.costs.mean_path_s(self.clients, point)
+        return float((ahead_s + back_s).mean())
+
+    @cached_property
+    def shared_s(self) -> float:
+        """Mean seconds of the message of a step that goes to all clients at once."""
+        if self.costs.aggregation(self.clients) is None:
+            return 0.0
+        bits = [step.shared for step in self.costs.messages_of(self.clients)[0]]
+        return float(self.transfer.delay_s(np.array(bits, dtype=float), self.multicast_bps).mean())
 
     def work_s(self, position: int, point: int) -> tuple[float, float, float]:
         """Seconds of one client's mean step: its own before and after the upload, the server's."""
@@ -107,15 +124,19 @@ class SplitProblem:
     @cached_property
     def _work(self) -> list[dict[int, tuple[float, float, float]]]:
         return [
-            {point: self._worked(client, point) for point in points}
-            for client, points in zip(self.clients, self.points, strict=True)
+            {point: self._worked(k, point) for point in points}
+            for k, points in enumerate(self.points)
         ]
 
-    def _worked(self, client: int, point: int) -> tuple[float, float, float]:
-        costs = self.costs
+    def _worked(self, position: int, point: int) -> tuple[float, float, float]:
+        costs, client = self.costs, self.clients[position]
         speed = costs.devices[client].training_flop_rate
         served = costs.system.server_flop_rate
-        steps = costs.flops(client, point)
+        together = costs.aggregation(self.clients)
+        if together is None:
+            steps = costs.flops(client, point)
+        else:
+            steps = together.flops(position, costs.work, point)
         head = sum(step.head_forward + step.head_backward for step in steps)
         ahead = sum(step.client_forward for step in steps)
         server = sum(step.server_forward + step.server_backward for step in steps)
@@ -136,7 +157,7 @@ class SplitProblem:
     @cached_property
     def bits(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Mean bits of a step on the air [client]: up, hidden states down, gradient down."""
-        messages = [self.costs.messages(client) for client in self.clients]
+        messages = self.costs.messages_of(self.clients)
         up, hidden, gradient = (
             self.transfer.air_bits(
                 [np.mean([float(getattr(step, name)) for step in steps]) for steps in messages]
@@ -266,7 +287,7 @@ class SplitProblem:
         return self.costs.timeline(
             plans,
             rates,
-            [self.costs.messages(plan.client) for plan in plans],
+            self.costs.messages_of([plan.client for plan in plans]),
             [costs.payload_bits(plan) for plan in plans],
             costs.downlink_bits(deepest),
         )

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from airtune.errors import ClientLostError, DivergedError
+from airtune.round_plan import MAIN_SERVER
 from airtune.seeds import generator, integer_seed
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import TokenBatch, TrainingSettings
+from airtune.tuning.split.aggregation import SharedGradient
 from airtune.tuning.split.halves import TrainedHalf, predicting_states
 from airtune.tuning.split.model import (
     NO_LABEL,
@@ -25,6 +27,7 @@ from airtune.tuning.split.model import (
     StepBits,
     batch_labels,
 )
+from airtune.tuning.split.pairing import RowShapes
 
 
 class ClientLink(Protocol):
@@ -126,7 +129,7 @@ class ClientHalf:
         factors = {name: begin[name] for name in names}
         self._half = TrainedHalf(factors, training, client.carried, model.device)
         self.keeps_labels = keeps_labels
-        self._hidden = b""
+        self._hidden = self._shared = b""
 
     @property
     def steps(self) -> int:
@@ -165,11 +168,36 @@ class ClientHalf:
         payload = self._cut.encode_gradient(gradient.cpu(), self._real, self._draws("gradient up"))
         return payload, float(loss.detach())
 
+    def send_shared(self, payload: bytes) -> None:
+        """The gradient of the rows that are aggregated over clients, before that of the others."""
+        self._shared = payload
+
     def send_gradient(self, payload: bytes) -> None:
         """Backward through the half from the gradient of the mean loss at the cut, and step."""
-        received = self._cut.decode_gradient(payload, self._real).to(self._sent)
+        if self._shared:
+            received = self._merged(payload).to(self._sent)
+        else:
+            received = self._cut.decode_gradient(payload, self._real).to(self._sent)
         torch.autograd.backward(self._sent, received)
+        self._shared = b""
         self._half.step()
+
+    def _merged(self, payload: bytes) -> Tensor:
+        """The gradient of its mean loss over the labels that count, of its own message and of the
+        shared one; the latter is of the mean of all clients' summed losses."""
+        values, real, common = self._cut.decode_shared(self._shared)
+        wanted = (self._labels != NO_LABEL).numpy()
+        rows = RowShapes.of(self._real.numpy(), wanted).ranked()[: len(real)]
+        own = self._real.clone()
+        own[rows] = False
+        merged = torch.zeros(self._sent.shape)
+        if payload:
+            merged = self._cut.decode_gradient(payload, own)
+        count = common + int((self._labels[own.any(dim=1)] != NO_LABEL).sum())
+        for pair, row in enumerate(rows):
+            length = int(real[pair].sum())
+            merged[row, :length] = values[pair, :length] / max(count, 1)
+        return merged
 
     def finish(self) -> ClientResult:
         """The client's part of the adapter and its moments at the end of the round."""
@@ -237,6 +265,18 @@ class ServedClient:
         payload = self._cut.encode_gradient(gradient.cpu(), real, self._draws("gradient down"))
         self._count(gradient=payload)
         self._link.send_gradient(payload)
+
+    def send_shared(self, shared: SharedGradient) -> None:
+        """The gradient of the aggregated rows, the same message for every client."""
+        assert isinstance(self._link, ClientHalf), "deployments do not aggregate gradients"
+        draws = cut_draws(self._seed, "shared gradient down", self._step, self._round, MAIN_SERVER)
+        payload = self._cut.encode_shared(shared.values, shared.real, shared.label_tokens, draws)
+        self._count(shared=payload)
+        self._link.send_shared(payload)
+
+    def send_no_gradient(self) -> None:
+        """Where all rows are aggregated, no message of its own follows the shared one."""
+        self._link.send_gradient(b"")
 
     def note_loss(self, loss: float) -> None:
         """Mean loss of this step's batch, from the side that has the labels."""

@@ -114,7 +114,7 @@ class ServerHalf:
         round_index: int,
     ) -> None:
         self.split_points = split_points
-        self._model = model
+        self.model = self._model = model
         names = model.server_names(min(split_points.values()))
         factors = {name: start[name] for name in names}
         self.half = TrainedHalf(factors, training, carried, model.device)
@@ -125,24 +125,55 @@ class ServerHalf:
         torch.manual_seed(
             integer_seed(self._seed, f"server dropout {step}", self._round, min(messages))
         )
-        self._received = {
+        self.received = {
             client: message.values.to(self._model.device, self._model.dtype).requires_grad_()
             for client, message in messages.items()
         }
+        return self._run(messages, self.received)
+
+    def read(self, messages: Messages, purpose: str) -> dict[int, Tensor]:
+        """The same of messages that nothing goes back to; `purpose` is that of dropout's draws."""
+        torch.manual_seed(
+            integer_seed(self._seed, f"server dropout {purpose}", self._round, min(messages))
+        )
+        values = {
+            client: message.values.to(self._model.device, self._model.dtype)
+            for client, message in messages.items()
+        }
+        return self._run(messages, values)
+
+    def run_rows(self, values: Tensor, real: Tensor) -> Tensor:
+        """Final hidden states of rows that belong to no client, at the cut of all clients."""
+        (split_point,) = set(self.split_points.values())
+        return self._model.hidden(
+            self.half.factors, split_point, values, real.to(self._model.device)
+        )
+
+    def gradients_at_cut(self) -> dict[int, Tensor]:
+        """What came back to the activations of the last forward pass; zero where nothing did."""
+        return {
+            client: torch.zeros_like(value) if value.grad is None else value.grad
+            for client, value in self.received.items()
+        }
+
+    def _run(self, messages: Messages, values: Mapping[int, Tensor]) -> dict[int, Tensor]:
         alike: dict[int, list[int]] = defaultdict(list)
         for client in messages:
             alike[self.split_points[client]].append(client)
         hidden: dict[int, Tensor] = {}
         for split_point, clients in alike.items():
-            hidden |= self._forward_together(split_point, {c: messages[c] for c in clients})
+            together = {c: messages[c] for c in clients}
+            hidden |= self._forward_together(split_point, together, values)
         return {client: hidden[client] for client in messages}
 
-    def _forward_together(self, split_point: int, messages: Messages) -> dict[int, Tensor]:
+    def _forward_together(
+        self, split_point: int, messages: Messages, received: Mapping[int, Tensor]
+    ) -> dict[int, Tensor]:
         width = max(message.real.shape[1] for message in messages.values())
         values, masks = [], []
         for client, message in messages.items():
             missing = width - message.real.shape[1]
-            values.append(pad(self._received[client], (0, 0, 0, missing)))
+            values.append(pad(received[client], (0, 0, 0, missing)))
             masks.append(pad(message.real, (0, missing)))
         hidden = self._model.hidden(
             self.half.factors,
@@ -193,7 +224,7 @@ class ServerHalf:
         everything = _label_tokens(messages)
         gradients: dict[int, Tensor] = {}
         for client, message in messages.items():
-            gradient = self._received[client].grad
+            gradient = self.received[client].grad
             assert gradient is not None, "the loss depends on every client's activations"
             gradients[client] = gradient * (everything / message.label_tokens)
         self._average_over_served(messages)

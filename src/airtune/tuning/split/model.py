@@ -61,12 +61,14 @@ class StepBits:
     """One client's messages across the cut in one local step [bit], in the order of their travel.
 
     `hidden` comes down and `hidden_gradient` goes up only where labels stay at the client.
+    `shared` is a gradient that is one message for all clients of the step.
     """
 
     activations: int = 0
     hidden: int = 0
     hidden_gradient: int = 0
     gradient: int = 0
+    shared: int = 0
 
     @property
     def uplink(self) -> int:
@@ -74,7 +76,7 @@ class StepBits:
 
     @property
     def downlink(self) -> int:
-        return self.hidden + self.gradient
+        return self.hidden + self.gradient + self.shared
 
 
 class CutLink(Protocol):
@@ -89,6 +91,10 @@ class CutLink(Protocol):
     def encode_hidden(self, values: Tensor, real: Tensor, draws: Draws) -> bytes: ...
     def decode_hidden(self, payload: bytes, real: Tensor) -> Tensor: ...
     def encode_gradient(self, values: Tensor, real: Tensor, draws: Draws) -> bytes: ...
+    def encode_shared(
+        self, values: Tensor, real: Tensor, label_tokens: int, draws: Draws
+    ) -> bytes: ...
+    def decode_shared(self, payload: bytes) -> tuple[Tensor, Tensor, int]: ...
     def decode_gradient(self, payload: bytes, real: Tensor) -> Tensor: ...
 
 

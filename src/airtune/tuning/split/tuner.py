@@ -9,7 +9,7 @@ radio or a clock; what crosses the cut is encoded, and its bits are counted.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar, final
 
@@ -20,6 +20,7 @@ from airtune.errors import ClientLostError, InputError
 from airtune.round_plan import MAIN_SERVER, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult, TrainingSettings
+from airtune.tuning.split.aggregation import JointStep, joint_step
 from airtune.tuning.split.client import ClientHalf, ServedClient, SplitClient, SplitReport
 from airtune.tuning.split.halves import ServerHalf
 from airtune.tuning.split.kept import kept_half, own_half, received_half, sent_half
@@ -35,29 +36,46 @@ class SplitSettings:
     """`shared` is SplitFed v2, one server side that steps once on all clients' batches; `copies`
     is v1, one server side per client, averaged at the end of the round. With labels at the
     `client` (U-shaped), LM head and loss are there, too. `keeps_halves`: client halves are not
-    averaged in every round; a client then goes on with its own until it is sent the mean again."""
+    averaged in every round; a client then goes on with its own until it is sent the mean again.
+    A share `aggregation_ratio` of the rows has gradients that are aggregated over clients
+    (`aggregation.py`); with `compares` the first step of a round is held against the exact one."""
 
     server_side: str = "shared"
     labels_at: str = "server"
     keeps_halves: bool = False
+    aggregation_ratio: float = 0.0
+    compares: bool = False
 
     def __post_init__(self) -> None:
-        for field, value, allowed in (
+        for key, value, allowed in (
             ("server_side", self.server_side, SERVER_SIDES),
             ("labels_at", self.labels_at, LABEL_HOLDERS),
         ):
             if value not in allowed:
-                raise InputError(field, value, f"one of {', '.join(allowed)}")
+                raise InputError(key, value, f"one of {', '.join(allowed)}")
+        if self.aggregates and (self.server_side, self.labels_at) != ("shared", "server"):
+            raise InputError(
+                "aggregation_ratio",
+                self.aggregation_ratio,
+                "0 unless server_side is shared and labels_at server",
+                "gradients at the logits are added up in one server side that has the labels",
+            )
+
+    @property
+    def aggregates(self) -> bool:
+        """Whether steps go by `joint_step`."""
+        return self.aggregation_ratio > 0 or self.compares
 
 
 @dataclass(frozen=True)
 class SplitRound:
     """What a round leaves behind: reports in the order of the clients, and the main server's part
-    of the adapter, from the earliest cut on."""
+    of the adapter, from the earliest cut on; `measured` are numbers of its training."""
 
     reports: tuple[SplitReport, ...]
     server: AdapterState
     server_carried: Mapping[str, Tensor]
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def split_round(
@@ -122,9 +140,13 @@ def _trained(
 ) -> SplitRound:
     """All local steps of a round; ClientLostError where no client is left at the end."""
     shared, keeps_labels = settings.server_side == "shared", settings.labels_at == "client"
+    joint: list[JointStep] = []
     for step in range(clients[0].steps):
         for server in servers:
-            _step(server, served, step, keeps_labels)
+            if settings.aggregates:
+                joint += _aggregated_step(server, served, step, settings)
+            else:
+                _step(server, served, step, keeps_labels)
     reports = _ask(served, list(served), lambda half: half.report())
     if not reports:
         raise ClientLostError("every client of the round")
@@ -133,7 +155,17 @@ def _trained(
         tuple(reports.values()),
         servers[0].half.state() if shared else _mean_of_copies(servers, weights),
         servers[0].half.moments() if shared else {},
+        _measured(joint),
     )
+
+
+def _measured(joint: Sequence[JointStep]) -> dict[str, float]:
+    """Means over the steps of a round; nothing where no gradient was aggregated."""
+    if not joint:
+        return {}
+    rows = sum(step.backward_rows for step in joint) / len(joint)
+    cosines = [step.cosine for step in joint if step.cosine is not None]
+    return {"backward_rows": rows, **({"cosine": cosines[0]} if cosines else {})}
 
 
 Answer = TypeVar("Answer")
@@ -191,6 +223,31 @@ def _step(
             gradients[half.client.client], messages[half.client.client].real
         ),
     )
+
+
+def _aggregated_step(
+    server: ServerHalf, served: dict[int, ServedClient], step: int, settings: SplitSettings
+) -> list[JointStep]:
+    """`_step` with gradients aggregated over clients; nothing where no client is left."""
+    messages = _ask(served, server.split_points, lambda half: half.receive_activations(step))
+    if not messages:
+        return []
+    compare = settings.compares and step == 0
+    joint = joint_step(server, messages, step, settings.aggregation_ratio, compare=compare)
+    for client, loss in joint.losses.items():
+        served[client].note_loss(loss)
+
+    def send(half: ServedClient) -> None:
+        if joint.shared is not None:
+            half.send_shared(joint.shared)
+        gradient = joint.gradients[half.client.client]
+        if gradient is None:
+            half.send_no_gradient()
+        else:
+            half.send_gradient(gradient, joint.rest[half.client.client])
+
+    _ask(served, messages, send)
+    return [joint]
 
 
 def _mean_of_copies(servers: Sequence[ServerHalf], weights: Mapping[int, float]) -> AdapterState:
@@ -255,7 +312,9 @@ class SplitTuner(CohortTuner):
         # Where the client with the earliest cut fell silent, no party trained the blocks behind it.
         state = {**server.start, **result.server}
         tuned[MAIN_SERVER] = PartyResult(
-            LocalResult(state, losses, tokens, dict(result.server_carried))
+            LocalResult(
+                state, losses, tokens, dict(result.server_carried), measured=result.measured
+            )
         )
         return [tuned.get(party.plan.client) for party in parties]
 

@@ -1,0 +1,1 @@
+"""Parallel split training whose server aggregates gradients over clients."""

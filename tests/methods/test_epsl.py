@@ -1,0 +1,183 @@
+"""epsl end to end on the built-in model: charged as planned, exact in its limits, resumed."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from airtune import Experiment
+from airtune.errors import InputError
+from airtune.experiment.reading import read_config
+from airtune.experiment.world import World, build_world
+from airtune.federated.round import start_round
+from tests.cli.conftest import quick
+from tests.cli.test_run import fingerprint
+
+KEPT = ("training.local_steps=2", "training.keep_optimizer=true", "training.batch_size=4")
+
+
+def settings(*changes: str) -> list[str]:
+    return quick("method=epsl", "data.score_rows=0", *changes)[1::2]
+
+
+def run_of(folder: Path, *changes: str) -> Any:
+    return Experiment.load(None, settings(*changes)).run(folder)
+
+
+def world_of(*changes: str) -> World:
+    return build_world(read_config(None, settings(*changes)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return run_of(tmp_path_factory.mktemp("epsl") / "run", *KEPT, "cell.round_trip_s=0.01")
+
+
+def test_the_plan_is_charged(run: Any) -> None:
+    for record in run.records:
+        assert record.latency_s == record.planned_latency_s > 0
+        assert record.measured["backward_rows"] == 2 + 3 * 2
+        assert 0 < record.measured["cosine"] < 1
+        for entry in record.clients:
+            assert entry.adapter_bits == 0
+
+
+def test_one_message_for_all_is_sent_once(run: Any) -> None:
+    """Each client receives it, and the downlink is charged with it once; its airtime is that of
+    the slowest client over the whole band."""
+    world = run.world
+    start = start_round(world.context, world.unmeasured_start())
+    split, record = start.costs.split, run.records[0]
+    assert split is not None
+    steps = split.messages_of([plan.client for plan in start.plan.clients])
+    shared = [step.shared for step in steps[0]]
+    assert all(shared)
+    assert all([step.shared for step in client] == shared for client in steps)
+    own = [sum(step.gradient for step in client) for client in steps]
+    received = [entry.cut_downlink_bits for entry in record.clients]
+    assert received == [bits + sum(shared) for bits in own]
+    assert record.downlink_bits == sum(own) + sum(shared)
+    rates = start.truth.downlink().rate(torch.full((3,), 3e6).numpy())
+    for entry, client, rate in zip(record.clients, steps, rates, strict=True):
+        # Two messages a step, each with a round trip of 10 ms.
+        seconds = sum(step.gradient for step in client) / (rate * entry.downlink_share)
+        seconds += sum(shared) / rates.min() + 4 * 0.01
+        assert entry.stages_s["gradient"] == pytest.approx(seconds, rel=1e-9)
+
+
+def test_the_servers_rows_by_hand(run: Any) -> None:
+    """Forward K b + m rows, backward m + K (b - m): each with the widths and labels of its rows."""
+    from airtune.tuning.split.pairing import paired
+    from airtune.workload.step import Step
+
+    world = run.world
+    start = start_round(world.context, world.unmeasured_start())
+    split = start.costs.split
+    assert split is not None
+    point = start.plan.clients[0].split_point or 0
+    flops = 0.0
+    for step in range(2):
+        shapes = [split.shapes(plan.client)[step] for plan in start.plan.clients]
+        pairing = paired([shape.each for shape in shapes if shape.each], 0.5)
+        assert pairing is not None
+        mean = Step(2, pairing.width, label_tokens=pairing.label_tokens)
+        found = world.work.split_flops(mean, point)
+        flops += found.server_forward + found.server_backward
+        flops += found.head_forward + found.head_backward
+        for client, shape in enumerate(shapes):
+            for rows, backward in ((pairing.rows[client], 0), (pairing.rest(client, 4), 1)):
+                part = shape.of_rows(rows)
+                size = Step(part.rows, part.width, label_tokens=part.label_tokens)
+                found = world.work.split_flops(size, point)
+                flops += found.server_forward + found.head_forward
+                flops += backward * (found.server_backward + found.head_backward)
+    assert run.records[0].server_flops == pytest.approx(flops, rel=1e-9)
+
+
+def test_without_aggregation_it_is_the_method_with_own_halves(tmp_path: Path) -> None:
+    """phi = 0: parallel split learning, byte for byte but for what is measured."""
+    ours = run_of(tmp_path / "ours", *KEPT, "epsl.aggregation_ratio=0")
+    theirs = Experiment.load(
+        None, quick("method=hsfl", "data.score_rows=0", *KEPT, "hsfl.cuts=common")[1::2]
+    ).run(tmp_path / "theirs")
+    for one, other in zip(ours.records, theirs.records, strict=True):
+        mine, yours = dict(one), dict(other)
+        measured = mine.pop("measured")
+        assert measured["cosine"] == 1.0
+        assert measured["backward_rows"] == 12
+        assert yours.pop("measured") == {
+            key: measured[key] for key in ("mean_client_loss", "worst_client_loss")
+        }
+        assert mine == yours
+    for client in range(3):
+        for name, value in theirs.state.carried[client].items():
+            assert torch.equal(ours.state.carried[client][name], value)
+
+
+def test_one_client_is_the_same_at_every_ratio(tmp_path: Path) -> None:
+    alone = ("clients.count=1", "clients.devices=[laptop-cpu]", *KEPT)
+    runs = [
+        run_of(tmp_path / str(ratio), *alone, f"epsl.aggregation_ratio={ratio}") for ratio in (0, 1)
+    ]
+    for name in ("rounds.jsonl", "adapter/adapter_model.safetensors"):
+        one, other = ((run.folder.path / name).read_bytes() for run in runs)
+        assert one == other
+
+
+def test_a_plan_is_never_longer_with_more_aggregated() -> None:
+    latency, server = [], []
+    for ratio in (0, 0.25, 0.5, 0.75, 1):
+        world = world_of(*KEPT, f"epsl.aggregation_ratio={ratio}", "epsl.split_point=2")
+        start = start_round(world.context, world.unmeasured_start())
+        latency.append(start.plan.predicted_latency_s)
+        split = start.costs.split
+        assert split is not None
+        bound = start.plan.lower_bound_s
+        assert bound is not None
+        assert 0.9 * latency[-1] < bound <= latency[-1] * (1 + 1e-12)
+        server.append(sum(split.mean_path_s([0, 1, 2], 2)[1]))
+    assert all(later <= earlier for earlier, later in pairwise(latency))
+    assert latency[-1] < 0.95 * latency[0]
+    assert server[0] == 0.0 < server[-1]
+
+
+def test_charged_as_another_model(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", *KEPT, "charge_as=gpt2", "rounds=1")
+    (record,) = run.records
+    assert record.latency_s == record.planned_latency_s > 0
+
+
+@pytest.mark.parametrize("changes", [(), ("cohort.dropout=0.4", "clients.count=4")])
+def test_resumed_to_the_same_bytes(changes: tuple[str, ...], tmp_path: Path) -> None:
+    small = ("epsl.gradient_dtype=int8", "epsl.activation_dtype=int8", "rounds=3")
+    whole = run_of(tmp_path / "whole", *KEPT, *small, *changes)
+    run_of(tmp_path / "short", *KEPT, *small, *changes, "rounds=1")
+    Experiment.resume(tmp_path / "short", more_rounds=2)
+    assert fingerprint(tmp_path / "short") == fingerprint(whole.folder.path)
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    for changes, message in (
+        (("epsl.aggregation_ratio=1.5",), r"epsl\.aggregation_ratio is 1\.5"),
+        (("epsl.aggregate_every=2",), r"epsl\.aggregate_every is 2"),
+        (("epsl.downlink_dtype=bf16",), r"epsl\.downlink_dtype is bf16.*client_halves is averaged"),
+        (("epsl.cuts=own",), r"epsl\.cuts is not a key"),
+        (("tuner=split",), r"tuner is split.*leaves client halves at the clients, for epsl"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_of(tmp_path / "run", *changes)
+        assert not (tmp_path / "run").exists()
+
+    class Nowhere:
+        @property
+        def files(self) -> dict[str, Any]:
+            return {}
+
+        def join(self, *_: Any) -> Any:
+            raise AssertionError("it is refused before clients join")
+
+    for change in ("epsl.aggregation_ratio=0.5", "epsl.aggregation_ratio=0"):
+        with pytest.raises(InputError, match=r"method is epsl, and epsl\.\w+ is .*other machines"):
+            build_world(read_config(None, settings(change)), elsewhere=Nowhere())
