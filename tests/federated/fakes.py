@@ -1,7 +1,7 @@
 """A tiny world for rounds without a model: two numbers are the adapter, a script is the client."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,11 @@ class FakeState:
 
     def downlink(self) -> FixedEfficiencyLinks:
         return FixedEfficiencyLinks(np.maximum(2.0 * self.efficiency, self.least_downlink))
+
+    def with_links_of(self, other: "FakeState", clients: Any) -> "FakeState":
+        mixed = self.efficiency.copy()
+        mixed[clients] = other.efficiency[clients]
+        return replace(self, efficiency=mixed)
 
 
 @dataclass(frozen=True)

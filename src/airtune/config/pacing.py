@@ -33,8 +33,12 @@ class PacingSection(Section):
     staleness: StalenessSection = Field(
         default_factory=StalenessSection, description="what an older update counts"
     )
-    mixing_rate: float = Field(
-        1.0, gt=0, le=1, description="factor of every update's share beside staleness"
+    mixing_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="factor of every update's share beside staleness; null: updates of a step over "
+        "tasks under way, and 1 with semi",
     )
     most_staleness: int | None = Field(
         None, ge=0, description="an update that is more steps old is dropped; null: never"

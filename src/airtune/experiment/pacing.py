@@ -39,10 +39,15 @@ def pacing_of(config: ExperimentConfig) -> Pacing | None:
         buffer,
         section.period_s or float("inf"),
         Staleness(rule.kind, rule.exponent, rule.threshold, rule.slope),
-        section.mixing_rate,
+        section.mixing_rate or _mixing_rate(section.kind, buffer, under_way),
         section.most_staleness,
         section.sharing == "processor",
     )
+
+
+def _mixing_rate(kind: str, buffer: int, under_way: int) -> float:
+    """As many updates as there are tasks under way move the adapter as far as a round's mean."""
+    return {"buffered": buffer, "asynchronous": 1}.get(kind, under_way) / under_way
 
 
 def check_pacing(config: ExperimentConfig) -> None:
