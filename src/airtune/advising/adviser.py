@@ -54,6 +54,13 @@ def advise(
         experiment = Experiment.load(experiment)
     _check(deadline_s, rounds, draws)
     config = experiment.config
+    if config.pacing.kind != "synchronous":
+        raise InputError(
+            "pacing.kind",
+            config.pacing.kind,
+            "synchronous for advice, which is on rounds",
+            "leave out the section pacing, or look at airtune run",
+        )
     if rounds is not None:
         config = config.model_copy(update={"rounds": rounds})
     return _Adviser(config, deadline_s, rounds is not None, draws).answer(methods)

@@ -114,7 +114,7 @@ def print_previews(console: Console, previews: Sequence[Mapping[str, Any]]) -> N
             str(entry["rounds"]),
             format_duration(entry["latency_s"]),
             format_quantity(entry["uplink_bits"] / 8, "B"),
-            format_duration(entry["virtual_time_s"]),
+            "-" if entry["virtual_time_s"] is None else format_duration(entry["virtual_time_s"]),
             format_duration(entry["real_s"] * entry["seeds"]),
         )
         for entry in previews

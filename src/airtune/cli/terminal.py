@@ -226,11 +226,7 @@ def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
             "planned latency",
             f"{format_duration(preview['latency_s'])} a round: {preview['message']}",
         ),
-        (
-            "expected virtual time",
-            f"about {format_duration(preview['virtual_time_s'])} for "
-            f"{_rounds_alike(preview['rounds'])}",
-        ),
+        *_virtual_time(preview),
         ("expected real time", f"about {format_duration(preview['real_s'])} on this machine"),
     ]
     if preview["charge_as"]:
@@ -239,6 +235,14 @@ def _facts(preview: dict[str, Any]) -> list[tuple[str, str]]:
         text = f"{preview['charge_as']} ({size}): time, bits, energy and memory"
         facts.insert(0, ("charged as", text))
     return facts
+
+
+def _virtual_time(preview: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of rounds alike; nothing where steps are no rounds."""
+    if preview["virtual_time_s"] is None:
+        return []
+    whole = format_duration(preview["virtual_time_s"])
+    return [("expected virtual time", f"about {whole} for {_rounds_alike(preview['rounds'])}")]
 
 
 def _rate(preview: dict[str, Any]) -> str:

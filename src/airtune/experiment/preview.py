@@ -68,12 +68,28 @@ def preview(world: World, given: ExperimentConfig) -> dict[str, Any]:
         "lower_bound_s": start.plan.lower_bound_s,
         "message": start.plan.message,
         "rounds": config.rounds,
-        "virtual_time_s": start.plan.predicted_latency_s * config.rounds,
+        "virtual_time_s": None
+        if world.context.pacing
+        else start.plan.predicted_latency_s * config.rounds,
         "real_s": _real_seconds(world, state, start),
         "skipped": {str(client): reason for client, reason in start.plan.skipped.items()},
         "clients": rows,
-        "notices": [*world.notices, *notice_of_wait(start, config.rounds)],
+        "notices": [
+            *world.notices,
+            *notice_of_wait(start, config.rounds),
+            *_pacing_notice(config),
+        ],
     }
+
+
+def _pacing_notice(config: ExperimentConfig) -> list[str]:
+    """What the preview of a first round says of server steps that are none."""
+    if config.pacing.kind == "synchronous":
+        return []
+    return [
+        f"The first tasks are shown as planned; with pacing.kind: {config.pacing.kind} the "
+        f"{config.rounds} steps that follow take as long as arrivals make them."
+    ]
 
 
 def _real_seconds(world: World, state: ServerState, start: RoundStart) -> float:

@@ -13,6 +13,7 @@ from airtune.report.waiting import (
     IDLE,
     NO_CLIENT,
     last_clients,
+    paced,
     stage_seconds,
     together,
     waited_for,
@@ -36,11 +37,13 @@ def _height(usual: int, records: Records) -> int:
     return usual + 24 * max(0, len(stages(records)) - 3)
 
 
-def by_round(view: RunView) -> Panel | str:
+def by_round(view: RunView) -> Panel | str | None:
     """The last client's stages in every round, stacked; planned latency beside them.
 
-    A sentence where every round was like every other.
+    A sentence where every round was like every other; nothing for steps that wait for nobody.
     """
+    if paced(view.records):
+        return None
     spent = [stage_seconds(record) for record in view.records]
     words = _stages_of(spent)
     table = [[seconds.get(stage, 0.0) for stage in words] for seconds in spent]
@@ -228,8 +231,8 @@ def departure(records: Records) -> float | None:
 
 
 def planned_against_charged(view: RunView) -> Panel | None:
-    """A point a round; None where the plan came true to the last digit."""
-    worst = departure(view.records)
+    """A point a round; None where the plan came true to the last digit, or steps are no rounds."""
+    worst = None if paced(view.records) else departure(view.records)
     if worst is None or worst <= SAME:
         return None
     made = figure("planned latency [s]", "charged latency [s]")

@@ -11,6 +11,7 @@ from airtune.report.decisions import decision_panels
 from airtune.report.energy import energy_by_client
 from airtune.report.latency import by_client, by_round, planned_against_charged
 from airtune.report.links import link_panels
+from airtune.report.pace import staleness, updates_by_client
 from airtune.report.paths import constraint_panels, extra_panels
 from airtune.report.real_time import real_time
 from airtune.report.sections import Section, drawn, panels_of
@@ -40,7 +41,9 @@ SECTIONS: tuple[Section[RunView], ...] = (
             _against(ENERGY, "Loss against the clients' energy"),
         ),
     ),
-    Section("Latency", (by_round, by_client, planned_against_charged)),
+    Section(
+        "Latency", (staleness, updates_by_client, by_round, by_client, planned_against_charged)
+    ),
     Section("Energy and links", (energy_by_client, link_panels)),
     Section("Decisions and the cell", (decision_panels, cell_map)),
     Section("Constraints", (constraint_panels,)),

@@ -11,7 +11,7 @@ from airtune.report.decisions import constants
 from airtune.report.labels import quantity
 from airtune.report.latency import departure
 from airtune.report.view import RunView, entries, idle_sentence
-from airtune.report.waiting import ending_sentences
+from airtune.report.waiting import ending_sentences, paced
 
 COUNTS = ("ranks", "blocks", "count", "1")
 """Units that add nothing to the words before them."""
@@ -91,7 +91,7 @@ def _scores(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _plan(view: RunView) -> str:
-    worst = departure(view.records)
+    worst = None if paced(view.records) else departure(view.records)
     if worst is None:
         return ""
     if worst <= SAME:
@@ -101,6 +101,8 @@ def _plan(view: RunView) -> str:
 
 def _missing(view: RunView) -> list[str]:
     """Clients that were late, silent or left out, if there were any."""
+    if paced(view.records):
+        return []  # said with what became of all tasks
     outcomes = Counter(entry.outcome for _, entry in entries(view.records))
     skipped = sum(len(record.skipped) for record in view.records)
     told = [

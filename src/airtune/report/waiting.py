@@ -33,6 +33,20 @@ STAGE_WORDS = {
 }
 
 
+def paced(records: Records) -> bool:
+    """Whether these are server steps that are not synchronous rounds."""
+    return any(record.in_flight is not None for record in records)
+
+
+def _arrived(record: RoundRecord, names: Sequence[str]) -> str:
+    """`client 2 (pixel-9), 3 steps old; 5 under way`, or how many updates arrived."""
+    ages = [entry.staleness for entry in record.clients if entry.staleness is not None]
+    one = names[record.clients[0].client] if len(record.clients) == 1 else ""
+    who = one or f"{len(record.clients)} tasks"
+    old = "" if not ages else f", {max(ages)} {'step' if max(ages) == 1 else 'steps'} old"
+    return f"{who}{old if one or not ages else f', up to{old[1:]}'}; {record.in_flight} under way"
+
+
 def last_clients(record: RoundRecord) -> list[ClientRecord]:
     """Entries of the clients that the round waited for; all of them where they end together.
 
@@ -58,9 +72,19 @@ def together(record: RoundRecord) -> bool:
 
 
 def stage_seconds(record: RoundRecord) -> dict[str, float]:
-    """Seconds of a round by stage [words], as the mean over the clients that it waited for."""
+    """Seconds of a round by stage [words], as the mean over the clients that it waited for.
+
+    A step that is no synchronous round waits for nobody: its time is divided as that of the tasks
+    that ended in it.
+    """
     if record.idle_s is not None:
         return {NO_CLIENT: record.idle_s}
+    if record.in_flight is not None:
+        whole = sum(map(stage_s, record.clients)) or 1.0
+        return {
+            words: record.latency_s * sum(stage_s(one, [stage]) for one in record.clients) / whole
+            for stage, words in STAGES.items()
+        }
     last = last_clients(record)
     seconds = {
         words: sum(stage_s(entry, [stage]) for entry in last) / len(last)
@@ -90,12 +114,54 @@ def ending(records: Records, devices: Sequence[str]) -> dict[str, Any]:
 
     `straggler` is None where every round had its clients end together, or had one client.
     """
+    if paced(records):
+        return {"rounds_together": 0, "straggler": None, "time_shares": {}, **pace(records)}
     apart = [r for r in records if len(r.clients) > 1 and not together(r)]
     return {
         "rounds_together": sum(map(together, records)),
         "straggler": _straggler(apart, devices),
         "time_shares": time_shares(records),
     }
+
+
+def pace(records: Records) -> dict[str, Any]:
+    """Summary field `pace`: what became of the tasks of steps that are not synchronous rounds."""
+    ended = [entry for record in records for entry in record.clients]
+    ages = [entry.staleness for entry in ended if entry.outcome == IN_TIME]
+    known = [age for age in ages if age is not None]
+    errors = [entry.stale_error for entry in ended if entry.stale_error is not None]
+    return {
+        "pace": {
+            "begun": sum(len(record.started or ()) for record in records),
+            "applied": len(known),
+            "dropped": sum(entry.outcome == LATE for entry in ended),
+            "silent": sum(entry.outcome == SILENT for entry in ended),
+            "in_flight": records[-1].in_flight or 0,
+            "mean_staleness": sum(known) / len(known) if known else None,
+            "most_staleness": max(known, default=None),
+            "mean_stale_error": sum(errors) / len(errors) if errors else None,
+        }
+    }
+
+
+def _pace_sentences(pace: Mapping[str, Any]) -> list[str]:
+    lost = f", {pace['dropped']} were too old, {pace['silent']} were lost"
+    told = [
+        f"Of {pace['begun']} tasks begun, {pace['applied']} updates were merged{lost} and "
+        f"{pace['in_flight']} are under way."
+    ]
+    if pace["mean_staleness"] is not None:
+        told.append(
+            f"An update was {pace['mean_staleness']:.1f} server steps old on average, "
+            f"{pace['most_staleness']} at most."
+        )
+    if pace["mean_stale_error"] is not None:
+        told.append(
+            f"Applied to newer factors, a stale update moved the products by "
+            f"{100 * pace['mean_stale_error']:.0f} % of its own size beside what it was trained "
+            "for (mean)."
+        )
+    return told
 
 
 def _straggler(records: Records, devices: Sequence[str]) -> dict[str, Any] | None:
@@ -118,6 +184,8 @@ def _straggler(records: Records, devices: Sequence[str]) -> dict[str, Any] | Non
 
 def ending_sentences(summary: Mapping[str, Any]) -> list[str]:
     """Who held the rounds up, and what their time was made of."""
+    if "pace" in summary:
+        return _pace_sentences(summary["pace"])
     rounds, same, worst = summary["rounds"], summary["rounds_together"], summary["straggler"]
     told = []
     if same:
@@ -147,9 +215,11 @@ def stage_words(stage: str | None) -> str:
 
 def waited_for(record: RoundRecord, names: Sequence[str]) -> str:
     """`client 2 (pixel-9), computing`, or that all ended together, and mostly in which stage."""
-    last = last_clients(record)
     if record.idle_s is not None:
         return "no client can send"
+    if record.in_flight is not None:
+        return _arrived(record, names)
+    last = last_clients(record)
     if not last:
         return "-"
     spent = stage_seconds(record)
