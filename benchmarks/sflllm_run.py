@@ -22,7 +22,7 @@ from reporting import report
 from airtune import Experiment
 from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
-from airtune.federated.round import planning_view
+from airtune.federated.observation import planning_view
 from airtune.methods.sflllm.planner import RUN_SOLVERS
 
 FILE = Path(__file__).parents[1] / "experiments" / "sflllm.yaml"

@@ -22,6 +22,7 @@ class Decision(StrEnum):
     KEPT_RANKS = "kept_ranks"
     RANK = "rank"
     SPLIT = "split_point"
+    SKETCH = "sketch"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class ClientPlan:
     `rank` is 0 where every parameter is trained, without an adapter.
     `kept_ranks` is how many LoRA ranks of each adapted matrix are sent where the counts differ by
     matrix (None: `sparsity` holds for all alike).
+    `sketch` seeds a random choice of the `rank` ranks of each matrix that the client trains and
+    sends; both ends draw it (None: the first ranks).
     """
 
     client: int
@@ -62,6 +65,7 @@ class ClientPlan:
     downlink_share: float | None = None
     gets_half: bool = True
     sends_half: bool = True
+    sketch: int | None = None
 
     @property
     def work_key(self) -> tuple[object, ...]:
@@ -84,6 +88,7 @@ class ClientPlan:
             Decision.KEPT_RANKS: self.kept_ranks is not None,
             Decision.RANK: self.rank != rank,
             Decision.SPLIT: self.split_point is not None,
+            Decision.SKETCH: self.sketch is not None,
         }
         return frozenset(decision for decision, differs in made.items() if differs)
 

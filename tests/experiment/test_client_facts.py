@@ -18,9 +18,10 @@ from airtune.federated.backends.backend import Backend, ClientReport, InProcess
 from airtune.federated.checks.feasibility import refuse_small_devices
 from airtune.federated.context import RoundContext
 from airtune.federated.facts import ClientFacts
+from airtune.federated.observation import planning_view
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.record import RoundRecord
-from airtune.federated.round import planning_view, run_round, start_round
+from airtune.federated.round import run_round, start_round
 from airtune.update.cut import CutShape
 from airtune.workload.step import Step
 from tests.cli.conftest import quick

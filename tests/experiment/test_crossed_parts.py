@@ -22,8 +22,9 @@ from airtune.experiment.world import World, build_world
 from airtune.federated.backends.backend import Backend, ClientReport, ClientSide, ClientTask
 from airtune.federated.context import RoundContext
 from airtune.federated.method import Method
+from airtune.federated.observation import planning_view
 from airtune.federated.records.checkpoint import ServerState
-from airtune.federated.round import planning_view, run_round
+from airtune.federated.round import run_round
 from airtune.methods.parts import known_parts
 from airtune.tuning.base_model import model_location
 from airtune.tuning.pruning.tuner import PrunedTuner

@@ -18,7 +18,8 @@ from airtune.errors import InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.run import Run
 from airtune.experiment.world import World, build_world
-from airtune.federated.round import planning_view, run_round, start_round
+from airtune.federated.observation import planning_view
+from airtune.federated.round import run_round, start_round
 from airtune.federated.splitting.cut_search import CutSearch
 from airtune.federated.splitting.round_problem import SplitProblem
 from airtune.tuning.adapter import load_state

@@ -13,8 +13,9 @@ from airtune import Experiment
 from airtune.errors import InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
+from airtune.federated.observation import planning_view
 from airtune.federated.records.checkpoint import read_checkpoint
-from airtune.federated.round import planning_view, run_round, start_round
+from airtune.federated.round import run_round, start_round
 from airtune.methods.soft_tsfa.compose import dropped_share
 from airtune.methods.soft_tsfa.layout import RankLayout
 from airtune.methods.soft_tsfa.options import SoftTsfaSection

@@ -10,7 +10,7 @@ from airtune.experiment.reading import read_config
 from airtune.experiment.world import build_world
 from airtune.federated.charging.split_costs import SplitSystem
 from airtune.federated.checks.feasibility import BrokenRoundPlanError, check_plan
-from airtune.federated.round import planning_view
+from airtune.federated.observation import planning_view
 from airtune.federated.view import PlanningView
 from airtune.round_plan import Plan, SubchannelShare
 from tests.methods.test_sflllm import settings

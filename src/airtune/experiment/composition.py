@@ -15,6 +15,7 @@ from airtune.experiment.personal import with_personal
 from airtune.experiment.trained import FULL, check_trained
 from airtune.federated.checks.capabilities import check_parts, check_trains_any, part_name
 from airtune.federated.method import Method, Planner
+from airtune.federated.sampling import Sampler
 from airtune.methods.bench import Bench
 from airtune.methods.parts import known_parts
 from airtune.methods.registry import find_method, method_names
@@ -30,6 +31,7 @@ from airtune.update.server import (
     ServerOptimizer,
     TakeMerged,
 )
+from airtune.update.weighting import Unbiased
 from airtune.user_parts import Spec, check_class, made_part, name_and_options
 from airtune.workload.precision import refuse_pruned
 
@@ -101,6 +103,8 @@ def compose_method(
     if not check_fit:
         return with_personal(config, model, method)
     check_parts(method, {kind: _spec_name(spec) for kind, spec in _replaced(config).items()})
+    if isinstance(method.planner, Sampler):
+        refuse_drawn_twice(method.planner, config)
     if Decision.PRUNING in method.planner.decides:
         refuse_pruned(config.dtype)
     if method.aggregator.refactors and config.server.optimizer != "none":
@@ -115,17 +119,36 @@ def compose_method(
     return paced(config, with_personal(config, model, method))
 
 
+def refuse_drawn_twice(planner: Planner, config: ExperimentConfig) -> None:
+    """InputError for keys that would draw, or drop, clients besides a planner's own draw."""
+    name = part_name(planner)
+    for key, value, allowed, why in (
+        ("cohort.size", config.cohort.size, "null", "which draws the cohort itself"),
+        (
+            "deadline_s",
+            config.deadline_s,
+            "null",
+            "since updates that come too late are lost to it",
+        ),
+    ):
+        if value is not None:
+            raise InputError(key, value, f"{allowed} with planner {name}, {why}", "leave it out")
+
+
 def assembled(made: Method, parts: Mapping[str, Any]) -> Method:
     """The method with these parts, by name, in place of its own.
 
     A tuner or an aggregator that wraps another one stays around the part that replaces its inside
-    (`replaced_by`), and a tuner that holds a codec gets the one that runs (`with_codec`).
+    (`replaced_by`), and a tuner that holds a codec gets the one that runs (`with_codec`). Beside a
+    planner that draws its own cohort, updates are weighed without bias, unless the method weighs.
     """
     put = {
         name: getattr(made, name).replaced_by(part) if name in ("tuner", "aggregator") else part
         for name, part in parts.items()
     }
     method = replace(made, **put)
+    if isinstance(method.planner, Sampler) and method.weighting is None:
+        method = replace(method, weighting=Unbiased())
     return replace(method, tuner=method.tuner.with_codec(method.codec))
 
 

@@ -31,7 +31,8 @@ from airtune.federated.checks.contracts import (
     require,
 )
 from airtune.federated.context import CohortSettings, RoundContext
-from airtune.federated.round import planning_view, start_round, tasks_of
+from airtune.federated.observation import planning_view
+from airtune.federated.round import start_round, tasks_of
 from airtune.tuning.tuner import CohortTuner, TuningJob
 from airtune.update.server import Update
 from airtune.user_parts import import_class

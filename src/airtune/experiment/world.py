@@ -52,8 +52,8 @@ from airtune.federated.checks.feasibility import refuse_small_devices
 from airtune.federated.context import CohortSettings, RoundContext
 from airtune.federated.facts import ClientFacts
 from airtune.federated.method import Settled
+from airtune.federated.observation import planning_view
 from airtune.federated.records.checkpoint import ServerState
-from airtune.federated.round import planning_view
 from airtune.methods.registry import find_method
 from airtune.quantities import FloatArray, dbm_to_watts
 from airtune.tuning.adapter import AdapterState, read_adapter

@@ -3,6 +3,7 @@
 The latency-optimal split of the band makes all clients finish together: `allocation/bandwidth.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -53,7 +54,10 @@ class BandwidthPlanner(Planner):
         return frozenset() if self.ranks is None else frozenset({Decision.RANK})
 
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
-        loads = [self._load(view, position) for position in range(len(view.cohort))]
+        return self.divided(view, [self._load(view, i) for i in range(len(view.cohort))])
+
+    def divided(self, view: PlanningView, loads: Sequence[ClientPlan]) -> Plan:
+        """The band divided for these loads, one for each client of the cohort."""
         reach = Reach.of(view, loads)
         if not reach.kept:
             return reach.empty_plan()

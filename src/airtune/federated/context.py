@@ -122,7 +122,10 @@ class RoundContext:
 
 @dataclass(frozen=True)
 class RoundStart:
-    """What is settled before training; a plan without clients waits for `idle_s`."""
+    """What is settled before training; a plan without clients waits for `idle_s`.
+
+    `inclusion` has the probability of each client of the cohort, where a sampler drew it.
+    """
 
     cohort: NDArray[np.int64]
     silent: frozenset[int]
@@ -130,3 +133,4 @@ class RoundStart:
     costs: RoundCosts
     plan: Plan
     idle_s: float = 0.0
+    inclusion: Mapping[int, float] = field(default_factory=dict)

@@ -6,13 +6,12 @@ knows which method runs. (`watch` is told which stage begins; nothing that it me
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 from torch import Tensor
 
 from airtune.errors import InfeasibleError
 from airtune.federated.backends.backend import ClientReport, ClientTask, carried_over, reported
-from airtune.federated.charging.charge import broadcast_delays, charge_round, downlink_rates
+from airtune.federated.charging.charge import charge_round
 from airtune.federated.checks.capabilities import check_decisions
 from airtune.federated.checks.feasibility import check_plan
 from airtune.federated.checks.guard import (
@@ -24,7 +23,7 @@ from airtune.federated.checks.guard import (
     party,
     plain_plan,
 )
-from airtune.federated.context import RoundContext, RoundStart, draw_cohort, draw_dropouts
+from airtune.federated.context import RoundContext, RoundStart, draw_dropouts
 from airtune.federated.idle import (
     NO_SIGNAL,
     SILENT_CELL,
@@ -33,48 +32,16 @@ from airtune.federated.idle import (
     no_client_can_send,
     without_unreachable,
 )
+from airtune.federated.observation import planning_view
 from airtune.federated.records.carried import CarriedStates, with_fresh
 from airtune.federated.records.checkpoint import ServerState
-from airtune.federated.server_step import Arrivals, RoundOutcome, remembered, server_step
+from airtune.federated.server_step import Arrivals, RoundOutcome, server_step
 from airtune.federated.view import PlanningView
-from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan
+from airtune.round_plan import MAIN_SERVER, Plan
 from airtune.tuning.base_change import changes_of
 from airtune.update.codec import Codec
 from airtune.update.server import Update
 from airtune.update.weighting import Occasion, weighed
-
-
-def planning_view(
-    context: RoundContext, index: int, server: Mapping[str, Tensor] = MappingProxyType({})
-) -> PlanningView:
-    """What a planner sees of a round: its cohort and costs, and the channel as estimated.
-
-    `server` is what the server remembers, on which the broadcast may depend.
-    """
-    cohort = draw_cohort(context.cohort, len(context.names), context.seed, index)
-    observation = context.channel.observe(index, cohort)
-    reached = downlink_rates(observation.estimate, cohort, context.bandwidth_hz) > 0
-    costs = context.costs.in_round(index).to_cohort(
-        remembered(server), [int(client) for client in cohort[reached]]
-    )
-    bits = costs.downlink_bits(_whole_plan(context, int(cohort[0])))
-    arrival_s = broadcast_delays(
-        observation.estimate, cohort, bits, context.bandwidth_hz, costs.transfer
-    )
-    return PlanningView(
-        round_index=index,
-        cohort=cohort,
-        names=tuple(context.names[client] for client in cohort),
-        uplink=observation.estimate.uplink(context.tx_power_w).select(cohort),
-        bandwidth_hz=context.free_hz,
-        tx_power_w=context.tx_power_w[cohort],
-        weights=context.weights[cohort] / context.weights[cohort].sum(),
-        rank=context.rank,
-        broadcast_s=float(arrival_s.min()),
-        downlink_bps=downlink_rates(observation.estimate, cohort, context.bandwidth_hz),
-        deadline_s=context.deadline_s,
-        costs=costs,
-    )
 
 
 def start_round(context: RoundContext, state: ServerState) -> RoundStart:
@@ -82,7 +49,7 @@ def start_round(context: RoundContext, state: ServerState) -> RoundStart:
 
     The plan has no clients where none can send. Raises InfeasibleError as the planner does.
     """
-    view = planning_view(context, state.rounds_done, state.server)
+    view = planning_view(context, state.rounds_done, state.server, state.planner)
     if no_client_can_send(view):
         return _round_start(context, view, idle_plan(view, NO_SIGNAL, SILENT_CELL))
     planner = context.method.planner
@@ -101,7 +68,7 @@ def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
     try:
         return start_round(context, state)
     except InfeasibleError as error:
-        view = planning_view(context, state.rounds_done, state.server)
+        view = planning_view(context, state.rounds_done, state.server, state.planner)
         return _round_start(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
 
 
@@ -117,11 +84,11 @@ def _round_start(context: RoundContext, view: PlanningView, plan: Plan) -> Round
         reasons = {int(c): plan.skipped.get(int(c), plan.message) for c in view.cohort}
         plan = replace(plan, skipped=reasons, predicted_latency_s=idle_s)
     silent = draw_dropouts(context.cohort, view.cohort, context.seed, index)
-    return RoundStart(view.cohort, silent, truth, view.costs, plan, idle_s)
-
-
-def _whole_plan(context: RoundContext, client: int) -> ClientPlan:
-    return ClientPlan(client, 0.0, float(context.tx_power_w[client]), context.rank)
+    inclusion = {}
+    if view.draw is not None:
+        pairs = zip(view.draw.cohort, view.draw.inclusion, strict=True)
+        inclusion = {int(client): float(chance) for client, chance in pairs}
+    return RoundStart(view.cohort, silent, truth, view.costs, plan, idle_s, inclusion)
 
 
 def tasks_of(context: RoundContext, state: ServerState, start: RoundStart) -> list[ClientTask]:
@@ -169,7 +136,7 @@ def run_round(
         received, codec = bound_codec(context, tasks, start.plan)
         updates = decoded(context, codec, arrived, reports)
     losses = {update.client: reports[update.client].train_loss for update in updates}
-    occasion = Occasion(state.rounds_done, context.weights, losses)
+    occasion = Occasion(state.rounds_done, context.weights, losses, start.inclusion)
     updates = weighed_updates(context, updates, occasion)
     said = reported(codec, arrived, reports, context.shapes)
     plans = {task.client: task.plan for task in arrived}

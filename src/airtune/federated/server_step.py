@@ -74,7 +74,8 @@ def server_step(context: RoundContext, state: ServerState, arrivals: Arrivals) -
     trained = {} if server_report is None else server_report.measured
     exchange = Exchange(arrivals.received, updates, adapter, arrivals.plans, said, losses, trained)
     measured = _measured(context, state, exchange)
-    record = replace(with_shares(record, updates), measured=measured, **arrivals.settled)
+    record = with_shares(record, updates, arrivals.start.inclusion)
+    record = replace(record, measured=measured, **arrivals.settled)
     check_record(record, state.rounds_done)
     following = replace(
         state,
@@ -115,12 +116,17 @@ def _planner_state(
         return dict(plain_state(following))
 
 
-def with_shares(record: RoundRecord, updates: Sequence[Update]) -> RoundRecord:
-    """The record with the shares of those whose updates were weighed."""
+def with_shares(
+    record: RoundRecord, updates: Sequence[Update], inclusion: Mapping[int, float]
+) -> RoundRecord:
+    """The record with probabilities of the clients drawn, and shares of those who were weighed."""
     shares = {update.client: update.share for update in updates if update.share is not None}
-    if not shares:
+    if not shares and not inclusion:
         return record
-    clients = [replace(entry, share=shares.get(entry.client)) for entry in record.clients]
+    clients = [
+        replace(entry, share=shares.get(entry.client), inclusion=inclusion.get(entry.client))
+        for entry in record.clients
+    ]
     return replace(record, clients=clients)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.federated.charging.costs import RoundCosts
+from airtune.federated.sampling import Draw
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan
 from airtune.wireless.rate import Links
@@ -18,7 +19,8 @@ class PlanningView:
 
     Arrays have one entry per client of the cohort, in the cohort's (ascending) order. `broadcast_s`
     is the estimated delay of the downlink, which all clients wait for; `downlink_bps` [client] is
-    what each could receive over the whole band. `names` serve messages.
+    what each could receive over the whole band. `names` serve messages. `draw` is the
+    planner's own draw of the cohort, where it makes one.
     """
 
     round_index: int
@@ -33,6 +35,7 @@ class PlanningView:
     deadline_s: float | None
     costs: RoundCosts
     downlink_bps: FloatArray
+    draw: Draw | None = None
 
     def broadcast_to(self, positions: Sequence[int]) -> float:
         """Delay of the broadcast to these positions of the cohort alone, at their worst rate [s].

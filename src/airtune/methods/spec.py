@@ -170,6 +170,7 @@ class MethodSpec:
         changes_base: products are merged into the base between rounds; clients on other machines
             do not do that.
         paces: the server may make steps without synchronous rounds (the section `pacing`).
+        draws_cohort: its planner draws the cohort itself.
         switches: options that switch an offline stage on; they change no round themselves.
         files: options that name a file or a data set, whose content has a digest.
         rests_on: `config -> {what: content}`: what else the rounds depend on; of a `Path`, the
@@ -199,6 +200,7 @@ class MethodSpec:
     splits: bool = False
     changes_base: bool = False
     paces: bool = False
+    draws_cohort: bool = False
     switches: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     rests_on: Callable[[ExperimentConfig], Mapping[str, Any]] | None = None

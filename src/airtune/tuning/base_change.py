@@ -7,7 +7,8 @@ matrix, without the scale alpha / rank, is a tensor (out, in) of the server's st
 kept in checkpoints and exported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,6 +72,16 @@ def put_changes(model: Any, changes: Mapping[str, Tensor]) -> None:
         original = known[_ORIGINAL]
         scaled = _scale(layer) * change.to(original.device)
         weight.data = original + (scaled.T if stores_transposed(base_layer(layer)) else scaled)
+
+
+@contextmanager
+def changed_base(model: Any, changes: Mapping[str, Tensor]) -> Iterator[None]:
+    """The model with these changes merged into its base for a while; it had none before."""
+    put_changes(model, changes)
+    try:
+        yield
+    finally:
+        put_changes(model, {name: torch.zeros_like(change) for name, change in changes.items()})
 
 
 def _scale(layer: Any) -> float:

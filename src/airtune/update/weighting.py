@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import final
 
 from airtune.errors import InputError
 from airtune.quantities import FloatArray
@@ -46,6 +47,26 @@ class Weighting(ABC):
 
         None: the shares are those without a weighting.
         """
+
+
+@final
+class Unbiased(Weighting):
+    """`a_n / q_n`: a_n the client's examples over those of all clients, q_n its probability.
+
+    The mean over draws of the sum of such changes is the sum with a_n over all clients, whatever
+    the probabilities (Horvitz and Thompson, J. Am. Stat. Assoc. 47, 1952); its variance is
+    `sum_n a_n^2 (1 / q_n - 1) |change_n|^2` for independent draws. Dividing by the sum of the
+    shares that are present would be biased.
+    """
+
+    def shares(self, updates: Sequence[Update], occasion: Occasion) -> Sequence[float]:
+        total = float(occasion.weights.sum())
+        return [
+            float(occasion.weights[update.client])
+            / total
+            / occasion.inclusion.get(update.client, 1.0)
+            for update in updates
+        ]
 
 
 def weighed(

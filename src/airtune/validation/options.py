@@ -111,6 +111,13 @@ def refuse_experiment(config: ExperimentConfig) -> None:
         if value is not None:
             raise InputError(key, value, f"{instead} in a validation, since {why}")
     refuse_changed_base(find_method(config.method))
+    if find_method(config.method).draws_cohort:
+        raise InputError(
+            "method",
+            config.method,
+            "one whose cohorts do not depend on the channel, in a validation",
+            "its links are made before anybody is drawn",
+        )
     if not find_method(config.method).splits:
         return
     for key, allowed in (("server_side", ("shared",)), ("downlink", ("planned", "equal"))):

@@ -19,6 +19,7 @@ HONOURED_BY: Mapping[Decision, tuple[str, ...]] = {
     Decision.KEPT_RANKS: ("codec",),
     Decision.RANK: ("tuner", "codec", "aggregator"),
     Decision.SPLIT: ("tuner", "codec", "aggregator"),
+    Decision.SKETCH: ("tuner", "codec", "aggregator"),
 }
 """Decision -> the parts of a method that carry it out."""
 PARTS = ("tuner", "codec", "aggregator")

@@ -173,7 +173,7 @@ def _client(entry: object) -> ClientPlan:
         raise TypeError(f"clients of its plan has a {type(entry).__name__}, not a ClientPlan")
     client = _whole(entry.client, "client")
     who = f" of client {client}"
-    cut, kept = entry.split_point, entry.kept_ranks
+    cut, kept, sketch = entry.split_point, entry.kept_ranks, entry.sketch
     return replace(
         entry,
         client=client,
@@ -189,6 +189,7 @@ def _client(entry: object) -> ClientPlan:
         downlink_share=_optional(entry.downlink_share, f"downlink_share{who}"),
         gets_half=bool(entry.gets_half),
         sends_half=bool(entry.sends_half),
+        sketch=None if sketch is None else _whole(sketch, f"sketch{who}"),
     )
 
 

@@ -111,6 +111,8 @@ class ClientRecord(Record):
     """Server steps between its broadcast and its update."""
     stale_error: Annotated[float | None, Quantity("product error of a stale update", "1")] = None
     """Norm of `dB (A - A0) + (B - B0) dA` over that of the product change it was trained for."""
+    inclusion: Annotated[float | None, Quantity("probability of taking part", "share")] = None
+    """Probability with which it was drawn; only where a sampler draws the cohort."""
 
 
 def decisions(plan: ClientPlan) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from airtune.allocation.split.problem import SplitTraining
 from airtune.config.experiment import ExperimentConfig
 from airtune.errors import AirtuneError, InputError
 from airtune.federated.idle import first_views
-from airtune.federated.round import planning_view
+from airtune.federated.observation import planning_view
 from airtune.federated.splitting.round_problem import SplitProblem, within_reach
 from airtune.methods.sflllm.options import SflllmSection
 from airtune.methods.sflllm.planner import SflllmPlanner

@@ -21,7 +21,7 @@ from airtune.config.experiment import ExperimentConfig
 from airtune.errors import InputError
 from airtune.federated.idle import first_views
 from airtune.federated.method import Exchange
-from airtune.federated.round import planning_view
+from airtune.federated.observation import planning_view
 from airtune.federated.view import PlanningView
 from airtune.methods.soft_tsfa.options import SoftTsfaSection
 from airtune.methods.soft_tsfa.planner import START_ROUNDS, TsfaPlanner

@@ -1,0 +1,1 @@
+"""Independent sampling: participation probabilities, ranks and bandwidth of least expected time."""

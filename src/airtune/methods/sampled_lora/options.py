@@ -1,0 +1,36 @@
+"""The section `sampled_lora` of an experiment."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from airtune.section import Section
+
+PLANNER_OPTIONS = ("participation", "least_rank", "alignment", "estimate_norms")
+
+
+class SampledLoraSection(Section):
+    participation: Literal["planned", "uniform", "all"] = Field(
+        "planned",
+        description="probabilities, ranks and deadline planned | one probability for all | "
+        "everybody in every round",
+    )
+    least_rank: int | None = Field(
+        None,
+        ge=1,
+        description="least number of random ranks that a client may train; null: all ranks of all",
+    )
+    alignment: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="mean cosine of the clients' updates; null: measured round by round, at first "
+        "0.5",
+    )
+    estimate_norms: bool = Field(
+        True, description="norms of the updates are measured; false: all clients' are taken alike"
+    )
+    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
+    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
+        "fp32", description="the broadcast adapter on the air"
+    )
