@@ -204,10 +204,11 @@ FILES: dict[str, tuple[str, type[BaseModel], dict[str, Any], Callable[[Any], obj
     },
 }
 for _name, _problem in problem_specs().items():
-    assert _problem.cell_file is not None
     _numbers = read_yaml_mapping(ROOT / "examples" / f"{_name}.yaml", "problem")
     FILES[_name] = ("problem", _problem.load().FILE, _numbers, read_problem, ())
-    FILES[f"{_name}-cell"] = ("problem", _problem.cell_file.load(), CASES[_name], read_problem, ())
+    if _problem.cell_file is not None:
+        _cell = _problem.cell_file.load()
+        FILES[f"{_name}-cell"] = ("problem", _cell, CASES[_name], read_problem, ())
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,5 +1,6 @@
 """Independent sampling against SLSQP, brute force and its limits."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,6 +12,7 @@ from airtune.allocation.sampling.problem import SamplingProblem, expected_time
 from airtune.allocation.sampling.solvers import SOLVERS, planned, uniform
 from airtune.allocation.solve import Status
 from airtune.errors import InputError
+from airtune.wireless.budget import power_links
 from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks
 
 
@@ -184,3 +186,44 @@ def test_uniform_has_one_probability() -> None:
     plan = uniform(cell(1)).plan
     assert plan is not None
     assert np.ptp(plan.inclusion) == 0.0
+
+
+def test_a_table_of_rates_is_planned_without_a_claim_of_convexity() -> None:
+    rng = np.random.default_rng(4)
+    problem = SamplingProblem(
+        power_links("cqi", 10 ** rng.uniform(6, 8.5, 8)),
+        1e6,
+        rng.uniform(0.5e6, 2e6, 8),
+        rng.uniform(0.1, 1.0, 8),
+        rng.uniform(0.01, 0.5, 8),
+        0.1,
+    )
+    solution = planned(problem)
+    assert solution.objective is not None
+    assert solution.lower_bound is not None
+    assert solution.lower_bound <= solution.objective <= solution.lower_bound * 1.05
+    for tau in np.linspace(0.5, 8.0, 60):
+        cleared = clear(problem.needs(float(tau))[0], problem.variance, problem.bandwidth_hz)
+        if cleared is not None:
+            assert solution.lower_bound <= tau * (problem.floor + cleared.variance) * (1 + 1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("options", [1, 3])
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_extremes(name: str, options: int) -> None:
+    base = cell(0, 6, options)
+    for changes in (
+        {"bandwidth_hz": 1e-40},
+        {"bandwidth_hz": 1e40},
+        {"payload_bits": base.payload_bits * 1e-40},
+        {"payload_bits": base.payload_bits * 1e40},
+        {"fixed_delay_s": base.fixed_delay_s + 1e40},
+        {"fixed_delay_s": base.fixed_delay_s * 0.0},
+        {"variance": base.variance * np.array([[1e-30]] + [[1.0]] * 5)},
+        {"links": ShannonLinks(np.full(6, 1e-20))},
+    ):
+        solution = SOLVERS[name](replace(base, **changes))  # type: ignore[arg-type]
+        assert solution.plan is not None
+        assert solution.gap is not None
+        assert solution.gap > -1e-9

@@ -38,6 +38,7 @@ SOLVERS = {
     "sflllm": ("joint", "greedy", "random", "random-power", "random-rank", "blocks"),
     "fedsllm": ("exact", "equal"),
     "energy": ("exact", "minmax", "equal", "harmony"),
+    "sampled_lora": ("planned", "uniform", "all"),
 }
 
 SWEEPS = (

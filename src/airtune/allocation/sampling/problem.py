@@ -19,20 +19,20 @@ is 1), and -log(tau - f) is convex in log tau.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from airtune.allocation.bandwidth import (
     airtime_s,
     client_name,
-    concave,
-    needed_bandwidth,
     require_band,
     require_each,
 )
 from airtune.allocation.solve import Check
 from airtune.errors import InputError
 from airtune.quantities import FloatArray
+from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import Links
 
 
@@ -89,21 +89,34 @@ class SamplingProblem:
         """What messages call a client."""
         return client_name(self.names, client)
 
+    @property
+    def is_smooth(self) -> bool:
+        """Whether rates are concave in the bandwidth; a table of rates is not."""
+        return not isinstance(self.links, CqiLinks)
+
+    @cached_property
+    def _whole_band_bps(self) -> FloatArray:
+        return self.links.rate(np.full(len(self), self.bandwidth_hz))[:, None]
+
     def alone_s(self) -> FloatArray:
         """When each option would end with the whole band [client, option]."""
-        rate = self.links.rate(np.full(len(self), self.bandwidth_hz))
-        return self.fixed_delay_s + airtime_s(self.payload_bits, rate[:, None])
+        return self.fixed_delay_s + airtime_s(self.payload_bits, self._whole_band_bps)
 
     def needs(self, deadline_s: float) -> tuple[FloatArray, FloatArray]:
         """b and -db/dtau of each option [client, option]; inf where the band does not suffice."""
-        time_s = (deadline_s - self.fixed_delay_s).T
-        possible = time_s > 0
-        safe = np.where(possible, time_s, 1.0)
-        links = concave(self.links)
-        band, fall = needed_bandwidth(links, np.ascontiguousarray(self.payload_bits.T), safe)
-        # The last option that just keeps the deadline with the whole band, but for rounding.
-        possible &= band <= self.bandwidth_hz * (1.0 + 1e-9)
-        return np.where(possible, band, np.inf).T, np.where(possible, fall, np.inf).T
+        time_s = deadline_s - self.fixed_delay_s
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            rate = np.where(time_s > 0, self.payload_bits / time_s, np.inf)
+            # The last option that just keeps the deadline with the whole band, but for rounding.
+            possible = rate <= self._whole_band_bps * (1.0 + 1e-9)
+            sent = np.where(possible, np.minimum(rate, self._whole_band_bps * (1.0 - 1e-15)), 0.0)
+            band, fall = np.empty_like(sent), np.empty_like(sent)
+            for option in range(self.options):
+                column = self.links.bandwidth_for(sent[:, option])
+                band[:, option] = np.minimum(column, self.bandwidth_hz)
+                slope = self.links.slope(band[:, option])
+                fall[:, option] = sent[:, option] / (time_s[:, option] * slope)
+        return np.where(possible, band, np.inf), np.where(possible, fall, np.inf)
 
     def of_options(self, option: np.ndarray) -> "SamplingProblem":
         """The same with one option a client."""

@@ -23,6 +23,10 @@ _GRID, _FEW = 48, 16
 _MANY = 20_000
 _CELLS = 160
 _STEPS = 80
+_STEEP = 1e12
+"""In place of an infinite slope, where a rate does not grow with the bandwidth any more."""
+_LATER = 1e-9
+"""Of a deadline, so that rounding leaves nobody out."""
 _FIRST = 0.02
 """Of the range of log tau: most often the optimum is close to the least deadline."""
 
@@ -82,7 +86,7 @@ class _Search:
             np.where(cleared.inclusion > 0, band[rows, cleared.option], 0.0),
             tau * whole,
             tau * (problem.floor + cleared.bound),
-            1.0 - tau * cleared.price * falling / whole,
+            max(1.0 - tau * cleared.price * falling / whole, -_STEEP),
         )
 
 
@@ -99,8 +103,8 @@ def planned(problem: SamplingProblem) -> Solution[SamplingPlan]:
     if lost is not None:
         return _no_signal("planned", problem, lost)
     search = _Search(problem)
-    several = problem.options > 1
-    bound = _scanned(search, *_range(problem)) if several else _convex(search, problem)
+    convex = problem.options == 1 and problem.is_smooth
+    bound = _convex(search, problem) if convex else _scanned(search, *_range(problem))
     return _solution("planned", problem, search, bound, watch.seconds)
 
 
@@ -179,8 +183,7 @@ def _outer_range(problem: SamplingProblem) -> tuple[float, float]:
     shares = np.full(len(problem), problem.bandwidth_hz / max(int(counts.sum()), 1))
     rate = problem.links.rate(shares)
     ends = problem.fixed_delay_s[:, 0] + airtime_s(problem.payload_bits[:, 0], rate)
-    # A little later, so that rounding leaves nobody out.
-    return float(np.log(least)), float(np.log(ends[counts].max() * (1.0 + 1e-9)))
+    return float(np.log(least)), float(np.log(ends[counts].max())) + _LATER
 
 
 def _between(low: float, left: float, right: float, points: dict[float, _Point]) -> float:
@@ -228,6 +231,7 @@ def _tangents(points: dict[float, _Point], left: float, right: float, low: float
 
 def _scanned(search: _Search, low: float, high: float) -> float:
     """The best deadline for several options a client; answers a proven bound."""
+    high += _LATER
     count = _FEW if len(search.problem) > _MANY else _GRID
     grid = np.linspace(low, high, count + 1)
     for point in grid:
@@ -255,6 +259,8 @@ def _cells(search: _Search, low: float) -> float:
             for a, b in pairwise(grid)
             if (point := search.known[b]) is not None
         ]
+        if not cells:
+            return float(np.exp(low - grid[-1])) * _known(search.known[grid[-1]]).bound
         bound, a, b = min(cells)
         if budget <= 0 or search.best is None or bound >= search.best.time * (1 - 1e-4):
             return bound
@@ -337,6 +343,9 @@ def _restricted(solver: str, problem: SamplingProblem) -> Solution[SamplingPlan]
     best = high if solver == "all" else _golden(value, low, high)
     tau = float(np.exp(best))
     band = whole.needs(tau)[0][:, 0]
+    if not np.isfinite(band).all():
+        tau = float(np.exp(best + _LATER))
+        band = whole.needs(tau)[0][:, 0]
     share = min(1.0, problem.bandwidth_hz / float(band.sum()))
     plan = SamplingPlan(np.full(len(whole), share), option, band, tau, 0.0)
     seconds = watch.seconds
