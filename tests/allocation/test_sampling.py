@@ -223,7 +223,7 @@ def test_extremes(name: str, options: int) -> None:
         {"variance": base.variance * np.array([[1e-30]] + [[1.0]] * 5)},
         {"links": ShannonLinks(np.full(6, 1e-20))},
     ):
-        solution = SOLVERS[name](replace(base, **changes))  # type: ignore[arg-type]
+        solution = SOLVERS[name](replace(base, **changes))
         assert solution.plan is not None
         assert solution.gap is not None
         assert solution.gap > -1e-9

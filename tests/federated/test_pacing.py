@@ -52,7 +52,7 @@ def world(
         evaluate=changes.pop("evaluate", None) or make_context().evaluate,
         **changes,
     )
-    costs = replace(context.costs, devices=devices)
+    costs = replace(context.costs, devices=devices)  # type: ignore[arg-type]
     weighting = None if pacing is None else StaleWeighting(pacing)
     method = replace(context.method, weighting=weighting)
     return replace(context, costs=costs, method=method, pacing=pacing)

@@ -38,9 +38,9 @@ def updates_by_client(view: RunView) -> Panel | None:
         return None
     merged = [entry for _, entry in entries(view.records) if entry.share is not None]
     counts = Counter(entry.client for entry in merged)
-    weight: Counter[int] = Counter()
+    weight: dict[int, float] = {}
     for entry in merged:
-        weight[entry.client] += entry.share or 0.0
+        weight[entry.client] = weight.get(entry.client, 0.0) + (entry.share or 0.0)
     total = sum(weight.values())
     made = figure("updates merged", "client", height=max(260, 110 + 26 * len(clients)))
     made.add_bar(
