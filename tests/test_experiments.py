@@ -29,6 +29,7 @@ SMALL = [
     "data.test_limit=20",
     "rounds=2",
     "threads=1",
+    "engine=auto",
     "workers=1",
 ]
 

@@ -48,7 +48,7 @@ def updates_by_client(view: RunView) -> Panel | None:
         x=[counts[client] for client in clients],
         orientation="h",
         marker_color=PALETTE[0],
-        text=[f"{weight[client] / total:.0%} of all shares" for client in clients],
+        text=[f"{weight.get(client, 0.0) / total:.0%} of all shares" for client in clients],
     )
     made.update_yaxes(autorange="reversed", showgrid=False, type="category")
     made.update_layout(showlegend=False)
