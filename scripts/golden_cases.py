@@ -263,14 +263,14 @@ SOLVERS: Mapping[str, Sequence[str]] = {
     "sflllm": ("joint", "greedy", "random", "random-subchannels", "random-power",
                "random-split-point", "random-rank"),
     "fedsllm": ("exact", "equal"),
-    "energy": ("exact", "minmax", "equal", "harmony"),
+    "latency_energy": ("exact", "minmax", "equal", "harmony"),
 }  # fmt: skip
 SWEEPS = {
     "jcpba": "pruning_budget=0,0.2,0.5",
     "tsfa": "virtual_queue=0,1,30",
     "sflllm": "local_steps=1,40",
     "fedsllm": "bandwidth_hz=1e6,3e7",
-    "energy": "weight_s_per_j=0,0.01,1",
+    "latency_energy": "weight_s_per_j=0,0.01,1",
     "jcpba_cell": "round=0,1,2",
     "tsfa_cell": "seed=0,1",
     "sflllm_cell": "cell.bandwidth_hz=1e7,8e7",

@@ -37,8 +37,8 @@ SOLVERS = {
     "tsfa": ("exact", "per-client-queues", "fixed-sparsity", "dense"),
     "sflllm": ("joint", "greedy", "random", "random-power", "random-rank", "blocks"),
     "fedsllm": ("exact", "equal"),
-    "energy": ("exact", "minmax", "equal", "harmony"),
     "sampled_lora": ("planned", "uniform", "all"),
+    "latency_energy": ("exact", "minmax", "equal", "harmony"),
 }
 
 SWEEPS = (

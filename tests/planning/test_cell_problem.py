@@ -367,8 +367,8 @@ def test_measured_throughput_becomes_an_efficiency(tmp_path: Path) -> None:
         ("tsfa", "llama-3.1-70b"),
         ("sflllm", "llama-3.1-70b"),
         ("fedsllm", "llama-3.1-70b"),
-        ("energy", "builtin"),
-        ("energy", "llama-3.1-70b"),
+        ("latency_energy", "builtin"),
+        ("latency_energy", "llama-3.1-70b"),
     ],
 )
 def test_from_a_million_to_seventy_billion(name: str, model: str, tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ def test_from_a_million_to_seventy_billion(name: str, model: str, tmp_path: Path
 
 
 @given(
-    name=st.sampled_from(["jcpba", "tsfa", "fedsllm", "energy"]),
+    name=st.sampled_from(["jcpba", "tsfa", "fedsllm", "latency_energy"]),
     count=st.integers(1, 12),
     steps=st.integers(1, 50),
     batch=st.integers(1, 16),

@@ -133,7 +133,7 @@ KEYS = {
         ["total_delay_s", "local_accuracy", "lower_bound_s", "gap"],
         ["name", "bandwidth_hz", "compute_s", "upload_s"],
     ),
-    "energy": (
+    "latency_energy": (
         ["latency_s", "energy_j", "cost_s", "lower_bound_s", "gap", "joule_worth_s"],
         ["name", "bandwidth_hz", "speed", "tx_power_w", "compute_s", "upload_s", "energy_j"],
     ),

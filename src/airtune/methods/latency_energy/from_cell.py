@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from airtune.cost.device import DeviceProfile, known_idle_power_w, power_at
-from airtune.methods.energy.problem import EnergyCell, EnergyKeys
+from airtune.methods.latency_energy.problem import EnergyCell, EnergyKeys
 from airtune.planning.reading import scene_of
 from airtune.planning.scene import SMALLER, CellProblem, Scene, given, per_client
 from airtune.ranges import Range, number_list

@@ -1,1 +1,0 @@
-"""energy: bandwidth, CPU speed and transmit power, latency weighed against energy."""

@@ -1,0 +1,1 @@
+"""latency_energy: bandwidth, CPU speed and transmit power, latency weighed against energy."""
