@@ -18,13 +18,14 @@ from airtune.errors import InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
 from airtune.federated.checks.contracts import check_aggregator, check_codec
+from airtune.federated.draw import Draw, independent_draw
 from airtune.federated.round import start_round
-from airtune.federated.sampling import Draw, Sampler, independent_draw
+from airtune.federated.sampling import Sampler
 from airtune.federated.view import PlanningView
 from airtune.files import read_yaml_mapping
 from airtune.methods.sampled_lora.estimates import learned, norms_of
-from airtune.methods.sampled_lora.planner import rank_choices, variance_terms
 from airtune.methods.sampled_lora.problem import SOLVERS, answer, read
+from airtune.methods.sampled_lora.terms import rank_choices, variance_terms
 from airtune.round_plan import ClientPlan
 from airtune.tuning.sketch import SketchTuner, sketch_mask, sketched_ranks
 from airtune.tuning.tuner import FullTuner

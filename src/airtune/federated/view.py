@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.federated.charging.costs import RoundCosts
-from airtune.federated.sampling import Draw
+from airtune.federated.draw import Draw
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan
 from airtune.wireless.rate import Links

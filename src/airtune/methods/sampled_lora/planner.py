@@ -16,10 +16,11 @@ from airtune.allocation.sampling.solvers import SOLVERS
 from airtune.allocation.solve import Solution
 from airtune.errors import InfeasibleError
 from airtune.federated.bandwidth_planner import BandwidthPlanner
+from airtune.federated.draw import Draw, independent_draw
 from airtune.federated.idle import mute
 from airtune.federated.method import Planner, PlannerState
 from airtune.federated.records.record import RoundRecord
-from airtune.federated.sampling import Draw, Sampler, independent_draw
+from airtune.federated.sampling import Sampler
 from airtune.federated.view import PlanningView
 from airtune.methods.sampled_lora.estimates import (
     ALIGNMENT,
@@ -28,32 +29,9 @@ from airtune.methods.sampled_lora.estimates import (
     learned,
     norms_of,
 )
-from airtune.quantities import FloatArray
+from airtune.methods.sampled_lora.terms import rank_choices, variance_terms
 from airtune.round_plan import ClientPlan, Decision, Plan
 from airtune.seeds import integer_seed
-
-
-def rank_choices(least_rank: int | None, rank: int) -> tuple[int, ...]:
-    """Numbers of ranks, the largest first: all, then halves of it down to the least."""
-    choices = [rank]
-    while least_rank is not None and choices[-1] > least_rank:
-        choices.append(max(choices[-1] // 2, least_rank))
-    return tuple(choices)
-
-
-def variance_terms(
-    weights: FloatArray, norms: FloatArray, ranks: tuple[int, ...], alignment: float
-) -> tuple[FloatArray, float]:
-    """`v_n(k) = a_n^2 G_n^2 r / k` [client, choice], and a0.
-
-    With independent draws the mean square of the estimated update is
-    `|sum a_n x_n|^2 + sum a_n^2 |x_n|^2 (r / (k_n q_n) - 1)`; with norms G_n and one cosine c
-    between updates the first term is `sum a_n^2 G_n^2 + c ((sum a_n G_n)^2 - sum a_n^2 G_n^2)`, so
-    `a0 = c ((sum a_n G_n)^2 - sum a_n^2 G_n^2)`.
-    """
-    squares = (weights * norms) ** 2
-    common = float((weights * norms).sum()) ** 2 - float(squares.sum())
-    return squares[:, None] * ranks[0] / np.array(ranks), alignment * max(common, 0.0)
 
 
 @final

@@ -11,7 +11,7 @@ from airtune.allocation.sampling.problem import SamplingPlan, SamplingProblem
 from airtune.allocation.sampling.solvers import SOLVERS as SOLVERS
 from airtune.allocation.solve import Solution
 from airtune.errors import InputError
-from airtune.methods.sampled_lora.planner import rank_choices, variance_terms
+from airtune.methods.sampled_lora.terms import rank_choices, variance_terms
 from airtune.planning.answer import closing, finite, heading
 from airtune.planning.sections import (
     Count,
