@@ -31,7 +31,6 @@ SHIPPED = (
     Lazy("airtune.methods.sflllm.spec:SFLLLM"),
     Lazy("airtune.methods.fedsllm.spec:FEDSLLM"),
     Lazy("airtune.methods.hsfl.spec:HSFL"),
-    Lazy("airtune.methods.energy.spec:ENERGY"),
     Lazy("airtune.methods.epsl.spec:EPSL"),
     Lazy("airtune.methods.latency_energy.spec:LATENCY_ENERGY"),
 )
