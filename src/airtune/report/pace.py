@@ -38,17 +38,17 @@ def updates_by_client(view: RunView) -> Panel | None:
         return None
     merged = [entry for _, entry in entries(view.records) if entry.share is not None]
     counts = Counter(entry.client for entry in merged)
-    weight: dict[int, float] = {}
+    weight = dict.fromkeys(clients, 0.0)
     for entry in merged:
-        weight[entry.client] = weight.get(entry.client, 0.0) + (entry.share or 0.0)
-    total = sum(weight.values())
+        weight[entry.client] += entry.share or 0.0
+    total = sum(weight.values()) or 1.0
     made = figure("updates merged", "client", height=max(260, 110 + 26 * len(clients)))
     made.add_bar(
         y=[short_name(view.names[client]) for client in clients],
         x=[counts[client] for client in clients],
         orientation="h",
         marker_color=PALETTE[0],
-        text=[f"{weight.get(client, 0.0) / total:.0%} of all shares" for client in clients],
+        text=[f"{weight[client] / total:.0%} of all shares" for client in clients],
     )
     made.update_yaxes(autorange="reversed", showgrid=False, type="category")
     made.update_layout(showlegend=False)
