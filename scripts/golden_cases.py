@@ -348,7 +348,8 @@ clients:
 def _plan(name: str) -> Case:
     """Every solver of a problem, its sweep, its explicit numbers, and for TSFA many rounds."""
     text = PROBLEMS[name] if name in PROBLEMS else _example(name)
-    method = "jcpba" if name == "infeasible" else name.split("_")[0]
+    named = "jcpba" if name == "infeasible" else name
+    method = next(known for known in SOLVERS if f"{named}_".startswith(f"{known}_"))
     plan = ("plan", "problem.yaml")
     commands: list[Sequence[str]] = []
     if name not in SOLVERS and name != "infeasible":

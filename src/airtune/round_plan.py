@@ -22,6 +22,7 @@ class Decision(StrEnum):
     KEPT_RANKS = "kept_ranks"
     RANK = "rank"
     SPLIT = "split_point"
+    SPEED = "speed"
     SKETCH = "sketch"
 
 
@@ -45,6 +46,8 @@ class ClientPlan:
     `gets_half` and `sends_half`: whether the averaged client half comes down at the beginning of
     the round, and whether the client sends its half to be averaged at the end; where not, it keeps
     its own from round to round.
+    `speed` is the share of the device's full training rate at which it computes; a plan with a
+    `tx_power_w` below the client's is charged the rate of that power.
     `rank` is 0 where every parameter is trained, without an adapter.
     `kept_ranks` is how many LoRA ranks of each adapted matrix are sent where the counts differ by
     matrix (None: `sparsity` holds for all alike).
@@ -66,6 +69,7 @@ class ClientPlan:
     gets_half: bool = True
     sends_half: bool = True
     sketch: int | None = None
+    speed: float = 1.0
 
     @property
     def work_key(self) -> tuple[object, ...]:
@@ -89,6 +93,7 @@ class ClientPlan:
             Decision.RANK: self.rank != rank,
             Decision.SPLIT: self.split_point is not None,
             Decision.SKETCH: self.sketch is not None,
+            Decision.SPEED: self.speed != 1.0,
         }
         return frozenset(decision for decision, differs in made.items() if differs)
 
@@ -98,7 +103,8 @@ class Plan:
     """One round's plan: scheduled clients in ascending order, and what the planner predicts.
 
     `skipped` maps a client that the planner leaves out of this round to the reason.
-    `predicted_latency_s` and `lower_bound_s` refer to the channel that the planner saw. With a
+    `predicted_latency_s`, `predicted_energy_j` (None: not predicted) and `lower_bound_s` refer to
+    the channel that the planner saw. With a
     `main_server` the cohort trains together with it, step by step; its `split_point` is the
     earliest cut, from which on it holds the model.
     `extras` are numbers behind the decision that a record should keep (a queue, a bound).
@@ -112,6 +118,7 @@ class Plan:
     skipped: dict[int, str] = field(default_factory=dict)
     main_server: ClientPlan | None = None
     extras: dict[str, float | None] = field(default_factory=dict)
+    predicted_energy_j: float | None = None
 
     def __post_init__(self) -> None:
         order = [entry.client for entry in self.clients]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from airtune.config.data import DataSection
+from airtune.config.energy import EnergySection
 from airtune.config.pacing import PacingSection
 from airtune.errors import InputError
 from airtune.files import Templates, parse_yaml
@@ -211,6 +212,9 @@ class ExperimentConfig(Section):
         default_factory=CohortSection, description="who takes part in a round"
     )
     training: TrainingSection = Field(default_factory=TrainingSection, description="local training")
+    energy: EnergySection = Field(
+        default_factory=EnergySection, description="CPU speed and transmit power of clients"
+    )
     pacing: PacingSection = Field(
         default_factory=PacingSection, description="when the server makes a step"
     )

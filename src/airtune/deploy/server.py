@@ -32,6 +32,7 @@ from airtune.deploy.service import open_server
 from airtune.deploy.status import CLIENTS
 from airtune.errors import AirtuneError, InputError
 from airtune.experiment.digests import digest, result_keys
+from airtune.experiment.energy import refuse_on_machines
 from airtune.experiment.experiment import Experiment
 from airtune.experiment.loading import LoadedModel, LoadedServer, prepared
 from airtune.experiment.run import Run
@@ -334,6 +335,7 @@ def refuse_undeployable(config: ExperimentConfig) -> None:
         raise InputError(
             "backend", config.backend, "local where clients are on other machines", "leave it out"
         )
+    refuse_on_machines(config)
     spec = find_method(config.method)
     refuse_changed_base(spec)
     options = config.section(spec.options)

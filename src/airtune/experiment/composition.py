@@ -10,6 +10,7 @@ from typing import Any
 from airtune.config.experiment import PART_KINDS, ExperimentConfig, ServerSection
 from airtune.cost.device import DeviceProfile
 from airtune.errors import InputError
+from airtune.experiment.energy import check_energy, with_energy
 from airtune.experiment.pacing import check_pacing, paced
 from airtune.experiment.personal import with_personal
 from airtune.experiment.trained import FULL, check_trained
@@ -74,6 +75,7 @@ def check_names(config: ExperimentConfig) -> None:
         )
     check_trained(config)
     check_pacing(config)
+    check_energy(config)
     known = _known(config)
     for kind, spec in _replaced(config).items():
         check_part(spec, known[kind], BASES[kind], kind)
@@ -116,7 +118,7 @@ def compose_method(
         )
     if config.adapter.kind == FULL:
         check_trains_any(method, f"adapter.kind: {FULL}")
-    return paced(config, with_personal(config, model, method))
+    return paced(config, with_energy(config, with_personal(config, model, method), devices))
 
 
 def refuse_drawn_twice(planner: Planner, config: ExperimentConfig) -> None:

@@ -123,6 +123,7 @@ def _contents(world: World) -> dict[str, str]:
                 device.memory_bytes,
                 device.computing_power_w,
                 device.tx_power_dbm,
+                *([device.idle_power_w] if config.energy.is_planned else []),
             ]
         )
     for key, path in _channel_files(config):

@@ -50,6 +50,10 @@ class BandwidthPlanner(Planner):
         return frozenset({"fixed", "processor"} if self.bandwidth == "equal" else {"fixed"})
 
     @property
+    def redividable(self) -> bool:
+        return True
+
+    @property
     def decides(self) -> frozenset[Decision]:
         return frozenset() if self.ranks is None else frozenset({Decision.RANK})
 

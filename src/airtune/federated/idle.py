@@ -95,6 +95,18 @@ def without_unreachable(
     )
 
 
+def planned_links(context: RoundContext, truth: ChannelState, plans: Sequence[ClientPlan]) -> Links:
+    """The true uplinks of clients with a share of one band, at the powers that they are planned.
+
+    In the order of the plans.
+    """
+    powers = context.tx_power_w.copy()
+    for entry in plans:
+        powers[entry.client] = entry.tx_power_w
+    clients = np.array([entry.client for entry in plans], dtype=np.int64)
+    return truth.uplink(powers).select(clients)
+
+
 def _unreachable(
     context: RoundContext, costs: RoundCosts, truth: ChannelState, plan: Plan
 ) -> Mapping[int, str]:
@@ -109,7 +121,7 @@ def _unreachable(
         down_bps = np.minimum(down_bps, rates.gradient_bps)
     else:
         bands = np.array([entry.bandwidth_hz for entry in plans])
-        up_bps = truth.uplink(context.tx_power_w).select(clients).rate(bands)
+        up_bps = planned_links(context, truth, plans).rate(bands)
     limit_bps = truth.uplink(context.tx_power_w).select(clients).limit_bps()
     return {
         int(clients[k]): NO_SIGNAL if mute(limit_bps, down_bps)[k] else NO_UPLINK

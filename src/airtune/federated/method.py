@@ -50,6 +50,11 @@ class Planner(ABC):
         """What its plans may decide beyond radio resources; other parts must honour it."""
         return frozenset()
 
+    @property
+    def redividable(self) -> bool:
+        """Whether its band may be divided anew, since it divides it for the least latency alone."""
+        return False
+
     def settled(self, view: Callable[[int], PlanningView]) -> "Settled":
         """The planner with what it derives from the first rounds' channels; called once.
 

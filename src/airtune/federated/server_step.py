@@ -196,6 +196,7 @@ def _record(
         virtual_time_s=state.clock.time_s + latency.latency_s,
         latency_s=latency.latency_s,
         planned_latency_s=start.plan.predicted_latency_s,
+        planned_energy_j=start.plan.predicted_energy_j,
         straggler=clients[latency.straggler].client if clients else None,
         straggler_stage=latency.stage or None,
         train_loss=float(sum(w * x for w, x in losses) / total) if losses else None,

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from airtune.cost.device import client_energy
 from airtune.federated.charging.costs import RoundCosts
 from airtune.federated.draw import Draw
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan
+from airtune.wireless.budget import at_power
 from airtune.wireless.rate import Links
 
 
@@ -61,9 +63,41 @@ class PlanningView:
         bands = np.array([entry.bandwidth_hz for entry in clients])
         bits = np.array([float(self.costs.payload_bits(entry)) for entry in clients])
         compute_s = np.array([self.costs.compute_s(entry) for entry in clients])
-        rate_bps = self.uplink.select(places).rate(bands)
+        rate_bps = self._links(clients, places).rate(bands)
         upload_s = self.costs.transfer.delay_s(bits, rate_bps)
         return float((self.broadcast_to(places.tolist()) + compute_s + upload_s).max())
+
+    def energy_j(self, clients: Sequence[ClientPlan]) -> FloatArray:
+        """Energy of these plans' clients, on the channel as estimated [client].
+
+        For clients with a share of one band each. Raises InputError for a device whose power is not
+        known.
+        """
+        places = np.searchsorted(self.cohort, [entry.client for entry in clients])
+        bands = np.array([entry.bandwidth_hz for entry in clients])
+        bits = np.array([float(self.costs.payload_bits(entry)) for entry in clients])
+        upload_s = self.costs.transfer.delay_s(bits, self._links(clients, places).rate(bands))
+        sending_s = self.costs.transfer.sending_s(upload_s)
+        return np.array(
+            [
+                client_energy(
+                    self.costs.model.devices[entry.client],
+                    self.costs.compute_s(entry),
+                    float(seconds),
+                    entry.tx_power_w,
+                    entry.speed,
+                )
+                for entry, seconds in zip(clients, sending_s, strict=True)
+            ]
+        )
+
+    def _links(self, clients: Sequence[ClientPlan], places: NDArray[np.intp]) -> Links:
+        """Their uplinks at the powers of the plans."""
+        links, powers = self.uplink.select(places), np.array([e.tx_power_w for e in clients])
+        full = self.tx_power_w[places]
+        if np.array_equal(powers, full):
+            return links
+        return at_power(links, powers / full)
 
     def _split_latency_s(self, clients: Sequence[ClientPlan], places: NDArray[np.intp]) -> float:
         split = self.costs.split

@@ -106,6 +106,12 @@ def refuse_experiment(config: ExperimentConfig) -> None:
             "the cell's rates are what is validated",
         ),
         ("deploy.pace", config.deploy.pace or None, "false", "the links keep the rates"),
+        (
+            "energy",
+            "given" if config.energy.is_planned else None,
+            "left out",
+            "real machines are not slowed",
+        ),
     )
     for key, value, instead, why in wrong:
         if value is not None:

@@ -8,6 +8,7 @@ import numpy as np
 from airtune.federated.charging.charge import downlink_rates
 from airtune.federated.charging.split_charge import split_rates
 from airtune.federated.context import RoundContext, draw_cohort
+from airtune.federated.idle import planned_links
 from airtune.round_plan import ClientPlan
 from airtune.validation.options import refuse_rate
 
@@ -47,7 +48,7 @@ def round_links(context: RoundContext, plans: Sequence[ClientPlan], round_index:
     else:
         chosen = np.array(clients, dtype=np.int64)
         bands = np.array([plan.bandwidth_hz for plan in plans])
-        up = truth.uplink(context.tx_power_w).select(chosen).rate(bands)
+        up = planned_links(context, truth, plans).rate(bands)
         down = float(downlink_rates(truth, chosen, context.bandwidth_hz).min())
         split = None
     links = RoundLinks(

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from airtune.quantities import FloatArray
 from airtune.wireless.cqi import CqiLinks
-from airtune.wireless.rate import ShannonLinks
+from airtune.wireless.rate import Links, ShannonLinks
 
 RateModel = Literal["shannon", "cqi", "cqi-256qam"]
 RATE_MODELS: tuple[str, ...] = get_args(RateModel)
@@ -31,6 +31,16 @@ class LinkBudget:
     downlink_noise_psd: float
     margin: float
     rate_model: str
+
+
+def at_power(links: Links, share: FloatArray) -> Links:
+    """The links at a share of their transmit power [client].
+
+    Measured efficiencies stay as they are: what they would be at another power is not known.
+    """
+    if isinstance(links, ShannonLinks):
+        return ShannonLinks(links.effective_hz * share)
+    return links.scaled(share) if isinstance(links, CqiLinks) else links
 
 
 def power_links(

@@ -19,7 +19,7 @@ from airtune.federated.backends.backend import ClientReport
 from airtune.federated.charging.costs import ChargedRound, RoundCosts
 from airtune.federated.charging.split_charge import charge_split_round
 from airtune.federated.context import RoundContext, RoundStart
-from airtune.federated.idle import charge_idle_round, without_unreachable
+from airtune.federated.idle import charge_idle_round, planned_links, without_unreachable
 from airtune.federated.records.record import IN_TIME, LATE, SILENT, ClientRecord, decisions
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan
@@ -149,13 +149,15 @@ def _as_done(
     plans, costs = start.plan.clients, start.costs
     clients = np.array([plan.client for plan in plans], dtype=np.int64)
     bands = np.array([plan.bandwidth_hz for plan in plans])
-    rate_bps = start.truth.uplink(context.tx_power_w).select(clients).rate(bands)
+    rate_bps = planned_links(context, start.truth, plans).rate(bands)
     pairs = list(zip(plans, answers, strict=True))
     flops = np.array([costs.compute_flops(plan) if answer else 0.0 for plan, answer in pairs])
     bits = np.array(
         [costs.charged_bits(plan, answer.payload) if answer else 0 for plan, answer in pairs]
     )
-    speeds = np.array([context.devices[client].training_flop_rate for client in clients])
+    speeds = np.array(
+        [context.devices[plan.client].training_flop_rate * plan.speed for plan in plans]
+    )
     whole = StageDelays(
         broadcast_delays(start.truth, clients, downlink_bits, context.bandwidth_hz, costs.transfer),
         compute_delay(flops, speeds),
@@ -189,7 +191,9 @@ def _record(
         upload_s=float(spent.upload_s[k]),
         uplink_bits=int(min(sent, bits)),
         flops=float(done.flops[k] * computed),
-        energy_j=client_energy(context.devices[plan.client], compute_s, sending_s, plan.tx_power_w),
+        energy_j=client_energy(
+            context.devices[plan.client], compute_s, sending_s, plan.tx_power_w, plan.speed
+        ),
     )
 
 

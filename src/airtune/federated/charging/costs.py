@@ -77,8 +77,12 @@ class RoundCosts:
         return self._flops_of[key]
 
     def compute_s(self, plan: ClientPlan) -> float:
-        """Computing delay of the whole round: FLOPs / the device's sustained training rate [s]."""
-        return self.compute_flops(plan) / self.model.devices[plan.client].training_flop_rate
+        """Computing delay of the whole round: FLOPs / the device's sustained training rate [s].
+
+        The rate is that at the plan's share of full speed.
+        """
+        rate = self.model.devices[plan.client].training_flop_rate * plan.speed
+        return self.compute_flops(plan) / rate
 
     def affine_compute_s(self, plan: ClientPlan) -> tuple[float, float]:
         """`fixed` and `prunable` of the computing delay: fixed + (1 - rate) prunable [s]."""

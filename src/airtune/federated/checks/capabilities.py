@@ -19,6 +19,8 @@ HONOURED_BY: Mapping[Decision, tuple[str, ...]] = {
     Decision.KEPT_RANKS: ("codec",),
     Decision.RANK: ("tuner", "codec", "aggregator"),
     Decision.SPLIT: ("tuner", "codec", "aggregator"),
+    # Computing more slowly changes nothing of what is learned or sent.
+    Decision.SPEED: (),
     Decision.SKETCH: ("tuner", "codec", "aggregator"),
 }
 """Decision -> the parts of a method that carry it out."""

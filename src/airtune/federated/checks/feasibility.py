@@ -96,6 +96,7 @@ class _Check:
         ):
             if not low <= value <= high * (1 + SLACK):
                 self.fail(f"{name} of {who} is {value:g}, allowed is {low:g} to {high:g}")
+        self.speed(entry)
         for name, share in (("pruning_rate", entry.pruning_rate), ("sparsity", entry.sparsity)):
             if not 0.0 <= share < 1.0:
                 self.fail(f"{name} of {who} is {share:g}, allowed is 0 to below 1")
@@ -105,6 +106,23 @@ class _Check:
             if not 0 <= kept <= self.view.rank:
                 self.fail(f"kept_ranks of {who} has {kept}, allowed is 0 to {self.view.rank}")
         self.memory(entry)
+
+    def speed(self, entry: ClientPlan) -> None:
+        """Full speed and power where slower computing or less power would not be charged."""
+        who, place = f"client {entry.client}", self.places[entry.client]
+        if not 0.0 < entry.speed <= 1.0:
+            self.fail(f"speed of {who} is {entry.speed:g}, allowed is above 0 to 1")
+        if self.view.costs.split is not None and entry.speed != 1.0:
+            self.fail(
+                f"speed of {who} is {entry.speed:g}, and a split model computes at full speed"
+            )
+        full_w = float(self.view.tx_power_w[place])
+        measured = float(self.view.uplink.limit_bps()[place]) == np.inf
+        if measured and self.view.costs.split is None and entry.tx_power_w < full_w * (1 - SLACK):
+            self.fail(
+                f"tx_power_w of {who} is {entry.tx_power_w:g}, and its rate was measured at full "
+                f"power, {full_w:g}"
+            )
 
     def memory(self, entry: ClientPlan) -> None:
         costs = self.view.costs
@@ -187,6 +205,13 @@ class _Check:
                 f"it predicts {plan.predicted_latency_s:g} s and takes {latency_s:g} s on the "
                 "channel that the planner saw"
             )
+        if plan.predicted_energy_j is not None:
+            energy_j = float(self.view.energy_j(plan.clients).sum())
+            if not np.isclose(plan.predicted_energy_j, energy_j, rtol=PROMISE, atol=0.0):
+                self.fail(
+                    f"it predicts {plan.predicted_energy_j:g} J and takes {energy_j:g} J on the "
+                    "channel that the planner saw"
+                )
         bound_s = plan.lower_bound_s
         if bound_s is not None and not bound_s <= plan.predicted_latency_s * (1 + SLACK):
             self.fail(f"its lower bound of {bound_s:g} s lies above its own {latency_s:g} s")

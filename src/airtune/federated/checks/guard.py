@@ -140,6 +140,7 @@ def plain_plan(plan: object) -> Plan:
         clients=tuple(map(_client, _sequence(plan.clients, "clients"))),
         predicted_latency_s=_number(plan.predicted_latency_s, "predicted_latency_s"),
         lower_bound_s=_optional(plan.lower_bound_s, "lower_bound_s"),
+        predicted_energy_j=_optional(plan.predicted_energy_j, "predicted_energy_j"),
         status=_text(plan.status, "status"),
         message=_text(plan.message, "message"),
         skipped={
@@ -189,6 +190,7 @@ def _client(entry: object) -> ClientPlan:
         downlink_share=_optional(entry.downlink_share, f"downlink_share{who}"),
         gets_half=bool(entry.gets_half),
         sends_half=bool(entry.sends_half),
+        speed=_number(entry.speed, f"speed{who}"),
         sketch=None if sketch is None else _whole(sketch, f"sketch{who}"),
     )
 

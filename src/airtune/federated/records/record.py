@@ -72,6 +72,8 @@ class ClientRecord(Record):
     """LoRA rank; absent without LoRA."""
     tx_power_w: Annotated[float, Decision("transmit power", "W", display=Shown("mW", 1e3))]
     """Power on the uplink."""
+    speed: Annotated[float | None, Decision("CPU speed", "share of full speed", order=7)] = None
+    """Share of the full training rate at which it computed; absent for 1."""
     pruning_rate: Annotated[float | None, Decision("pruning rate", "share removed", order=2)] = None
     """Share of the attention units and neurons that is removed; absent for 0."""
     sparsity: Annotated[float | None, Decision("sparsity", "share removed", order=3)] = None
@@ -122,6 +124,7 @@ def decisions(plan: ClientPlan) -> dict[str, Any]:
         "bandwidth_hz": plan.bandwidth_hz,
         "rank": plan.rank or None,
         "tx_power_w": plan.tx_power_w,
+        "speed": None if plan.speed == 1.0 else plan.speed,
         "pruning_rate": plan.pruning_rate or None,
         "sparsity": plan.sparsity or None,
         "split_point": plan.split_point,
@@ -154,6 +157,9 @@ class RoundRecord(Record):
     """How long the round lasted."""
     planned_latency_s: Annotated[float, Quantity("planned latency", "s")]
     """Latency of the plan, on the channel that the planner saw."""
+    planned_energy_j: Annotated[float | None, Quantity("planned energy", "J")] = None
+    """Clients' energy of the plan, on the channel that the planner saw; absent where it is not
+    planned."""
     straggler: Annotated[int | None, Quantity("straggler")]
     """Client whose own stages took longest; null without one."""
     straggler_stage: Annotated[str | None, Quantity("its stage")]

@@ -56,6 +56,10 @@ class JcpbaPlanner(Planner):
             raise InputError("jcpba.solver", self.solver, f"one of {', '.join(SOLVERS)}")
 
     @property
+    def redividable(self) -> bool:
+        return True
+
+    @property
     def decides(self) -> frozenset[Decision]:
         return frozenset({Decision.PRUNING})
 
