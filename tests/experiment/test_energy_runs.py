@@ -85,14 +85,14 @@ def test_clock_and_energy_follow_speed_and_power(weighed: Run) -> None:
 
 
 def test_energy_is_weighed_against_latency(plain: Run, weighed: Run) -> None:
-    cost = lambda run: [r.latency_s + 0.1 * r.energy_j for r in run.records]  # noqa: E731
+    costs = [[r.latency_s + 0.1 * r.energy_j for r in run.records] for run in (weighed, plain)]
     for with_energy, without in zip(weighed.records, plain.records, strict=True):
         assert with_energy.energy_j < 0.8 * without.energy_j
         assert with_energy.latency_s >= without.latency_s
         # What is learned is the same: only time and energy change.
         assert with_energy.test_loss == without.test_loss
         assert with_energy.uplink_bits == without.uplink_bits
-    assert (np.array(cost(weighed)) < np.array(cost(plain))).all()
+    assert (np.array(costs[0]) < np.array(costs[1])).all()
     for record in weighed.records:
         assert record.plan is not None
         value = record.latency_s + 0.1 * record.energy_j
@@ -229,7 +229,8 @@ def test_a_device_without_idle_power_is_refused_by_name(tmp_path: Path) -> None:
         "computing_power_w: a, tx_power_dbm: a}}\n"
     )
     own = ("clients.devices=mine", f"clients.device_file={device}")
-    run_round(*(lambda w: (w.context, w.unmeasured_start()))(world_of(*own)))
+    world = world_of(*own)
+    run_round(world.context, world.unmeasured_start())
     with pytest.raises(InputError, match="idle_power_w of mine is not known"):
         world_of(*own, "energy.weight_s_per_j=1")
 
@@ -274,6 +275,7 @@ def test_a_plan_that_cannot_be_is_refused(
 
     def spoilt(self: EnergyPlanner, view: Any, state: Any) -> Any:
         plan = made(self, view, state)
+        assert plan.predicted_energy_j is not None
         first = replace(plan.clients[0], speed=changes.get("speed", plan.clients[0].speed))
         energy = plan.predicted_energy_j * changes.get("energy", 1.0)
         clients = (first, *plan.clients[1:])
