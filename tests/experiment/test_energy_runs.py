@@ -22,7 +22,8 @@ from airtune.experiment.run import Run
 from airtune.experiment.world import build_world
 from airtune.federated.checks.feasibility import BrokenRoundPlanError
 from airtune.federated.energy_planner import EnergyPlanner
-from airtune.federated.round import planning_view, run_round, start_round
+from airtune.federated.observation import planning_view
+from airtune.federated.round import run_round, start_round
 from airtune.validation.options import refuse_experiment
 from airtune.wireless.rate import ShannonLinks
 from tests.cli.conftest import quick
