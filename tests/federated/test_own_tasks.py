@@ -42,7 +42,7 @@ def test_batches_and_dropouts_are_those_of_the_own_count() -> None:
     context = make_context((1.0,) * 4, cohort=CohortSettings(dropout=0.5))
     context = replace(context, costs=replace(context.costs, facts=OwnSteps()))
     facts = at_own_tasks(context, BEGUN).costs.facts
-    silent = set()
+    silent: set[int] = set()
     for client, count in BEGUN.items():
         assert facts.step_shapes(client, 99) == [Step(client + 1, 10 * count + 1)]
         silent |= draw_dropouts(context.cohort, np.array([client]), context.seed, count)
