@@ -21,6 +21,7 @@ from airtune.cli.device import app as device_app
 from airtune.cli.doctor import doctor
 from airtune.cli.init import init
 from airtune.cli.inspect import evaluate, export, generate, model_app, push
+from airtune.cli.pareto import pareto
 from airtune.cli.plan import plan
 from airtune.cli.profile import profile
 from airtune.cli.report import report
@@ -94,6 +95,7 @@ app.command(cls=OnceCommand)(watch)
 app.command(cls=OnceCommand)(validate)
 app.command(cls=OnceCommand)(init)
 app.command(cls=OnceCommand)(plan)
+app.command(cls=OnceCommand)(pareto)
 app.command(cls=OnceCommand)(schema)
 app.command("check-part", cls=OnceCommand)(check_part)
 app.command("rank-search", cls=OnceCommand)(rank_search)

@@ -13,7 +13,8 @@ from airtune.errors import InputError
 if TYPE_CHECKING:
     from airtune.methods.plan import Planned
 
-_INFEASIBLE = 3
+INFEASIBLE = 3
+"""Exit code where no plan exists."""
 _MOST_ROWS = 40
 _NOT_IN_SWEEP = ("message", "plan", "clients", "check", "solver", "iterations")
 
@@ -50,16 +51,11 @@ def plan(
     Exits with 3 if no plan exists, and with 2 for bad input.
     """
     from airtune.files import require_place
-    from airtune.methods.file_kinds import PROBLEM, refuse_other_kind
-    from airtune.methods.plan import load_problem
-    from airtune.part_folders import beside_experiment
 
     for option, path in (("--trace", trace), ("--write-problem", write_problem)):
         if path is not None:
             require_place(option, path)
-    mapping = load_problem(problem)
-    beside_experiment(problem)
-    refuse_other_kind(mapping, problem, PROBLEM)
+    mapping = read_problem(problem)
     simulated = rounds is not None or trace is not None
     if sweep:
         refuse_beside(
@@ -77,6 +73,24 @@ def plan(
         _simulate(mapping, rounds, trace, solver, json)
     else:
         _show(_solve(mapping, solver), json)
+
+
+def read_problem(path: Path) -> Mapping[str, Any]:
+    """The content of a problem file. Raises InputError for a file that is none."""
+    from airtune.methods.file_kinds import PROBLEM, refuse_other_kind
+    from airtune.methods.plan import load_problem
+    from airtune.part_folders import beside_experiment
+
+    mapping = load_problem(path)
+    beside_experiment(path)
+    refuse_other_kind(mapping, path, PROBLEM)
+    return mapping
+
+
+def explicit_problem(path: Path) -> Mapping[str, Any]:
+    """A problem file in explicit numbers; notices on standard error."""
+    [(mapping, _)] = _explicit([read_problem(path)])
+    return mapping
 
 
 def _explicit(
@@ -126,7 +140,7 @@ def _show(planned: "Planned", json: bool) -> None:
     else:
         _print_table(planned, answer)
     if planned.solution.plan is None:
-        raise typer.Exit(_INFEASIBLE)
+        raise typer.Exit(INFEASIBLE)
 
 
 def _print_json(value: Any) -> None:
@@ -214,7 +228,7 @@ def _show_sweep(
                 words = ", ".join(f"{key} = {show(value)}" for key, value in point.values.items())
                 typer.echo(f"{words}: {answer['message']}")
     if all(answer["status"] == "infeasible" for answer in answers):
-        raise typer.Exit(_INFEASIBLE)
+        raise typer.Exit(INFEASIBLE)
 
 
 def _simulate(

@@ -13,6 +13,7 @@ from textwrap import wrap
 from typing import Any
 
 _UNITS = {
+    "_s_per_j": "s/J",
     "_w_per_hz": "W/Hz",
     "_bps_hz": "bit/s/Hz",
     "_bps": "bit/s",

@@ -153,6 +153,11 @@ def simulated() -> list[str]:
     return [name for name, spec in problem_specs().items() if hasattr(spec.load(), "simulate")]
 
 
+def fronted() -> list[str]:
+    """The problems of which `airtune pareto` has a front."""
+    return [name for name, spec in problem_specs().items() if hasattr(spec.load(), "front")]
+
+
 def _solved(
     name: str,
     method: ProblemModule,

@@ -59,7 +59,9 @@ class ProblemModule(Protocol):
     """The module of a planning problem.
 
     It may also have `simulate(problem, rounds, trace, solver) -> dict`: many rounds, for
-    `airtune plan --rounds`.
+    `airtune plan --rounds`; and `front(problem, weights, budgets, others) -> list`: points of
+    latency against energy, for `airtune pareto`, with the solvers named in `BESIDE_FRONT` as
+    others.
     """
 
     SOLVERS: Mapping[str, Callable[[Any], Any]]

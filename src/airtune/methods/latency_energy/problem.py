@@ -17,6 +17,7 @@ from airtune.allocation.energy.problem import EnergyPlan, EnergyProblem, upload_
 from airtune.allocation.solve import Solution
 from airtune.cost.device import AMPLIFIER_EFFICIENCY
 from airtune.errors import InputError
+from airtune.methods.latency_energy.front import front
 from airtune.planning.answer import closing, finite, heading
 from airtune.planning.sections import (
     LARGEST,
@@ -43,6 +44,8 @@ SOLVERS: dict[str, Callable[[EnergyProblem], EnergySolution]] = {
     "equal": equal_shares,
     "harmony": harmony,
 }
+BESIDE_FRONT = ("minmax", "equal")
+"""Solvers that `airtune pareto` shows beside the front."""
 _WEIGHT = Range(
     least=0, smallest=SMALLEST, largest=LARGEST, infinity=1, note=" of at least 0 (.inf: energy)"
 )
@@ -103,6 +106,7 @@ class EnergyCell(EnergyKeys, CellSection):
 
 
 FILE = EnergyFile
+__all__ = ["BESIDE_FRONT", "FILE", "SOLVERS", "answer", "front", "read"]
 
 
 def read(mapping: Mapping[str, Any]) -> EnergyProblem:

@@ -70,6 +70,24 @@ def write_tables(folders: Path | Sequence[Path], out: Path | None = None) -> Wri
     return Written(tuple(files), source.notes)
 
 
+def require_drawable(path: Path) -> None:
+    """InputError for a figure in a format that is not known, AirtuneError without matplotlib."""
+    if path.suffix.removeprefix(".") not in KINDS:
+        raise InputError("--figure", str(path), f"a file that ends in {', '.join(KINDS)}")
+    if find_spec("matplotlib") is None:
+        raise AirtuneError("Figures need matplotlib: pip install airtune[plots]")
+
+
+def write_drawing(drawing: Drawing, path: Path) -> None:
+    """One drawing, one column wide, in the format of the file's ending."""
+    from airtune.report.figures.draw import draw, styled
+
+    kind, stream = path.suffix.removeprefix("."), io.BytesIO()
+    with styled():
+        draw(drawing, 1).savefig(stream, format=kind, metadata=_UNDATED[kind])
+    write_bytes_atomic(path, stream.getvalue())
+
+
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Rows as csv; numbers in full precision."""
     stream = io.StringIO()
