@@ -24,6 +24,8 @@ class Decision(StrEnum):
     SPLIT = "split_point"
     SPEED = "speed"
     SKETCH = "sketch"
+    CUT_DROPOUT = "cut_dropout"
+    CUT_FORMAT = "cut_format"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class ClientPlan:
     its own from round to round.
     `speed` is the share of the device's full training rate at which it computes; a plan with a
     `tx_power_w` below the client's is charged the rate of that power.
+    `cut_dropout` is the share of the numbers of a token that does not cross the cut, `cut_format`
+    the number format there (None: that of the method).
     `rank` is 0 where every parameter is trained, without an adapter.
     `kept_ranks` is how many LoRA ranks of each adapted matrix are sent where the counts differ by
     matrix (None: `sparsity` holds for all alike).
@@ -70,6 +74,8 @@ class ClientPlan:
     sends_half: bool = True
     sketch: int | None = None
     speed: float = 1.0
+    cut_dropout: float = 0.0
+    cut_format: str | None = None
 
     @property
     def work_key(self) -> tuple[object, ...]:
@@ -94,6 +100,8 @@ class ClientPlan:
             Decision.SPLIT: self.split_point is not None,
             Decision.SKETCH: self.sketch is not None,
             Decision.SPEED: self.speed != 1.0,
+            Decision.CUT_DROPOUT: self.cut_dropout != 0.0,
+            Decision.CUT_FORMAT: self.cut_format is not None,
         }
         return frozenset(decision for decision, differs in made.items() if differs)
 

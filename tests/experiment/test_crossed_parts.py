@@ -271,6 +271,8 @@ def test_every_combination_that_fits_is_charged_for_what_it_did(worlds: dict[str
         ),
         ("epsl", ("epsl.cosine=off",)),
         ("epsl", ("epsl.cosine=off", "epsl.aggregation_ratio=1")),
+        ("fedsl", ("fedsl.cut_dropout=0.3", "fedsl.aggregate_every=2")),
+        ("fedsl", ("fedsl.pruning_rate=0.5", "fedsl.uplink_dtype=int8")),
     ],
 )
 def test_options_are_charged_too(method: str, changes: tuple[str, ...], model_folder: Path) -> None:

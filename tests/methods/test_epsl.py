@@ -51,7 +51,7 @@ def test_one_message_for_all_is_sent_once(run: Any) -> None:
     start = start_round(world.context, world.unmeasured_start())
     split, record = start.costs.split, run.records[0]
     assert split is not None
-    steps = split.messages_of([plan.client for plan in start.plan.clients])
+    steps = split.messages_of(start.plan.clients)
     shared = [step.shared for step in steps[0]]
     assert all(shared)
     assert all([step.shared for step in client] == shared for client in steps)

@@ -275,7 +275,7 @@ def test_links_are_those_the_planner_sees(name: str, changes: dict[str, float]) 
     read = load_problem_module(name).read(numbers)
     cell = CellSettings(**problem["cell"])
     seen = open_channel(cell, 3, seed=4).observe(5).estimate.uplink()
-    if name == "hsfl":
+    if name in ("hsfl", "fedsl"):
         rates = [client["uplink_rate_bps"] for client in numbers["clients"]]
         equal = seen.rate(np.full(3, cell.bandwidth_hz / 3))
         np.testing.assert_allclose(rates, equal, rtol=1e-9)

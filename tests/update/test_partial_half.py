@@ -7,8 +7,8 @@ from torch import Tensor
 from airtune.errors import InputError
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.update.codec import DenseCodec, shapes_of
+from airtune.update.halves import BroadcastHalf, Depth, HalfCodec, block_of
 from airtune.update.means import HalvesMean
-from airtune.update.partial import BroadcastHalf, Depth, HalfCodec, block_of
 from airtune.update.server import Update
 
 NAMES = [

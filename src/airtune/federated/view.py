@@ -112,7 +112,7 @@ class PlanningView:
         timeline = split.timeline(
             clients,
             rates,
-            split.messages_of([entry.client for entry in clients]),
+            split.messages_of(clients),
             [self.costs.payload_bits(entry) for entry in clients],
             self.costs.downlink_bits(max(clients, key=lambda entry: entry.split_point or 0)),
         )

@@ -20,8 +20,8 @@ from airtune.quantities import dbm_to_watts
 from airtune.tuning.adapter import AdapterState, initial_state, read_adapter
 from airtune.tuning.split.tuner import SplitSettings, SplitTuner
 from airtune.update.cut import CutCodec
+from airtune.update.halves import BroadcastHalf, Depth, HalfCodec
 from airtune.update.means import HalvesMean
-from airtune.update.partial import BroadcastHalf, Depth, HalfCodec
 from airtune.workload.architecture import load_architecture
 
 

@@ -5,8 +5,9 @@ Only real tokens travel, one after another [token, hidden]; their positions are 
 second bitmap and the token ids at its places. int8 has one scale per token.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -23,6 +24,11 @@ from airtune.update.quantise import check_format, from_wire, to_wire, wire_frame
 from airtune.workload.payload import frame_bytes
 
 _VALUES, _GRADIENT = "activations", "gradient"
+
+
+def kept_numbers(hidden: int, dropout: float) -> int:
+    """Numbers of a token that travel: `ceil((1 - dropout) hidden)`, at least one."""
+    return max(1, math.ceil((1.0 - dropout) * hidden - 1e-9))
 
 
 @dataclass(frozen=True)
@@ -57,19 +63,51 @@ class CutCodec:
     """Number formats of what goes forward and of what comes back: fp32, fp16, bf16 or int8.
 
     A `vocabulary` of up to 65,536 token ids takes two bytes a label, a larger one four.
+    With `dropout` p only `ceil((1 - p) h)` of a token's h numbers travel, drawn at random, times
+    `h / kept`, so that their mean over draws is the token; the gradient comes back on the same
+    numbers. Both ends draw the mask (`in_step`), so it takes no bits.
     """
 
     vocabulary: int
     activations: str = "fp32"
     gradients: str = "fp32"
+    dropout: float = 0.0
+    mask: Draws | None = None
 
     def __post_init__(self) -> None:
         check_format(self.activations, "cut.activations")
         check_format(self.gradients, "cut.gradients")
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError("cut.dropout", self.dropout, "at least 0 and below 1")
+
+    def of_client(self, dropout: float, number_format: str | None) -> "CutCodec":
+        """This codec with what a plan decides for one client; None leaves the formats."""
+        if dropout == self.dropout and number_format is None:
+            return self
+        ahead, back = number_format or self.activations, number_format or self.gradients
+        return replace(self, dropout=dropout, activations=ahead, gradients=back)
+
+    def in_step(self, mask: Draws) -> "CutCodec":
+        """This codec in a step whose mask comes from these draws."""
+        return self if self.dropout == 0.0 else replace(self, mask=mask)
+
+    def _kept(self, hidden: int) -> int:
+        """Numbers of a token that travel."""
+        return hidden if self.dropout == 0.0 else kept_numbers(hidden, self.dropout)
+
+    def _places(self, tokens: int, hidden: int) -> Tensor | None:
+        """Of each real token the numbers that travel [token, kept]; None for all of them."""
+        if self.dropout == 0.0:
+            return None
+        if self.mask is None:
+            raise ValueError("a codec with dropout must be bound first: codec.in_step(draws)")
+        order = self.mask().random((tokens, hidden), dtype=np.float32)
+        kept = np.argpartition(order, self._kept(hidden) - 1, axis=1)[:, : self._kept(hidden)]
+        return torch.from_numpy(np.sort(kept, axis=1))
 
     def encode_activations(self, message: Activations, draws: Draws) -> bytes:
         """One client's message up. Without labels it has only their number."""
-        frame = _real_to_wire(_VALUES, message.values, message.real, self.activations, draws)
+        frame = self._thinned(_VALUES, message.values, message.real, draws)
         width = _used_width(message.real.numpy())
         frame["real"] = _pack_rows(message.real[:, :width])
         if message.labels is None:
@@ -86,7 +124,7 @@ class CutCodec:
         frame = unpack(payload)
         real = _unpack_rows(frame["real"])
         real = real[:, : _used_width(real.numpy())]
-        values = _real_from_wire(frame, _VALUES, real, self.activations)
+        values = self._restored(frame, _VALUES, real)
         if "label_tokens" in frame:
             return Activations(values, real, None, int(frame["label_tokens"][0]))
         wanted = _unpack_rows(frame["label_mask"])[:, : real.shape[1]]
@@ -97,7 +135,7 @@ class CutCodec:
     def activation_bits(self, shape: CutShape, hidden: int, *, labels: bool = True) -> int:
         """Predicted length of `encode_activations`'s answer [bit]."""
         packed = [shape.rows, -(-shape.width // 8)]
-        frame = _wire_frame(_VALUES, shape, hidden, self.activations)
+        frame = self._predicted(_VALUES, shape, hidden)
         frame["real"] = ("U8", packed)
         if labels:
             kind = "U16" if self._label_type is np.uint16 else "I32"
@@ -120,15 +158,54 @@ class CutCodec:
 
     def encode_gradient(self, values: Tensor, real: Tensor, draws: Draws) -> bytes:
         """Gradient of the client's mean loss with respect to what crossed the cut."""
-        return pack(_real_to_wire(_GRADIENT, values, real, self.gradients, draws))
+        return pack(self._thinned(_GRADIENT, values, real, draws))
 
     def decode_gradient(self, payload: bytes, real: Tensor) -> Tensor:
-        """What `encode_gradient` sent, zeros at padding [row, token, hidden]."""
-        return _real_from_wire(unpack(payload), _GRADIENT, real, self.gradients)
+        """What `encode_gradient` sent, zeros at padding [row, token, hidden].
+
+        With dropout the gradient at what was received, times `h / kept` where a number had
+        travelled: the gradient at what was sent.
+        """
+        return self._restored(unpack(payload), _GRADIENT, real)
 
     def gradient_bits(self, shape: CutShape, hidden: int) -> int:
         """Predicted length of `encode_gradient`'s answer [bit]."""
-        return 8 * frame_bytes(_wire_frame(_GRADIENT, shape, hidden, self.gradients))
+        return 8 * frame_bytes(self._predicted(_GRADIENT, shape, hidden))
+
+    def _predicted(
+        self, name: str, shape: CutShape, hidden: int
+    ) -> dict[str, tuple[str, list[int]]]:
+        frame = _wire_frame(name, shape, self._kept(hidden), self._format(name))
+        return frame if self.dropout == 0.0 else {**frame, "hidden": ("I32", [1])}
+
+    def _format(self, name: str) -> str:
+        return self.activations if name == _VALUES else self.gradients
+
+    def _thinned(self, name: str, values: Tensor, real: Tensor, draws: Draws) -> dict[str, Tensor]:
+        """The frame of a message's numbers; with the width where it does not follow from them."""
+        hidden = values.shape[-1]
+        places = self._places(int(real.sum()), hidden)
+        if places is None:
+            return _real_to_wire(name, values, real, self._format(name), draws)
+        kept = values.detach()[real].gather(1, places)
+        vector = kept.reshape(-1).to(torch.float32)
+        frame = to_wire(name, vector, self._format(name), draws, block=kept.shape[1])
+        return {**frame, "hidden": torch.tensor([hidden], dtype=torch.int32)}
+
+    def _restored(self, frame: Mapping[str, Tensor], name: str, real: Tensor) -> Tensor:
+        """What `_thinned` sent, times `h / kept`."""
+        if self.dropout == 0.0:
+            return _real_from_wire(frame, name, real, self._format(name))
+        hidden, count = int(frame["hidden"][0]), int(real.sum())
+        places, kept = self._places(count, hidden), self._kept(hidden)
+        if len(frame[name]) != count * kept:
+            raise InputError("payload", f"{len(frame[name])} numbers", f"{count * kept} numbers")
+        assert places is not None
+        found = from_wire(frame, name, self._format(name), block=kept).view(count, kept)
+        tokens = torch.zeros(count, hidden).scatter_(1, places, found * (hidden / kept))
+        values = torch.zeros((*real.shape, hidden))
+        values[real] = tokens
+        return values
 
     def encode_shared(self, values: Tensor, real: Tensor, label_tokens: int, draws: Draws) -> bytes:
         """A gradient for all clients: rows of no client's batch, and the label positions behind."""

@@ -126,7 +126,7 @@ class ZeroPaddedMean(Aggregator):
 class HalvesMean(Aggregator):
     """`merge_halves` of what the clients sent; the main server's update is its half's change."""
 
-    honours = frozenset({Decision.SPLIT})
+    honours = frozenset({Decision.SPLIT, Decision.PRUNING})
     requires = frozenset({Decision.SPLIT})
     on_factors = True
     uses_shares = True
@@ -154,14 +154,19 @@ def merge_halves(
 
         X = sum_{n holds X} w_n (X_start + dX_n) + (1 - sum_{n holds X} w_n) X_server
 
-    with weights that sum to 1. With one split point for all this is FedAvg of the client halves
-    beside the server's half as it is. Without updates (no client half arrived) client halves stay
-    as they were. Shares that sum to S move the adapter S times as far.
+    with weights that sum to 1. Where a holder is pruned, each coordinate is the mean over those
+    that kept it and the server for those that do not hold it; kept by none, it stays. With one
+    split point for all this is FedAvg of the client halves beside the server's half as it is.
+    Without updates (no client half arrived) client halves stay as they were. Shares that sum to S
+    move the adapter S times as far.
     """
     weights, whole = relative_shares(updates)
     total = sum(weights) or 1.0
     merged: dict[str, Tensor] = {}
     for name, value in start.items():
+        if any(update.kept is not None and name in update.change for update in updates):
+            merged[name] = _merge_kept(name, value, weights, updates, server)
+            continue
         holders = [
             (weight, update.change[name])
             for weight, update in zip(weights, updates, strict=True)
@@ -177,6 +182,26 @@ def merge_halves(
         changes = [change for _, change in holders]
         merged[name] = _weighted_sum(result, shares, changes).to(torch.float32)
     return part_way(start, merged, whole)
+
+
+def _merge_kept(
+    name: str,
+    value: Tensor,
+    weights: Sequence[float],
+    updates: Sequence[Update],
+    server: Mapping[str, Tensor],
+) -> Tensor:
+    """`merge_halves` of a tensor of which some holders keep a part alone."""
+    begin, total, moved = value.to(torch.float64), _zeros(value), _zeros(value)
+    for weight, update in zip(weights, updates, strict=True):
+        if name in update.change:
+            part = weight * _kept(name, update)
+            total, moved = total + part, moved + part * update.change[name].to(torch.float64)
+        else:
+            total = total + weight
+            moved = moved + weight * (server.get(name, value).to(torch.float64) - begin)
+    # Where nobody kept a coordinate the share is 0 / 0.
+    return (begin + (moved / total).nan_to_num(nan=0.0)).to(torch.float32)
 
 
 def part_way(

@@ -1,24 +1,21 @@
 """Codecs that send a part of the adapter that both ends derive, so that no mask travels.
 
-The part is one factor, the first ranks, the coordinates that a pruned client kept, or the half of
-a split model that a party holds. What a pruned client kept follows from the pruning rate and the
+The part is one factor, the first ranks, or the coordinates that a pruned client kept; the halves of
+a split model are in `halves.py`. What a pruned client kept follows from the pruning rate and the
 broadcast adapter, which client and server both have; so its codec is bound to a round:
-`codec.in_round(broadcast)`. The client half of a split model holds the adapter of the blocks below
-its split point, the main server the rest. A plan counts split points in the blocks of the model
-that is charged; where another one is trained, its cut lies at the same share of the depth.
+`codec.in_round(broadcast)`.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Protocol, final
 
 import torch
 from torch import Tensor
 
 from airtune.errors import InputError
-from airtune.round_plan import MAIN_SERVER, ClientPlan, Decision
+from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.partial import first_ranks_mask
 from airtune.tuning.pruning.slice import fixed_coordinates, kept_coordinates
@@ -26,11 +23,8 @@ from airtune.update.codec import (
     Codec,
     Shapes,
     TensorMap,
-    coordinates,
-    flatten,
     pack,
     shapes_of,
-    unflatten,
     unpack,
 )
 from airtune.update.quantise import (
@@ -129,7 +123,7 @@ class FirstRanksCodec(Codec):
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         kept = first_ranks_mask(shapes_of(change), plan.rank)
         vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
-        return _packed(vector, self.dtype, self.seed, plan)
+        return packed(vector, self.dtype, self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         vector = from_wire(unpack(payload), "update", self.dtype)
@@ -137,7 +131,7 @@ class FirstRanksCodec(Codec):
         count = sum(int(mask.sum()) for mask in kept.values())
         if len(vector) != count:
             raise InputError("payload", f"{len(vector)} numbers", f"{count} for its rank")
-        return _scattered(vector, kept, template)
+        return scattered(vector, kept, template)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         pairs = [(shapes[pair.lora_a], shapes[pair.lora_b]) for pair in factor_pairs(shapes)]
@@ -146,13 +140,13 @@ class FirstRanksCodec(Codec):
         return 8 * frame_bytes(wire_frame("update", count, self.dtype))
 
 
-def _packed(vector: Tensor, dtype: str, seed: int, plan: ClientPlan) -> bytes:
+def packed(vector: Tensor, dtype: str, seed: int, plan: ClientPlan) -> bytes:
     """A frame of one vector; int8 draws from what the vector holds."""
     draws = partial(content_draws, seed, plan.client, vector)
     return pack(to_wire("update", vector, dtype, draws))
 
 
-def _scattered(vector: Tensor, kept: Mapping[str, Tensor], template: Shapes) -> dict[str, Tensor]:
+def scattered(vector: Tensor, kept: Mapping[str, Tensor], template: Shapes) -> dict[str, Tensor]:
     """Numbers at the kept coordinates, tensors in the order of their names; 0 elsewhere."""
     change, start = {name: torch.zeros(shape) for name, shape in template.items()}, 0
     for name in sorted(template):
@@ -227,7 +221,7 @@ class SlicedCodec(Codec):
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         kept = self.trained(plan)
         vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
-        return _packed(vector, self.dtype, self.seed, plan)
+        return packed(vector, self.dtype, self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         vector = from_wire(unpack(payload), "update", self.dtype)
@@ -236,7 +230,7 @@ class SlicedCodec(Codec):
             raise InputError(
                 "payload", f"{vector.numel()} numbers", f"{expected} numbers for this slice"
             )
-        return _scattered(vector, self.trained(plan), template)
+        return scattered(vector, self.trained(plan), template)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         count = kept_coordinates(self.slices.architecture, shapes, plan.pruning_rate)
@@ -251,126 +245,3 @@ class SlicedCodec(Codec):
         frame, each = wire_frame("update", fixed, self.dtype), number_bits(self.dtype)
         header = 8 * (frame_bytes(frame) - data_bytes(frame))
         return header + each * fixed, each * prunable
-
-
-_BLOCK = re.compile(r"\.(\d+)\.")
-
-
-@lru_cache(maxsize=4096)
-def block_of(name: str) -> int:
-    """The block of an adapter tensor, from PEFT's name; what precedes the blocks is 0."""
-    found = _BLOCK.search(name)
-    return int(found.group(1)) if found else 0
-
-
-@final
-@dataclass(frozen=True)
-class Depth:
-    """Blocks of the model that plans are made for, and of the model that is trained."""
-
-    planned: int
-    trained: int
-
-    def trained_point(self, split_point: int) -> int:
-        """The trained model's cut at (nearly) the same share of its depth, within 1..L-1."""
-        nearest = round(split_point * self.trained / self.planned)
-        return min(max(nearest, 1), self.trained - 1)
-
-
-def held(names: TensorMap | Shapes, plan: ClientPlan, split_point: int) -> list[str]:
-    """The names that the plan's party holds at this cut: the server from the cut on."""
-    serves = plan.client == MAIN_SERVER
-    return [name for name in names if (block_of(name) >= split_point) == serves]
-
-
-@final
-@dataclass(frozen=True)
-class HalfCodec(Codec):
-    """Whole updates of a half; the main server's own never travel: fp32.
-
-    A client that keeps its half in this round sends nothing.
-    """
-
-    honours = frozenset({Decision.SPLIT})
-    requires = frozenset({Decision.SPLIT})
-    on_factors = True
-    depth: Depth
-    dtype: str = "fp32"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_format(self.dtype)
-
-    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
-        if _keeps(plan):
-            return b""
-        names = held(change, plan, self._point(plan))
-        half = {name: change[name] for name in names}
-        return _packed(flatten(half), self._dtype(plan), self.seed, plan)
-
-    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
-        if _keeps(plan):
-            return {}
-        names = held(template, plan, self._point(plan))
-        half = {name: template[name] for name in names}
-        return unflatten(from_wire(unpack(payload), "update", self._dtype(plan)), half)
-
-    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
-        if _keeps(plan):
-            return 0
-        names = held(shapes, plan, plan.split_point or self.depth.planned)
-        half = {name: shapes[name] for name in names}
-        return 8 * frame_bytes(wire_frame("update", coordinates(half), self._dtype(plan)))
-
-    def _point(self, plan: ClientPlan) -> int:
-        assert plan.split_point is not None, "every party of a split round has a split point"
-        return self.depth.trained_point(plan.split_point)
-
-    def _dtype(self, plan: ClientPlan) -> str:
-        return "fp32" if plan.client == MAIN_SERVER else self.dtype
-
-
-def _keeps(plan: ClientPlan) -> bool:
-    return plan.client != MAIN_SERVER and not plan.sends_half
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class BroadcastHalf(Codec):
-    """The adapter of the deepest client half, for all; each client reads the blocks that it holds.
-
-    How deep the broadcast reaches follows from its length, so no client needs the others' cuts.
-    In a round without a broadcast nothing is sent, and a client has the adapter before round 1,
-    `known`, until it has a half of its own.
-    """
-
-    honours = frozenset({Decision.SPLIT})
-    requires = frozenset({Decision.SPLIT})
-    on_factors = True
-    half: HalfCodec
-    known: TensorMap = field(default_factory=dict)
-
-    def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
-        if plan.client != MAIN_SERVER and not plan.gets_half:
-            return b""
-        return self.half.encode(change, replace(plan, sends_half=True))
-
-    def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
-        if plan.client == MAIN_SERVER:
-            return self.half.decode(payload, template, plan)
-        if not plan.gets_half:
-            own = held(self.known, plan, self.half.depth.trained_point(plan.split_point or 0))
-            return {name: self.known[name].clone() for name in own}
-        vector = from_wire(unpack(payload), "update", self.half.dtype)
-        for depth in range(1, self.half.depth.trained + 1):
-            below = {name: shape for name, shape in template.items() if block_of(name) < depth}
-            if coordinates(below) == vector.numel():
-                whole = unflatten(vector, below)
-                own = held(whole, plan, self.half.depth.trained_point(plan.split_point or 0))
-                return {name: whole[name] for name in own}
-        raise InputError("payload", f"{vector.numel()} numbers", "the adapter of some first blocks")
-
-    def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
-        if plan.client != MAIN_SERVER and not plan.gets_half:
-            return 0
-        return self.half.payload_bits(shapes, replace(plan, sends_half=True))

@@ -249,10 +249,17 @@ class ModelWork:
     def _rates(self) -> list[float]:
         return distinct_rates(self.architecture)
 
-    def split_flops(self, step: Step, split_point: int) -> SplitFlops:
-        """Operations on both sides of the cut."""
+    def split_flops(self, step: Step, split_point: int, pruning_rate: float = 0.0) -> SplitFlops:
+        """Operations on both sides of the cut; at a pruning rate the client's side is smaller."""
         whole, one = self._halves_of(step, split_point)
-        return whole.with_logits(one, step)
+        found = whole.with_logits(one, step)
+        if pruning_rate == 0.0:
+            return found
+        narrow = self._of(Step(step.batch_size, step.tokens), pruning_rate)
+        client = SplitFlops.of(narrow, split_point)
+        return replace(
+            found, client_forward=client.client_forward, client_backward=client.client_backward
+        )
 
     def _halves_of(self, step: Step, split_point: int) -> tuple[SplitFlops, SplitFlops]:
         """With all logits, and with one row of them; of any length as in `_whole_and_one`."""
@@ -272,12 +279,19 @@ class ModelWork:
             SplitFlops.of(self._of(Step(rows, tokens, label_tokens=1)), split_point),
         )
 
-    def split_memory_bytes(self, step: Step, split_point: int, keeps_labels: bool) -> int:
+    def split_memory_bytes(
+        self, step: Step, split_point: int, keeps_labels: bool, pruning_rate: float = 0.0
+    ) -> int:
         """Peak memory of the client half, with the LM head and the loss where labels stay."""
-        key = (step, split_point, keeps_labels)
+        key = (step, split_point, keeps_labels, pruning_rate)
         if key not in self._half_bytes:
             half, rest = split_workload(
-                self.architecture, self.adapter, step, split_point, precision=self.precision
+                self.architecture,
+                self.adapter,
+                step,
+                split_point,
+                pruning_rate,
+                precision=self.precision,
             )
             head = rest.parts[-1].memory_bytes + rest.working_bytes if keeps_labels else 0
             self._half_bytes[key] = half.memory_bytes + head

@@ -23,6 +23,7 @@ from airtune.federated.idle import charge_idle_round, planned_links, without_unr
 from airtune.federated.records.record import IN_TIME, LATE, SILENT, ClientRecord, decisions
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan
+from airtune.tuning.split.model import StepBits
 from airtune.wireless.channel import ChannelState
 
 
@@ -81,8 +82,9 @@ def expected_round(context: RoundContext, start: RoundStart) -> ChargedRound:
     split = start.costs.split
     answering = [plan for plan in start.plan.clients if plan.client not in start.silent]
     payloads = _predicted_payloads(start.costs, answering)
-    clients = [plan.client for plan in answering]
-    messages = [()] * len(clients) if split is None or not clients else split.messages_of(clients)
+    messages: Sequence[Sequence[StepBits]] = (
+        [()] * len(answering) if split is None else split.messages_of(answering)
+    )
     reports = {
         plan.client: ClientReport(
             plan.client,

@@ -118,12 +118,10 @@ def _as_it_was(
     rates = split_rates(context, costs, start.truth, plans)
     active = [plan for plan in plans if plan.client in reports]
     predicted = parts.model.as_other_model
-    known = costs.messages_of([p.client for p in active]) if predicted and active else []
-    messages: dict[int, Sequence[StepBits]] = (
-        dict(zip((p.client for p in active), known, strict=True))
-        if predicted
-        else {p.client: reports[p.client].cut for p in active}
+    known: Sequence[Sequence[StepBits]] = (
+        costs.messages_of(active) if predicted else [reports[p.client].cut for p in active]
     )
+    messages = {p.client: steps for p, steps in zip(active, known, strict=True)}
     bits = {p.client: parts.charged_bits(p, reports[p.client].payload) for p in active}
     broadcast_bits = parts.downlink_bits(start.plan.broadcast)
     whole = _with_silent(costs, active, rates, messages, bits, broadcast_bits, silent)

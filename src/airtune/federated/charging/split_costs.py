@@ -7,7 +7,7 @@ over the whole band.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import final
@@ -74,7 +74,8 @@ class SplitSystem:
     """The servers of a split model, and what crosses the cut.
 
     `server_power_w` is drawn while the main server computes [W]; 0 counts none of it. Of a share
-    `aggregation_ratio` of the rows gradients are aggregated over clients.
+    `aggregation_ratio` of the rows gradients are aggregated over clients. Of the blocks on the
+    clients a share `pruning_rate` of the units is left out.
     """
 
     main: LinkSettings
@@ -85,6 +86,7 @@ class SplitSystem:
     downlink: str = "planned"
     server_power_w: float = 0.0
     aggregation_ratio: float = 0.0
+    pruning_rate: float = 0.0
 
     def __post_init__(self) -> None:
         if self.downlink not in DOWNLINKS:
@@ -125,8 +127,10 @@ class SplitRoundCosts:
     round_index: int
     transfer: TransferModel = PAYLOAD_ALONE
     _shapes_of: dict[int, Sequence[CutShape]] = field(default_factory=dict, init=False, repr=False)
-    _messages_of: dict[int, list[StepBits]] = field(default_factory=dict, init=False, repr=False)
-    _flops_of: dict[tuple[int, int], list[SplitFlops]] = field(
+    _messages_of: dict[Hashable, list[StepBits]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _flops_of: dict[Hashable, list[SplitFlops]] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -157,29 +161,42 @@ class SplitRoundCosts:
     def memory_bytes(self, client: int, split_point: int) -> int:
         """Peak memory of the client half, at the longest batch that the client may draw."""
         step = self.facts.longest_step(client)
-        return self.work.split_memory_bytes(step, split_point, self.keeps_labels)
+        rate = self.system.pruning_rate
+        return self.work.split_memory_bytes(step, split_point, self.keeps_labels, rate)
 
     def flops(self, client: int, split_point: int) -> list[SplitFlops]:
         """The operations of each local step."""
-        key = client, split_point
+        key, rate = (client, split_point), self.system.pruning_rate
         if key not in self._flops_of:
             steps = [
                 Step(shape.rows, shape.width, label_tokens=shape.label_tokens)
                 for shape in self.shapes(client)
             ]
-            self._flops_of[key] = [self.work.split_flops(step, split_point) for step in steps]
+            self._flops_of[key] = [self.work.split_flops(step, split_point, rate) for step in steps]
         return list(self._flops_of[key])
 
-    def messages(self, client: int) -> list[StepBits]:
+    def messages(
+        self, client: int, dropout: float = 0.0, number_format: str | None = None
+    ) -> list[StepBits]:
         """Each local step's messages, predicted from real tokens and labels."""
-        if client not in self._messages_of:
-            charged = self.work.architecture
-            cut = replace(self.system.cut, vocabulary=charged.vocab_size)
-            self._messages_of[client] = [
-                cut.step_bits(shape, charged.hidden_size, labels=not self.keeps_labels)
+        key = client, dropout, number_format
+        if key not in self._messages_of:
+            cut, hidden = self.cut.of_client(dropout, number_format), self.hidden_size
+            self._messages_of[key] = [
+                cut.step_bits(shape, hidden, labels=not self.keeps_labels)
                 for shape in self.shapes(client)
             ]
-        return list(self._messages_of[client])
+        return list(self._messages_of[key])
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers of a token that would cross the cut of the charged model."""
+        return self.work.architecture.hidden_size
+
+    @property
+    def cut(self) -> CutCodec:
+        """The codec at the cut, with the charged model's vocabulary."""
+        return replace(self.system.cut, vocabulary=self.work.architecture.vocab_size)
 
     def aggregation(self, clients: Sequence[int]) -> AggregationCosts | None:
         """What aggregating the gradients of these clients costs; None where nothing is."""
@@ -195,14 +212,11 @@ class SplitRoundCosts:
             return [self.flops(n, point) for n, point in zip(clients, points, strict=True)]
         return [together.flops(k, self.work, point) for k, point in enumerate(points)]
 
-    def messages_of(self, clients: Sequence[int]) -> list[list[StepBits]]:
+    def messages_of(self, plans: Sequence[ClientPlan]) -> list[list[StepBits]]:
         """Each client's messages, as these clients train together."""
-        whole, together = [self.messages(client) for client in clients], self.aggregation(clients)
-        if together is None:
-            return whole
-        charged = self.work.architecture
-        cut = replace(self.system.cut, vocabulary=charged.vocab_size)
-        return together.messages(cut, charged.hidden_size, whole)
+        whole = [self.messages(p.client, p.cut_dropout, p.cut_format) for p in plans]
+        together = self.aggregation([plan.client for plan in plans])
+        return whole if together is None else together.messages(self.cut, self.hidden_size, whole)
 
     def mean_path_s(self, clients: Sequence[int], point: int) -> tuple[FloatArray, FloatArray]:
         """The server's seconds along the path of mean activations, forward and backward [step]."""

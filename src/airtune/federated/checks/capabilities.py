@@ -22,6 +22,8 @@ HONOURED_BY: Mapping[Decision, tuple[str, ...]] = {
     # Computing more slowly changes nothing of what is learned or sent.
     Decision.SPEED: (),
     Decision.SKETCH: ("tuner", "codec", "aggregator"),
+    Decision.CUT_DROPOUT: ("tuner",),
+    Decision.CUT_FORMAT: ("tuner",),
 }
 """Decision -> the parts of a method that carry it out."""
 PARTS = ("tuner", "codec", "aggregator")

@@ -97,7 +97,11 @@ class _Check:
             if not low <= value <= high * (1 + SLACK):
                 self.fail(f"{name} of {who} is {value:g}, allowed is {low:g} to {high:g}")
         self.speed(entry)
-        for name, share in (("pruning_rate", entry.pruning_rate), ("sparsity", entry.sparsity)):
+        for name, share in (
+            ("pruning_rate", entry.pruning_rate),
+            ("sparsity", entry.sparsity),
+            ("cut_dropout", entry.cut_dropout),
+        ):
             if not 0.0 <= share < 1.0:
                 self.fail(f"{name} of {who} is {share:g}, allowed is 0 to below 1")
         if not min(1, self.view.rank) <= entry.rank <= self.view.rank:

@@ -192,6 +192,10 @@ def _client(entry: object) -> ClientPlan:
         sends_half=bool(entry.sends_half),
         speed=_number(entry.speed, f"speed{who}"),
         sketch=None if sketch is None else _whole(sketch, f"sketch{who}"),
+        cut_dropout=_number(entry.cut_dropout, f"cut_dropout{who}"),
+        cut_format=(
+            None if entry.cut_format is None else _text(entry.cut_format, f"cut_format{who}")
+        ),
     )
 
 

@@ -82,6 +82,12 @@ class ClientRecord(Record):
         int | None, OfSplit("blocks on the client", "blocks", decision=True, order=6)
     ] = None
     """Blocks on the client, of the model that is charged."""
+    cut_kept_share: Annotated[
+        float | None, OfSplit("kept at the cut", "share", decision=True, order=7)
+    ] = None
+    """Share of a token's numbers that cross the cut; absent for all of them."""
+    cut_format: Annotated[str | None, OfSplit("number format at the cut")] = None
+    """Of what crosses the cut; absent where it is that of the method."""
     downlink_share: Annotated[float | None, OnLink("downlink share", "share")] = None
     """Share of the downlink's band and power; absent where the downlink is free."""
     main_subchannels: Annotated[
@@ -128,6 +134,8 @@ def decisions(plan: ClientPlan) -> dict[str, Any]:
         "pruning_rate": plan.pruning_rate or None,
         "sparsity": plan.sparsity or None,
         "split_point": plan.split_point,
+        "cut_kept_share": None if plan.cut_dropout == 0.0 else 1.0 - plan.cut_dropout,
+        "cut_format": plan.cut_format,
         "downlink_share": plan.downlink_share,
         **_link("main", plan.main),
         **_link("federated", plan.federated),

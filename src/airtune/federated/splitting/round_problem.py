@@ -21,6 +21,7 @@ from airtune.federated.idle import NO_SIGNAL
 from airtune.federated.view import PlanningView
 from airtune.quantities import FloatArray
 from airtune.round_plan import MAIN_SERVER, ClientPlan, SubchannelShare
+from airtune.tuning.split.model import StepBits
 from airtune.wireless.rate import FixedEfficiencyLinks
 
 
@@ -114,7 +115,7 @@ class SplitProblem:
         """Mean seconds of the message of a step that goes to all clients at once."""
         if self.costs.aggregation(self.clients) is None:
             return 0.0
-        bits = [step.shared for step in self.costs.messages_of(self.clients)[0]]
+        bits = [step.shared for step in self._messages[0]]
         return float(self.transfer.delay_s(np.array(bits, dtype=float), self.multicast_bps).mean())
 
     def work_s(self, position: int, point: int) -> tuple[float, float, float]:
@@ -157,7 +158,7 @@ class SplitProblem:
     @cached_property
     def bits(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Mean bits of a step on the air [client]: up, hidden states down, gradient down."""
-        messages = self.costs.messages_of(self.clients)
+        messages = self._messages
         up, hidden, gradient = (
             self.transfer.air_bits(
                 [np.mean([float(getattr(step, name)) for step in steps]) for steps in messages]
@@ -165,6 +166,11 @@ class SplitProblem:
             for name in ("uplink", "hidden", "gradient")
         )
         return up, hidden, gradient
+
+    @cached_property
+    def _messages(self) -> list[list[StepBits]]:
+        """Before any decision about the cut."""
+        return self.costs.messages_of([self._bare(client, 1) for client in self.clients])
 
     @cached_property
     def names(self) -> list[str]:
@@ -235,6 +241,7 @@ class SplitProblem:
             0.0,
             self.view.rank,
             split_point=point,
+            pruning_rate=self.costs.system.pruning_rate,
             gets_half=self.gets_half,
             sends_half=self.sends_half,
         )
@@ -262,6 +269,7 @@ class SplitProblem:
                 main=mains[k],
                 federated=others[k],
                 downlink_share=None if shares is None else float(shares[k]),
+                pruning_rate=self.costs.system.pruning_rate,
                 gets_half=self.gets_half,
                 sends_half=self.sends_half,
             )
@@ -287,7 +295,7 @@ class SplitProblem:
         return self.costs.timeline(
             plans,
             rates,
-            self.costs.messages_of([plan.client for plan in plans]),
+            self.costs.messages_of(plans),
             [costs.payload_bits(plan) for plan in plans],
             costs.downlink_bits(deepest),
         )

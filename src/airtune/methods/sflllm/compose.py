@@ -12,8 +12,8 @@ from airtune.methods.sflllm.options import PLANNER_OPTIONS, SflllmSection
 from airtune.methods.sflllm.planner import SflllmPlanner
 from airtune.methods.split_parts import depth_of, system_of
 from airtune.tuning.split.tuner import SplitSettings, SplitTuner
+from airtune.update.halves import BroadcastHalf, Depth, HalfCodec
 from airtune.update.means import HalvesMean
-from airtune.update.partial import BroadcastHalf, Depth, HalfCodec
 
 
 def sflllm(

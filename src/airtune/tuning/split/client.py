@@ -63,7 +63,9 @@ class SplitClient:
     """One client's part in a round: one batch a local step. `carried` are its optimiser's moments
     from an earlier round; `weight` counts where server copies are averaged; `start` is its half of
     the adapter as it was received (None: as the main server has it). `link` leads to a client of
-    another process (None: it is trained here)."""
+    another process (None: it is trained here). `cut_dropout` and `cut_format` are its own at the
+    cut (None: the format of all). `model` is what its half runs on where that is smaller than the
+    whole one, with `start` in its shapes."""
 
     client: int
     split_point: int
@@ -72,6 +74,9 @@ class SplitClient:
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     start: AdapterState | None = None
     link: ClientLink | None = None
+    cut_dropout: float = 0.0
+    cut_format: str | None = None
+    model: SplitModel | None = None
 
     @property
     def steps(self) -> int:
@@ -122,7 +127,8 @@ class ClientHalf:
         round_index: int,
     ) -> None:
         self.client = client
-        self._model, self._cut = model, cut
+        self._model = model = client.model or model
+        self._link = cut.of_client(client.cut_dropout, client.cut_format)
         self._seed, self._round = seed, round_index
         names = model.client_names(client.split_point)
         begin = start if client.start is None else client.start
@@ -140,6 +146,7 @@ class ClientHalf:
         """Forward through the half; the message to the main server."""
         batch = self.client.batches[step]
         self._step, self._labels = step, batch_labels(batch)
+        self._cut = self._link.in_step(self._draws("mask"))
         self._real = torch.as_tensor(batch.attention_mask, dtype=torch.bool)
         device = self._model.device
         token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long, device=device)
@@ -231,7 +238,8 @@ class ServedClient:
     def __init__(
         self, link: ClientLink, client: SplitClient, cut: CutLink, seed: int, round_index: int
     ) -> None:
-        self.client, self._link, self._cut = client, link, cut
+        self.client, self._link = client, link
+        self._whole_cut = cut.of_client(client.cut_dropout, client.cut_format)
         self._seed, self._round = seed, round_index
         self._losses: list[float] = []
         self._label_tokens = 0
@@ -240,6 +248,7 @@ class ServedClient:
     def receive_activations(self, step: int) -> Activations:
         """What came up in this step."""
         self._step = step
+        self._cut = self._whole_cut.in_step(self._draws("mask"))
         payload = self._link.activations(step)
         self._cut_bits.append(StepBits(activations=8 * len(payload)))
         message = self._decoded(lambda: self._cut.decode_activations(payload))

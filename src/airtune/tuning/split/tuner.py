@@ -20,6 +20,8 @@ from airtune.errors import ClientLostError, InputError
 from airtune.round_plan import MAIN_SERVER, Decision
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.local import LocalResult, TrainingSettings
+from airtune.tuning.pruning.fixed import FixedSlices
+from airtune.tuning.pruning.slice import gather, scatter
 from airtune.tuning.split.aggregation import JointStep, joint_step
 from airtune.tuning.split.client import ClientHalf, ServedClient, SplitClient, SplitReport
 from airtune.tuning.split.halves import ServerHalf
@@ -272,13 +274,20 @@ class SplitTuner(CohortTuner):
     `trained_point` turns a plan's split point into one of the model that is trained.
     """
 
-    honours = frozenset({Decision.SPLIT})
+    honours = frozenset(
+        {Decision.SPLIT, Decision.PRUNING, Decision.CUT_DROPOUT, Decision.CUT_FORMAT}
+    )
     requires = frozenset({Decision.SPLIT})
     on_factors = True
     model: Any
     cut: CutLink
     settings: SplitSettings
     trained_point: Callable[[int], int]
+    slices: FixedSlices | None = None
+
+    def __post_init__(self) -> None:
+        if self.slices is None:
+            object.__setattr__(self, "honours", self.honours - {Decision.PRUNING})
 
     @property
     def keeps_halves(self) -> bool:
@@ -289,10 +298,14 @@ class SplitTuner(CohortTuner):
         (server,) = (party for party in parties if party.plan.client == MAIN_SERVER)
         context = server.context
         begins = [self._begin(party) for party in clients]
+        smaller = self._smaller({party.plan.pruning_rate for party in clients})
         result = split_round(
             SplitModel(self.model),
             server.start,
-            [self._client(party, begin) for party, begin in zip(clients, begins, strict=True)],
+            [
+                self._client(party, begin, smaller.get(party.plan.pruning_rate))
+                for party, begin in zip(clients, begins, strict=True)
+            ],
             context.training,
             self.cut,
             self.settings,
@@ -301,9 +314,12 @@ class SplitTuner(CohortTuner):
             server_carried=context.carried,
         )
         party_of = {party.plan.client: party for party in clients}
+        begin_of = {p.plan.client: begin for p, begin in zip(clients, begins, strict=True)}
         tuned: dict[int, PartyResult] = {
             report.client: PartyResult(
-                self._result(party_of[report.client], report), report.cut, report.result.payload
+                self._result(party_of[report.client], report, begin_of[report.client]),
+                report.cut,
+                report.result.payload,
             )
             for report in result.reports
         }
@@ -323,16 +339,26 @@ class SplitTuner(CohortTuner):
         own = {} if party.plan.gets_half else own_half(party.context.carried)
         return {name: own.get(name, value) for name, value in party.start.items()}
 
-    def _result(self, party: Party, report: SplitReport) -> LocalResult:
-        """The client's half after the round; what it keeps of it, and what its change is from."""
-        result = LocalResult(report.state, report.losses, report.label_tokens, dict(report.carried))
+    def _smaller(self, rates: Iterable[float]) -> dict[float, SplitModel]:
+        """The models of clients whose blocks are pruned, by their rates."""
+        if self.slices is None:
+            return {}
+        return {rate: SplitModel(self.slices.sliced(rate)) for rate in rates if rate}
+
+    def _result(self, party: Party, report: SplitReport, begin: AdapterState) -> LocalResult:
+        """The client's half after the round, in whole shapes; what it keeps of it, and what its
+        change is from."""
+        state, rate = report.state, party.plan.pruning_rate
+        if rate and self.slices is not None:
+            state = scatter(begin, self.slices.cuts(rate), state)
+        result = LocalResult(state, report.losses, report.label_tokens, dict(report.carried))
         if not self.settings.keeps_halves:
             return result
         received = party.start if party.plan.gets_half else received_half(party.context.carried)
         kept = (
             sent_half(party.context.round_index)
             if party.plan.sends_half
-            else kept_half(report.state, received)
+            else kept_half(state, received)
         )
         base = {name: received.get(name, value) for name, value in party.start.items()}
         return replace(result, carried={**result.carried, **kept}, base=base)
@@ -353,7 +379,11 @@ class SplitTuner(CohortTuner):
         with torch.random.fork_rng(devices=[]), model.dropout():
             yield half
 
-    def _client(self, party: Party, begin: AdapterState) -> SplitClient:
+    def _client(
+        self, party: Party, begin: AdapterState, smaller: SplitModel | None = None
+    ) -> SplitClient:
+        if smaller is not None and self.slices is not None:
+            begin = gather(begin, self.slices.cuts(party.plan.pruning_rate))
         point = party.plan.split_point
         assert point is not None, "every client of a split round has a split point"
         return SplitClient(
@@ -364,4 +394,7 @@ class SplitTuner(CohortTuner):
             party.context.carried,
             begin,
             party.link,
+            party.plan.cut_dropout,
+            party.plan.cut_format,
+            smaller,
         )
