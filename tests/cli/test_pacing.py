@@ -18,7 +18,7 @@ from tests.federated.test_pacing import plain
 Call = Callable[..., tuple[int, str, str]]
 BUFFERED = ("pacing.kind=buffered", "pacing.buffer=2")
 ASYNCHRONOUS = ("pacing.kind=asynchronous", "pacing.most_staleness=3")
-SEMI = ("pacing.kind=semi", "pacing.period_s=0.15")
+SEMI = ("pacing.kind=semi", "pacing.period_s=0.1", "fedlora.bandwidth=equal")
 PROCESSOR = (*BUFFERED, "pacing.sharing=processor", "fedlora.bandwidth=equal")
 
 
