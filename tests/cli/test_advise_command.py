@@ -29,7 +29,7 @@ def test_text_fits_a_page_and_names_what_helps(tmp_path: Path) -> None:
     for words in ("A round", "The whole job", "What a round waits for", "What would help fedlora"):
         assert words in text
     assert "<h2" in page.read_text()
-    assert "codec=int8" in page.read_text()
+    assert "fedlora.uplink_dtype=int8" in page.read_text()
 
 
 def test_json_has_every_number() -> None:

@@ -373,9 +373,9 @@ def test_what_flower_cannot_carry(setting: str, named: str, tmp_path: Path) -> N
 
 
 def test_methods_that_split_say_so() -> None:
-    """The declaration is that of the parts: a tuner of the whole cohort."""
+    """The declaration goes with the options: what splits has a main server."""
     for name, spec in shipped_methods().items():
-        assert spec.splits == ("split" in spec.parts.get("tuner", {})), name
+        assert spec.splits == ("server_flop_rate" in spec.options.model_fields), name
     refuse_unfit(ExperimentConfig())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from airtune.files import read_yaml_mapping
+from airtune.methods.registry import problem_specs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXTREMES = (
@@ -32,14 +33,7 @@ SWAPS = (
     ("compute_delay_s", "compute_delay_ms"),
     ("payload_bits", "payload_bytes"),
 )
-SOLVERS = {
-    "jcpba": ("exact", "bcd", "equal", "uniform-pruning", "no-pruning", "none"),
-    "tsfa": ("exact", "per-client-queues", "fixed-sparsity", "dense"),
-    "sflllm": ("joint", "greedy", "random", "random-power", "random-rank", "blocks"),
-    "fedsllm": ("exact", "equal"),
-    "sampled_lora": ("planned", "uniform", "all"),
-    "latency_energy": ("exact", "minmax", "equal", "harmony"),
-}
+SOLVERS = {name: tuple(spec.load().SOLVERS) for name, spec in problem_specs().items()}
 
 SWEEPS = (
     "bandwidth_hz=1e6,1e7",

@@ -81,7 +81,7 @@ def test_every_panel_is_full_and_has_units(full: RunView) -> None:
         "Squared norms: the update, and what the server does not get of it",
         "Objective of each round",
         "Spread: first over rounds",
-        "Spread: share over rounds",
+        "Share of the update over rounds",
     ]
 
 
