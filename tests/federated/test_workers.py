@@ -2,10 +2,12 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ import torch
 from airtune.errors import AirtuneError, InputError
 from airtune.federated.backends.backend import ClientReport, ClientTask
 from airtune.federated.backends.worker_host import WorkerHost
-from airtune.federated.backends.workers import Workers, processor_seconds
+from airtune.federated.backends.workers import Workers, _Worker, processor_seconds
 from airtune.federated.records.stopwatch import Stopwatch
 from airtune.round_plan import ClientPlan
 
@@ -141,6 +143,37 @@ def test_a_worker_that_is_stopped_between_rounds_does_not_hold_up_the_next(
         assert [again.client for again in workers.run(long)] == [0]
     finally:
         workers.close()
+
+
+def test_answers_of_a_round_that_was_given_up_are_not_taken_for_the_next_ones() -> None:
+    workers = Workers(make_side, 2, host=light())
+    try:
+        given_up = workers.run(tasks(4))
+        next(given_up)
+        del given_up
+        assert not workers.running
+        assert sorted(report.client for report in workers.run(tasks(3))) == [0, 1, 2]
+        assert len(workers.test_losses({"a": torch.tensor(0.0)})) == 5
+    finally:
+        workers.close()
+
+
+def test_a_connection_is_closed_after_what_is_being_sent() -> None:
+    """Else the rest is sent to the connection that gets the same descriptor next."""
+    done: list[str] = []
+
+    class Slow:
+        def send_bytes(self, content: memoryview) -> None:
+            time.sleep(0.2)
+            done.append("sent")
+
+        def close(self) -> None:
+            done.append("closed")
+
+    worker = _Worker(cast(Connection, Slow()))
+    worker.give("a message")
+    worker.leave()
+    assert done == ["sent", "closed"]
 
 
 @pytest.mark.slow

@@ -199,6 +199,14 @@ class _Worker:
         if self._pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the connection, once nothing is being sent on it.
+
+        The next worker's connection may get the same descriptor: what is still sent by the closed
+        one would reach that worker as a message of its own.
+        """
         if self._delivery is not None:
             self._delivery.join(_ENDS_WITHIN_S)
         self.connection.close()
@@ -266,7 +274,7 @@ class Workers(Backend):
     def close(self) -> None:
         """End the workers; a later round would start them again."""
         for worker in self._workers:
-            worker.connection.close()
+            worker.leave()
         for host in self._hosts:
             host.close()
         self._hosts, self._workers = [], []
@@ -282,24 +290,29 @@ class Workers(Backend):
         waiting, idle = list(range(len(messages)))[::-1], self._workers[::-1]
         busy: dict[_Worker, int] = {}
         lost = [0] * len(messages)
-        while waiting or busy:
-            while waiting and idle:
-                index, worker = waiting.pop(), idle.pop()
-                busy[worker] = index
-                worker.give(messages[index])
-            for worker in self._ready(busy):
-                answer = self._heard(worker)
-                if isinstance(answer, Hello):
-                    continue
-                index = busy.pop(worker)
-                if answer is None:
-                    lost[index] += 1
-                    _give_up(lost[index], works[index])
-                    idle.append(self._replaced(worker))
-                    waiting.append(index)
-                    continue
-                idle.append(worker)
-                yield index, answer
+        try:
+            while waiting or busy:
+                while waiting and idle:
+                    index, worker = waiting.pop(), idle.pop()
+                    busy[worker] = index
+                    worker.give(messages[index])
+                for worker in self._ready(busy):
+                    answer = self._heard(worker)
+                    if isinstance(answer, Hello):
+                        continue
+                    index = busy.pop(worker)
+                    if answer is None:
+                        lost[index] += 1
+                        _give_up(lost[index], works[index])
+                        idle.append(self._replaced(worker))
+                        waiting.append(index)
+                        continue
+                    idle.append(worker)
+                    yield index, answer
+        finally:
+            if busy:
+                # Their answers would be taken for answers to the next messages.
+                self.close()
 
     @staticmethod
     def _ready(busy: Mapping[_Worker, int]) -> list[_Worker]:
@@ -338,7 +351,7 @@ class Workers(Backend):
     def _replaced(self, worker: _Worker) -> _Worker:
         """A new worker in the place of a lost one, and a new host where that makes no other."""
         index = self._workers.index(worker)
-        worker.connection.close()
+        worker.leave()
         place = index % len(self._hosts)
         if FORKS:
             with suppress(OSError):
