@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,6 +26,7 @@ from airtune.federated.observation import planning_view
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import run_round
 from airtune.methods.parts import known_parts
+from airtune.methods.registry import shipped_methods
 from airtune.tuning.base_model import model_location
 from airtune.tuning.pruning.tuner import PrunedTuner
 from airtune.tuning.tuner import CohortTuner
@@ -284,6 +285,33 @@ def test_options_are_charged_too(method: str, changes: tuple[str, ...], model_fo
     for _ in range(2):
         backend.known = []
         state = check_round(context, backend, state)
+
+
+UPLINK_FORMATS = [
+    (name, dtype)
+    for name, spec in shipped_methods().items()
+    if spec.compose is not None and "uplink_dtype" in spec.options.model_fields
+    for dtype in get_args(spec.options.model_fields["uplink_dtype"].annotation)
+]
+VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    # Clients that send fewer ranks have codecs of their own.
+    "flora": ((), ("flora.rank_min=2",)),
+    "sampled_lora": ((), ("sampled_lora.least_rank=1",)),
+    # The cosine is measured at the main server beside the method's own work.
+    "epsl": (("epsl.cosine=off",),),
+}
+
+
+@pytest.mark.parametrize(("method", "dtype"), UPLINK_FORMATS)
+def test_every_number_format_is_charged_as_sent(
+    method: str, dtype: str, model_folder: Path
+) -> None:
+    for changes in VARIANTS.get(method, ((),)):
+        section = (f"method={method}", f"{method}.uplink_dtype={dtype}", *changes)
+        world = build_world(experiment(model_folder, *section))
+        world.model.get_base_model().set_attn_implementation("eager")
+        backend = Counted(world.side, world.context.costs.shapes)
+        check_round(replace(world.context, backend=backend), backend, world.unmeasured_start())
 
 
 def test_refused_before_anything_is_written(tmp_path: Path, model_folder: Path) -> None:

@@ -113,7 +113,7 @@ def test_best_is_the_best_of_all_divisions(
 
     def lost(counts: Sequence[int]) -> float:
         triples = zip(norms, sizes, counts, strict=True)
-        return sum(n * n * codec._error(size, count) for n, size, count in triples)
+        return sum(float(n * n * codec._error(size, np.array(count))) for n, size, count in triples)
 
     choices = itertools.product(*(range(1, size + 1) for size in sizes))
     least = min(lost(counts) for counts in choices if sum(counts) == total)

@@ -12,18 +12,26 @@ class NoOptions(Section):
     """A method or a part without options."""
 
 
-class DenseSection(Section):
-    """Methods that divide the band by a rule and send every coordinate they train."""
-
+class BandwidthSection(Section):
     bandwidth: Literal["minmax", "equal", "random"] = Field(
         "minmax", description="minmax (least round latency) | equal | random"
     )
+
+
+class UplinkSection(Section):
     uplink_dtype: Literal["fp32", "fp16", "bf16", "int8"] = Field(
         "fp32", description="updates on the air; int8 rounds at random"
     )
+
+
+class DownlinkSection(Section):
     downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
         "fp32", description="the broadcast adapter on the air"
     )
+
+
+class DenseSection(DownlinkSection, UplinkSection, BandwidthSection):
+    """Methods that divide the band by a rule and send every coordinate they train."""
 
 
 class NumberOptions(Section):

@@ -24,7 +24,7 @@ from airtune.update.codec import (
     unflatten,
     unpack,
 )
-from airtune.update.partial import CountedSlices, Slices, packed, scattered
+from airtune.update.partial import CountedSlices, Slices, from_masked, masked_payload, packed
 from airtune.update.quantise import (
     check_format,
     from_wire,
@@ -101,23 +101,20 @@ class HalfCodec(Codec):
         if _keeps(plan):
             return b""
         names = held(change, plan, self._point(plan))
-        half = {name: change[name] for name in names}
-        kept = self.trained(plan)
+        half, kept = {name: change[name] for name in names}, self.trained(plan)
         if kept is not None:
-            half = {name: change[name][kept[name]] for name in names}
+            return masked_payload(half, kept, self._dtype(plan), self.seed, plan)
         return packed(flatten(half), self._dtype(plan), self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
         if _keeps(plan):
             return {}
         names = held(template, plan, self._point(plan))
-        half = {name: template[name] for name in names}
-        kept, vector = self.trained(plan), from_wire(unpack(payload), "update", self._dtype(plan))
-        if kept is None:
-            return unflatten(vector, half)
-        if len(vector) != (count := sum(int(kept[name].sum()) for name in names)):
-            raise InputError("payload", f"{len(vector)} numbers", f"{count} numbers for this slice")
-        return scattered(vector, kept, half)
+        kept = self.trained(plan)
+        if kept is not None:
+            return from_masked(payload, {name: kept[name] for name in names}, self._dtype(plan))
+        vector = from_wire(unpack(payload), "update", self._dtype(plan))
+        return unflatten(vector, {name: template[name] for name in names})
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         if _keeps(plan):

@@ -122,16 +122,10 @@ class FirstRanksCodec(Codec):
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         kept = first_ranks_mask(shapes_of(change), plan.rank)
-        vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
-        return packed(vector, self.dtype, self.seed, plan)
+        return masked_payload(change, kept, self.dtype, self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
-        vector = from_wire(unpack(payload), "update", self.dtype)
-        kept = first_ranks_mask(dict(template), plan.rank)
-        count = sum(int(mask.sum()) for mask in kept.values())
-        if len(vector) != count:
-            raise InputError("payload", f"{len(vector)} numbers", f"{count} for its rank")
-        return scattered(vector, kept, template)
+        return from_masked(payload, first_ranks_mask(dict(template), plan.rank), self.dtype)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         pairs = [(shapes[pair.lora_a], shapes[pair.lora_b]) for pair in factor_pairs(shapes)]
@@ -146,13 +140,24 @@ def packed(vector: Tensor, dtype: str, seed: int, plan: ClientPlan) -> bytes:
     return pack(to_wire("update", vector, dtype, draws))
 
 
-def scattered(vector: Tensor, kept: Mapping[str, Tensor], template: Shapes) -> dict[str, Tensor]:
-    """Numbers at the kept coordinates, tensors in the order of their names; 0 elsewhere."""
-    change, start = {name: torch.zeros(shape) for name, shape in template.items()}, 0
-    for name in sorted(template):
-        count = int(kept[name].sum())
-        change[name][kept[name]] = vector[start : start + count]
-        start += count
+def masked_payload(
+    change: TensorMap, kept: TensorMap, dtype: str, seed: int, plan: ClientPlan
+) -> bytes:
+    """The kept coordinates as one vector, tensors in the order of their names."""
+    vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
+    return packed(vector, dtype, seed, plan)
+
+
+def from_masked(payload: bytes, kept: TensorMap, dtype: str) -> dict[str, Tensor]:
+    """What `masked_payload` sent, 0 elsewhere. Raises InputError for a vector of another length."""
+    vector = from_wire(unpack(payload), "update", dtype)
+    counts = {name: int(kept[name].sum()) for name in sorted(kept)}
+    if len(vector) != sum(counts.values()):
+        expected = f"{sum(counts.values())} numbers, as the plan keeps"
+        raise InputError("payload", f"{len(vector)} numbers", expected)
+    change = {name: torch.zeros(mask.shape) for name, mask in kept.items()}
+    for name, part in zip(counts, torch.split(vector, list(counts.values())), strict=True):
+        change[name][kept[name]] = part
     return change
 
 
@@ -219,18 +224,11 @@ class SlicedCodec(Codec):
         return self.slices.kept(self.broadcast, plan.pruning_rate)
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
-        kept = self.trained(plan)
-        vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
-        return packed(vector, self.dtype, self.seed, plan)
+        return masked_payload(change, self.trained(plan), self.dtype, self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
-        vector = from_wire(unpack(payload), "update", self.dtype)
-        expected = kept_coordinates(self.slices.architecture, template, plan.pruning_rate)
-        if vector.numel() != expected:
-            raise InputError(
-                "payload", f"{vector.numel()} numbers", f"{expected} numbers for this slice"
-            )
-        return scattered(vector, self.trained(plan), template)
+        kept = self.trained(plan)
+        return from_masked(payload, {name: kept[name] for name in template}, self.dtype)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:
         count = kept_coordinates(self.slices.architecture, shapes, plan.pruning_rate)

@@ -22,7 +22,6 @@ least (for a = 1 that is K_l in proportion to sqrt(d_l) n_l), `norm` takes K_l i
 """
 
 import hashlib
-import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +51,7 @@ from airtune.workload.payload import frame_bytes
 Distribution = Literal["gaussian", "orthonormal"]
 Allocation = Literal["best", "norm", "uniform"]
 Vector = NDArray[np.float64]
+Sent = NDArray[np.int64]
 
 DRAW_FLOPS = 40
 """Operations of one normal number, counted as FLOPs: ten rounds of Philox for four words, and a
@@ -152,7 +152,7 @@ class SeededCodec(Codec):
         if self._travels_whole(count):
             return 0.0 if whole > 0 else None
         lost = [
-            norm * norm * self._error(size, sent)
+            norm * norm * float(self._error(size, np.array(sent)))
             for norm, size, sent in zip(map(float, norms), sizes, counts, strict=True)
         ]
         return sum(lost) / whole if whole > 0 else None
@@ -188,48 +188,46 @@ class SeededCodec(Codec):
     def _counts(self, norms: NDArray[np.float32], sizes: Sequence[int]) -> list[int]:
         """K_l [block]: at least 1, at most d_l, together K; the first of equals has more.
 
-        Every expected error is convex in K_l, so one coefficient after the other, each where it
-        removes most, ends at the least sum (Fox, Operations Research 14, 1966).
+        Every expected error is convex in K_l, so the coefficients that remove most, whatever block
+        they are of, have the least sum (Fox, Operations Research 14, 1966).
         """
-        wanted = [float(norm) for norm in norms]
+        spare = self._total(sum(sizes)) - len(sizes)
         counts = [1] * len(sizes)
-        heap = [
-            (-self._gain(wanted[place], size, 1), place)
-            for place, size in enumerate(sizes)
-            if size > 1
-        ]
-        heapq.heapify(heap)
-        for _ in range(self._total(sum(sizes)) - len(sizes)):
-            _, place = heapq.heappop(heap)
-            counts[place] += 1
-            if counts[place] < sizes[place]:
-                gain = self._gain(wanted[place], sizes[place], counts[place])
-                heapq.heappush(heap, (-gain, place))
+        if spare == 0:
+            return counts
+        pairs = zip(map(float, norms), sizes, strict=True)
+        # What the second, third, ... coefficient of each block removes; falling.
+        gains = [self._gain(norm, n, np.arange(1, min(n - 1, spare) + 1)) for norm, n in pairs]
+        least = np.partition(np.concatenate(gains), -spare)[-spare]
+        counts = [1 + int((gain > least).sum()) for gain in gains]
+        for place, gain in enumerate(gains):
+            left = self._total(sum(sizes)) - sum(counts)
+            counts[place] += min(left, int((gain == least).sum()))
         return counts
 
-    def _gain(self, norm: float, size: int, sent: int) -> float:
+    def _gain(self, norm: float, size: int, sent: Sent) -> Vector:
         """What one coefficient more is worth to a block that has `sent` of them."""
         if self.allocation == "uniform":
-            return size / (sent + 1)
+            return np.asarray(size / (sent + 1.0))
         if self.allocation == "norm":
-            return norm / (sent + 1)
+            return np.asarray(norm / (sent + 1.0))
         return norm * norm * (self._error(size, sent) - self._error(size, sent + 1))
 
-    def _error(self, size: int, sent: int) -> float:
+    def _error(self, size: int, sent: Sent) -> Vector:
         """Expected error of a block of norm 1."""
         error = self._unshrunk(size, sent)
-        return error / (1 + error) if self.shrink else error
+        return np.asarray(error / (1 + error)) if self.shrink else error
 
     def _factor(self, size: int, sent: int) -> float:
         """What the unbiased estimate is multiplied by."""
-        return 1 / (1 + self._unshrunk(size, sent)) if self.shrink else 1.0
+        return 1 / (1 + float(self._unshrunk(size, np.array(sent)))) if self.shrink else 1.0
 
-    def _unshrunk(self, size: int, sent: int) -> float:
+    def _unshrunk(self, size: int, sent: Sent) -> Vector:
         """e of the module's equations."""
         if self.distribution == "gaussian":
-            return (size + 1) / sent
+            return np.asarray((size + 1) / sent)
         padded = _padded(size)
-        return (padded / sent - 1) * (size - 1) / max(padded - 1, 1)
+        return np.asarray((padded / sent - 1) * (size - 1) / max(padded - 1, 1))
 
     def _blocks(
         self, parts: Sequence[Vector], counts: Sequence[int], plan: ClientPlan

@@ -4,25 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-import torch
 from torch import Tensor
 
-from airtune.errors import InputError
 from airtune.round_plan import ClientPlan, Decision
 from airtune.tuning.adapter import factor_pairs
 from airtune.tuning.sketch import sketch_mask
-from airtune.update.codec import (
-    WIRE_DTYPES,
-    Codec,
-    DenseCodec,
-    Shapes,
-    TensorMap,
-    pack,
-    shapes_of,
-    unpack,
-)
+from airtune.update.codec import Codec, Shapes, TensorMap, shapes_of
 from airtune.update.means import FactorMean
-from airtune.update.partial import FirstRanksCodec
+from airtune.update.partial import FirstRanksCodec, from_masked, masked_payload
+from airtune.update.quantise import check_format
 from airtune.update.server import Aggregator, Update
 
 
@@ -40,10 +30,11 @@ class SketchCodec(Codec):
     honours = frozenset({Decision.RANK, Decision.SKETCH})
     on_factors = True
     dtype: str = "fp32"
+    seed: int = 0
     broadcast: TensorMap | None = None
 
     def __post_init__(self) -> None:
-        DenseCodec(self.dtype)  # refuses an unknown dtype
+        check_format(self.dtype)
 
     def in_round(self, broadcast: TensorMap) -> "SketchCodec":
         return replace(self, broadcast=broadcast)
@@ -55,20 +46,10 @@ class SketchCodec(Codec):
 
     def encode(self, change: TensorMap, plan: ClientPlan) -> bytes:
         kept = sketch_mask(shapes_of(change), plan)
-        vector = torch.cat([change[name][kept[name]] for name in sorted(change)])
-        return pack({"update": vector.to(WIRE_DTYPES[self.dtype])})
+        return masked_payload(change, kept, self.dtype, self.seed, plan)
 
     def decode(self, payload: bytes, template: Shapes, plan: ClientPlan) -> dict[str, Tensor]:
-        vector = unpack(payload)["update"].to(torch.float32)
-        kept = sketch_mask(dict(template), plan)
-        count = sum(int(mask.sum()) for mask in kept.values())
-        if len(vector) != count:
-            raise InputError("payload", f"{len(vector)} numbers", f"{count} for its ranks")
-        change, begin = {name: torch.zeros(shape) for name, shape in template.items()}, 0
-        for name in sorted(template):
-            end = begin + int(kept[name].sum())
-            change[name][kept[name]] = vector[begin:end]
-            begin = end
+        change = from_masked(payload, sketch_mask(dict(template), plan), self.dtype)
         return _scaled(change, template, plan)
 
     def payload_bits(self, shapes: Shapes, plan: ClientPlan) -> int:

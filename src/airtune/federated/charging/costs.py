@@ -185,8 +185,10 @@ class RoundCosts:
     def _coding_flops(self, plan: ClientPlan) -> float:
         """Reading the broadcast and encoding the update [FLOP]."""
         model = self.model
-        received = model.downlink.receiver_flops(model.shapes, plan)
-        return received + model.codec.encoding_flops(model.shapes, plan)
+        with asked("downlink codec", model.downlink, self.round_index):
+            received = model.downlink.receiver_flops(model.shapes, plan)
+        with asked("codec", model.codec, self.round_index, plan.client):
+            return received + model.codec.encoding_flops(model.shapes, plan)
 
     @property
     def _tuner(self) -> Tuner:

@@ -13,9 +13,9 @@ from airtune.tuning.adapter import AdapterState, initial_state
 from airtune.tuning.base_change import with_no_change
 from airtune.tuning.tuner import FullTuner
 from airtune.update.base_downlink import BaseDownlink
-from airtune.update.codec import DenseCodec
 from airtune.update.means import product_norm
 from airtune.update.merged_base import MeanAndResidual, residual
+from airtune.update.quantise import whole_codec
 
 
 def compose(bench: Bench, options: FedexLoraSection) -> Method:
@@ -28,7 +28,7 @@ def compose(bench: Bench, options: FedexLoraSection) -> Method:
         "fedex_lora",
         BandwidthPlanner(options.bandwidth, config.seed),
         FullTuner(),
-        DenseCodec(options.uplink_dtype),
+        whole_codec(options.uplink_dtype, config.seed),
         MeanAndResidual(),
         BaseDownlink(options.downlink_dtype, config.seed, usual),
         start=start,

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from airtune.methods.options import BandwidthSection, DownlinkSection
 from airtune.section import Section
 
 
@@ -25,13 +26,8 @@ class SeededOptions(Section):
     )
 
 
-class FerretSection(SeededOptions):
-    bandwidth: Literal["minmax", "equal", "random"] = Field(
-        "minmax", description="minmax (least round latency) | equal | random"
-    )
-    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp32", description="the broadcast on the air, which is whole"
-    )
+class FerretSection(DownlinkSection, BandwidthSection, SeededOptions):
+    pass
 
 
 CODEC_OPTIONS = tuple(SeededOptions.model_fields)

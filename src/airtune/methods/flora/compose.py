@@ -20,10 +20,11 @@ from airtune.tuning.base_change import with_no_change
 from airtune.tuning.partial import FirstRanksTuner
 from airtune.tuning.tuner import FullTuner
 from airtune.update.base_downlink import BaseDownlink, fresh_factors
-from airtune.update.codec import DenseCodec, shapes_of
+from airtune.update.codec import shapes_of
 from airtune.update.means import product_norm
 from airtune.update.merged_base import Stacking, stacked
 from airtune.update.partial import FirstRanksCodec
+from airtune.update.quantise import whole_codec
 
 
 def compose(bench: Bench, options: FloraSection) -> Method:
@@ -46,9 +47,9 @@ def compose(bench: Bench, options: FloraSection) -> Method:
         "flora",
         BandwidthPlanner(options.bandwidth, config.seed, ranks),
         FullTuner() if ranks is None else FirstRanksTuner(),
-        DenseCodec(options.uplink_dtype)
+        whole_codec(options.uplink_dtype, config.seed)
         if ranks is None
-        else FirstRanksCodec(options.uplink_dtype),
+        else FirstRanksCodec(options.uplink_dtype, config.seed),
         Stacking(config.seed),
         BaseDownlink(None, config.seed, (ranks or (config.adapter.rank,) * cohort)[:cohort]),
         start=start,

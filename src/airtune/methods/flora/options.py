@@ -1,17 +1,11 @@
 """The section `flora` of an experiment."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from airtune.section import Section
+from airtune.methods.options import BandwidthSection, UplinkSection
 
 
-class FloraSection(Section):
-    bandwidth: Literal["minmax", "equal", "random"] = Field(
-        "minmax", description="minmax (least round latency) | equal | random"
-    )
-    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
+class FloraSection(UplinkSection, BandwidthSection):
     rank_min: int | None = Field(
         None,
         ge=1,

@@ -12,6 +12,7 @@ from airtune.tuning.sketch import SketchTuner
 from airtune.tuning.tuner import FullTuner
 from airtune.update.codec import DenseCodec
 from airtune.update.means import FactorMean
+from airtune.update.quantise import whole_codec
 from airtune.update.sketch import SketchCodec, SketchMean
 
 
@@ -30,7 +31,9 @@ def compose(bench: Bench, options: SampledLoraSection) -> Method:
         "sampled_lora",
         planner,
         SketchTuner() if sketches else FullTuner(),
-        SketchCodec(options.uplink_dtype) if sketches else DenseCodec(options.uplink_dtype),
+        SketchCodec(options.uplink_dtype, config.seed)
+        if sketches
+        else whole_codec(options.uplink_dtype, config.seed),
         SketchMean() if sketches else FactorMean(),
         DenseCodec(options.downlink_dtype),
         measure=measured,

@@ -4,16 +4,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from airtune.section import Section
+from airtune.methods.options import DownlinkSection, UplinkSection
 
 PLANNER_OPTIONS = ("participation", "least_rank", "alignment", "estimate_norms")
 
 
-class SampledLoraSection(Section):
+class SampledLoraSection(DownlinkSection, UplinkSection):
     participation: Literal["planned", "uniform", "all"] = Field(
         "planned",
         description="probabilities, ranks and deadline planned | one probability for all | "
-        "everybody in every round",
+        "all clients in every round",
     )
     least_rank: int | None = Field(
         None,
@@ -29,8 +29,4 @@ class SampledLoraSection(Section):
     )
     estimate_norms: bool = Field(
         True, description="norms of the updates are measured; false: all clients' are taken alike"
-    )
-    uplink_dtype: Literal["fp32", "fp16", "bf16"] = Field("fp32", description="updates on the air")
-    downlink_dtype: Literal["fp32", "fp16", "bf16"] = Field(
-        "fp32", description="the broadcast adapter on the air"
     )
