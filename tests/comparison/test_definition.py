@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from airtune.comparison.definition import parse_methods, read_comparison
-from airtune.errors import AirtuneError
+from airtune.errors import AirtuneError, InputError
 from airtune.methods.fedlora.options import FedloraSection
 from airtune.methods.jcpba.options import JcpbaSection
 
@@ -55,6 +55,19 @@ def test_command_line_replaces_the_file(tmp_path: Path) -> None:
     assert {c.rounds for arm in read.arms for c in arm.configs.values()} == {2}
     assert read.arms[1].configs[5].section(JcpbaSection).solver == "bcd"
     assert read.arms[1].folder == "jcpba-solver=bcd"
+
+
+def test_one_kind_of_target(tmp_path: Path) -> None:
+    path = write(tmp_path, FILE)
+    read = read_comparison(path, target_share=0.85)
+    assert (read.target_loss, read.target_share) == (None, 0.85)
+    path = write(tmp_path, FILE.replace("target_loss: 0.7", "target_share: 0.85"))
+    assert read_comparison(path).target_share == 0.85
+    read = read_comparison(path, target_loss=0.9)
+    assert (read.target_loss, read.target_share) == (0.9, 1.0)
+    path = write(tmp_path, FILE + "target_share: 0.5\n")
+    with pytest.raises(InputError, match=r"target_share is 0\.5.*one of the two"):
+        read_comparison(path)
 
 
 def test_experiment_file_with_methods(tmp_path: Path) -> None:
@@ -118,6 +131,7 @@ def test_a_part_is_replaced_as_a_whole(tmp_path: Path) -> None:
         ("arms: {a: {}}\nseed: 2", "seed is not a key that airtune knows: did you mean 'seeds'?"),
         ("arms: {a: {}}\nseeds: none", "seeds is none, but it must be a number of seeds"),
         ("arms: {a: {}}\nseeds: []", "seeds is [], but it must be a number of seeds"),
+        ("arms: {a: {}}\ntarget_share: 1.5", "target_share is 1.5"),
         ("arms: {a: {}}\ntarget_loss: -1", "target_loss is -1, but it must be a number above 0"),
         ("arms: {a: {}}\nexperiment: no.yaml", "no.yaml, but it must be a file that exists"),
         ("rounds: 3", "--methods is missing"),

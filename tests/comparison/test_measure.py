@@ -92,6 +92,18 @@ def test_default_target_is_what_every_run_of_the_first_arm_reached() -> None:
     assert default_target([RunResult("a", 0, Path(), failure="x.")]) is None
 
 
+def test_a_share_of_the_first_arms_descent() -> None:
+    # From 4 before training to 1.4, and to nothing that another arm reached.
+    results = [run("a", 0, [3.0, 1.0]), run("b", 0, [0.1]), run("a", 1, [2.0, 1.4])]
+    assert default_target(results, 0.5) == pytest.approx(2.7)
+    assert default_target(results, 1.0) == 1.4
+    told = comparison_sentences({**compared(results, 2.7, "first arm"), "target_share": 0.5})
+    assert told[0] == (
+        "The target is a test loss of 2.7 nat, 50 % of the way from a's loss before training to "
+        "the lowest that every run of a reached."
+    )
+
+
 def test_statistics() -> None:
     assert statistics([1.0, 3.0]) == {
         "mean": 2.0,

@@ -61,6 +61,7 @@ class FakeDevice:
     usable_memory_bytes: float = 1e9
     training_flop_rate: float = 10.0
     computing_power_w: float = 2.0
+    idle_power_w: float = 0.25
 
 
 class FakeWork:

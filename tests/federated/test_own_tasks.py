@@ -7,6 +7,7 @@ import pytest
 
 from airtune.federated.context import CohortSettings, draw_dropouts
 from airtune.federated.pacing.own_tasks import at_own_tasks, own_dropouts, own_links
+from airtune.round_plan import ClientPlan
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel
 from airtune.workload.step import Step
@@ -32,9 +33,12 @@ def test_links_are_those_of_the_own_count(error_db: float) -> None:
             assert mixed.gain[client] == own.gain[client]
             assert np.array_equal(mixed.position_m[client], own.position_m[client])
         band = np.array([1e5])
-        mine = own_links(context, count, client).rate(band)
+        full = ClientPlan(client, 1e5, float(context.tx_power_w[client]), 1)
+        mine = own_links(context, count, full).rate(band)
         whole = seen.truth.uplink(context.tx_power_w).rate(np.full(4, 1e5))
         assert whole[client] == mine[0]
+        less = own_links(context, count, replace(full, tx_power_w=full.tx_power_w / 4))
+        assert less.rate(band)[0] < mine[0]
     assert len(set(seen.truth.gain)) == 4
 
 

@@ -13,12 +13,15 @@ from airtune.federated.backends.backend import ClientReport, ClientTask
 from airtune.federated.bandwidth_planner import BandwidthPlanner
 from airtune.federated.context import CohortSettings, RoundContext
 from airtune.federated.loop import StopRule, run_rounds
+from airtune.federated.method import Planner, PlannerState
 from airtune.federated.pacing.rules import Kind, Pacing, Staleness, StaleWeighting
 from airtune.federated.pacing.step import run_step
 from airtune.federated.records.checkpoint import ServerState, newest_checkpoint
 from airtune.federated.records.record import RoundRecord
 from airtune.federated.records.run_folder import RunFolder
 from airtune.federated.round import run_round
+from airtune.federated.view import PlanningView
+from airtune.round_plan import Decision, Plan
 from airtune.update.codec import DenseCodec
 from airtune.update.server import Update
 from airtune.update.weighting import Occasion
@@ -120,6 +123,32 @@ def test_a_drawn_cohort_that_is_waited_for_is_that_of_a_synchronous_run() -> Non
 def test_one_client_is_synchronous_under_any_rule(kind: Kind, rule: Staleness) -> None:
     alone: dict[str, Any] = {"efficiency": (1.5,), "speeds": (7.0,)}
     assert_same_run(world(**alone), world(Pacing(kind, staleness=rule), **alone))
+
+
+class Slower(Planner):
+    """The equal division, for one client with 7 FLOP/s at half of its speed."""
+
+    decides = frozenset({Decision.SPEED})
+    paces = frozenset({"fixed", "processor"})
+
+    def plan(self, view: PlanningView, state: PlannerState) -> Plan:
+        made = BandwidthPlanner("equal").plan(view, state)
+        slow = tuple(replace(plan, speed=0.5) for plan in made.clients)
+        longer_s = view.costs.compute_flops(made.clients[0]) / 7.0
+        later_s = made.predicted_latency_s + longer_s
+        return replace(made, clients=slow, predicted_latency_s=later_s, status="feasible")
+
+
+def test_a_planned_speed_is_charged_on_a_shared_band_too() -> None:
+    alone: dict[str, Any] = {"efficiency": (1.5,), "speeds": (7.0,), "planner": Slower()}
+    _, whole = steps(world(**alone), 3)
+    shared = Pacing(Kind.ASYNCHRONOUS, processor_sharing=True)
+    _, records = steps(world(shared, **alone), 3)
+    for record, other in zip(whole, records, strict=True):
+        (one,), (client,) = record.clients, other.clients
+        assert client.speed == one.speed == 0.5
+        assert client.compute_s == one.compute_s
+        assert client.energy_j == pytest.approx(one.energy_j, rel=1e-12)
 
 
 def test_equal_devices_with_a_full_buffer_are_fedavg() -> None:

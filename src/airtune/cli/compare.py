@@ -38,6 +38,9 @@ def compare(
     target_loss: Annotated[
         float | None, typer.Option(help="Test loss to reach [nat]; else what the first arm does.")
     ] = None,
+    target_share: Annotated[
+        float | None, typer.Option(help="In its place: the share of the first arm's descent.")
+    ] = None,
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the comparison; else runs/compare-NAME.")
@@ -60,7 +63,9 @@ def compare(
     from airtune.comparison.definition import parse_methods, read_comparison
     from airtune.part_folders import beside_experiment, name_folders
 
-    asked = read_comparison(experiment, parse_methods(methods), settings or (), seeds, target_loss)
+    asked = read_comparison(
+        experiment, parse_methods(methods), settings or (), seeds, target_loss, target_share
+    )
     folder = out or Path("runs") / _folder_name(experiment)
     beside_experiment(experiment)
     name_folders(parts or ())

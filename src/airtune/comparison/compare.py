@@ -89,6 +89,7 @@ def compare(
     out: Path | str,
     seeds: int | None = None,
     target_loss: float | None = None,
+    target_share: float | None = None,
     settings: Sequence[str] = (),
     jobs: int = 1,
     watcher: Any = None,
@@ -105,6 +106,7 @@ def compare(
         seeds: how many seeds an arm; None: the file's number, or 1.
         target_loss: the test loss to reach [nat]; None: the lowest that every run of the first arm
             reaches.
+        target_share: in place of `target_loss`, the share of the first arm's descent to reach.
         settings: `key=value` for every arm.
         jobs: runs at once, each in a process of its own.
         watcher: has some methods of `airtune.jobs.job.Watcher`.
@@ -117,7 +119,7 @@ def compare(
         AirtuneError: where no run of the first arm finished.
     """
     names = parse_methods(methods) if isinstance(methods, str) else list(methods)
-    asked = read_comparison(experiment, names, settings, seeds, target_loss)
+    asked = read_comparison(experiment, names, settings, seeds, target_loss, target_share)
     folder = Path(out)
     results = run_comparison(asked, folder, _watching(watcher), jobs)
     return Compared(folder, asked, results, write_results(asked, results, folder))

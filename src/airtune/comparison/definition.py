@@ -69,6 +69,12 @@ class ComparisonFile(Section):
     target_loss: float | None = Field(
         None, gt=0, description="the test loss to reach [nat]; null: what the first arm reaches"
     )
+    target_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="in place of target_loss: how much of the first arm's descent to reach; 1: all",
+    )
     arms: dict[Word, Annotated[dict[str, Any] | None, Words("a mapping")]] = Field(
         description="name -> what this arm changes in the experiment; `seeds`: its own number"
     )
@@ -89,10 +95,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arms in order; ratios refer to the first. `target_loss` None: what the first arm reaches."""
+    """Arms in order; ratios refer to the first.
+
+    `target_loss` None: `target_share` of the first arm's descent, from the loss before training to
+    the lowest that all of its runs reached.
+    """
 
     arms: tuple[Arm, ...]
     target_loss: float | None
+    target_share: float = 1.0
 
     @property
     def runs(self) -> list[tuple[Arm, int]]:
@@ -107,11 +118,13 @@ def read_comparison(
     settings: Sequence[str] = (),
     seeds: int | None = None,
     target_loss: float | None = None,
+    target_share: float | None = None,
 ) -> Comparison:
     """A comparison file, or an experiment file with `methods`; or the content of one.
 
     `methods` are names of arms in the file, method names, or `name:key=value+key=value`; `settings`
-    change every arm; `seeds` and `target_loss` replace the file's. Raises InputError.
+    change every arm; `seeds` and `target_loss` or `target_share` replace the file's. Raises
+    InputError.
     """
     if isinstance(path, Mapping):
         # Rows in memory may stand under `data`, at the top or under `experiment`.
@@ -131,16 +144,20 @@ def read_comparison(
                 f"give --methods {','.join(method_names()[:2])}, or a comparison file with a "
                 "section 'arms'",
             )
-    if target_loss is not None:
-        content = {**content, "target_loss": target_loss}
+    if target_loss is not None or target_share is not None:
+        content = {**content, "target_loss": target_loss, "target_share": target_share}
     file = check(ComparisonFile, content)
+    if file.target_loss is not None and file.target_share is not None:
+        raise InputError(
+            "target_share", file.target_share, "left out beside target_loss", "give one of the two"
+        )
     shared = _shared(file.experiment or {}, Path(path or "").parent)
     chosen = _chosen(file.arms, methods)
     wanted = _seeds(file.seeds, shared.get("seed", 0), seeds)
     made = [_arm(name, options, shared, settings, wanted) for name, options in chosen.items()]
     _refuse_same_folders(made)
     _refuse_unused(made, chosen)
-    return Comparison(tuple(made), file.target_loss)
+    return Comparison(tuple(made), file.target_loss, file.target_share or 1.0)
 
 
 def _value(key: object, value: Any) -> Any:

@@ -26,14 +26,21 @@ def reached(records: Records, target_loss: float) -> int | None:
     return None
 
 
-def default_target(results: Sequence[RunResult]) -> float | None:
-    """The lowest loss that every finished run of the first arm reached; None without one."""
-    lowest = [
-        min(record.test_loss for record in result.records)
-        for result in results
-        if result.name == results[0].name and result.summary is not None
-    ]
-    return max(lowest, default=None)
+def default_target(results: Sequence[RunResult], share: float = 1.0) -> float | None:
+    """A share of the first arm's descent; None where no run of it finished.
+
+    The descent goes from the mean of the losses before training to the lowest loss that every
+    finished run of the arm reached.
+    """
+    first = [result for result in results if result.name == results[0].name]
+    lowest, starts = [], []
+    for result in first:
+        if result.summary is not None:
+            lowest.append(min(record.test_loss for record in result.records))
+            starts.append(float(result.summary["start_test_loss"]))
+    if not lowest:
+        return None
+    return share * max(lowest) + (1.0 - share) * sum(starts) / len(starts)
 
 
 def statistics(values: Sequence[float]) -> dict[str, float]:

@@ -24,7 +24,7 @@ def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, 
     """The comparison in numbers. Raises AirtuneError where no run of the first arm finished."""
     target, source = comparison.target_loss, "given"
     if target is None:
-        target, source = default_target(results), "first arm"
+        target, source = default_target(results, comparison.target_share), "first arm"
     if target is None:
         first = next(result for result in results if result.name == comparison.arms[0].name)
         raise AirtuneError(
@@ -41,6 +41,7 @@ def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, 
         "clients": config.clients.count,
         "target_loss": target,
         "target_source": source,
+        "target_share": comparison.target_share if source == "first arm" else None,
         "arms": [
             {**measured, "method": methods[measured["arm"]]}
             for measured in measure_arms(results, target)

@@ -157,10 +157,12 @@ def _target(comparison: Mapping[str, Any]) -> str:
     source = comparison["target_source"]
     if source == "given":
         return f"The target is a test loss of {comparison['target_loss']:.4g} nat."
-    return (
-        f"The target is a test loss of {comparison['target_loss']:.4g} nat, the lowest that every "
-        f"run of {comparison['arms'][0]['arm']} reached."
-    )
+    # Comparisons of earlier versions have no share.
+    share, first = comparison.get("target_share") or 1.0, comparison["arms"][0]["arm"]
+    lowest = f"the lowest that every run of {first} reached"
+    if share < 1.0:
+        lowest = f"{100 * share:g} % of the way from {first}'s loss before training to {lowest}"
+    return f"The target is a test loss of {comparison['target_loss']:.4g} nat, {lowest}."
 
 
 def _best(

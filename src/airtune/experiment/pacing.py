@@ -30,7 +30,7 @@ def pacing_of(config: ExperimentConfig) -> Pacing | None:
         raise InputError(
             "deadline_s",
             config.deadline_s,
-            f"left out with pacing.kind: {section.kind}, whose steps wait for nobody",
+            f"left out with pacing.kind: {section.kind}, whose steps wait for no client",
             "drop old updates with pacing.most_staleness",
         )
     rule = section.staleness

@@ -39,11 +39,11 @@ def independent_draw(
     """Clients [client] drawn independently of one another, and the probabilities of the drawn ones.
 
     An empty cohort is drawn again, which makes each client's probability `q / (1 - P)`, P that of
-    the empty cohort. Raises ValueError where nobody can be drawn.
+    the empty cohort. Raises ValueError where no client can be drawn.
     """
     empty = float(np.prod(1.0 - probability))
     if not empty < 1.0:
-        raise ValueError("somebody must be able to take part")
+        raise ValueError("at least one client must be able to take part")
     draws = generator(seed, "independent sampling", round_index)
     chosen = draws.random(len(probability)) < probability
     while not chosen.any():

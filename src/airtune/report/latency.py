@@ -40,7 +40,7 @@ def _height(usual: int, records: Records) -> int:
 def by_round(view: RunView) -> Panel | str | None:
     """The last client's stages in every round, stacked; planned latency beside them.
 
-    A sentence where every round was like every other; nothing for steps that wait for nobody.
+    A sentence where every round was like every other; nothing for steps that wait for no client.
     """
     if paced(view.records):
         return None

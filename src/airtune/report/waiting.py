@@ -74,8 +74,8 @@ def together(record: RoundRecord) -> bool:
 def stage_seconds(record: RoundRecord) -> dict[str, float]:
     """Seconds of a round by stage [words], as the mean over the clients that it waited for.
 
-    A step that is no synchronous round waits for nobody: its time is divided as that of the tasks
-    that ended in it.
+    A step that is no synchronous round waits for no client: its time is divided as that of the
+    tasks that ended in it.
     """
     if record.idle_s is not None:
         return {NO_CLIENT: record.idle_s}

@@ -165,7 +165,7 @@ def fresh_factors(shapes: Shapes, seed: int, round_index: int) -> dict[str, Tens
 class _Message:
     """What the broadcast of a round has for a cohort.
 
-    `whole`: increments that somebody lacks are remembered no more, so every matrix is dense.
+    `whole`: increments that some client lacks are remembered no more, so every matrix is dense.
     """
 
     round_index: int

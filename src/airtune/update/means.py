@@ -200,7 +200,7 @@ def _merge_kept(
         else:
             total = total + weight
             moved = moved + weight * (server.get(name, value).to(torch.float64) - begin)
-    # Where nobody kept a coordinate the share is 0 / 0.
+    # Where no client kept a coordinate the share is 0 / 0.
     return (begin + (moved / total).nan_to_num(nan=0.0)).to(torch.float32)
 
 

@@ -122,7 +122,7 @@ def refuse_experiment(config: ExperimentConfig) -> None:
             "method",
             config.method,
             "one whose cohorts do not depend on the channel, in a validation",
-            "its links are made before anybody is drawn",
+            "its links are made before any client is drawn",
         )
     if not find_method(config.method).splits:
         return

@@ -26,7 +26,7 @@ _STEPS = 80
 _STEEP = 1e12
 """In place of an infinite slope, where a rate does not grow with the bandwidth any more."""
 _LATER = 1e-9
-"""Of a deadline, so that rounding leaves nobody out."""
+"""Of a deadline, so that rounding leaves no client out."""
 _FIRST = 0.02
 """Of the range of log tau: most often the optimum is close to the least deadline."""
 
@@ -108,10 +108,10 @@ def planned(problem: SamplingProblem) -> Solution[SamplingPlan]:
     return _solution("planned", problem, search, bound, watch.seconds)
 
 
-def _cut_off(problem: SamplingProblem, anybody: bool = False) -> int | None:
-    """The first client without a signal, of those that count; of `anybody`, also of the others."""
+def _cut_off(problem: SamplingProblem, idle_too: bool = False) -> int | None:
+    """The first client without a signal, of those that count, or with `idle_too` of all."""
     alone = problem.alone_s().min(axis=1)
-    asked = (problem.variance > 0).any(axis=1) | anybody
+    asked = (problem.variance > 0).any(axis=1) | idle_too
     bad = np.flatnonzero(asked & ~np.isfinite(alone))
     return int(bad[0]) if len(bad) else None
 
@@ -123,7 +123,7 @@ def _no_signal(solver: str, problem: SamplingProblem, client: int) -> Solution[S
 
 
 def _range(problem: SamplingProblem) -> tuple[float, float]:
-    """Log of the least deadline that everybody can keep alone, and of that at which all take part.
+    """Logs of the least deadline that each client keeps alone, and of that at which all take part.
 
     Beyond the second the time only grows.
     """
@@ -141,7 +141,7 @@ def _range(problem: SamplingProblem) -> tuple[float, float]:
 def _convex(search: _Search, problem: SamplingProblem) -> float:
     """The optimum for one option a client; answers a proven bound.
 
-    The root of the slope between the least deadline and one at which everybody fits. Where all
+    The root of the slope between the least deadline and one at which all fit. Where all
     take part at the optimum the slope jumps there, and that deadline is found by itself.
     """
     low, high = _outer_range(problem)
@@ -177,7 +177,7 @@ def _known(point: _Point | None) -> _Point:
 
 
 def _outer_range(problem: SamplingProblem) -> tuple[float, float]:
-    """Log of the least deadline that everybody can keep alone, and of one at which all fit."""
+    """Log of the least deadline that each client can keep alone, and of one at which all fit."""
     counts = problem.variance[:, 0] > 0
     least = float(problem.alone_s()[counts].max())
     shares = np.full(len(problem), problem.bandwidth_hz / max(int(counts.sum()), 1))
@@ -316,17 +316,17 @@ def _checked(
 
 
 def uniform(problem: SamplingProblem) -> Solution[SamplingPlan]:
-    """The same probability for all, all ranks of everybody, and the best deadline for that."""
+    """The same probability for all, all ranks of every client, and the best deadline for that."""
     return _restricted("uniform", problem)
 
 
-def everybody(problem: SamplingProblem) -> Solution[SamplingPlan]:
+def everyone_present(problem: SamplingProblem) -> Solution[SamplingPlan]:
     """All clients with all ranks in every round: the min-max deadline."""
     return _restricted("all", problem)
 
 
 def _restricted(solver: str, problem: SamplingProblem) -> Solution[SamplingPlan]:
-    lost = _cut_off(problem, anybody=True)
+    lost = _cut_off(problem, idle_too=True)
     if lost is not None:
         return _no_signal(solver, problem, lost)
     watch = SolveTimer()
@@ -368,5 +368,5 @@ def _golden(value: Callable[[float], float], low: float, high: float) -> float:
 SOLVERS: dict[str, Callable[[SamplingProblem], Solution[SamplingPlan]]] = {
     "planned": planned,
     "uniform": uniform,
-    "all": everybody,
+    "all": everyone_present,
 }

@@ -97,7 +97,7 @@ def choose_rank(
     """The structural rank of least J; the smaller one among equals.
 
     The mean channel forces the sparsity: all clients keep the same number of ranks, the largest
-    with which everyone ends by the target.
+    with which all clients end by the target.
 
     Args:
         measurements: one for each candidate, usually ranks 1, 2, 4, 8, 16, 32.

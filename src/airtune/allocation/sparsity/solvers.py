@@ -1,6 +1,6 @@
 """Solvers of one round of TSFA: exact with a proven gap, a fixed sparsity, and dense.
 
-Given the ranks that everyone keeps, the best bandwidths are those of the min-max problem; so a
+Given the ranks that each client keeps, the best bandwidths are those of the min-max problem; so a
 plan is a choice of ranks, and its latency follows.
 """
 

@@ -87,7 +87,9 @@ def _arrived(context: RoundContext, flight: Flight, time_s: float) -> Flight:
         upload_s=time_s - computed_s,
         bandwidth_hz=flight.band_hz_s / sending_s if sending_s > 0 else record.bandwidth_hz,
         rate_bps=bits / sending_s if sending_s > 0 else record.rate_bps,
-        energy_j=client_energy(device, record.compute_s, sending_s, record.tx_power_w),
+        energy_j=client_energy(
+            device, record.compute_s, sending_s, record.tx_power_w, flight.plan.speed
+        ),
     )
     return replace(flight, record=charged, lasts_s=time_s - flight.started_s, arrives_s=time_s)
 
@@ -112,7 +114,7 @@ def _latency_s(now_s: float, time_s: float, ended: Mapping[int, Flight]) -> floa
 def _rates(context: RoundContext, flights: Mapping[int, Flight]) -> Rate:
     """The true rate of each client under way, at a share of the band."""
     links = {
-        client: own_links(context, flight.task, client)
+        client: own_links(context, flight.task, flight.plan)
         for client, flight in flights.items()
         if flight.arrives_s is None
     }

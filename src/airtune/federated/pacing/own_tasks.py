@@ -13,6 +13,8 @@ import numpy as np
 
 from airtune.federated.context import RoundContext, draw_dropouts
 from airtune.federated.facts import ClientFacts
+from airtune.federated.idle import planned_links
+from airtune.round_plan import ClientPlan
 from airtune.update.cut import CutShape
 from airtune.wireless.attenuation import Clients
 from airtune.wireless.channel import Channel, Observation
@@ -40,11 +42,10 @@ def own_dropouts(
     return frozenset().union(*drawn)
 
 
-def own_links(context: RoundContext, task: int, client: int) -> Links:
-    """The true uplink of one client at one of its tasks."""
-    alone = np.array([client], dtype=np.int64)
-    truth = context.channel.observe(task, alone).truth
-    return truth.uplink(context.tx_power_w).select(alone)
+def own_links(context: RoundContext, task: int, plan: ClientPlan) -> Links:
+    """The true uplink of one client at one of its tasks, at the power that it is planned."""
+    alone = np.array([plan.client], dtype=np.int64)
+    return planned_links(context, context.channel.observe(task, alone).truth, [plan])
 
 
 def _own_channel(context: RoundContext, begun: Mapping[int, int]) -> Channel:

@@ -44,7 +44,7 @@ def run_step(context: RoundContext, state: ServerState) -> RoundOutcome:
 
 
 def _idle_step(context: RoundContext, begun: Begun) -> RoundOutcome:
-    """Nobody is under way, and nobody can begin: the waiting of an idle round."""
+    """No task is under way, and none can begin: the waiting of an idle round."""
     charged = charge_round(context, begun.start, {})
     settled = {"started": [], "in_flight": 0}
     arrivals = Arrivals(begun.start, charged, {}, [], {}, {}, {}, settled)

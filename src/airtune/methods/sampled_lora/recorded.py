@@ -14,7 +14,7 @@ _Round = partial(Quantity, unit="s", figure="Length of a round, as planned and a
 class Planned:
     """Under `plan`."""
 
-    planned_s: Annotated[float | None, _Round("as planned, whoever is drawn")]
+    planned_s: Annotated[float | None, _Round("as planned, before the draw")]
     """Deadline of the plan, which a cohort keeps that needs the band it expects."""
     drawn_s: Annotated[float | None, _Round("of the clients drawn")]
     """Least latency of the clients that were drawn, which share the band anew."""

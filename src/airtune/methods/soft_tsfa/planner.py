@@ -115,8 +115,8 @@ class TsfaPlanner(Planner):
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         problem = self.problem(view, state)
         if problem.in_outage().all():
-            everybody = self._skipped(view, problem, range(len(view.cohort)))
-            return Plan((), 0.0, None, Status.INFEASIBLE, "all clients are in outage", everybody)
+            skipped = self._skipped(view, problem, range(len(view.cohort)))
+            return Plan((), 0.0, None, Status.INFEASIBLE, "all clients are in outage", skipped)
         solution = SOLVERS[self.solver](self, problem)
         if solution.plan is None:
             raise InfeasibleError(f"In round {view.round_index + 1}: {solution.message}")
