@@ -13,8 +13,8 @@ from airtune.experiment.world import World, build_world
 from airtune.federated.backends.backend import InProcess
 from airtune.federated.round import run_round, start_round, tasks_of
 from airtune.round_plan import ClientPlan
+from airtune.tuning.kept import own_part
 from airtune.tuning.personal import personal_names
-from airtune.tuning.split.kept import own_half
 from airtune.update.codec import Codec, TensorMap, coordinates
 from airtune.update.personal import SharedCodec
 from tests.cli.conftest import quick
@@ -47,7 +47,7 @@ def test_kept_evaluated_and_resumed_to_the_same_bytes(
     Experiment.resume(tmp_path / "short", more_rounds=1)
     assert fingerprint(tmp_path / "short") == fingerprint(tmp_path / "whole")
     state = run.state
-    halves = [own_half(state.carried[client]) for client in state.carried]
+    halves = [own_part(state.carried[client]) for client in state.carried]
     names = personal_names(state.adapter, read_config(None, settings(*changes)).adapter.personal)
     assert all(set(half) == set(names) for half in halves)
     # Every client trained its own part, and no two alike.
@@ -113,7 +113,7 @@ def test_a_client_that_is_late_keeps_the_part_it_had() -> None:
     late = replace(context, deadline_s=float(np.sort(times)[-2:].mean()))
     following = run_round(late, after, start_round(context, after)).state
     for client in after.carried:
-        before, now = own_half(after.carried[client]), own_half(following.carried[client])
+        before, now = own_part(after.carried[client]), own_part(following.carried[client])
         same = all(torch.equal(before[name], now[name]) for name in before)
         assert same == (client == slowest)
 
@@ -126,8 +126,8 @@ def test_stacked_clients_learn_as_one_by_one() -> None:
     for report in InProcess(world.side, 8).run(tasks):
         other = alone[report.client]
         assert report.train_loss == pytest.approx(other.train_loss, rel=1e-4)
-        for name, value in own_half(report.carried).items():
-            assert torch.allclose(value, own_half(other.carried)[name], atol=1e-4)
+        for name, value in own_part(report.carried).items():
+            assert torch.allclose(value, own_part(other.carried)[name], atol=1e-4)
 
 
 def test_the_mean_of_the_clients_is_what_is_written(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_the_mean_of_the_clients_is_what_is_written(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     written = load_file(run.folder.path / "adapter" / "adapter_model.safetensors")
-    halves = [own_half(run.state.carried[client]) for client in run.state.carried]
+    halves = [own_part(run.state.carried[client]) for client in run.state.carried]
     weights = build_world(run.config).context.weights
     name = next(name for name in run.state.adapter if ".lora_B." in name)
     mean = sum(w * half[name].double() for w, half in zip(weights, halves, strict=True))
@@ -166,5 +166,5 @@ def test_what_cannot_be_is_refused(changes: tuple[str, ...], reason: str, tmp_pa
 
 def test_without_patterns_nothing_is_wrapped() -> None:
     method = world_of().context.method
-    assert not method.keeps_halves
+    assert not method.keeps_own
     assert type(method.codec).__name__ == "DenseCodec"

@@ -1,5 +1,6 @@
 """epsl end to end on the built-in model: charged as planned, exact in its limits, resumed."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from airtune import Experiment
 from airtune.errors import InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
+from airtune.federated.charging.charge import expected_round
+from airtune.federated.charging.split_charge import split_rates
 from airtune.federated.round import start_round
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
 
+AVERAGED = "epsl.client_halves=averaged"
 KEPT = ("training.local_steps=2", "training.keep_optimizer=true", "training.batch_size=4")
 
 
@@ -158,13 +162,71 @@ def test_resumed_to_the_same_bytes(changes: tuple[str, ...], tmp_path: Path) -> 
     assert fingerprint(tmp_path / "short") == fingerprint(whole.folder.path)
 
 
+def test_a_deadline_within_the_gradients_counts_what_came_down() -> None:
+    """The message for all comes first, then each client's own; both begin with a round trip."""
+    heads = ("cell.overhead_share=0.25", "cell.round_trip_s=0.05", "training.batch_size=4")
+    world = world_of(*heads)
+    start = start_round(world.context, world.unmeasured_start())
+    split, plans = start.costs.split, start.plan.clients
+    assert split is not None
+    messages = split.messages_of(plans)
+    rates = split_rates(world.context, split, start.truth, plans)
+    line = split.timeline(plans, rates, messages, [0, 0, 0], 0)
+    begin_s = line.seconds[: line.stages.index("gradient")].sum(axis=0).max()
+    shared, own = messages[0][0].shared, [steps[0].gradient for steps in messages]
+    shared_s = 1.25 * shared / rates.broadcast_bps
+
+    def charged(after_s: float) -> tuple[int, list[int]]:
+        context = replace(world.context, deadline_s=float(begin_s) + after_s)
+        done = expected_round(context, start)
+        return done.downlink_bits, [entry.cut_downlink_bits or 0 for entry in done.clients]
+
+    assert charged(0.03) == (0, [0, 0, 0])
+    down, received = charged(0.05 + 0.5 * shared_s)
+    assert down == pytest.approx(shared / 2, abs=1)
+    assert received == pytest.approx([shared / 2] * 3, abs=1)
+    down, received = charged(0.05 + shared_s + 0.04)
+    assert (down, received) == (shared, [shared] * 3)
+    fastest_s = min(1.25 * bits / rate for bits, rate in zip(own, rates.gradient_bps, strict=True))
+    down, received = charged(0.05 + shared_s + 0.05 + 0.5 * fastest_s)
+    half_s = 0.5 * fastest_s / 1.25
+    parts = [half_s * rate for rate in rates.gradient_bps]
+    assert received == pytest.approx([shared + part for part in parts], abs=1)
+    assert down == pytest.approx(shared + sum(parts), abs=3)
+
+
+def test_the_cosine_is_measured_beside_the_training(tmp_path: Path) -> None:
+    """Without it the same bytes are learned and charged, with LoRA's dropout as well."""
+    runs = [
+        run_of(tmp_path / what, *KEPT, "adapter.dropout=0.3", f"epsl.cosine={what}")
+        for what in ("measured", "off")
+    ]
+    for one, other in zip(*(run.records for run in runs), strict=True):
+        mine, theirs = dict(one), dict(other)
+        assert mine.pop("measured")["cosine"] < 1
+        assert theirs.pop("measured")["cosine"] is None
+        assert mine == theirs
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     for changes, message in (
         (("epsl.aggregation_ratio=1.5",), r"epsl\.aggregation_ratio is 1\.5"),
         (("epsl.aggregate_every=2",), r"epsl\.aggregate_every is 2"),
         (("epsl.downlink_dtype=bf16",), r"epsl\.downlink_dtype is bf16.*client_halves is averaged"),
         (("epsl.cuts=own",), r"epsl\.cuts is not a key"),
+        (("epsl.aggregate_every=2",), r"set epsl\.client_halves=averaged\."),
         (("tuner=split",), r"tuner is split.*leaves client halves at the clients, for epsl"),
+        ((AVERAGED, "tuner=split"), r"tuner is split.*formats, labels and aggregation of epsl"),
+        ((AVERAGED, "tuner=split", "epsl.cosine=off"), r"epsl\.cosine is off.*tuner is that of"),
+        ((AVERAGED, "planner=sflllm", "epsl.split_point=2"), r"epsl\.split_point is 2.*planner is"),
+        (
+            (AVERAGED, "planner={use: sflllm, split_points: own}"),
+            r"planner is sflllm.*same split point for all clients, for epsl",
+        ),
+        (
+            (AVERAGED, "epsl.aggregate_every=2", "server.optimizer=adam"),
+            r"server\.optimizer is adam.*none with epsl\.aggregate_every above 1",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             run_of(tmp_path / "run", *changes)

@@ -192,6 +192,12 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         (("fedsl.latency_target_s=1", THIN[1]), r"fedsl\.activation_dtype is int8"),
         (("fedsl.least_kept_share=0.3",), r"fedsl\.least_kept_share is 0\.3"),
         (("fedsl.aggregate_every=2", "cohort.size=2"), r"cohort\.size is 2"),
+        (("fedsl.latency_target_s=1", "deadline_s=0.5"), r"target_s is 1.*most deadline_s, 0\.5"),
+        (("planner=sflllm", "fedsl.latency_target_s=1"), r"latency_target_s is 1.*planner is that"),
+        (("planner=sflllm", THIN[0]), r"fedsl\.cut_dropout is 0\.4.*planner is that of fedsl"),
+        (("planner=sflllm", "fedsl.pruning_rate=0.5"), r"pruning_rate is 0\.5.*planner is that"),
+        (("tuner=split",), r"tuner is split.*number formats, labels and aggregation of fedsl"),
+        (("fedsl.aggregate_every=2", "server.optimizer=adam"), r"server\.optimizer is adam"),
         (("fedsl.pruning_rate=0.5", "codec=half"), r"codec is half.*honours pruning_rate"),
         (("fedsl.pruning_rate=0.5", "tuner=split"), r"tuner is split.*honours pruning_rate"),
     ):
@@ -228,3 +234,14 @@ def test_the_problem_of_a_cell() -> None:
         plan({**numbers, "clients": clients})
     with pytest.raises(InputError, match="least_kept_share is 2"):
         plan({**numbers, "least_kept_share": 2})
+
+
+def test_dropout_of_the_adapter_reaches_pruned_halves() -> None:
+    """A rate that removes no unit: the same halves as without pruning, with LoRA's dropout on."""
+    states = []
+    for rate in ("0", "1e-4"):
+        world = world_of(*KEPT, "adapter.dropout=0.5", f"fedsl.pruning_rate={rate}")
+        states.append(run_round(world.context, world.unmeasured_start()).state.adapter)
+    whole, nothing_removed = states
+    for name, value in whole.items():
+        assert torch.allclose(nothing_removed[name], value, rtol=1e-4, atol=1e-6), name

@@ -31,6 +31,7 @@ from tests.methods.test_sflllm import own_devices
 
 KEPT = ("training.local_steps=2", "training.keep_optimizer=true")
 EVERY = ("hsfl.client_halves=averaged", "hsfl.cuts=common", "hsfl.aggregate_every=3")
+AVERAGED = "hsfl.client_halves=averaged"
 UNLIKE = (
     "clients.devices=[fast, slow, fast]",
     "hsfl.server_flop_rate=4e8",
@@ -305,6 +306,14 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         (("tuner=split",), r"tuner is split.*leaves client halves at the clients, for hsfl"),
         (("planner=sflllm",), r"planner is sflllm.*leaves client halves at the clients"),
         (("hsfl.cuts=best",), r"hsfl\.cuts is best"),
+        ((*EVERY, "server.optimizer=momentum"), r"server\.optimizer is momentum.*none with hsfl"),
+        (
+            (AVERAGED, "planner=sflllm", "hsfl.cuts=common"),
+            r"hsfl\.cuts is common.*planner is that",
+        ),
+        ((AVERAGED, "tuner=split", "hsfl.server_side=copies"), r"hsfl\.server_side is copies"),
+        ((AVERAGED, "tuner=split", "hsfl.labels_at=client"), r"tuner is split.*labels and aggreg"),
+        ((AVERAGED, "tuner=split", "hsfl.activation_dtype=bf16"), r"tuner is split.*formats"),
     ):
         with pytest.raises(InputError, match=message):
             run_of(tmp_path / "run", *changes)

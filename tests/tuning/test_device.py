@@ -19,7 +19,7 @@ from airtune.tuning.pruning.importance import ActivationImportance, WeightImport
 from airtune.tuning.pruning.tuner import PrunedTuner, Slicer
 from airtune.tuning.split.client import SplitClient
 from airtune.tuning.split.model import SplitModel
-from airtune.tuning.split.tuner import SplitSettings, split_round
+from airtune.tuning.split.round import SplitSettings, split_round
 from airtune.tuning.stack import train_stacked
 from airtune.tuning.tuner import TuningContext, TuningJob
 from airtune.update.cut import CutCodec

@@ -31,7 +31,7 @@ from airtune.tuning.quantised import (
 from airtune.tuning.quantiser import quantised, scale_table
 from airtune.tuning.split.client import SplitClient
 from airtune.tuning.split.model import SplitModel
-from airtune.tuning.split.tuner import SplitSettings, split_round
+from airtune.tuning.split.round import SplitSettings, split_round
 from airtune.tuning.stack import train_stacked
 from airtune.tuning.stacked_linear import refuses_stacking
 from airtune.update.cut import CutCodec

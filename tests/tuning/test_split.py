@@ -16,7 +16,7 @@ from airtune.tuning.base_model import BaseModel
 from airtune.tuning.local import TrainingSettings, train_locally
 from airtune.tuning.split.client import SplitClient
 from airtune.tuning.split.model import SplitModel
-from airtune.tuning.split.tuner import SplitRound, SplitSettings, split_round
+from airtune.tuning.split.round import SplitRound, SplitSettings, split_round
 from airtune.update.cut import CutCodec, CutShape
 from airtune.update.means import FactorMean, merge_halves
 from airtune.update.server import Update
@@ -319,7 +319,7 @@ def test_own_halves_leave_a_block_to_the_clients_that_the_server_runs_it_for() -
     model = adapted("llama")
     start = start_of(model)
     clients = [SplitClient(n, point, [BATCHES[n]]) for n, point in enumerate((1, 2, 2))]
-    result = run(model, start, clients, keeps_halves=True)
+    result = run(model, start, clients, keeps_own=True)
     updates = [Update(report.client, 1.0, {}) for report in result.reports]
     merged = merge_halves(start, updates, result.server)
     alone = [train_locally(model, start, [batch], GRADIENT, (7, 2, 0)) for batch in BATCHES[:3]]

@@ -19,7 +19,7 @@ from airtune.tuning.split.client import SplitClient
 from airtune.tuning.split.halves import ServerHalf
 from airtune.tuning.split.model import NO_LABEL, Activations, SplitModel, batch_labels
 from airtune.tuning.split.pairing import RowShapes, paired
-from airtune.tuning.split.tuner import SplitSettings
+from airtune.tuning.split.round import SplitSettings
 from tests.tuning.test_split import (
     GRADIENT,
     adapted,

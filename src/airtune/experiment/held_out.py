@@ -26,8 +26,8 @@ from airtune.quantities import FloatArray
 from airtune.seeds import generator
 from airtune.tuning.adapter import load_state
 from airtune.tuning.evaluate import ClientEvaluation, Evaluation, batch_losses, total_loss
+from airtune.tuning.kept import own_part
 from airtune.tuning.local import TokenBatch
-from airtune.tuning.split.kept import own_half
 
 Rows = NDArray[np.int64]
 
@@ -113,14 +113,14 @@ def own_evaluator(
     def measure(
         adapter: Mapping[str, Tensor], carried: Mapping[int, Mapping[str, Tensor]]
     ) -> Evaluation:
-        halves = {client: own_half(carried[client]) for client in carried if client >= 0}
-        if not any(halves.values()):
+        parts = {client: own_part(carried[client]) for client in carried if client >= 0}
+        if not any(parts.values()):
             return evaluate(adapter)
         losses = []
         of_clients: dict[int, float] = {}
         for client, own_batches in enumerate(batches()):
             if own_batches:
-                load_state(model, {**adapter, **halves.get(client, {})})
+                load_state(model, {**adapter, **parts.get(client, {})})
                 found = batch_losses(model, own_batches)
                 of_clients[client] = total_loss(found).loss
                 losses += found
@@ -145,14 +145,14 @@ def mean_adapter(
     What one adapter folder can hold where each client has its own. A client without a part of its
     own counts with the server's.
     """
-    share, halves = weights / weights.sum(), {n: own_half(carried[n]) for n in carried if n >= 0}
+    share, parts = weights / weights.sum(), {n: own_part(carried[n]) for n in carried if n >= 0}
     merged = dict(adapter)
     for name, value in adapter.items():
-        holders = [client for client, half in sorted(halves.items()) if name in half]
+        holders = [client for client, part in sorted(parts.items()) if name in part]
         if holders:
             rest = 1.0 - sum(float(share[client]) for client in holders)
             mean = rest * value.double()
             for client in holders:
-                mean = mean + float(share[client]) * halves[client][name].double()
+                mean = mean + float(share[client]) * parts[client][name].double()
             merged[name] = mean.to(value.dtype)
     return merged

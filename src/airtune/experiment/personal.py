@@ -32,7 +32,7 @@ def with_personal(config: ExperimentConfig, model: Any, method: Method) -> Metho
         tuner=PersonalTuner(method.tuner, patterns),
         codec=SharedCodec(method.codec, patterns),
         downlink=SharedCodec(method.downlink, patterns, known),
-        keeps_halves=True,
+        keeps_own=True,
     )
 
 

@@ -238,7 +238,7 @@ def build_world(
     refuse_small_devices(side.method, costs.in_round(0), loaded.trained.highest_rank)
     engine = _engine(loaded, side, clients)
     context = server_side(server, loaded, side, costs, engine)
-    if side.method.keeps_halves:
+    if side.method.keeps_own:
         tokens = side.training.limit(loaded.device)
         measure = own_evaluator(
             loaded.config, side.model, tests, clients.rows, tokens, context.evaluate
@@ -274,7 +274,7 @@ def _refuse_elsewhere(config: ExperimentConfig) -> None:
             "method",
             f"{config.method}, and {needs}",
             "one whose clients can be on other machines",
-            "the server evaluates what stays at the clients: simulate it with `airtune run`",
+            "the clients of a deployment cannot do that: simulate it with `airtune run`",
         )
 
 

@@ -41,7 +41,7 @@ class Planner(ABC):
         return frozenset()
 
     @property
-    def keeps_halves(self) -> bool:
+    def keeps_own(self) -> bool:
         """Whether its plans may leave client halves of a split model at the clients."""
         return False
 
@@ -129,8 +129,8 @@ class Method:
     describes the servers of a split model, whose tuner trains the whole cohort together.
     `start` draws the adapter before round 1 from the model and the seed. `measure` adds numbers to
     a round's record, under `measured`. `weighting` decides with which share an update counts (None:
-    its examples over those of all present); its shares are in the record. `keeps_halves`: clients
-    carry a part of the adapter of their own (`tuning.split.kept`), with which each is evaluated on
+    its examples over those of all present); its shares are in the record. `keeps_own`: clients
+    carry a part of the adapter of their own (`tuning.kept`), with which each is evaluated on
     held-out rows of its own.
     """
 
@@ -145,4 +145,4 @@ class Method:
     start: StartState = initial_state
     measure: Measure | None = None
     weighting: Weighting | None = None
-    keeps_halves: bool = False
+    keeps_own: bool = False

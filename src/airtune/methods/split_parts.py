@@ -18,7 +18,8 @@ from airtune.methods.spec import Unused
 from airtune.methods.split_recorded import OwnLosses
 from airtune.quantities import dbm_to_watts
 from airtune.tuning.adapter import AdapterState, initial_state, read_adapter
-from airtune.tuning.split.tuner import SplitSettings, SplitTuner
+from airtune.tuning.split.round import SplitSettings
+from airtune.tuning.split.tuner import SplitTuner
 from airtune.update.cut import CutCodec
 from airtune.update.halves import BroadcastHalf, Depth, HalfCodec
 from airtune.update.means import HalvesMean
@@ -103,14 +104,9 @@ class KeptHalves:
     ) -> Method:
         """The method; `training` are further fields of `SplitSettings`."""
         config, model, planner = bench.config, bench.model, self.planner
-        keeps = planner.keeps_halves
-        if keeps and self.client_halves != OWN and config.cohort.size is not None:
-            raise InputError(
-                "cohort.size",
-                config.cohort.size,
-                f"null with {self.section}.aggregate_every above 1",
-                "a client that comes in between has no half of the period",
-            )
+        keeps = planner.keeps_own
+        if keeps and self.client_halves != OWN:
+            self._refuse_between_averagings(config)
         depth, system = depth_of(config, model), system_of(model, options, labels_at)
         settings = SplitSettings(server_side, labels_at, keeps, **training)
         return Method(
@@ -125,8 +121,28 @@ class KeptHalves:
             ),
             split=replace(system, aggregation_ratio=settings.aggregation_ratio),
             measure=own_losses if keeps else None,
-            keeps_halves=keeps,
+            keeps_own=keeps,
         )
+
+    def _refuse_between_averagings(self, config: ExperimentConfig) -> None:
+        """InputError for what has no meaning in rounds in which halves are not averaged."""
+        for key, value, allowed, why in (
+            (
+                "cohort.size",
+                config.cohort.size,
+                None,
+                "a client that comes in between has no half of the period",
+            ),
+            (
+                "server.optimizer",
+                config.server.optimizer,
+                "none",
+                "its steps between two averagings would move halves that no client has",
+            ),
+        ):
+            if value != allowed:
+                words = f"{allowed or 'null'} with {self.section}.aggregate_every above 1"
+                raise InputError(key, value, words, why)
 
 
 def known_adapter(config: ExperimentConfig, model: Any) -> AdapterState:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from airtune.round_plan import ClientPlan
 from airtune.tuning.adapter import AdapterState, initial_state
+from airtune.tuning.kept import OWN, kept_part, own_part
 from airtune.tuning.local import LocalResult
-from airtune.tuning.split.kept import OWN, kept_half, own_half
 from airtune.tuning.tuner import Tuner, TuningContext, TuningJob
 from airtune.workload.model_work import ModelWork
 from airtune.workload.step import Step
@@ -70,7 +70,7 @@ class PersonalTuner(Tuner):
 
     def _inner(self, job: TuningJob) -> TuningJob:
         """The job with the client's own part in the place of the one before round 1."""
-        own = own_half(job.context.carried)
+        own = own_part(job.context.carried)
         start = {name: own.get(name, value) for name, value in job.start.items()}
         return replace(job, start=start, context=_without_own(job.context))
 
@@ -79,7 +79,7 @@ class PersonalTuner(Tuner):
         names = personal_names(start, self.patterns)
         own = {name: result.state[name] for name in names}
         state = {**result.state, **{name: start[name] for name in names}}
-        return replace(result, state=state, carried={**result.carried, **kept_half(own, {})})
+        return replace(result, state=state, carried={**result.carried, **kept_part(own, {})})
 
 
 def _without_own(context: TuningContext) -> TuningContext:

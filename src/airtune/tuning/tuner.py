@@ -173,9 +173,14 @@ class CohortTuner(ABC):
     adds_unsent: bool = False
 
     @property
-    def keeps_halves(self) -> bool:
+    def keeps_own(self) -> bool:
         """Whether clients go on with their own halves where a plan sends none down."""
         return False
+
+    def crosses_as(self, split: Any) -> bool:
+        """Whether its steps and messages are those that the servers of a method are charged with
+        (`split`, a `federated.charging.split_costs.SplitSystem`)."""
+        return True
 
     @abstractmethod
     def tune_together(self, parties: Sequence[Party]) -> Sequence[PartyResult | None]:

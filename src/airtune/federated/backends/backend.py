@@ -30,8 +30,8 @@ from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.tuning.adapter import AdapterState
 from airtune.tuning.base_change import load_whole, put_changes
 from airtune.tuning.evaluate import batch_losses
+from airtune.tuning.kept import holds_part
 from airtune.tuning.local import LocalResult, TokenBatch, TrainingSettings
-from airtune.tuning.split.kept import holds_half
 from airtune.tuning.split.model import StepBits
 from airtune.tuning.tuner import CohortTuner, Party, PartyResult, Tuner, TuningContext, TuningJob
 from airtune.update.codec import Codec, Shapes
@@ -319,7 +319,7 @@ def carried_over(
         carried = report.carried
         if task.client not in in_time and KEPT_AT_CLIENT in carried:
             carried = kept_mark(task.round_index, late=True)
-        elif task.client not in in_time and holds_half(carried):
+        elif task.client not in in_time and holds_part(carried):
             carried = task.carried  # what was trained too late does not count at the client, either
         elif task.client not in in_time and holds_residual(carried):
             with asked("codec", codec, task.round_index, task.client):

@@ -41,21 +41,46 @@ class _Round:
 
     def heard(self, position: int, client: int) -> int:
         """Bits that a client received of messages that are sent once for all."""
-        shared = sum(step.shared for step in self.messages.get(client, ()))
-        whole, spent = (each.of("gradient")[position] for each in (self.whole, self.spent))
-        return shared if spent == whole else int(shared * spent / whole)
+        return sum(
+            self._down(k, position, client)[0]
+            for k, stage in enumerate(self.whole.stages)
+            if stage == "gradient" and client in self.messages
+        )
+
+    def _down(self, segment: int, position: int, client: int) -> tuple[int, int]:
+        """Bits of a step's gradients that came down: of the message for all clients, which comes
+        first, and of the client's own."""
+        step = self.messages[client][self.whole.step[segment]]
+        spent_s = float(self.spent.seconds[segment, position])
+        if spent_s == self.whole.seconds[segment, position]:
+            return step.shared, step.gradient
+        shared_bps, own_bps = self.rates.broadcast_bps, float(self.rates.gradient_bps[position])
+        shared_s = float(self.transfer.delay_s(step.shared, shared_bps))
+        return (
+            self._received(step.shared, min(spent_s, shared_s), shared_bps),
+            self._received(step.gradient, spent_s - shared_s, own_bps),
+        )
+
+    def _received(self, bits: int, spent_s: float, rate_bps: float) -> int:
+        """Of a message of so many bits, those received in so many seconds of it."""
+        whole_s = float(self.transfer.delay_s(bits, rate_bps))
+        if spent_s >= whole_s or bits == 0:
+            return bits
+        sending_s = float(self.transfer.sending_s(spent_s))
+        return int(bits * sending_s / float(self.transfer.sending_s(whole_s)))
 
     def sent(self, position: int, client: int) -> Counter[str]:
         """Bits sent by stage; of a message that the deadline cut, the part that was."""
         bits: Counter[str] = Counter()
         for k, (stage, step) in enumerate(zip(self.whole.stages, self.whole.step, strict=True)):
             spent, whole = self.spent.seconds[k, position], self.whole.seconds[k, position]
+            if stage == "gradient" and client in self.messages:
+                bits[stage] += sum(self._down(k, position, client))
+                continue
             if stage == "adapter":
                 full = self.adapter_bits.get(client, 0)
             elif stage in (*MAIN_UPLINK, *MAIN_DOWNLINK) and client in self.messages:
                 full = int(getattr(self.messages[client][step], stage))
-                if stage == "gradient":
-                    full += self.messages[client][step].shared
             else:
                 continue
             if spent == whole:

@@ -86,6 +86,7 @@ class _Fit:
         self.base()
         self.unsent()
         self.shares()
+        self.link()
 
     def refuse(self, name: str, allowed: str) -> None:
         raise InputError(
@@ -112,15 +113,35 @@ class _Fit:
 
     def halves(self) -> None:
         """Where client halves stay at the clients, planner and tuner must leave them there."""
-        if not self.method.keeps_halves:
+        if not self.method.keeps_own:
             return
         for name in ("planner", "tuner"):
-            if not getattr(self.method, name).keeps_halves:
+            if not getattr(self.method, name).keeps_own:
                 raise InputError(
                     name,
                     self.names[name],
                     f"one that leaves client halves at the clients, for {self.method.name}",
                 )
+
+    def link(self) -> None:
+        """What crosses the cut of a split model must be what its servers are charged with."""
+        method = self.method
+        if method.split is None or not isinstance(method.tuner, CohortTuner):
+            return
+        if not method.tuner.crosses_as(method.split):
+            raise InputError(
+                "tuner",
+                self.names["tuner"],
+                f"one with the number formats, labels and aggregation of {method.name}",
+                "leave out the tuner: the method has its own",
+            )
+        if method.split.aggregation_ratio > 0 and getattr(method.planner, "own_cuts", False):
+            raise InputError(
+                "planner",
+                self.names["planner"],
+                f"one with the same split point for all clients, for {method.name}",
+                "gradients are aggregated along one path, which begins at one cut",
+            )
 
     def coverage(self) -> None:
         """What is trained must travel; what never travels must never change."""

@@ -165,6 +165,9 @@ class _Check:
             self.fail(f"the downlink shares add up to {shares:g}, allowed is 1")
         server = self.plan.main_server
         earliest = min((entry.split_point or 0 for entry in self.plan.clients), default=None)
+        points = {entry.split_point for entry in self.plan.clients}
+        if split.aggregation_ratio > 0 and len(points) > 1:
+            self.fail("split points differ, and gradients are aggregated along one path")
         if earliest is not None and (server is None or server.split_point != earliest):
             held = None if server is None else server.split_point
             self.fail(f"main_server has split_point {held}, allowed is the earliest, {earliest}")

@@ -48,10 +48,22 @@ class CutPlanner(SplitPlanner):
                 f"{self.section}.aggregate_every",
                 self.aggregate_every,
                 "1 unless client halves are averaged and have one cut",
-                "halves of one's own are never averaged, and of blocks that the server trains for "
-                "other clients a mean after several rounds would need every client's old copy: "
-                f"set {self.section}.client_halves=averaged and {self.section}.cuts=common",
+                self._why_not_rarely(),
             )
+
+    def _why_not_rarely(self) -> str:
+        """Why these halves cannot be averaged after several rounds, and what to set."""
+        if self.client_halves == OWN:
+            why, keys = "halves of a client's own are never averaged", ["client_halves=averaged"]
+        else:
+            why, keys = "a mean would need every client's copy of blocks that others leave out", []
+        if self.cuts == "own":
+            keys.append("cuts=common")
+        return f"{why}: set {' and '.join(f'{self.section}.{key}' for key in keys)}"
+
+    @property
+    def own_cuts(self) -> bool:
+        return self.cuts == "own" and self.split_point is None
 
     def initial_state(self) -> dict[str, Any]:
         return {"cuts": {}, "reached": []}
@@ -108,9 +120,9 @@ class CutPlanner(SplitPlanner):
         the cut is kept, else those of the round."""
         if known:
             points = [next(iter(known.values()))]
-        elif self.keeps_halves:
-            everybody = range(len(problem.costs.devices))
-            fitting = [set(problem.costs.split_points(client)) for client in everybody]
+        elif self.keeps_own:
+            devices = range(len(problem.costs.devices))
+            fitting = [set(problem.costs.split_points(client)) for client in devices]
             points = sorted(set.intersection(*fitting))
         else:
             points = sorted(set.intersection(*(set(points) for points in problem.points)))
@@ -125,13 +137,13 @@ class CutPlanner(SplitPlanner):
         return [points] * len(problem.clients)
 
     @property
-    def keeps_halves(self) -> bool:
+    def keeps_own(self) -> bool:
         return self.client_halves == OWN or self.aggregate_every > 1
 
     def after_round(self, state: PlannerState, record: RoundRecord) -> dict[str, Any]:
         """Cuts of clients that have a half now, and who has that of the present period."""
         cuts, reached = dict(state["cuts"]), list(state["reached"])
-        if not self.keeps_halves or not record.clients:
+        if not self.keeps_own or not record.clients:
             return {"cuts": cuts, "reached": reached}
         for entry in record.clients:
             if entry.split_point is not None:

@@ -22,6 +22,11 @@ class SplitPlanner(Planner):
     def decides(self) -> frozenset[Decision]:
         return frozenset({Decision.SPLIT})
 
+    @property
+    def own_cuts(self) -> bool:
+        """Whether clients of one round may have different split points."""
+        return False
+
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         kept, skipped = self.reachable(view, state)
         while kept:

@@ -29,7 +29,11 @@ EPSL = MethodSpec(
     references=("Lin et al., arXiv 2303.15991",),
     options=EpslSection,
     compose=Lazy("airtune.methods.epsl.compose:compose"),
-    part_options={"codec": ("uplink_dtype",)},
+    part_options={
+        "planner": ("split_point",),
+        "tuner": ("cosine",),
+        "codec": ("uplink_dtype",),
+    },
     unused=_unused,
     splits=True,
     rests_on=Lazy("airtune.methods.split_parts:warm_start"),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import cast
 
+from airtune.errors import InputError
 from airtune.federated.method import Method
 from airtune.federated.splitting.cut_planner import AVERAGED, CutPlanner
 from airtune.methods.bench import Bench
@@ -16,6 +17,14 @@ from airtune.update.halves import HalfCodec
 
 def compose(bench: Bench, options: FedslSection) -> Method:
     """Plan cut and thinning, train both sides together, average the halves every few rounds."""
+    target_s, deadline_s = options.latency_target_s, bench.config.deadline_s
+    if target_s is not None and deadline_s is not None and target_s > deadline_s:
+        raise InputError(
+            "fedsl.latency_target_s",
+            target_s,
+            f"at most deadline_s, {deadline_s:g}",
+            "clients that are planned for the target would miss the deadline",
+        )
     halves = KeptHalves("fedsl", "common", options.split_point, AVERAGED, options.aggregate_every)
     method = halves.compose(bench, options)
     planner = FedslPlanner(

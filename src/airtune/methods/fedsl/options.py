@@ -39,3 +39,13 @@ class FedslSection(ServersSection, CutFormatsSection, ThinningSection):
     unusual_values: list[str] = Field(
         [], description="keys of this section that are meant although outside their usual range"
     )
+
+
+PLANNER_OPTIONS = (
+    "latency_target_s",
+    "cut_dropout",
+    "least_kept_share",
+    "pruning_rate",
+    "split_point",
+)
+"""What its planner decides by."""

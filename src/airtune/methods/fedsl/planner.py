@@ -48,8 +48,8 @@ class FedslPlanner(SplitPlanner):
     pruning_rate: float = 0.0
 
     @property
-    def keeps_halves(self) -> bool:
-        return self.cuts.keeps_halves
+    def keeps_own(self) -> bool:
+        return self.cuts.keeps_own
 
     @property
     def decides(self) -> frozenset[Decision]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from airtune.config.experiment import ExperimentConfig
-from airtune.methods.fedsl.options import FedslSection
+from airtune.methods.fedsl.options import PLANNER_OPTIONS, FedslSection
 from airtune.methods.fedsl.recorded import Planned
 from airtune.methods.spec import Lazy, MethodSpec, ProblemSpec, Unused
 from airtune.methods.split_recorded import OwnLosses
@@ -29,7 +29,7 @@ FEDSL = MethodSpec(
         Lazy("airtune.methods.fedsl.from_cell:explicit"),
         Lazy("airtune.methods.fedsl.problem_file:FedslCell"),
     ),
-    part_options={"codec": ("uplink_dtype",)},
+    part_options={"planner": PLANNER_OPTIONS, "codec": ("uplink_dtype",)},
     unused=_unused,
     splits=True,
     rests_on=Lazy("airtune.methods.split_parts:warm_start"),

@@ -29,7 +29,11 @@ HSFL = MethodSpec(
         Lazy("airtune.methods.hsfl.from_cell:explicit"),
         Lazy("airtune.methods.hsfl.problem_file:HsflCell"),
     ),
-    part_options={"codec": ("uplink_dtype",)},
+    part_options={
+        "planner": ("cuts", "split_point"),
+        "tuner": ("server_side",),
+        "codec": ("uplink_dtype",),
+    },
     unused=_unused,
     splits=True,
     rests_on=Lazy("airtune.methods.split_parts:warm_start"),

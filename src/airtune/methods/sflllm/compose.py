@@ -11,7 +11,8 @@ from airtune.methods.options import given
 from airtune.methods.sflllm.options import PLANNER_OPTIONS, SflllmSection
 from airtune.methods.sflllm.planner import SflllmPlanner
 from airtune.methods.split_parts import depth_of, system_of
-from airtune.tuning.split.tuner import SplitSettings, SplitTuner
+from airtune.tuning.split.round import SplitSettings
+from airtune.tuning.split.tuner import SplitTuner
 from airtune.update.halves import BroadcastHalf, Depth, HalfCodec
 from airtune.update.means import HalvesMean
 

@@ -51,6 +51,10 @@ class SflllmPlanner(SplitPlanner):
                 "solver joint without split_point chooses a cut for every client",
             )
 
+    @property
+    def own_cuts(self) -> bool:
+        return self.split_points == "own"
+
     def divide(self, problem: SplitProblem, skipped: dict[int, str], state: PlannerState) -> Plan:
         view, kept = problem.view, problem.kept
         points = self.common_points(problem)
