@@ -1,10 +1,12 @@
 """Shares and formats at the cut: against a fine grid and SLSQP, and in their limits."""
 
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
 
 from airtune.allocation.solve import Status
@@ -129,6 +131,52 @@ def test_too_short_a_window_is_refused_in_a_sentence() -> None:
     assert least_error(drawn(2, 3.0)) >= 0.0
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_shortest_window_that_any_plan_keeps_has_one(seed: int) -> None:
+    """Between two splits of the scan as well; below it there is none."""
+    problem = drawn(seed, clients=2)
+    least = [0.05] * 2, (2, 2)
+    shortest_s = step_s(problem, *least)
+    found = solve_precision(replace(problem, window_s=shortest_s))
+    assert found.plan is not None
+    assert 2 in found.plan.formats
+    assert found.plan.kept.min() == pytest.approx(0.05, rel=1e-9)
+    assert step_s(problem, found.plan.kept, found.plan.formats) <= shortest_s * (1 + 1e-9)
+    for longer in (1 + 1e-7, 1 + 1e-4, 1.02):
+        assert solve_precision(replace(problem, window_s=longer * shortest_s)).plan is not None
+    assert solve_precision(replace(problem, window_s=0.9999 * shortest_s)).plan is None
+
+
+def test_few_numbers_are_smallest_as_bf16() -> None:
+    """Of 16 numbers 2 travel: 32 bits as bf16, and 48 as int8 with its scale."""
+    problem = replace(drawn(0), hidden=16, least_kept=0.125, formats=cut_formats(16))
+    assert problem.smallest.name == "bf16"
+    short = solve_precision(replace(problem, window_s=0.3))
+    assert short.plan is None
+    assert "With 12.5 % of a token as bf16" in short.message
+
+
+def test_other_bits_on_the_way_down() -> None:
+    """As many as on the way up change nothing; with fewer more of a token comes through, and what
+    is proven without any holds for all."""
+    for seed in range(6):
+        problem = drawn(seed, window_s=2.0)
+        alike = replace(problem, fixed_down_bits=problem.fixed_bits)
+        less = replace(problem, fixed_down_bits=0.0 * problem.fixed_bits)
+        one, same, better = (solve_precision(each) for each in (problem, alike, less))
+        assert one.objective == same.objective
+        assert one.lower_bound == same.lower_bound
+        assert better.objective is not None
+        assert one.objective is not None
+        assert better.lower_bound is not None
+        assert better.lower_bound <= better.objective <= one.objective
+        assert better.lower_bound >= 0.9 * better.objective
+        assert better.plan is not None
+        saved_s = (problem.fixed_bits / problem.down_bps).max()
+        taken_s = step_s(problem, better.plan.kept, better.plan.formats)
+        assert taken_s <= problem.window_s + saved_s + 1e-9
+
+
 def test_the_error_of_a_format_is_what_rounding_does() -> None:
     """Monte Carlo of `(1 + v) / k - 1` for dropping and for both formats, on Gaussian tokens."""
     draws = np.random.default_rng(0)
@@ -147,6 +195,10 @@ def test_the_error_of_a_format_is_what_rounding_does() -> None:
             sent = np.round(dropped / step) * step
         measured = ((sent - x) ** 2).mean() / (x**2).mean()
         assert measured == pytest.approx((1 + one.noise) / share - 1, rel=tolerance)
+    bf16: CutFormat = cut_formats(hidden)[1]
+    rounded = torch.from_numpy(x).to(torch.bfloat16).double().numpy()
+    rounding = ((rounded - x) ** 2).mean() / (x**2).mean()
+    assert 0.3 * bf16.noise < rounding < bf16.noise
     int8: CutFormat = cut_formats(hidden)[2]
     step = np.abs(x).max(axis=1, keepdims=True) / 127
     rounding = ((np.floor(x / step + draws.random(x.shape)) * step - x) ** 2).mean()

@@ -113,3 +113,13 @@ def test_the_check_notices_a_wrong_promise() -> None:
     choice = best_cuts(problem.delays)
     assert check_cuts(problem, choice, problem.round_s(choice)).passed
     assert not check_cuts(problem, choice, 0.99 * problem.round_s(choice)).passed
+
+
+def test_own_cuts_that_take_no_time_are_no_reason_to_divide_by_it() -> None:
+    """Each client alone has a cut that costs nothing, and there is none for both."""
+    before = np.array([[0.0, 1.0], [1.0, 0.0]])
+    problem = CutProblem(CutDelays(before, 0 * before, 0 * before), 2, [1, 2], ("a", "b"))
+    assert solve_thresholds(problem).objective == 0.0
+    common = solve_common(problem)
+    assert common.objective == 2.0
+    assert "2 s above own cuts" in common.message

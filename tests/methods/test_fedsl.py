@@ -1,5 +1,6 @@
 """fedsl end to end on the built-in model: thinned messages, pruned halves, rare averaging."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from airtune import Experiment
-from airtune.errors import InputError
+from airtune.errors import InfeasibleError, InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
 from airtune.federated.round import run_round, start_round
@@ -86,7 +87,7 @@ def test_shares_and_formats_keep_the_target(tmp_path: Path) -> None:
         errors.append(error)
         latency.append(made.predicted_latency_s)
         kept = [1 - entry.cut_dropout for entry in made.clients]
-        formats = {"fp32": 0.0, "bf16": 2.0**-16 / 12, "int8": 2 * np.log(128) / (4 * 127**2)}
+        formats = {"fp32": 0.0, "bf16": 2.0**-14 / 12, "int8": 2 * np.log(128) / (4 * 127**2)}
         weights = world.context.weights / world.context.weights.sum()
         by_hand = sum(
             w * ((1 + formats[entry.cut_format or ""]) / share - 1)
@@ -98,7 +99,38 @@ def test_shares_and_formats_keep_the_target(tmp_path: Path) -> None:
     world = world_of(*KEPT, "fedsl.latency_target_s=0.01")
     outcome = run_round(world.context, world.unmeasured_start())
     assert not outcome.record.clients
-    assert "are allowed" in next(iter(outcome.record.skipped.values()))
+    reason = next(iter(outcome.record.skipped.values()))
+    assert "where only 10.2 % of a token cross the cut as int8, the round takes" in reason
+    assert "longer than fedsl.latency_target_s, 0.01 s" in reason
+
+
+def test_a_longer_target_is_never_worse_and_bounds_hold_for_every_plan() -> None:
+    """Steps of very different lengths: a plan that keeps a target is no better than its bound."""
+    found = []
+    for target in (0.055, 0.06, 0.065, 0.0873, 0.09, 0.095, 0.3):
+        world = world_of(
+            "training.local_steps=4",
+            "training.batch_size=1",
+            "fedsl.split_point=1",
+            f"fedsl.latency_target_s={target}",
+        )
+        try:
+            made = start_round(world.context, world.unmeasured_start()).plan
+        except InfeasibleError:
+            found.append((target, target, np.inf, np.inf))
+            continue
+        extras = made.extras
+        found.append(
+            (target, made.predicted_latency_s, extras["cut_error"], extras["cut_error_bound"])
+        )
+        share = min(1 - entry.cut_dropout for entry in made.clients)
+        assert share >= 0.1
+    assert [np.isinf(error) for _, _, error, _ in found] == [True, *[False] * 6]
+    for (_, _, one, _), (_, _, other, _) in pairwise(found):
+        assert other <= one
+    for target, _, _, bound in found[1:]:
+        for _, latency_s, error, _ in found:
+            assert latency_s > target or bound <= error * (1 + 1e-12) + 1e-15
 
 
 def test_a_record_says_what_crossed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ summary tells: the terms for dropped activations and for precision. The derivati
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -48,13 +48,14 @@ class CutFormat:
 def cut_formats(hidden: int) -> tuple[CutFormat, ...]:
     """fp32, bf16 and int8 of tokens with so many numbers.
 
-    bf16 rounds to 8 bits, `v = 2^-16 / 12`. int8 is rounded at random with a step of
-    `max |x| / 127` a token, `v <= step^2 / 4`; of Gaussian numbers the maximum is near
-    `sqrt(2 ln h)` times the root mean square.
+    Both errors are bounds. bf16 has 8 bits, so its numbers near x are at most `2^-7 |x|` apart,
+    `v <= 2^-14 / 12`. int8 is rounded at random with a step of `max |x| / 127` a token,
+    `v <= step^2 / 4`; of Gaussian numbers the maximum is near `sqrt(2 ln h)` times the root mean
+    square.
     """
     return (
         CutFormat("fp32", 32.0, 0.0, 0.0),
-        CutFormat("bf16", 16.0, 0.0, 2.0**-16 / 12.0),
+        CutFormat("bf16", 16.0, 0.0, 2.0**-14 / 12.0),
         CutFormat("int8", 8.0, 32.0, 2.0 * math.log(max(hidden, 2)) / (4.0 * 127.0**2)),
     )
 
@@ -64,7 +65,8 @@ class PrecisionProblem:
     """One mean local step; arrays have the axis [client].
 
     `window_s` is what `max (before + up) + max (down + after)` may take. A message has `tokens` of
-    `hidden` numbers and `fixed_bits` besides. `least_kept` is the least share of a token.
+    `hidden` numbers and `fixed_bits` besides, on the way down `fixed_down_bits` (None: as many).
+    `least_kept` is the least share of a token.
     """
 
     window_s: float
@@ -79,15 +81,17 @@ class PrecisionProblem:
     formats: Sequence[CutFormat]
     least_kept: float = 0.1
     names: Sequence[str] = ()
+    fixed_down_bits: FloatArray | None = None
 
-    def kept(self, bits: FloatArray) -> FloatArray:
-        """The largest share that messages of so many bits hold [format, client]; 0 where it is
-        less than the least allowed."""
+    def kept(self, token_bits: FloatArray) -> FloatArray:
+        """The largest share of tokens that so many bits hold [format, client]; 0 where it is less
+        than the least allowed."""
         rows = []
         for one in self.formats:
-            room = bits - self.fixed_bits - one.token_bits * self.tokens
+            room = token_bits - one.token_bits * self.tokens
             share = np.minimum(room / (one.number_bits * self.tokens * self.hidden), 1.0)
-            rows.append(np.where(share >= self.least_kept * (1 - 1e-12), share, 0.0))
+            least = share >= self.least_kept * (1 - 1e-9)
+            rows.append(np.where(least, np.maximum(share, self.least_kept), 0.0))
         return np.stack(rows)
 
     def errors(self, kept: FloatArray) -> FloatArray:
@@ -97,9 +101,26 @@ class PrecisionProblem:
             return np.where(kept > 0, (1.0 + noise) / kept - 1.0, np.inf)
 
     def bits(self, kept: float, one: CutFormat, client: int) -> float:
-        """Of a message, in either direction."""
+        """Of a message on the way up."""
         numbers = kept * self.hidden * one.number_bits + one.token_bits
         return float(self.fixed_bits[client] + self.tokens[client] * numbers)
+
+    @property
+    def down_bits(self) -> FloatArray:
+        """Bits of a message on the way down beside its tokens [client]."""
+        return self.fixed_bits if self.fixed_down_bits is None else self.fixed_down_bits
+
+    @property
+    def smallest(self) -> CutFormat:
+        """The format with the fewest bits at the least share."""
+        least = self.least_kept * self.hidden
+        return min(self.formats, key=lambda one: one.number_bits * least + one.token_bits)
+
+    @property
+    def least(self) -> "CutPrecision":
+        """The plan that sends least: no other takes less time."""
+        count, index = len(self.tokens), self.formats.index(self.smallest)
+        return CutPrecision(np.full(count, self.least_kept), (index,) * count, 0.0)
 
 
 @dataclass(frozen=True)
@@ -114,9 +135,21 @@ class CutPrecision:
 def solve_precision(problem: PrecisionProblem) -> Solution[CutPrecision]:
     """The least weighted sum of V within the window."""
     watch = SolveTimer()
-    low, high = float(problem.before_s.max()), problem.window_s - float(problem.after_s.max())
-    if not low < high:
+    up_s, down_s = _windows(problem, problem.least)
+    if up_s + down_s > problem.window_s * (1 + 1e-12):
         return _infeasible(problem, "scan", watch.seconds)
+    low, high = float(problem.before_s.max()), problem.window_s - float(problem.after_s.max())
+    plan = _at(problem, _best_split(problem, low, high))
+    if plan is None:  # what is feasible lies between two splits that were tried
+        latest_s = max(problem.window_s - down_s, up_s)
+        plan = _at(problem, _best_split(problem, up_s, latest_s)) or replace(
+            problem.least, up_window_s=up_s
+        )
+    return _finished(problem, plan, "scan", watch.seconds)
+
+
+def _best_split(problem: PrecisionProblem, low: float, high: float) -> float:
+    """The best window for going up between these, by the passes of the scan [s]."""
     best_s, step = low, (high - low) / (POINTS - 1)
     start, end = low, high
     for _ in range(PASSES):
@@ -125,10 +158,7 @@ def solve_precision(problem: PrecisionProblem) -> Solution[CutPrecision]:
         best_s = float(tried[int(np.argmin(values))])
         start, end = max(low, best_s - step), min(high, best_s + step)
         step = (end - start) / (POINTS - 1)
-    plan = _at(problem, best_s)
-    if plan is None:
-        return _infeasible(problem, "scan", watch.seconds)
-    return _finished(problem, plan, "scan", watch.seconds)
+    return best_s
 
 
 def solve_alike(problem: PrecisionProblem) -> Solution[CutPrecision]:
@@ -152,13 +182,13 @@ def solve_alike(problem: PrecisionProblem) -> Solution[CutPrecision]:
 
 
 def _room(problem: PrecisionProblem, up_window_s: float | FloatArray) -> FloatArray:
-    """Bits of each client's message that both windows hold; one window for all, or [client]."""
+    """Bits for each client's tokens that both windows hold; one window for all, or [client]."""
     down_window_s = problem.window_s - up_window_s
     up = np.maximum(up_window_s - problem.before_s, 0.0) * problem.up_bps
     free = np.isinf(problem.down_bps)
     rate = np.where(free, 1.0, problem.down_bps)
     down = np.where(free, np.inf, np.maximum(down_window_s - problem.after_s, 0.0) * rate)
-    return np.minimum(up, down)
+    return np.minimum(up - problem.fixed_bits, down - problem.down_bits)
 
 
 def _value(problem: PrecisionProblem, up_window_s: float) -> float:
@@ -184,8 +214,9 @@ def least_error(problem: PrecisionProblem) -> float:
     edges = np.linspace(low, high, CELLS + 1)
     spare = np.maximum(problem.window_s - problem.before_s - problem.after_s, 0.0)
     per_bit = 1.0 / problem.up_bps + 1.0 / problem.down_bps
-    # Where both windows hold as many bits; more room on one side does not help.
-    balanced_s = problem.before_s + spare / per_bit / problem.up_bps
+    # Where both windows hold as many bits for tokens; more room on one side does not help.
+    more = (problem.fixed_bits - problem.down_bits) / problem.down_bps
+    balanced_s = problem.before_s + (spare + more) / per_bit / problem.up_bps
     least = np.inf
     for start, end in pairwise(edges):
         room = _room(problem, np.clip(balanced_s, start, end))
@@ -199,8 +230,9 @@ def _windows(problem: PrecisionProblem, plan: CutPrecision) -> tuple[float, floa
     up = down = 0.0
     for client, (share, index) in enumerate(zip(plan.kept, plan.formats, strict=True)):
         bits = problem.bits(float(share), problem.formats[index], client)
+        back = bits - float(problem.fixed_bits[client] - problem.down_bits[client])
         up = max(up, float(problem.before_s[client] + bits / problem.up_bps[client]))
-        down = max(down, float(problem.after_s[client] + bits / problem.down_bps[client]))
+        down = max(down, float(problem.after_s[client] + back / problem.down_bps[client]))
     return up, down
 
 
@@ -217,14 +249,10 @@ def _finished(
 ) -> Solution[CutPrecision]:
     value, bound = error_of(problem, plan), least_error(problem)
     optimal = value - bound <= OPTIMALITY * max(abs(value), 1.0)
-    names = sorted({problem.formats[index].name for index in plan.formats})
     claim = "Optimal" if optimal else "Feasible"
     solution = Solution(
         status=Status.OPTIMAL if optimal else Status.FEASIBLE,
-        message=(
-            f"{claim}: {100 * plan.kept.min():.3g} to {100 * plan.kept.max():.3g} % of a token "
-            f"cross the cut as {', '.join(names)}."
-        ),
+        message=f"{claim}: {what_crosses(problem, plan)}.",
         solver=solver,
         plan=plan,
         objective=value,
@@ -235,18 +263,22 @@ def _finished(
     return checked(solution, lambda found: check_precision(problem, found))
 
 
+def what_crosses(problem: PrecisionProblem, plan: CutPrecision) -> str:
+    """Shares and formats in words."""
+    names = sorted({problem.formats[index].name for index in plan.formats})
+    shares = dict.fromkeys(f"{100 * share:.3g}" for share in (plan.kept.min(), plan.kept.max()))
+    return f"{' to '.join(shares)} % of a token cross the cut as {', '.join(names)}"
+
+
 def _infeasible(problem: PrecisionProblem, solver: str, seconds: float) -> Solution[CutPrecision]:
-    count = len(problem.tokens)
-    least = CutPrecision(
-        np.full(count, problem.least_kept), (len(problem.formats) - 1,) * count, 0.0
-    )
-    up, down = _windows(problem, least)
+    smallest = problem.smallest
+    up, down = _windows(problem, problem.least)
     ahead = [
-        problem.before_s[k] + problem.bits(problem.least_kept, problem.formats[-1], k) / rate
+        problem.before_s[k] + problem.bits(problem.least_kept, smallest, k) / rate
         for k, rate in enumerate(problem.up_bps)
     ]
     message = (
-        f"With {100 * problem.least_kept:.3g} % of a token as {problem.formats[-1].name} a step "
+        f"With {100 * problem.least_kept:.3g} % of a token as {smallest.name} a step "
         f"takes {up + down:.3g} s without the server, and {problem.window_s:.3g} s are allowed; "
         f"{client_name(problem.names, int(np.argmax(ahead)))} sends last."
     )

@@ -158,7 +158,7 @@ def _finished(
     optimal = round_s - bound_s <= 1e-12 * round_s
     points = sorted({problem.split_points[cut] for cut in choice})
     cut = f"block {points[0]}" + (f" to {points[-1]}" if len(points) > 1 else "")
-    claim = "Optimal" if optimal else f"{100 * (round_s / bound_s - 1):.2g} % above own cuts"
+    claim = "Optimal" if optimal else f"{_above(round_s, bound_s)} above own cuts"
     solution = Solution(
         status=Status.OPTIMAL if optimal else Status.FEASIBLE,
         message=f"{claim}: split after {cut}, the round takes {format_duration(round_s)}.",
@@ -170,6 +170,13 @@ def _finished(
         solve_time_s=seconds,
     )
     return checked(solution, lambda found: check_cuts(problem, found, round_s))
+
+
+def _above(round_s: float, bound_s: float) -> str:
+    """How far a round is above another, in percent of it, where it takes any time."""
+    if bound_s == 0.0:
+        return format_duration(round_s)
+    return f"{100 * (round_s / bound_s - 1):.2g} %"
 
 
 def check_cuts(problem: CutProblem, choice: Choice, round_s: float) -> Check:

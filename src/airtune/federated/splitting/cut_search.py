@@ -3,8 +3,8 @@
 At the rates of the links the cuts are chosen exactly (`allocation/split/own_cuts.py`); for the new
 cuts the links are solved again, as long as the round gets shorter, and in the end single clients
 move their cut by a block. The start is the best common cut. A bound holds for all cuts and links
-together: every client has the rate of the whole band, and no stage is faster than with everybody's
-first cut.
+together: every client has the rate of the whole band, and no stage is faster than with every
+client's first cut.
 """
 
 from collections.abc import Sequence

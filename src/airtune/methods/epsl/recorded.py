@@ -21,4 +21,4 @@ class Measured:
     """Of all clients' gradients at the cut, as aggregated and as they are without, in the first
     step; null where it is not measured."""
     backward_rows: Annotated[float | None, Quantity("rows backward at the server", DIMENSIONLESS)]
-    """`m + K (b - m)` of a step, the mean over the round's steps; null where nobody trained."""
+    """`m + K (b - m)` of a step, the mean over the round's steps; null where no client trained."""

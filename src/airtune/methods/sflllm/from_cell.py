@@ -69,8 +69,8 @@ def _server(section: CellFederatedServer, scene: Scene) -> dict[str, Any]:
         server["flop_rate"] = section.flop_rate
     width = scene.cell.bandwidth_hz / section.subchannels
     server["subchannel_bandwidth_hz"] = [width] * section.subchannels
-    everybody = float(dbm_to_watts(scene.tx_power_dbm).sum())
-    server["total_power_w"] = section.level("total_power_w", default=everybody)
+    together_w = float(dbm_to_watts(scene.tx_power_dbm).sum())
+    server["total_power_w"] = section.level("total_power_w", default=together_w)
     return server
 
 
