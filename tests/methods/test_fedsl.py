@@ -119,10 +119,10 @@ def test_a_longer_target_is_never_worse_and_bounds_hold_for_every_plan() -> None
         except InfeasibleError:
             found.append((target, target, np.inf, np.inf))
             continue
-        extras = made.extras
-        found.append(
-            (target, made.predicted_latency_s, extras["cut_error"], extras["cut_error_bound"])
-        )
+        error, bound = made.extras["cut_error"], made.extras["cut_error_bound"]
+        assert error is not None
+        assert bound is not None
+        found.append((target, made.predicted_latency_s, error, bound))
         share = min(1 - entry.cut_dropout for entry in made.clients)
         assert share >= 0.1
     assert [np.isinf(error) for _, _, error, _ in found] == [True, *[False] * 6]
