@@ -1,5 +1,6 @@
 """Keys of a small deployment, made once, and certificates that are no longer valid."""
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,14 @@ from airtune.deploy import certificates, trainer
 from airtune.deploy.issuing import make_keys
 
 HOST = "fl.example.org"
+
+
+@pytest.fixture(autouse=True)
+def hangups_end_processes() -> Iterator[None]:
+    """Under nohup they are ignored, here and in every process that a test starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_refusals() -> None:
         SlicedCodec(slicer, "int3")
     codec = SlicedCodec(slicer).in_round(start)
     payload = codec.encode(start, a_plan(0.5))
-    with pytest.raises(InputError, match="numbers for this slice"):
+    with pytest.raises(InputError, match="numbers, as the plan keeps"):
         codec.decode(payload, shapes_of(start), a_plan(0.25))
     with pytest.raises(InputError, match="payload is damaged"):
         codec.decode(payload[:-3], shapes_of(start), a_plan(0.5))
