@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from airtune.allocation.energy.exact import exact_energy, least_energies
-from airtune.allocation.energy.problem import EnergyProblem
+from airtune.allocation.energy.exact import exact_energy
+from airtune.allocation.energy.problem import EnergyProblem, least_energies
 from airtune.quantities import FloatArray
 from airtune.wireless.rate import ShannonLinks, mixed_links
 

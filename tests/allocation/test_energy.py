@@ -11,13 +11,14 @@ from airtune.allocation.bandwidth import minmax_bandwidth
 from airtune.allocation.energy.alternatives import equal_shares, full_power, harmony
 from airtune.allocation.energy.curves import Clients
 from airtune.allocation.energy.dual import Multipliers, dual_value
-from airtune.allocation.energy.exact import EnergySolution, exact_energy, least_energies
+from airtune.allocation.energy.exact import EnergySolution, exact_energy
 from airtune.allocation.energy.problem import (
     EnergyPlan,
     EnergyProblem,
     check_energy,
     computing_power_w,
     frugal_speed,
+    least_energies,
     plan_of,
 )
 from airtune.allocation.solve import Status
@@ -217,8 +218,9 @@ def test_the_dual_function_is_the_minimum_of_the_lagrangian() -> None:
     for _ in range(40):
         nats, cn0, watts = rng.uniform(1e5, 1e7), 10 ** rng.uniform(5, 9), rng.uniform(0.1, 2)
         price, value = 10 ** rng.uniform(-10, -3), 10 ** rng.uniform(-3, 3)
-        one = (np.array([x]) for x in (nats, cn0, 0.0, watts, 1.0, 1.0, 2.0))
-        sent = Clients(*one).upload(np.array([price]), np.array([value]))
+        logs = math.log(nats), math.log(cn0 / watts)
+        one = (np.array([x]) for x in (nats, cn0, 0.0, watts, 1.0, 1.0, 2.0, *logs))
+        sent = Clients(*one).upload(np.log([price]), np.log([value]))
         ours = price * sent.bandwidth_hz + (watts * sent.power_share + value) * sent.time_s
         assert sent.power_share[0] <= 1 + 1e-12
         carried = sent.bandwidth_hz * np.log1p(sent.power_share * cn0 / sent.bandwidth_hz)

@@ -5,20 +5,22 @@ times (`curves.py`) together fill the time T that the client has: both fall with
 root. Newton's iteration in ln w, inside a bracket, for all clients at once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from airtune.allocation.energy.curves import Clients
+from airtune.allocation.energy.curves import Clients, put_at
 from airtune.quantities import FloatArray
 from airtune.wireless.rate import LN2, Index
 
 _MAX_PASSES = 200
-_ARRIVED = 1e-7
-# Newton's last step in a logarithm; what is left is its square.
-_NEAR = 1e-6
-# What the function itself must be below, besides: near an edge its slope is infinite.
+EXACT, ROUGH = 1e-7, 3e-3
+"""Newton's last step in a logarithm: what is left is its square, since choices follow the step."""
+_NEAR = 10.0
+# Times that: what the function itself must be below, since near an edge its slope is infinite.
 _BUDGET_ARRIVED = 1e-11
 # The same of the price at which a budget is kept, which is not evaluated again; and of the budget.
 _FARTHEST = 3.0
@@ -63,30 +65,25 @@ class Balanced:
             value_by_time=np.where(index, 0.0, self.value_by_time),
         )
 
-    def put(self, index: Index, other: "Balanced") -> None:
-        """Write others over some clients."""
-        for name, values in vars(self).items():
-            values[index] = getattr(other, name)
-
 
 class _Search:
     """Newton's iteration for many roots at once; a value of a lack > 0 lies left of its root."""
 
     def __init__(
-        self, point: FloatArray, low: FloatArray, high: FloatArray, arrived: float = _ARRIVED
+        self, point: FloatArray, low: FloatArray, high: FloatArray, arrived: float = EXACT
     ) -> None:
         self.point, self._low, self._high, self._arrived = point, low, high, arrived
         self._before = np.full_like(point, np.inf)
 
     def move(
-        self, which: Index, lack: FloatArray, step: FloatArray, beside: FloatArray
+        self, which: Index, lack: FloatArray, step: FloatArray, beside: Callable[[], FloatArray]
     ) -> NDArray[np.bool_]:
         """Move these points; which of them have not arrived yet.
 
         `lack` is positive left of the root; `beside` are points to try where Newton's iteration
         leaves the bracket.
         """
-        short, near = lack > 0, np.abs(lack) <= _NEAR
+        short, near = lack > 0, np.abs(lack) <= _NEAR * self._arrived
         point, before = self.point[which], self._before[which]
         low = self._low[which] = np.where(short, point, self._low[which])
         high = self._high[which] = np.where(short, self._high[which], point)
@@ -95,14 +92,22 @@ class _Search:
         proposal = point + np.clip(step, -_FARTHEST, _FARTHEST)
         # Around a kink Newton's steps may go back and forth without end.
         newton = (proposal > low) & (proposal < high) & (far | (size <= 0.9 * before))
-        other = np.where((beside > low) & (beside < high), beside, 0.5 * (low + high))
+        if (near | newton).all():
+            self._before[which], self.point[which] = size, proposal
+            return ~near & (high - low > 1e-15 * _EDGE)
+        tried = beside()
+        other = np.where((tried > low) & (tried < high), tried, 0.5 * (low + high))
         self._before[which] = np.where(newton, size, np.inf)
         self.point[which] = np.where(near | newton, proposal, other)
         return ~(near | (high - low <= 1e-15 * _EDGE))
 
 
 def balance(
-    clients: Clients, time_s: FloatArray, log_price: FloatArray, guess: FloatArray
+    clients: Clients,
+    time_s: FloatArray,
+    log_price: FloatArray,
+    guess: FloatArray,
+    arrived: float = EXACT,
 ) -> Balanced:
     """The best division of each client's time at these prices.
 
@@ -110,27 +115,30 @@ def balance(
         time_s: T [client], more than computing at full speed takes.
         log_price: ln m [client].
         guess: ln w [client]; NaN: none.
+        arrived: `EXACT`, or `ROUGH` on the way to other prices.
     """
     # Below this value computing alone would take all the time.
     with np.errstate(divide="ignore"):
         low = np.maximum(np.log(clients.value_of_time_w(time_s)), -_EDGE)
-        start = np.log(clients.value_of_time_w(0.5 * (time_s + clients.compute_s)))
-    start = np.where(np.isnan(guess), np.maximum(start, 0.0), guess)
+    start = guess
+    if np.isnan(guess).any():
+        half = np.maximum(clients.value_of_time_w(0.5 * (time_s + clients.compute_s)), 1.0)
+        start = np.where(np.isnan(guess), np.log(half), guess)
     idle = _with_time_left(clients, time_s, log_price)
     start = np.where(idle, -_EDGE, np.clip(start, low, _EDGE))
-    search = _Search(start, low, np.full_like(low, _EDGE))
-    found, *newton = _divide(clients, time_s, log_price, search.point)
-    active = search.move(slice(None), *newton) & ~idle
+    search = _Search(start, low, np.full_like(low, _EDGE), arrived)
+    found, lack, step, beside = _divide(clients, time_s, log_price, search.point, arrived)
+    active = search.move(slice(None), lack, step, beside) & ~idle
     for _ in range(_MAX_PASSES):
         if not active.any():
             break
         # Most clients arrive long before the last one does.
         which = np.flatnonzero(active)
-        again, *newton = _divide(
-            clients.select(which), time_s[which], log_price[which], search.point[which]
+        again, lack, step, beside = _divide(
+            clients.select(which), time_s[which], log_price[which], search.point[which], arrived
         )
-        found.put(which, again)
-        active[which] = search.move(which, *newton)
+        put_at(found, which, again)
+        active[which] = search.move(which, lack, step, beside)
     return found.without_value(idle) if idle.any() else found
 
 
@@ -138,16 +146,23 @@ def _with_time_left(
     clients: Clients, time_s: FloatArray, log_price: FloatArray
 ) -> NDArray[np.bool_]:
     """Clients that do not need all their time: at a fixed efficiency, sending longer costs more."""
+    fixed = clients.efficiency > 0
+    if not fixed.any():
+        return fixed
     with np.errstate(divide="ignore", invalid="ignore"):
         bits_hz = clients.nats / LN2 / clients.efficiency
         upload_s = np.sqrt(bits_hz * np.exp(log_price) / clients.sending_w)
         left = clients.slowest_s() + upload_s <= time_s
-    return left & (clients.efficiency > 0)
+    return left & fixed
 
 
 def _divide(
-    clients: Clients, time_s: FloatArray, log_price: FloatArray, log_value: FloatArray
-) -> tuple[Balanced, FloatArray, FloatArray, FloatArray]:
+    clients: Clients,
+    time_s: FloatArray,
+    log_price: FloatArray,
+    log_value: FloatArray,
+    arrived: float,
+) -> tuple[Balanced, FloatArray, FloatArray, Callable[[], FloatArray]]:
     """The choices at a value of time, moved by Newton's step where that is short.
 
     Also by how much the time does not suffice, as a logarithm, the step in ln w, and the ln w at
@@ -155,14 +170,15 @@ def _divide(
     """
     value, price = np.exp(log_value), np.exp(log_price)
     computing_s, slope = clients.compute(value)
-    sent = clients.upload(price, value)
+    sent = clients.upload(log_price, log_value)
     left_s = time_s - computing_s
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         lack = np.where(left_s > 0, np.log(sent.time_s / left_s), np.inf)
         by_value = sent.time_by_value + slope * computing_s / left_s
         fall = np.where(left_s > 0, by_value, -1.0)
         step = -lack / fall
-        near = np.where((np.abs(step) <= _ARRIVED) & (np.abs(lack) <= _NEAR), step, 0.0)
+        close = (np.abs(step) <= arrived) & (np.abs(lack) <= _NEAR * arrived)
+        near = np.where(close, step, 0.0)
         by_price = -sent.time_by_price / fall
         by_time = 1.0 / (left_s * fall)
     band = sent.bandwidth_hz
@@ -180,9 +196,14 @@ def _divide(
         by_price,
         by_time,
     )
+    return found, lack, step, lambda: _beside(clients, time_s - sent.time_s)
+
+
+def _beside(clients: Clients, time_s: FloatArray) -> FloatArray:
+    """ln w at which computing takes so long."""
     with np.errstate(divide="ignore"):
-        beside = np.log(clients.value_of_time_w(np.maximum(time_s - sent.time_s, 0.0)))
-    return found, lack, step, beside
+        log_value: FloatArray = np.log(clients.value_of_time_w(np.maximum(time_s, 0.0)))
+    return log_value
 
 
 def most_energy(clients: Clients, time_s: FloatArray) -> FloatArray:
@@ -215,10 +236,15 @@ def price_of_budget(
         with np.errstate(divide="ignore", invalid="ignore"):
             newton = (budget_j - found.energy_j) / np.maximum(rise, 0.0)
         step = np.where(lost | kept, 0.0, newton)
-        beside = price + np.where(over, -_FARTHEST, _FARTHEST)
+        beside = partial(_apart, price, over)
         lack = 1.0 - found.energy_j / budget_j
         active = search.move(slice(None), np.where(lost, 0.0, lack), step, beside)
         if not active.any():
             break
         found = balance(clients, time_s, search.point, found.log_value)
     return np.where(lost, -np.inf, search.point), found
+
+
+def _apart(price: FloatArray, over: NDArray[np.bool_]) -> FloatArray:
+    """Prices a long step away, to where the root is."""
+    return price + np.where(over, -_FARTHEST, _FARTHEST)

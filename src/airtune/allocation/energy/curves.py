@@ -15,14 +15,14 @@ energy is `G a (e^u - 1) / u`, and with `psi(u) = u e^u - e^u + 1` the upload is
     at fixed efficiency e:  b = sqrt((W + w) S / (e m)),  t = S / (e b).
 
 Both left sides grow from 0 without bound, are the same for all clients, and are inverted by a table
-and Newton's iteration in `z = ln(e^u - 1)`, the logarithm of the signal-to-noise ratio, in which
-their logarithms are nearly straight. The energy is jointly convex in (b, t), so these points are
-global minima: the dual function of `dual.py` rests on them.
+and a step of Newton's iteration in `z = ln(e^u - 1)`, the logarithm of the signal-to-noise ratio,
+in which their logarithms are nearly straight. The energy is jointly convex in (b, t), so these
+points are global minima: the dual function of `dual.py` rests on them.
 """
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -33,9 +33,9 @@ from airtune.wireless.rate import LN2, Index
 _SMALL = 0.1
 # Below it psi is summed as a series, since its closed form cancels.
 _SERIES = tuple(float((k - 1) / np.prod(np.arange(1, k + 1))) for k in range(2, 12))
-_LEAST_Z, _MOST_Z, _STEP_Z = -90.0, 330.0, 0.05
-_MOST = 320.0
-# Logarithm of a left side beyond which no link transmits below full power.
+_LEAST_Z, _MOST_Z = -90.0, 330.0
+_COARSE, _FINE = 0.05, 0.005
+# Distances of places in z, from which the table is made, and in the logarithms of the left sides.
 
 
 def psi(u: FloatArray, snr: FloatArray) -> FloatArray:
@@ -49,6 +49,12 @@ def psi(u: FloatArray, snr: FloatArray) -> FloatArray:
     for coefficient in reversed(_SERIES):
         total = total * v + coefficient
     return np.where(small, total * v * v, closed)
+
+
+def put_at(arrays: Any, index: Index, others: Any) -> None:
+    """Write the arrays of one object over some entries of those of another of its kind."""
+    for name, values in vars(arrays).items():
+        values[index] = getattr(others, name)
 
 
 @dataclass(frozen=True)
@@ -81,25 +87,49 @@ class _Point:
         """du/dz."""
         return self.snr / (1.0 + self.snr)
 
+    def moved(self, by: FloatArray) -> "_Point":
+        """The point at z + by, for steps of 1e-6 and less."""
+        step = self._share() * by
+        change = self.u * self.snr * by
+        return _Point(self.u + step, self.snr * (1.0 + by), self.psi + change)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """z against the logarithm of a left side, at equal distances."""
+
+    first: float
+    z: FloatArray
+    full: bool
+
+    def at(self, log_right: FloatArray) -> _Point:
+        """The point at which the left side has this logarithm, by the table and a Newton step.
+
+        A straight line between two places of the table errs by 1e-6 at most, and Newton's step
+        squares that.
+        """
+        place = np.clip((log_right - self.first) / _FINE, 0.0, len(self.z) - 1.001)
+        index = place.astype(np.intp)
+        low = self.z[index]
+        z = low + (place - index) * (self.z[index + 1] - low)
+        point = _Point.at(z)
+        value, slope = point.full() if self.full else point.below()
+        step = (self.first + place * _FINE - value) / slope
+        return point.moved(step)
+
 
 @cache
-def _tables() -> tuple[FloatArray, FloatArray, FloatArray]:
-    """A grid of z, and ln of both left sides on it."""
-    z = np.arange(_LEAST_Z, _MOST_Z, _STEP_Z)
-    point = _Point.at(z)
-    return z, point.below()[0], point.full()[0]
-
-
-def _solve(log_right: FloatArray, full: bool) -> _Point:
-    """The point at which a left side has this logarithm."""
-    grid, below_values, full_values = _tables()
-    z = np.interp(log_right, full_values if full else below_values, grid)
-    # A straight line between two places of the table errs by 1e-4 at most; Newton squares that.
-    for _ in range(2):
+def _table(full: bool) -> _Table:
+    grid = np.arange(_LEAST_Z, _MOST_Z, _COARSE)
+    coarse = _Point.at(grid)
+    values = (coarse.full() if full else coarse.below())[0]
+    wanted = np.arange(values[0], values[-1], _FINE)
+    z = np.interp(wanted, values, grid)
+    for _ in range(3):
         point = _Point.at(z)
         value, slope = point.full() if full else point.below()
-        z = z + (log_right - value) / slope
-    return _Point.at(z)
+        z = z + (wanted - value) / slope
+    return _Table(float(wanted[0]), z, full)
 
 
 @dataclass(frozen=True)
@@ -117,17 +147,13 @@ class Uploading:
     band_by_value: FloatArray
     band_by_price: FloatArray
 
-    def put(self, index: Index, other: "Uploading") -> None:
-        """Write other uploads over some clients'."""
-        for name, values in vars(self).items():
-            values[index] = getattr(other, name)
-
 
 @dataclass(frozen=True)
 class Clients:
     """What the curves of clients depend on; arrays have the axis [client].
 
-    `nats` are those of the payload; `cn0_hz` is 0 for a fixed efficiency, which is 0 for others.
+    `nats` are those of the payload; `cn0_hz` is 0 for a fixed efficiency, which is 0 for others;
+    `log_gain` is ln(cn0 / W).
     """
 
     nats: FloatArray
@@ -137,18 +163,26 @@ class Clients:
     compute_s: FloatArray
     idle_w: FloatArray
     full_w: FloatArray
+    log_nats: FloatArray
+    log_gain: FloatArray
 
     @classmethod
     def of(cls, problem: EnergyProblem) -> Self:
         """The clients of a problem."""
+        nats = problem.payload_bits * LN2
+        with np.errstate(divide="ignore"):
+            log_nats = np.log(nats)
+            log_gain = np.log(problem.cn0_hz) - np.log(problem.sending_power_w)
         return cls(
-            problem.payload_bits * LN2,
+            nats,
             problem.cn0_hz,
             problem.efficiency,
             problem.sending_power_w,
             problem.compute_s,
             problem.idle_power_w,
             problem.full_power_w,
+            log_nats,
+            log_gain,
         )
 
     def select(self, index: Index) -> "Clients":
@@ -185,44 +219,43 @@ class Clients:
             slope = np.where(slower, value_w / (-3.0 * (self.idle_w + value_w)), 0.0)
         return np.where(self.compute_s > 0, time_s, 0.0), slope
 
-    def upload(self, price: FloatArray, value_w: FloatArray) -> Uploading:
-        """The best uploads [client] at prices on bandwidth and values of time, both > 0.
+    def upload(self, log_price: FloatArray, log_value: FloatArray) -> Uploading:
+        """The best uploads [client] at ln of prices on bandwidth and of values of time.
 
         Every client has something to send, and a link.
         """
+        found = self._below(log_price, log_value)
+        full = ~(found.power_share < 1.0)
         fixed = self.efficiency > 0
-        found = self._below(price, value_w)
-        full = ~fixed & ~(found.power_share < 1.0)
-        for index, curve in ((full, Clients._full), (fixed, Clients._fixed)):
-            if index.any():
-                found.put(index, curve(self.select(index), price[index], value_w[index]))
+        if fixed.any():
+            full &= ~fixed
+            put_at(found, fixed, self.select(fixed)._fixed(log_price[fixed], log_value[fixed]))
+        if full.any():
+            index = np.flatnonzero(full)
+            put_at(found, index, self.select(index)._full(log_price[index], log_value[index]))
         return found
 
-    def _below(self, price: FloatArray, value_w: FloatArray) -> Uploading:
+    def _below(self, log_price: FloatArray, log_value: FloatArray) -> Uploading:
         """Below full power; not meant where the share of power is above 1."""
-        cn0 = np.where(self.efficiency > 0, 1.0, self.cn0_hz)
+        log_right = 0.5 * (log_price + log_value - self.log_nats) + self.log_gain
+        if (self.efficiency > 0).any():
+            log_right = np.where(self.efficiency > 0, 0.0, log_right)
+        point = _table(False).at(log_right)
+        band = np.exp(0.5 * (log_value + self.log_nats - log_price)) / np.sqrt(point.u)
         with np.errstate(divide="ignore"):
-            log_gain = np.log(cn0 / self.sending_w)
-        log_right = 0.5 * np.log(price * value_w / self.nats) + log_gain
-        point = _solve(np.minimum(log_right, _MOST), full=False)
-        band = np.sqrt(value_w * self.nats / (point.u * price))
-        bend = point.u**2 * (1.0 + point.snr) / point.psi
+            share = band * point.snr / self.cn0_hz
+        bend = point.u * point.u * (1.0 + point.snr) / point.psi
         slope = 1.0 / (2.0 * bend - 1.0)
-        return Uploading(
-            self.nats / (point.u * band),
-            band,
-            band * point.snr / cn0,
-            -bend * slope,
-            (bend - 1.0) * slope,
-            (bend - 1.0) * slope,
-            -bend * slope,
-        )
+        rise, fall = (bend - 1.0) * slope, -bend * slope
+        time_s = self.nats / (point.u * band)
+        return Uploading(time_s, band, share, fall, rise, rise.copy(), fall.copy())
 
-    def _full(self, price: FloatArray, value_w: FloatArray) -> Uploading:
+    def _full(self, log_price: FloatArray, log_value: FloatArray) -> Uploading:
         """At full power."""
+        value_w = np.exp(log_value)
         paid_w = self.sending_w + value_w
-        right = np.log(price / (paid_w * self.nats)) + 2.0 * np.log(self.cn0_hz)
-        point = _solve(right, full=True)
+        log_right = log_price - np.log(paid_w) - self.log_nats + 2.0 * np.log(self.cn0_hz)
+        point = _table(True).at(log_right)
         band = self.cn0_hz / point.snr
         growth = point.u * (1.0 + point.snr) / point.snr
         bend = point.u**2 * (1.0 + point.snr) / point.psi
@@ -238,8 +271,9 @@ class Clients:
             -growth * by_price,
         )
 
-    def _fixed(self, price: FloatArray, value_w: FloatArray) -> Uploading:
+    def _fixed(self, log_price: FloatArray, log_value: FloatArray) -> Uploading:
         """At a fixed spectral efficiency, with full power."""
+        price, value_w = np.exp(log_price), np.exp(log_value)
         paid_w, bits = self.sending_w + value_w, self.nats / LN2
         band = np.sqrt(paid_w * bits / (self.efficiency * price))
         half = np.full_like(band, 0.5)

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from airtune.allocation.bandwidth import bandwidth_within
 from airtune.allocation.energy.balance import (
+    EXACT,
     PRICE_EDGE,
+    ROUGH,
     Balanced,
     balance,
     most_energy,
@@ -29,18 +31,21 @@ from airtune.allocation.solve import Evaluation
 from airtune.quantities import FloatArray
 from airtune.wireless.rate import LN2
 
+_ROUGHLY = 1e-3
+# Of the band: where it is filled no better, neither need clients' times be.
 _DEAR = 40.0
 # In ln(price): energy then hardly counts beside bandwidth.
-_FULL = 1e-12
-# What may be left of the band, relative; the plan's shares are scaled to fill it.
+FULL = 1e-12
+"""What may be left of the band, relative; a plan's shares are scaled to fill it."""
 
 
 @dataclass(frozen=True)
 class Response:
     """What clients choose at a deadline and a price m; arrays have the axis [client].
 
-    `value_w` is w; `own` is m_n / m, 1 where no budget binds. `worth_slope` is the derivative of
-    `worth_w` along V, W/s.
+    `value_w` is w; `own` is m_n / m, 1 where no budget binds. `used` is ln of the bandwidth used
+    over the band; `priced_j` the energy and what is used beyond the band, at its price: V but for
+    the square of that. `used_by_*` and `worth_by_*` are derivatives in ln m and in the deadline.
     """
 
     deadline_s: float
@@ -50,12 +55,22 @@ class Response:
     value_w: FloatArray
     own: FloatArray
     energy_j: float
-    worth_slope: float
+    priced_j: float
+    used: float
+    used_by_price: float
+    used_by_time: float
+    worth_by_price: float
+    worth_by_time: float
 
     @property
     def worth_w(self) -> float:
         """`-V'`: what all clients together save with one more second, W."""
         return float((self.value_w / self.own).sum())
+
+    @property
+    def drift(self) -> float:
+        """d ln m / d tau along V, where the band stays filled."""
+        return -self.used_by_time / self.used_by_price if self.used_by_price < 0 else 0.0
 
 
 class LeastEnergy:
@@ -69,15 +84,18 @@ class LeastEnergy:
         self._budget_j = problem.client_budget_j[self.sending]
         self._limited = np.flatnonzero(np.isfinite(self._budget_j))
         self._whole_band_bps = problem.links.rate(np.full(len(problem), problem.bandwidth_hz))
+        self._slowest_s = self.clients.slowest_s()
         self._found: Balanced | None = None
         self._prices = np.zeros(0)
         self._price, self._deadline_s, self._drift = math.nan, math.nan, 0.0
+        self._arrived = EXACT
         self._log_caps, self._caps_at_s = np.full(len(self._limited), np.nan), math.nan
         self._at_caps: Balanced = None  # type: ignore[assignment]
 
-    def at(self, deadline_s: float) -> Response:
-        """V's plan at a deadline whose needs fit the band."""
+    def at(self, deadline_s: float, accuracy: float = FULL) -> Response:
+        """V's plan at a deadline whose needs fit the band, used but for this share of it."""
         caps, band = self._caps(deadline_s), self.problem.bandwidth_hz
+        self._arrived = ROUGH if accuracy > _ROUGHLY else EXACT
         kept: list[Balanced] = []
 
         def excess(log_price: float) -> Evaluation:
@@ -89,15 +107,21 @@ class LeastEnergy:
         if not len(self.sending):
             return self._response(deadline_s, -math.inf, caps, None)
         start = self._first_price(deadline_s)
-        falling_root(excess, start, (-PRICE_EDGE, PRICE_EDGE), _FULL)
+        falling_root(excess, start, (-PRICE_EDGE, PRICE_EDGE), accuracy)
         return self._response(deadline_s, self._price, caps, kept[0])
 
-    def dear_price(self, deadline_s: float) -> float:
-        """ln of a price at which clients have the least bandwidth that the deadline asks for."""
-        return self._first_price(deadline_s) + _DEAR if len(self.sending) else -math.inf
+    def at_floors(self, deadline_s: float) -> Response:
+        """The choice at a price at which clients have the least bandwidth that they need."""
+        if not len(self.sending):
+            return self.respond(deadline_s, -math.inf)
+        response = self.respond(deadline_s, self._first_price(deadline_s) + _DEAR)
+        # Nothing near that price is of use to a search.
+        self._found = None
+        return response
 
-    def respond(self, deadline_s: float, log_price: float) -> Response:
+    def respond(self, deadline_s: float, log_price: float, arrived: float = EXACT) -> Response:
         """Everybody's choice at a price."""
+        self._arrived = arrived
         caps = self._caps(deadline_s)
         found = self._balanced(deadline_s, log_price, caps) if len(self.sending) else None
         return self._response(deadline_s, log_price, caps, found)
@@ -105,23 +129,27 @@ class LeastEnergy:
     def _response(
         self, deadline_s: float, log_price: float, caps: FloatArray, found: Balanced | None
     ) -> Response:
-        time_s = deadline_s - self.problem.fixed_delay_s
-        compute_s = np.minimum(time_s, self.clients.slowest_s())
+        band, time_s = self.problem.bandwidth_hz, deadline_s - self.problem.fixed_delay_s
+        compute_s = np.minimum(time_s, self._slowest_s)
         value_w = self.clients.value_of_time_w(compute_s)
         with np.errstate(divide="ignore", invalid="ignore"):
-            slope = -3.0 * (value_w + self.clients.idle_w) / compute_s
-        slope = np.where(value_w > 0, slope, 0.0)
+            by_time = -3.0 * (value_w + self.clients.idle_w) / compute_s
+        by_time, by_price = np.where(value_w > 0, by_time, 0.0), np.zeros(len(value_w))
         energy_j = self.clients.computing_j(compute_s)
         bandwidth, own = np.zeros(len(value_w)), np.ones(len(value_w))
+        used, used_by, price = band, (0.0, 0.0), 0.0
         if found is not None:
             index, value = self.sending, found.value_w
-            by_price = float(found.band_by_price[self._free(log_price, caps)].sum())
-            self._drift = -float(found.band_by_time.sum()) / by_price if by_price < 0 else 0.0
             compute_s[index], value_w[index] = found.compute_s, value
-            slope[index] = value * (found.value_by_time + found.value_by_price * self._drift)
+            by_time[index], by_price[index] = found.value_by_time, found.value_by_price
+            by_time[index] *= value
+            by_price[index] *= value
             bandwidth[index], energy_j[index] = found.bandwidth_hz, found.energy_j
             own[index[self._limited]] = np.exp(np.minimum(caps - log_price, 0.0))
-        return Response(
+            used, price = float(bandwidth.sum()), math.exp(log_price)
+            free = self._free(log_price, caps)
+            used_by = float(found.band_by_price[free].sum()), float(found.band_by_time.sum())
+        response = Response(
             deadline_s,
             log_price,
             compute_s,
@@ -129,8 +157,15 @@ class LeastEnergy:
             value_w,
             own,
             float(energy_j.sum()),
-            float((slope / own).sum()),
+            float(energy_j.sum()) + price * (used - band),
+            math.log(used / band),
+            used_by[0] / used,
+            used_by[1] / used,
+            float((by_price / own).sum()),
+            float((by_time / own).sum()),
         )
+        self._drift = response.drift
+        return response
 
     def floor_hz(self, deadline_s: float) -> tuple[FloatArray, FloatArray]:
         """The least bandwidths for a deadline and the clients' budgets [client]; d/dtau [Hz/s].
@@ -157,7 +192,7 @@ class LeastEnergy:
             slope[index] = np.where(more, along, slope[index])
             least[index] = np.maximum(least[index], tight)
         time_s = deadline_s - problem.fixed_delay_s
-        alone_j = self.clients.computing_j(np.minimum(time_s, self.clients.slowest_s()))
+        alone_j = self.clients.computing_j(np.minimum(time_s, self._slowest_s))
         over = (problem.payload_bits == 0) & (alone_j > problem.client_budget_j)
         return np.where(over, np.inf, least), slope
 
@@ -172,7 +207,7 @@ class LeastEnergy:
                 by_price = self._found.value_by_price * (prices - self._prices)
                 by_time = self._found.value_by_time * (deadline_s - self._deadline_s)
                 guess = self._found.log_value + np.clip(by_price + by_time, -3.0, 3.0)
-        self._found = balance(self._senders, time_s, prices, guess)
+        self._found = balance(self._senders, time_s, prices, guess, self._arrived)
         self._price, self._prices, self._deadline_s = log_price, prices, deadline_s
         return self._found
 

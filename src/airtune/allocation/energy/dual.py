@@ -72,7 +72,8 @@ def _sending(problem: EnergyProblem, chosen: Multipliers) -> FloatArray:
     clients = Clients.of(problem).select(index)
     value, weight = chosen.time[index], chosen.weight[index]
     scale = np.maximum(weight, _TINY)
-    sent = clients.upload(np.maximum(chosen.price / scale, _TINY), np.maximum(value / scale, _TINY))
+    log_price = np.log(np.maximum(chosen.price / scale, _TINY))
+    sent = clients.upload(log_price, np.log(np.maximum(value / scale, _TINY)))
     energy_j = clients.sending_w * sent.power_share * sent.time_s
     least[index] = weight * energy_j + chosen.price * sent.bandwidth_hz + value * sent.time_s
     return least

@@ -13,51 +13,43 @@ or the least deadline that any plan keeps. No iteration between subproblems, no 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 
-from airtune.allocation.bandwidth import Uploads, airtime_s, fill_band, minmax_shares
+from airtune.allocation.bandwidth import airtime_s, fill_band
 from airtune.allocation.energy.balance import PRICE_EDGE
-from airtune.allocation.energy.deadline import LeastEnergy, Response
+from airtune.allocation.energy.deadline import Response
 from airtune.allocation.energy.dual import Multipliers, dual_value
 from airtune.allocation.energy.problem import (
     EnergyPlan,
     EnergyProblem,
     check_energy,
-    frugal_speed,
+    least_energies,
     plan_of,
 )
 from airtune.allocation.energy.root import falling_root
+from airtune.allocation.energy.search import DeadlineSearch
 from airtune.allocation.solve import (
     OPTIMALITY,
-    Bracket,
     Evaluation,
     Solution,
     SolveTimer,
     Status,
     checked,
-    smallest_deadline,
 )
 from airtune.quantities import FloatArray, format_duration, format_quantity
 from airtune.wireless.rate import LN2
 
-_NEAREST = 1e-9
-# Of the least deadline: a deadline nearer to it is the least one.
-_LONGEST = 1e40
-# Times the least deadline: beyond it nothing more can be saved.
 _FLAT = 1e-7
-# Relative: how exactly V' meets the weights; the cost errs by the square of that.
+# Relative: how exactly multipliers meet the weights; the bound errs by the square of that.
 _TIGHT = 1e-11
-# The same of an energy budget.
+# Relative: a client as late as this decides the least deadline.
 _MUCH = 1e3
+
+
 # Times the power of all clients: what a second is worth where none can be had.
-_SLOWEST = 1e-6
-# Without idle power the least energy is that of no speed at all.
-
-
 @dataclass(frozen=True)
 class EnergySolution(Solution[EnergyPlan]):
     """A solution that also states what the energy budget costs.
@@ -71,44 +63,34 @@ class EnergySolution(Solution[EnergyPlan]):
 
 def exact_energy(problem: EnergyProblem) -> EnergySolution:
     """Bandwidth, CPU speed and transmit power of least weighted cost within all limits."""
-    return _Search(problem).solution()
+    return _Exact(problem).solution()
 
 
-class _Search:
+class _Exact:
     """One problem on its way to a solution."""
 
     def __init__(self, problem: EnergyProblem) -> None:
         self.problem, self._watch = problem, SolveTimer()
-        self._curves = LeastEnergy(problem)
-        self._evaluations = 0
         self._least_j = least_energies(problem)
-        self._least_s = math.nan
 
     def solution(self) -> EnergySolution:
         """The optimum, or the sentence that says why there is no plan."""
-        reason = self._no_plan() or self._find_least_deadline() or self._over_budget()
+        reason = self._no_plan() or self._over_budget()
         if reason:
             return self._infeasible(reason)
         problem = self.problem
-        weighted = self._weighted_deadline()
-        deadline_s = self._affordable_deadline(weighted)
-        found = self._at(deadline_s)
+        self._search = search = DeadlineSearch(problem, float(self._least_j.sum()))
+        if problem.deadline_s < search.least_s:
+            return self._infeasible(
+                f"No plan ends within {format_duration(problem.deadline_s)}: the least latency is "
+                f"{format_duration(search.least_s)}."
+            )
+        weighted = search.weighted()
+        deadline_s = search.affordable(weighted)
+        found = search.at(deadline_s)
         if found.energy_j > problem.budget_j * (1.0 + OPTIMALITY):
             return self._infeasible(self._budget_reason(found.energy_j))
         return self._solved(found, self._multipliers(found, deadline_s > weighted))
-
-    def _at(self, deadline_s: float) -> Response:
-        self._evaluations += 1
-        if not self._is_least(deadline_s):
-            return self._curves.at(deadline_s)
-        floors, _ = self._curves.floor_hz(self._least_s)
-        if float(floors.sum()) < self.problem.bandwidth_hz * (1.0 - OPTIMALITY):
-            return self._curves.at(self._least_s)
-        # Nothing is left to divide, and the price is not unique.
-        return self._curves.respond(self._least_s, self._curves.dear_price(self._least_s))
-
-    def _is_least(self, deadline_s: float) -> bool:
-        return deadline_s <= self._least_s * (1.0 + 0.1 * _NEAREST)
 
     def _no_plan(self) -> str:
         """Why no plan exists, whatever the time; empty where one may."""
@@ -128,35 +110,6 @@ class _Search:
             )
         return ""
 
-    def _find_least_deadline(self) -> str:
-        """Set the least deadline that any plan keeps; a sentence where the limit is shorter."""
-        problem = self.problem
-        start_s = problem.fixed_delay_s + problem.compute_s
-        uploads = Uploads(problem.links, problem.payload_bits, start_s, problem.bandwidth_hz)
-        _, bracket = minmax_shares(uploads)
-        if np.isfinite(problem.client_budget_j).any():
-            bracket = self._within_budgets(bracket)
-        self._least_s = bracket.high
-        if problem.deadline_s >= bracket.high:
-            return ""
-        return (
-            f"No plan ends within {format_duration(problem.deadline_s)}: the least latency is "
-            f"{format_duration(bracket.high)}."
-        )
-
-    def _within_budgets(self, bracket: Bracket) -> Bracket:
-        """The same with the clients' energy budgets, which ask for more bandwidth or more time."""
-
-        def need(deadline_s: float) -> Evaluation:
-            floor, slope = self._curves.floor_hz(deadline_s)
-            total = float(floor.sum())
-            return total, float(slope.sum()) if math.isfinite(total) else math.nan
-
-        high = bracket.high
-        while need(high)[0] > self.problem.bandwidth_hz and high < _LONGEST * bracket.high:
-            high *= 2.0
-        return smallest_deadline(need, self.problem.bandwidth_hz, bracket.low, high)
-
     def _over_budget(self) -> str:
         least = float(self._least_j.sum())
         return self._budget_reason(least) if least >= self.problem.budget_j else ""
@@ -170,66 +123,13 @@ class _Search:
             f"clients together need at least {format_quantity(least_j, 'J')} {within}."
         )
 
-    def _weighted_deadline(self) -> float:
-        """Where `lam_e V' = -lam_t`, at least the least deadline, at most the limit."""
-        problem = self.problem
-        if problem.energy_weight == 0.0:
-            return self._least_s
-        if problem.time_weight == 0.0:
-            return problem.deadline_s
-        worth_w = problem.time_weight / problem.energy_weight
-
-        def surplus(found: Response) -> Evaluation:
-            worth = found.worth_w
-            if worth <= 0.0:
-                return -math.inf, math.nan
-            return math.log(worth / worth_w), found.worth_slope / worth
-
-        return self._deadline(surplus, self._least_s, _FLAT)
-
-    def _affordable_deadline(self, weighted_s: float) -> float:
-        """The least deadline from this one on at which the energy is within its budget."""
-        budget = self.problem.budget_j
-        if budget == math.inf or self._at(weighted_s).energy_j <= budget:
-            return weighted_s
-        least = float(self._least_j.sum())
-
-        def over(found: Response) -> Evaluation:
-            above = max(found.energy_j - least, 1e-300)
-            return math.log(above / (budget - least)), -found.worth_w / above
-
-        return self._deadline(over, weighted_s, _TIGHT)
-
-    def _deadline(
-        self, surplus: Callable[[Response], Evaluation], from_s: float, accuracy: float
-    ) -> float:
-        """The root of a function that falls with the deadline, sought in ln(tau - least tau)."""
-        least = self._least_s
-        nearest = math.log(max(_NEAREST * least, from_s - least))
-        longest = min(_LONGEST * least, self.problem.deadline_s - least)
-        if longest <= math.exp(nearest):
-            return from_s
-        farthest = math.log(longest)
-
-        def function(place: float) -> Evaluation:
-            beyond = math.exp(place)
-            value, slope = surplus(self._at(least + beyond))
-            return value, slope * beyond
-
-        start = min(max(nearest + 1.0, math.log(0.2 * least)), farthest)
-        place = falling_root(function, start, (nearest, farthest), accuracy)
-        if place <= nearest:
-            return from_s
-        at_limit = place >= farthest and self.problem.deadline_s < math.inf
-        return self.problem.deadline_s if at_limit else least + math.exp(place)
-
     def _multipliers(self, found: Response, over_budget: bool) -> Multipliers:
         """Those that prove the plan at this deadline."""
         problem, worth = self.problem, found.worth_w
         time, energy = problem.time_weight, problem.energy_weight
         if over_budget and worth > 0.0:
             return self._scaled(found, time / worth, time)
-        if self._is_least(found.deadline_s):
+        if self._search.is_least(found.deadline_s):
             return self._at_least_deadline(found)
         limited = found.deadline_s >= problem.deadline_s
         total = max(energy * worth, time) if limited else time
@@ -246,7 +146,7 @@ class _Search:
         """Where no plan is sooner, time is worth more than what it saves of energy."""
         problem = self.problem
         energy, time = problem.energy_weight, problem.time_weight
-        if self._is_least(problem.deadline_s):
+        if self._search.is_least(problem.deadline_s):
             # The deadline's multiplier may be as large as it needs to be.
             power_w = problem.full_power_w + problem.sending_power_w
             time = max(time, _MUCH * energy * float(power_w.sum()), 1e-300)
@@ -266,17 +166,17 @@ class _Search:
             return replace(chosen, weight=limited, whole_weight=0.0)
 
         def missing(cheapness: float) -> Evaluation:
-            worth = self._curves.respond(found.deadline_s, -cheapness).worth_w
+            worth = self._search.curves.respond(found.deadline_s, -cheapness).worth_w
             return math.log(energy * worth / time), -1.0
 
         cheapness = falling_root(missing, -found.log_price, (-PRICE_EDGE, PRICE_EDGE), _FLAT)
-        return self._scaled(self._curves.respond(found.deadline_s, -cheapness), energy, time)
+        return self._scaled(self._search.curves.respond(found.deadline_s, -cheapness), energy, time)
 
     def _alone(self, deadline_s: float) -> int | None:
         """A client that sends nothing and for whose computing alone the deadline is the least."""
         problem = self.problem
         time_s = deadline_s - problem.fixed_delay_s
-        clients = self._curves.clients
+        clients = self._search.curves.clients
         spent = clients.computing_j(np.maximum(time_s, problem.compute_s))
         hurried = problem.compute_s >= time_s * (1.0 - _TIGHT)
         short = spent >= problem.client_budget_j * (1.0 - OPTIMALITY)
@@ -297,7 +197,7 @@ class _Search:
             plan=plan,
             objective=cost,
             lower_bound=bound,
-            iterations=self._evaluations,
+            iterations=self._search.evaluations,
             solve_time_s=self._watch.seconds,
             energy_price=float(chosen.whole_weight),
         )
@@ -305,29 +205,6 @@ class _Search:
 
     def _infeasible(self, reason: str) -> EnergySolution:
         return EnergySolution(Status.INFEASIBLE, reason, "exact", solve_time_s=self._watch.seconds)
-
-
-def least_energies(problem: EnergyProblem) -> FloatArray:
-    """The least energy of every client at any latency [client], J; sending may only approach it.
-
-    Computing at the speed of least energy, and `W S ln 2 / cn0` for sending: the limit of much time
-    and bandwidth; of a fixed efficiency, sending over the whole band.
-    """
-    speed = frugal_speed(problem.idle_power_w, problem.full_power_w)
-    computing = plan_of(
-        replace(problem, payload_bits=np.zeros(len(problem))),
-        np.zeros(len(problem)),
-        np.maximum(speed, _SLOWEST),
-        np.zeros(len(problem)),
-    ).energy_j
-    with np.errstate(divide="ignore"):
-        per_bit = np.where(
-            problem.efficiency > 0,
-            1.0 / (problem.efficiency * problem.bandwidth_hz),
-            LN2 / problem.cn0_hz,
-        )
-    sending = np.where(problem.payload_bits > 0, problem.payload_bits * per_bit, 0.0)
-    return computing + problem.sending_power_w * sending
 
 
 def _plan(problem: EnergyProblem, found: Response) -> EnergyPlan:

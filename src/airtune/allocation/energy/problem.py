@@ -22,7 +22,7 @@ rate would be at another one was not measured.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,6 +41,10 @@ _EACH = (
     "full_power_w",
     "sending_power_w",
 )
+
+
+_SLOWEST = 1e-6
+# Without idle power the least energy is that of no speed at all.
 
 
 @dataclass(frozen=True)
@@ -222,3 +226,26 @@ def check_energy(problem: EnergyProblem, plan: EnergyPlan) -> Check:
             ),
         }
     )
+
+
+def least_energies(problem: EnergyProblem) -> FloatArray:
+    """The least energy of every client at any latency [client], J; sending may only approach it.
+
+    Computing at the speed of least energy, and `W S ln 2 / cn0` for sending: the limit of much time
+    and bandwidth; of a fixed efficiency, sending over the whole band.
+    """
+    speed = frugal_speed(problem.idle_power_w, problem.full_power_w)
+    computing = plan_of(
+        replace(problem, payload_bits=np.zeros(len(problem))),
+        np.zeros(len(problem)),
+        np.maximum(speed, _SLOWEST),
+        np.zeros(len(problem)),
+    ).energy_j
+    with np.errstate(divide="ignore"):
+        per_bit = np.where(
+            problem.efficiency > 0,
+            1.0 / (problem.efficiency * problem.bandwidth_hz),
+            LN2 / problem.cn0_hz,
+        )
+    sending = np.where(problem.payload_bits > 0, problem.payload_bits * per_bit, 0.0)
+    return computing + problem.sending_power_w * sending
