@@ -22,7 +22,10 @@ EXACT, ROUGH = 1e-7, 3e-3
 _NEAR = 10.0
 # Times that: what the function itself must be below, since near an edge its slope is infinite.
 _BUDGET_ARRIVED = 1e-11
-# The same of the price at which a budget is kept, which is not evaluated again; and of the budget.
+# The same of the price at which a budget is kept, which is not evaluated again; and of the budget,
+# or of what the bandwidth is worth, where that is less: dE = -m db.
+_LEAST_WORTH = 1e-3
+# Of the budget: the energy is not known to better than 1e-14 of itself.
 _FARTHEST = 3.0
 # A longer step in a logarithm is cut to this.
 _EDGE = 250.0
@@ -232,7 +235,8 @@ def price_of_budget(
         # At a fixed deadline dE = -m db.
         rise = -np.exp(price) * found.band_by_price
         lost = over & (found.bandwidth_hz > most_hz)
-        kept = np.abs(found.energy_j - budget_j) <= _BUDGET_ARRIVED * budget_j
+        worth_j = np.clip(np.exp(price) * found.bandwidth_hz, _LEAST_WORTH * budget_j, budget_j)
+        kept = np.abs(found.energy_j - budget_j) <= _BUDGET_ARRIVED * worth_j
         with np.errstate(divide="ignore", invalid="ignore"):
             newton = (budget_j - found.energy_j) / np.maximum(rise, 0.0)
         step = np.where(lost | kept, 0.0, newton)

@@ -35,6 +35,8 @@ _ROUGHLY = 1e-3
 # Of the band: where it is filled no better, neither need clients' times be.
 _DEAR = 40.0
 # In ln(price): energy then hardly counts beside bandwidth.
+_CHEAPEST = 600.0
+# In ln(price): of a client's own price to the band's, so that it never rounds to 0.
 FULL = 1e-12
 """What may be left of the band, relative; a plan's shares are scaled to fill it."""
 
@@ -145,7 +147,7 @@ class LeastEnergy:
             by_time[index] *= value
             by_price[index] *= value
             bandwidth[index], energy_j[index] = found.bandwidth_hz, found.energy_j
-            own[index[self._limited]] = np.exp(np.minimum(caps - log_price, 0.0))
+            own[index[self._limited]] = np.exp(np.clip(caps - log_price, -_CHEAPEST, 0.0))
             used, price = float(bandwidth.sum()), math.exp(log_price)
             free = self._free(log_price, caps)
             used_by = float(found.band_by_price[free].sum()), float(found.band_by_time.sum())

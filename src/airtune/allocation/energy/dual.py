@@ -8,20 +8,24 @@ least
     sum_n min(lam_n E_n + mu b_n + omega_n (c_n / s_n + t_n)) + sum_n omega_n f_n - mu B
       - sum_n (lam_n - lam) budget_n - (lam - lam_e) budget - (sum_n omega_n - lam_t) deadline,
 
-where each client's minimum has the closed form of `curves.py`. The bound holds whatever the
-multipliers are; it meets the optimum at the right ones, up to the square of their error.
+where each client's minimum has the closed form of `curves.py`, and is accepted only where the
+conditions of a minimum hold, computed anew. The bound holds whatever the multipliers are; it meets
+the optimum at the right ones, up to the square of their error.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from airtune.allocation.energy.curves import Clients
+from airtune.allocation.energy.curves import Clients, Uploading, psi
 from airtune.allocation.energy.problem import EnergyProblem
 from airtune.quantities import FloatArray
 
 _TINY = 1e-60
 # In place of a weight or a value of 0, which has no minimum but a limit.
+_STATIONARY = 1e-8
+# Of a client's cost: the most that a logarithm's derivative may be; the minimum errs by its square.
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,34 @@ def _sending(problem: EnergyProblem, chosen: Multipliers) -> FloatArray:
     value, weight = chosen.time[index], chosen.weight[index]
     scale = np.maximum(weight, _TINY)
     log_price = np.log(np.maximum(chosen.price / scale, _TINY))
-    sent = clients.upload(log_price, np.log(np.maximum(value / scale, _TINY)))
+    log_value = np.log(np.maximum(value / scale, _TINY))
+    sent = clients.upload(log_price, log_value)
     energy_j = clients.sending_w * sent.power_share * sent.time_s
-    least[index] = weight * energy_j + chosen.price * sent.bandwidth_hz + value * sent.time_s
+    cost = weight * energy_j + chosen.price * sent.bandwidth_hz + value * sent.time_s
+    least[index] = np.where(_least(clients, sent, log_price, log_value), cost, -np.inf)
     return least
+
+
+def _least(
+    clients: Clients, sent: Uploading, log_price: FloatArray, log_value: FloatArray
+) -> NDArray[np.bool_]:
+    """Whether each upload has the least cost at its price and value of time [client].
+
+    The cost is convex in bandwidth and time, so it does where its derivatives in both are 0; at
+    full power the one along the limit is, and the one towards more time and less power is >= 0.
+    """
+    paid, waited = np.exp(log_price) * sent.bandwidth_hz, np.exp(log_value) * sent.time_s
+    fixed, full = clients.efficiency > 0, sent.power_share >= 1.0
+    u = clients.nats / (sent.bandwidth_hz * sent.time_s)
+    snr = np.expm1(u)
+    sending = clients.sending_w * sent.time_s
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # -dE/d(ln b) = -dE/d(ln t) = G a psi(u) / u, whatever the power.
+        saved = clients.sending_w / clients.cn0_hz * clients.nats * psi(u, snr) / u
+        limit = (sending + waited) * (1.0 - snr / ((1.0 + snr) * u))
+    by_band = paid - np.where(fixed, sending + waited, np.where(full, limit, saved))
+    by_time = np.where(fixed, 0.0, waited - saved)
+    off = np.maximum(np.abs(by_band), np.where(full, -by_time, np.abs(by_time)))
+    carried = fixed | (sent.power_share * clients.cn0_hz >= snr * sent.bandwidth_hz * (1.0 - 1e-9))
+    good: NDArray[np.bool_] = carried & (off <= _STATIONARY * (paid + waited + sending))
+    return good

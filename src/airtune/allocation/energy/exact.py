@@ -47,9 +47,15 @@ _FLAT = 1e-7
 _TIGHT = 1e-11
 # Relative: a client as late as this decides the least deadline.
 _MUCH = 1e3
-
-
 # Times the power of all clients: what a second is worth where none can be had.
+_CLOSE = 1e-7
+# Relative: an energy budget this close to what it only approaches is none that a client can keep.
+_KINK = 1e-6
+# Relative: where V' misses the weights by more, it jumps there.
+_NEARBY = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
+# Of the deadline: where the other side of the jump is looked for.
+
+
 @dataclass(frozen=True)
 class EnergySolution(Solution[EnergyPlan]):
     """A solution that also states what the energy budget costs.
@@ -80,6 +86,11 @@ class _Exact:
             return self._infeasible(reason)
         problem = self.problem
         self._search = search = DeadlineSearch(problem, float(self._least_j.sum()))
+        if search.least_s == math.inf:
+            return self._infeasible(
+                "The energy budgets of the clients ask for more bandwidth than there is, at any "
+                "latency."
+            )
         if problem.deadline_s < search.least_s:
             return self._infeasible(
                 f"No plan ends within {format_duration(problem.deadline_s)}: the least latency is "
@@ -87,10 +98,21 @@ class _Exact:
             )
         weighted = search.weighted()
         deadline_s = search.affordable(weighted)
-        found = search.at(deadline_s)
-        if found.energy_j > problem.budget_j * (1.0 + OPTIMALITY):
-            return self._infeasible(self._budget_reason(found.energy_j))
-        return self._solved(found, self._multipliers(found, deadline_s > weighted))
+        found, plan = self._planned(deadline_s)
+        if search.is_least(deadline_s) and self._exceeded(plan):
+            # Between the least deadline and the nearest one that is told from it.
+            deadline_s = search.nearest_s
+            found, plan = self._planned(deadline_s)
+        if self._exceeded(plan):
+            return self._infeasible(self._budget_reason(float(plan.energy_j.sum())))
+        return self._solved(plan, self._multipliers(found, deadline_s > weighted))
+
+    def _planned(self, deadline_s: float) -> tuple[Response, EnergyPlan]:
+        found = self._search.at(deadline_s)
+        return found, _plan(self.problem, found)
+
+    def _exceeded(self, plan: EnergyPlan) -> bool:
+        return float(plan.energy_j.sum()) > self.problem.budget_j * (1.0 + OPTIMALITY)
 
     def _no_plan(self) -> str:
         """Why no plan exists, whatever the time; empty where one may."""
@@ -100,7 +122,9 @@ class _Exact:
         if mute.any():
             who = problem.name(int(np.argmax(mute)))
             return f"{who} has a payload but no signal: its link carries nothing at any bandwidth."
-        short = self._least_j >= problem.client_budget_j
+        # Sending only approaches the least energy: nearer to it is a matter of rounding.
+        spare = np.where(problem.payload_bits > 0, 1.0 + _CLOSE, 1.0)
+        short = self._least_j * spare >= problem.client_budget_j
         if short.any():
             client = int(np.argmax(short))
             return (
@@ -133,7 +157,51 @@ class _Exact:
             return self._at_least_deadline(found)
         limited = found.deadline_s >= problem.deadline_s
         total = max(energy * worth, time) if limited else time
+        if not limited and abs(energy * worth - time) > _KINK * time:
+            return self._between(found, self._beyond(found))
         return self._scaled(found, energy, total)
+
+    def _beyond(self, found: Response) -> Response:
+        """The response nearby, on the other side of a kink of V.
+
+        V has one where a client's own budget begins to bind at full speed and full power.
+        """
+        problem, search = self.problem, self._search
+        early = problem.energy_weight * found.worth_w > problem.time_weight
+        other = found
+        for step in _NEARBY:
+            deadline_s = found.deadline_s * (1.0 + step if early else 1.0 - step)
+            if search.is_least(deadline_s) or deadline_s >= problem.deadline_s:
+                break
+            other = search.at(deadline_s)
+            if (problem.energy_weight * other.worth_w > problem.time_weight) != early:
+                break
+        return other
+
+    def _between(self, one: Response, other: Response) -> Multipliers:
+        """The mixture whose values of time have the right sum.
+
+        The dual function is concave: where both are best at one deadline, so is every mixture.
+        """
+        problem = self.problem
+        first, second = (
+            self._scaled(found, problem.energy_weight, problem.energy_weight * found.worth_w)
+            for found in (one, other)
+        )
+        sums = float(first.time.sum()), float(second.time.sum())
+        if (sums[0] - problem.time_weight) * (sums[1] - problem.time_weight) >= 0:
+            return self._scaled(one, problem.energy_weight, problem.time_weight)
+        part = (problem.time_weight - sums[0]) / (sums[1] - sums[0])
+
+        def mixed(a: FloatArray, b: FloatArray) -> FloatArray:
+            return (1.0 - part) * a + part * b
+
+        return Multipliers(
+            float(mixed(np.array(first.price), np.array(second.price))),
+            mixed(first.time, second.time),
+            np.maximum(mixed(first.weight, second.weight), problem.energy_weight),
+            problem.energy_weight,
+        )
 
     def _scaled(self, found: Response, weight: float, total: float) -> Multipliers:
         """The response's own values, their sum brought to a total."""
@@ -184,11 +252,12 @@ class _Exact:
         alone = (problem.payload_bits == 0) & (hurried | short)
         return int(np.argmax(alone)) if alone.any() else None
 
-    def _solved(self, found: Response, chosen: Multipliers) -> EnergySolution:
+    def _solved(self, plan: EnergyPlan, chosen: Multipliers) -> EnergySolution:
         problem = self.problem
-        plan = _plan(problem, found)
         cost = problem.cost(plan.latency_s, plan.energy_j)
-        bound = min(dual_value(problem, chosen), cost)
+        proven = dual_value(problem, chosen)
+        # No cost is below 0, and a bound above the plan's own cost errs, by that much at least.
+        bound = max(cost - abs(cost - proven), 0.0)
         optimal = cost - bound <= OPTIMALITY * cost
         solution = EnergySolution(
             status=Status.OPTIMAL if optimal else Status.FEASIBLE,

@@ -35,7 +35,8 @@ class DeadlineSearch:
 
     Attributes:
         curves: what clients choose at a deadline.
-        least_s: the least deadline that any plan keeps.
+        least_s: the least deadline that any plan keeps; inf where the clients' energy budgets ask
+            for more than the band at any.
         evaluations: how many deadlines were looked at.
     """
 
@@ -60,6 +61,11 @@ class DeadlineSearch:
         """Whether a deadline is the least one, but for rounding."""
         return deadline_s <= self.least_s * (1.0 + 0.1 * _NEAREST)
 
+    @property
+    def nearest_s(self) -> float:
+        """The first deadline that is told from the least one."""
+        return min((1.0 + _NEAREST) * self.least_s, self.problem.deadline_s)
+
     def _least_deadline(self) -> float:
         problem = self.problem
         start_s = problem.fixed_delay_s + problem.compute_s
@@ -78,7 +84,10 @@ class DeadlineSearch:
             return total, float(slope.sum()) if math.isfinite(total) else math.nan
 
         high = bracket.high
-        while need(high)[0] > self.problem.bandwidth_hz and high < _LONGEST * bracket.high:
+        while need(high)[0] > self.problem.bandwidth_hz:
+            # At a fixed efficiency sending costs energy by its bandwidth alone, however long.
+            if high >= _LONGEST * bracket.high:
+                return Bracket(high, math.inf, 0)
             high *= 2.0
         return smallest_deadline(need, self.problem.bandwidth_hz, bracket.low, high)
 

@@ -1,0 +1,185 @@
+"""Latency and energy at the edges: kinks, budgets that hardly suffice, and bounds that are none."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from airtune.allocation.energy.dual import Multipliers, dual_value
+from airtune.allocation.energy.exact import EnergySolution, exact_energy
+from airtune.allocation.energy.problem import EnergyPlan, EnergyProblem, least_energies
+from airtune.allocation.solve import Status
+from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks, mixed_links
+from tests.allocation.energy_cases import plain, scaled
+
+
+def solve(problem: EnergyProblem) -> tuple[EnergySolution, EnergyPlan]:
+    solution = exact_energy(problem)
+    assert solution.plan is not None, solution.message
+    assert solution.status is Status.OPTIMAL
+    assert solution.check is not None
+    assert solution.check.passed
+    return solution, solution.plan
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_optimum_where_a_clients_budget_begins_to_bind_is_proven(seed: int) -> None:
+    """At full speed and power the energy depends on the time alone, so V has a kink there."""
+    problem = plain(seed, 4, energy_weight=0.02)
+    problem = replace(problem, compute_s=np.where(np.arange(4) == 0, 9.0, problem.compute_s))
+    free, soonest = solve(problem)[1], solve(replace(problem, energy_weight=0.0))[1]
+    assert free.speed[0] == pytest.approx(1.0)
+    assert free.power_share[0] == pytest.approx(1.0)
+    kink_s = free.latency_s - 0.01 * (free.latency_s - soonest.latency_s)
+    sending_s = kink_s - problem.fixed_delay_s[0] - 9.0
+    spent = 9.0 * problem.full_power_w[0] + problem.sending_power_w[0] * sending_s
+    budgets = np.where(np.arange(4) == 0, spent, np.inf)
+    assert solve(replace(problem, client_budget_j=budgets))[1].latency_s == pytest.approx(
+        kink_s, rel=1e-8
+    )
+
+
+@pytest.mark.parametrize("efficiency", ["all", "one"])
+def test_budgets_that_ask_for_more_than_the_band_at_any_latency(efficiency: str) -> None:
+    """At a fixed efficiency a client's budget sets a least bandwidth, however long it sends."""
+    problem = plain(1, 4, energy_weight=0.01)
+    if efficiency == "all":
+        problem = replace(problem, links=FixedEfficiencyLinks(np.full(4, 2.0)))
+        share, allowed = 0.3, 0.2
+    else:
+        problem = replace(problem, links=mixed_links([np.nan, 1e8, 1e8, 1e8], [2.0, *3 * [np.nan]]))
+        share, allowed = 1.0001, 0.999
+    bits_hz = problem.payload_bits * (problem.efficiency > 0) / 2.0
+    sending_whole = problem.sending_power_w * bits_hz / problem.bandwidth_hz
+    computing = least_energies(problem) - sending_whole
+
+    def with_shares(part: float) -> EnergySolution:
+        budget = np.where(problem.efficiency > 0, computing + sending_whole / part, np.inf)
+        return exact_energy(replace(problem, client_budget_j=budget))
+
+    if efficiency == "all":
+        refused = with_shares(share)
+        assert refused.status is Status.INFEASIBLE
+        assert "ask for more bandwidth than there is" in refused.message
+    assert with_shares(allowed).status is Status.OPTIMAL
+
+
+def test_a_budget_of_almost_what_the_least_latency_costs() -> None:
+    """Between the least deadline and the nearest one told from it: feasible, and said so."""
+    rng = np.random.default_rng(0)
+    same = EnergyProblem(
+        ShannonLinks(np.full(27, 1e7)),
+        1.35e6,
+        np.zeros(27),
+        np.where(rng.uniform(size=27) < 0.9, 0.95, 0.0),
+        np.full(27, 6.9e6),
+        np.full(27, 0.06),
+        np.full(27, 3.06),
+        np.full(27, 1.07),
+    )
+    soonest = solve(same)[1]
+    for less in (1e-10, 1e-9, 3e-9, 1e-8, 1e-7):
+        budget = float(soonest.energy_j.sum()) * (1.0 - less)
+        for weight in (0.0, 0.003):
+            bound = replace(same, budget_j=budget, energy_weight=weight)
+            _, plan = solve(replace(bound, deadline_s=1.6 * soonest.latency_s))
+            assert plan.latency_s <= soonest.latency_s * (1.0 + less)
+
+
+def test_a_budget_that_a_sender_only_approaches_is_refused() -> None:
+    problem = plain(0, 3)
+    least = least_energies(problem)
+    refused = exact_energy(replace(problem, client_budget_j=least * (1.0 + 1e-9)))
+    assert refused.status is Status.INFEASIBLE
+    assert "needs more than" in refused.message
+    solve(replace(problem, client_budget_j=least * (1.0 + 1e-5)))
+
+
+def edged(seed: int) -> EnergyProblem:
+    """Budgets from far above to just above what must be spent."""
+    problem = scaled(seed)
+    rng = np.random.default_rng([seed, 2])
+    soonest = exact_energy(replace(problem, energy_weight=0.0))
+    assert soonest.plan is not None
+    least, spent = least_energies(problem), soonest.plan.energy_j
+    share = 10.0 ** rng.uniform(-4, 0.2, len(problem))
+    changes: dict[str, Any] = {
+        "client_budget_j": least + share * (spent - least) + 1e-6 * spent.max()
+    }
+    if rng.uniform() < 0.5:
+        part = 10.0 ** rng.uniform(-5, 0) if rng.uniform() < 0.5 else 1 - 10.0 ** rng.uniform(-9, 0)
+        changes["budget_j"] = least.sum() + part * (spent.sum() - least.sum()) + 1e-9 * spent.sum()
+    if rng.uniform() < 0.3:
+        changes["deadline_s"] = soonest.plan.latency_s * (1 + 10.0 ** rng.uniform(-6, 1))
+    return replace(problem, **changes)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_budgets_at_the_edge_end_in_a_proven_plan_or_a_proven_refusal(seed: int) -> None:
+    problem = edged(seed)
+    solution = exact_energy(problem)
+    if solution.plan is not None:
+        assert solution.check is not None
+        assert solution.check.passed
+        assert solution.gap is not None
+        assert solution.gap <= 1e-9
+        return
+    if solution.message.startswith("No plan ends"):
+        limits = {"energy_weight": 0.0, "budget_j": np.inf, "deadline_s": np.inf}
+        bound = exact_energy(replace(problem, **limits)).lower_bound
+        assert bound is not None
+        assert bound > problem.deadline_s * (1 - 1e-9)
+    elif solution.message.startswith("The energy budget of") and problem.deadline_s < np.inf:
+        frugal = replace(problem, time_weight=0.0, energy_weight=1.0, budget_j=np.inf)
+        bound = exact_energy(frugal).lower_bound
+        assert bound is not None
+        assert bound > problem.budget_j * (1 - 1e-9)
+    else:
+        assert "at any latency" in solution.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60, 500))
+def test_more_budgets_at_the_edge(seed: int) -> None:
+    test_budgets_at_the_edge_end_in_a_proven_plan_or_a_proven_refusal(seed)
+
+
+def test_multipliers_beyond_all_measure_prove_nothing_rather_than_too_much() -> None:
+    """A minimum that is not where its conditions hold is not taken for one."""
+    problem = plain(3, 5, energy_weight=0.05)
+    best, _ = solve(problem)
+    assert best.objective is not None
+    for price in (0.0, 1e-250, 1e-60, 1e-6, 1e60, 1e250):
+        for weight in (0.05, 1e30, 1e200):
+            chosen = Multipliers(price, np.full(5, 0.2), np.full(5, weight), 0.05)
+            assert dual_value(problem, chosen) <= best.objective
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_units_of_power_do_not_matter(factor: float) -> None:
+    for seed in range(20):
+        problem = edged(seed)
+        watts = {
+            name: factor * getattr(problem, name)
+            for name in (
+                "idle_power_w",
+                "full_power_w",
+                "sending_power_w",
+                "budget_j",
+                "client_budget_j",
+            )
+        }
+        other = replace(problem, **watts, energy_weight=problem.energy_weight / factor)
+        first, second = exact_energy(problem), exact_energy(other)
+        assert first.status is second.status
+        if first.objective is not None:
+            assert second.objective == pytest.approx(first.objective, rel=2e-9)
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e4])
+@pytest.mark.parametrize("name", ["payload_bits", "compute_s", "energy_weight"])
+def test_much_or_little_work_is_solved_as_well(name: str, factor: float) -> None:
+    for seed in range(20):
+        problem = plain(seed, 1 + seed, energy_weight=0.01)
+        solve(replace(problem, **{name: factor * getattr(problem, name)}))
