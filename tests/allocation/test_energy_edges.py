@@ -126,7 +126,7 @@ def test_budgets_at_the_edge_end_in_a_proven_plan_or_a_proven_refusal(seed: int)
         assert solution.gap <= 1e-9
         return
     if solution.message.startswith("No plan ends"):
-        limits = {"energy_weight": 0.0, "budget_j": np.inf, "deadline_s": np.inf}
+        limits: dict[str, Any] = {"energy_weight": 0.0, "budget_j": np.inf, "deadline_s": np.inf}
         bound = exact_energy(replace(problem, **limits)).lower_bound
         assert bound is not None
         assert bound > problem.deadline_s * (1 - 1e-9)
