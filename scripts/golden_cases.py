@@ -177,6 +177,20 @@ RUNS: Mapping[str, Mapping[str, str]] = {
         "workers": "engine=workers workers=2 rounds=1",
         "accuracy": "sflllm.accuracy_a=1.5 sflllm.accuracy_v=1 rounds=2",
     },
+    "hsfl": {
+        "own": f"{AS_GPT2} hsfl.server_flop_rate=1e12 hsfl.labels_at=client",
+        "rough": f"{ROUGH} hsfl.server_side=copies hsfl.activation_dtype=bf16",
+        "rarely": "hsfl.client_halves=averaged hsfl.cuts=common hsfl.aggregate_every=2 "
+        "hsfl.uplink_dtype=int8 cohort.dropout=0.2",
+    },
+    "epsl": {
+        "half": "training.batch_size=4 epsl.gradient_dtype=int8 adapter.dropout=0.1",
+        "all": f"epsl.aggregation_ratio=1 epsl.client_halves=averaged {AS_GPT2}",
+    },
+    "fedsl": {
+        "thin": "fedsl.cut_dropout=0.4 fedsl.activation_dtype=int8 fedsl.aggregate_every=2",
+        "pruned": f"fedsl.pruning_rate=0.3 fedsl.split_point=2 {AS_GPT2}",
+    },
 }
 """Settings of a run, by method and case; three rounds each."""
 

@@ -17,6 +17,7 @@ from airtune.federated.charging.split_charge import split_rates
 from airtune.federated.round import start_round
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
+from tests.methods.elsewhere import refuses_deployment
 
 AVERAGED = "epsl.client_halves=averaged"
 KEPT = ("training.local_steps=2", "training.keep_optimizer=true", "training.batch_size=4")
@@ -232,14 +233,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             run_of(tmp_path / "run", *changes)
         assert not (tmp_path / "run").exists()
 
-    class Nowhere:
-        @property
-        def files(self) -> dict[str, Any]:
-            return {}
-
-        def join(self, *_: Any) -> Any:
-            raise AssertionError("it is refused before clients join")
-
     for change in ("epsl.aggregation_ratio=0.5", "epsl.aggregation_ratio=0"):
-        with pytest.raises(InputError, match=r"method is epsl, and epsl\.\w+ is .*other machines"):
-            build_world(read_config(None, settings(change)), elsewhere=Nowhere())
+        message = r"method is epsl, and epsl\.\w+ is .*other machines"
+        refuses_deployment(settings(change), message)

@@ -20,6 +20,7 @@ from airtune.workload.step import Step
 from airtune.workload.transformer import workload
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
+from tests.methods.elsewhere import refuses_deployment
 from tests.planning.cell_cases import FEDSL, changed
 
 KEPT = ("training.local_steps=2", "training.keep_optimizer=true")
@@ -237,16 +238,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             run_of(tmp_path / "run", *changes)
         assert not (tmp_path / "run").exists()
 
-    class Nowhere:
-        @property
-        def files(self) -> dict[str, Any]:
-            return {}
-
-        def join(self, *_: Any) -> Any:
-            raise AssertionError("it is refused before clients join")
-
-    with pytest.raises(InputError, match=r"method is fedsl, and its cut is planned"):
-        build_world(read_config(None, settings()), elsewhere=Nowhere())
+    refuses_deployment(settings(), r"method is fedsl, and its cut is planned.*other machines")
 
 
 def test_the_problem_of_a_cell() -> None:

@@ -1,13 +1,10 @@
 """hsfl end to end on the built-in model: own halves, own cuts, averaging after several rounds."""
 
 import json
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +24,7 @@ from airtune.tuning.evaluate import evaluate
 from airtune.tuning.local import train_locally
 from tests.cli.conftest import quick
 from tests.cli.test_run import fingerprint
+from tests.methods.elsewhere import refuses_deployment
 from tests.methods.test_sflllm import own_devices
 
 KEPT = ("training.local_steps=2", "training.keep_optimizer=true")
@@ -250,25 +248,6 @@ def test_resumed_to_the_same_bytes(changes: tuple[str, ...], tmp_path: Path) -> 
     assert fingerprint(tmp_path / "short") == fingerprint(whole.folder.path)
 
 
-@pytest.mark.slow
-def test_killed_and_resumed_to_the_same_bytes(tmp_path: Path) -> None:
-    whole = run_of(tmp_path / "whole", *KEPT, "rounds=5")
-    code = f"""
-import os, signal
-from airtune import Experiment
-
-def kill(record):
-    if record.round == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Experiment.load(None, {settings(*KEPT, "rounds=5")!r}).run({str(tmp_path / "killed")!r}, kill)
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=False)
-    assert done.returncode == -signal.SIGKILL
-    Experiment.resume(tmp_path / "killed")
-    assert fingerprint(tmp_path / "killed") == fingerprint(whole.folder.path)
-
-
 def test_what_a_late_client_trained_does_not_count_at_the_client_either() -> None:
     world = world_of("cell.csi_error_db=6")
     state = run_round(world.context, world.unmeasured_start()).state
@@ -323,15 +302,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_deployment_is_refused() -> None:
-    class Nowhere:
-        files: ClassVar[dict[str, Any]] = {}
-
-        def join(self, *_: Any) -> Any:
-            raise AssertionError("it is refused before clients join")
-
     for changes in ((), EVERY):
-        with pytest.raises(InputError, match=r"method is hsfl, and hsfl\.\w+ is .*other machines"):
-            build_world(read_config(None, settings(*changes)), elsewhere=Nowhere())
+        message = r"method is hsfl, and hsfl\.\w+ is .*other machines"
+        refuses_deployment(settings(*changes), message)
 
 
 def test_records_are_json(own: Any) -> None:

@@ -22,7 +22,12 @@ SFLLLM = COMMON | {
 FEDSLLM = COMMON | {"method": "fedsllm", "a": 10, "v": 2}
 HSFL = COMMON | {"method": "hsfl", "main_server": {"flop_rate": 1e12}}
 ENERGY = COMMON | {"method": "latency_energy", "weight_s_per_j": 0.05}
-FEDSL = COMMON | {"method": "fedsl", "split_point": 3, "window_s": 40.0}
+FEDSL = COMMON | {
+    "method": "fedsl",
+    "split_point": 3,
+    "window_s": 40.0,
+    "training": {"batch_size": 2},
+}
 PROBLEMS = (JCPBA, TSFA, SFLLLM, FEDSLLM, HSFL, ENERGY, FEDSL)
 CASES = {case["method"]: case for case in PROBLEMS}
 

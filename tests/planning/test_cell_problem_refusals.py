@@ -7,7 +7,7 @@ import pytest
 
 from airtune.errors import InputError
 from airtune.methods.plan import plan
-from tests.planning.cell_cases import CASES, FEDSLLM, JCPBA, SFLLLM, TSFA, changed
+from tests.planning.cell_cases import CASES, FEDSL, FEDSLLM, HSFL, JCPBA, SFLLLM, TSFA, changed
 
 NAN, INF = float("nan"), float("inf")
 
@@ -83,6 +83,9 @@ def test_every_method(name: str, path: str, value: Any, start: str, remedy: str)
     ("problem", "start", "remedy"),
     [
         (changed(JCPBA, "pruning_budget", None), "pruning_budget is missing", "number"),
+        (changed(HSFL, "uplink_dtype", "bf16"), "uplink_dtype is bf16", "no update is sent"),
+        (changed(FEDSL, "uplink_dtype", "bf16"), "uplink_dtype is bf16", "no update is sent"),
+        (changed(FEDSL, "training.local_steps", 3), "training.local_steps is 3", "one step"),
         (changed(JCPBA, "pruning_rate_max", 1.5), "pruning_rate_max is 1.5", "from 0 to 1"),
         (changed(JCPBA, "downlink_dtype", "int8"), "downlink_dtype is int8", "bf16"),
         (changed(JCPBA, "clients.examples", [1, 2]), "clients.examples is a list of 2", "3"),

@@ -15,7 +15,13 @@ from pydantic import BaseModel
 from airtune.cost.device import DeviceProfile, rates_notice
 from airtune.cost.latency import TransferModel, multicast_delay
 from airtune.errors import InputError
-from airtune.quantities import FloatArray, format_quantity, linear_to_db, watts_to_dbm
+from airtune.quantities import (
+    FloatArray,
+    dbm_to_watts,
+    format_quantity,
+    linear_to_db,
+    watts_to_dbm,
+)
 from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import open_channel
 from airtune.wireless.state import ChannelState
@@ -132,6 +138,21 @@ class Scene:
         band = np.full(len(self.devices), self.cell.bandwidth_hz)
         return self.state.downlink().rate(band)
 
+    def equal_share_rates_bps(self) -> tuple[FloatArray, FloatArray]:
+        """Rates up and down at equal shares of the band, and of the downlink's power as well.
+
+        Raises InputError for a client without a signal.
+        """
+        count = len(self.devices)
+        power_w = dbm_to_watts(self.tx_power_dbm)
+        up_bps = self.state.uplink(power_w).rate(np.full(count, self.cell.bandwidth_hz / count))
+        for name, rate in zip(self.names, up_bps, strict=True):
+            if not rate > 0:
+                raise InputError(
+                    f"client {name}", "without a signal", "one that can send", "move it"
+                )
+        return up_bps, self.downlink_rate_bps() / count
+
     @property
     def transfer(self) -> TransferModel:
         """Protocol heads and round trip of every transfer."""
@@ -207,6 +228,23 @@ def given(mapping: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any
     """The keys of this section that the problem has, with their values as they stand there."""
     keys = section.model_fields
     return {key: mapping[key] for key in keys if mapping.get(key) is not None}
+
+
+def of_one_band(
+    scene: Scene,
+    mapping: Mapping[str, Any],
+    section: type[BaseModel],
+    *columns: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """A problem whose clients share one band, with the keys of `section` that it has, and the
+    clients' columns."""
+    return {
+        "method": scene.method,
+        "bandwidth_hz": scene.cell.bandwidth_hz,
+        **scene.noise(),
+        **given(mapping, section),
+        "clients": per_client(scene, *columns),
+    }
 
 
 def per_client(scene: Scene, *columns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

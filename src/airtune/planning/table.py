@@ -246,6 +246,21 @@ def read_weights(clients: ClientTable) -> FloatArray:
     return shares
 
 
+def read_downlink(clients: ClientTable, *, needed: bool = False) -> FloatArray | None:
+    """`downlink_rate_bps` [client]; None where no client has one, and so no download is charged.
+
+    Raises InputError where some have none, and where one is missing that is `needed`, since
+    gradients of any length come down.
+    """
+    rate = clients.number("downlink_rate_bps")
+    missing = np.flatnonzero(np.isnan(rate))
+    if len(missing) and (needed or len(missing) < len(rate)):
+        where = f"downlink_rate_bps of client {clients.names[missing[0]]}"
+        remedy = "gradient_bits > 0 needs it" if needed else "give it for all clients or for none"
+        raise InputError(where, "missing", "a number above 0", remedy)
+    return None if len(missing) else rate
+
+
 def _is_word(value: Any) -> bool:
     """A name: text, or a number that stands for one."""
     return isinstance(value, str | int | np.integer) and not isinstance(value, bool)

@@ -18,13 +18,13 @@ from airtune.tuning.base_change import changes_of, factors_of
 from airtune.update.base_downlink import BaseMemory, Increment, fresh_factors, merged_into
 from airtune.update.codec import Shapes, shapes_of
 from airtune.update.means import FactorMean, deviations, mean_shares
-from airtune.update.server import Aggregator, Memory, ServerContext, Update
+from airtune.update.server import ContextAggregator, Memory, ServerContext, Update
 from airtune.update.weighting import shares_of
 
 
 @final
 @dataclass(frozen=True)
-class Stacking(Aggregator):
+class Stacking(ContextAggregator):
     """The clients' products, stacked, merged into the base; then a fresh adapter.
 
         C <- C + [p_1 B_1, ..., p_N B_N] [A_1; ...; A_N],   A drawn anew, B = 0
@@ -40,11 +40,6 @@ class Stacking(Aggregator):
     changes_base = True
     seed: int = 0
 
-    def aggregate(
-        self, state: Mapping[str, Tensor], updates: Sequence[Update]
-    ) -> dict[str, Tensor]:
-        return self.aggregate_in(state, updates, ServerContext())[0]
-
     def aggregate_in(
         self, state: Mapping[str, Tensor], updates: Sequence[Update], context: ServerContext
     ) -> tuple[dict[str, Tensor], Memory]:
@@ -57,7 +52,7 @@ class Stacking(Aggregator):
 
 @final
 @dataclass(frozen=True)
-class MeanAndResidual(Aggregator):
+class MeanAndResidual(ContextAggregator):
     """The mean of each factor, and what that leaves out of the mean product merged into the base.
 
         A = sum_n p_n A_n,   B = sum_n p_n B_n,   C <- C + sum_n p_n B_n A_n - B A
@@ -74,11 +69,6 @@ class MeanAndResidual(Aggregator):
     refactors = True
     on_factors = True
     changes_base = True
-
-    def aggregate(
-        self, state: Mapping[str, Tensor], updates: Sequence[Update]
-    ) -> dict[str, Tensor]:
-        return self.aggregate_in(state, updates, ServerContext())[0]
 
     def aggregate_in(
         self, state: Mapping[str, Tensor], updates: Sequence[Update], context: ServerContext

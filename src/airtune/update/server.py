@@ -93,6 +93,21 @@ class ServerContext:
     memory: Memory = field(default_factory=dict)
 
 
+class ContextAggregator(Aggregator):
+    """An aggregator that is written for a round: without one it merges as in round 1."""
+
+    def aggregate(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update]
+    ) -> dict[str, Tensor]:
+        return self.aggregate_in(state, updates, ServerContext())[0]
+
+    @abstractmethod
+    def aggregate_in(
+        self, state: Mapping[str, Tensor], updates: Sequence[Update], context: ServerContext
+    ) -> tuple[dict[str, Tensor], Memory]:
+        """The server's next adapter, and what to remember until the next round."""
+
+
 class ServerOptimizer(ABC):
     """State in, state out: the server's next adapter and the optimiser's state."""
 

@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from airtune.errors import InputError
 from airtune.methods.fedsl.problem_file import FedslCell, ThinningKeys
 from airtune.planning.reading import scene_of
 from airtune.planning.scene import SMALLER, CellProblem, given, per_client
-from airtune.quantities import dbm_to_watts
 from airtune.section import check
 from airtune.workload.transformer import split_workload
 
@@ -27,16 +23,10 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     )
     where = f"on a client at split point {file.split_point}"
     scene.require_memory(half.memory_bytes, where, SMALLER)
-    count = len(scene.devices)
-    share = np.full(count, scene.cell.bandwidth_hz / count)
-    up_bps = scene.state.uplink(dbm_to_watts(scene.tx_power_dbm)).rate(share)
-    for name, rate in zip(scene.names, up_bps, strict=True):
-        if not rate > 0:
-            raise InputError(f"client {name}", "without a signal", "one that can send", "move it")
+    up_bps, down_bps = scene.equal_share_rates_bps()
     # Protocol heads lengthen every message alike, as if the rates were lower.
     heads = float(scene.transfer.air_bits(1.0))
     trip_s, speed = scene.cell.round_trip_s, scene.flop_rate
-    down_bps = scene.downlink_rate_bps() / count
     columns = [
         {
             "before_s": float(half.forward_flops / speed[client]) + trip_s,
@@ -45,7 +35,7 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
             "downlink_rate_bps": float(down_bps[client]) / heads,
             "tokens": scene.step.batch_size * scene.step.tokens,
         }
-        for client in range(count)
+        for client in range(len(scene.devices))
     ]
     numbers = {
         "method": scene.method,

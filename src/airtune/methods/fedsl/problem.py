@@ -16,10 +16,9 @@ from airtune.allocation.split.cut_precision import (
     solve_alike,
     solve_precision,
 )
-from airtune.errors import InputError
 from airtune.methods.fedsl.problem_file import FedslFile
 from airtune.planning.answer import closing, finite, heading
-from airtune.planning.table import read_weights
+from airtune.planning.table import read_downlink, read_weights
 from airtune.section import check
 
 FILE = FedslFile
@@ -33,17 +32,13 @@ def read(mapping: Mapping[str, Any]) -> PrecisionProblem:
     """The problem in SI units. Raises InputError, in one sentence, for anything it cannot mean."""
     file = check(FedslFile, mapping)
     clients = file.clients
-    down = clients.number("downlink_rate_bps")
-    missing = np.flatnonzero(np.isnan(down))
-    if 0 < len(missing) < len(down):
-        where = f"downlink_rate_bps of client {clients.names[missing[0]]}"
-        raise InputError(where, "missing", "a number above 0", "give it for all or for none")
+    down_bps = read_downlink(clients)
     return PrecisionProblem(
         window_s=file.window_s,
         before_s=clients.number("before_s"),
         after_s=clients.number("after_s"),
         up_bps=clients.number("uplink_rate_bps"),
-        down_bps=np.where(np.isnan(down), np.inf, down),
+        down_bps=np.full(len(clients), np.inf) if down_bps is None else down_bps,
         tokens=clients.number("tokens"),
         hidden=file.hidden_size,
         fixed_bits=clients.number("fixed_bits"),

@@ -1,30 +1,27 @@
 """The sections of problem files that choose what crosses the cut."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from airtune.planning.sections import (
-    CellSection,
-    ClientSection,
     Count,
     NotNegative,
+    PlannedTraining,
     Positive,
     ProblemSection,
 )
+from airtune.planning.split_sections import CellWithoutUpdates, ClientAtRates
 from airtune.planning.table import ClientTable, TableOf
 from airtune.ranges import Range
+from airtune.section import Words
 
 Kept = Annotated[float, Range(above=0, most=1)]
 
 
-class ThinnedClient(ClientSection):
+class ThinnedClient(ClientAtRates):
     before_s: NotNegative = Field(description="of a step, before the activations go up [s]")
     after_s: NotNegative = Field(description="of a step, after the gradient came down [s]")
-    uplink_rate_bps: Positive = Field(description="to the main server [bit/s]")
-    downlink_rate_bps: Positive | None = Field(
-        None, description="from it; null: the download is not charged [bit/s]"
-    )
     tokens: Positive = Field(description="of a step")
     fixed_bits: NotNegative = Field(0.0, description="of a message beside its numbers [bit]")
     weight: NotNegative = Field(
@@ -51,7 +48,14 @@ class FedslFile(ThinningKeys):
     clients: Annotated[ClientTable, TableOf(ThinnedClient)] = Field(description="one mapping each")
 
 
-class FedslCell(ThinningKeys, CellSection):
+class OneStep(PlannedTraining):
+    local_steps: Annotated[
+        Literal[1], Words("the whole number 1, or left out, for window_s is that of one step")
+    ] = Field(1, description="window_s is that of one step")
+
+
+class FedslCell(ThinningKeys, CellWithoutUpdates):
     """What crosses the cut from a model, a cell and devices, at equal shares of the band."""
 
+    training: OneStep = Field(description="a step")
     split_point: Count = Field(description="blocks on every client")

@@ -10,7 +10,7 @@ from typing import Any
 
 from airtune.methods.fedsllm.problem import FedsllmCell, FedsllmKeys
 from airtune.planning.reading import scene_of
-from airtune.planning.scene import CellProblem, given, per_client
+from airtune.planning.scene import CellProblem, of_one_band
 from airtune.section import check
 from airtune.workload.payload import update_bits
 
@@ -21,18 +21,14 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     delays = (scene.local_steps * scene.whole_step().flops / scene.flop_rate).tolist()
     bits = scene.air_bits(update_bits(scene.architecture, scene.adapter, scene.uplink_dtype))
     trip_s = scene.cell.round_trip_s
-    numbers = {
-        "method": scene.method,
-        "bandwidth_hz": scene.cell.bandwidth_hz,
-        **scene.noise(),
-        **given(mapping, FedsllmKeys),
-        "clients": per_client(
-            scene,
-            scene.links(),
-            [{"compute_delay_s": delay, "payload_bits": bits} for delay in delays],
-            [{"fixed_delay_s": trip_s} if trip_s else {}] * len(delays),
-        ),
-    }
+    numbers = of_one_band(
+        scene,
+        mapping,
+        FedsllmKeys,
+        scene.links(),
+        [{"compute_delay_s": delay, "payload_bits": bits} for delay in delays],
+        [{"fixed_delay_s": trip_s} if trip_s else {}] * len(delays),
+    )
     origin = (
         scene.origin(f"rank {scene.adapter.rank}"),
         "compute_delay_s is one local iteration on the whole model; no broadcast is charged.",

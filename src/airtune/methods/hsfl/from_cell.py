@@ -87,14 +87,7 @@ def _points(scene: Scene) -> tuple[list[int], list[int]]:
 
 def _clients(scene: Scene, most: list[int]) -> list[dict[str, float]]:
     """Rates at equal shares, speed, and what memory holds."""
-    count = len(scene.devices)
-    share = np.full(count, scene.cell.bandwidth_hz / count)
-    power_w = 10 ** (scene.tx_power_dbm / 10) / 1e3
-    up_bps = scene.state.uplink(power_w).rate(share)
-    for name, rate in zip(scene.names, up_bps, strict=True):
-        if not rate > 0:
-            raise InputError(f"client {name}", "without a signal", "one that can send", "move it")
-    down_bps = scene.downlink_rate_bps() / count
+    up_bps, down_bps = scene.equal_share_rates_bps()
     columns = zip(scene.flop_rate, up_bps, down_bps, most, strict=True)
     return [
         {

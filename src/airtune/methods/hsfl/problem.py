@@ -20,6 +20,7 @@ from airtune.cost.latency import TransferModel
 from airtune.errors import InputError
 from airtune.methods.hsfl.problem_file import HsflFile
 from airtune.planning.answer import closing, finite, heading
+from airtune.planning.table import read_downlink
 from airtune.quantities import FloatArray
 from airtune.section import check
 
@@ -37,13 +38,7 @@ def read(mapping: Mapping[str, Any]) -> CutProblem:
     points = [cut.split_point for cut in cuts]
     if len(set(points)) < len(points):
         raise InputError("cuts", points, "a list with one row per split point")
-    down_bps = clients.number("downlink_rate_bps")
-    needed = any(cut.gradient_bits > 0 for cut in cuts)
-    missing = np.flatnonzero(np.isnan(down_bps))
-    if len(missing) and (needed or len(missing) < len(down_bps)):
-        where = f"downlink_rate_bps of client {clients.names[missing[0]]}"
-        remedy = "gradient_bits > 0 needs it" if needed else "give it for all clients or for none"
-        raise InputError(where, "missing", "a number above 0", remedy)
+    down_bps = read_downlink(clients, needed=any(cut.gradient_bits > 0 for cut in cuts))
 
     def row(key: str) -> FloatArray:
         """A cut's number for a whole batch [cut]."""
@@ -52,8 +47,8 @@ def read(mapping: Mapping[str, Any]) -> CutProblem:
     speed = clients.number("flop_rate")[:, None]
     transfer = TransferModel(round_trip_s=file.round_trip_s)
     up_s = transfer.delay_s(row("activation_bits"), clients.number("uplink_rate_bps")[:, None])
-    rate = np.where(np.isnan(down_bps), np.inf, down_bps)[:, None]
-    down_s = transfer.delay_s(row("gradient_bits"), rate)
+    down_bps = np.full(len(clients), np.inf) if down_bps is None else down_bps
+    down_s = transfer.delay_s(row("gradient_bits"), down_bps[:, None])
     server = row("server_forward_flops") + row("server_backward_flops")
     server_s = np.broadcast_to(server / file.main_server.flop_rate, up_s.shape)
     most = clients.number("most_blocks")[:, None]

@@ -5,41 +5,27 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from airtune.planning.sections import (
-    POSITIVE,
-    CellSection,
-    ClientSection,
     Count,
     Dtype,
     NotNegative,
     Positive,
     ProblemSection,
 )
+from airtune.planning.split_sections import (
+    CellServer,
+    CellWithoutUpdates,
+    ClientAtRates,
+    CutSection,
+)
 from airtune.planning.table import ClientTable, TableOf
-from airtune.quantities import SERVER_FLOP_RATE
 from airtune.section import Words
 
 
-class CutClient(ClientSection):
+class CutClient(ClientAtRates):
     flop_rate: Positive = Field(description="of the client [FLOP/s]")
-    uplink_rate_bps: Positive = Field(description="to the main server [bit/s]")
-    downlink_rate_bps: Positive | None = Field(
-        None, description="from it; null: the download is not charged [bit/s]"
-    )
     most_blocks: Count | None = Field(
         None, description="that its memory holds; null: as many as a cut has"
     )
-
-
-class CutSection(ProblemSection):
-    """A cut; FLOPs and bits are those of one sample."""
-
-    split_point: Count = Field(description="blocks on the client")
-    client_forward_flops: NotNegative = Field(description="of the client's half")
-    client_backward_flops: NotNegative = Field(description="of the client's half")
-    server_forward_flops: NotNegative = Field(description="of the server's half")
-    server_backward_flops: NotNegative = Field(description="of the server's half")
-    activation_bits: NotNegative = Field(description="across the cut, forward")
-    gradient_bits: NotNegative = Field(0.0, description="across the cut, back; 0: not charged")
 
 
 class CutServer(ProblemSection):
@@ -62,14 +48,7 @@ class HsflFile(ProblemSection):
     ] = Field(description="what may be chosen, one row per split point")
 
 
-class CellServer(ProblemSection):
-    flop_rate: Annotated[float, POSITIVE, SERVER_FLOP_RATE] = Field(description="[FLOP/s]")
-    unusual_values: str | list[str] | None = Field(
-        None, description="flop_rate, where it is meant although outside its usual range"
-    )
-
-
-class HsflCell(CellSection):
+class HsflCell(CellWithoutUpdates):
     """A cut for every client from a model, a cell and devices, at equal shares of the band."""
 
     activation_dtype: Dtype = Field("fp32", description="what crosses the cut, both ways")

@@ -11,7 +11,7 @@ from typing import Any
 
 from airtune.methods.jcpba.problem import JcpbaCell, JcpbaKeys
 from airtune.planning.reading import scene_of
-from airtune.planning.scene import SMALLER, CellProblem, Scene, given, per_client
+from airtune.planning.scene import SMALLER, CellProblem, Scene, of_one_band
 from airtune.section import check
 from airtune.workload.decisions import (
     affine_flops,
@@ -35,21 +35,17 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
         "prunable": scene.air_bits(bits.prunable),
     }
     start_s = scene.broadcast_s(whole) + scene.cell.round_trip_s
-    numbers = {
-        "method": scene.method,
-        "bandwidth_hz": scene.cell.bandwidth_hz,
-        **scene.noise(),
-        **given(mapping, JcpbaKeys),
-        "clients": per_client(
-            scene,
-            scene.weights(),
-            scene.links(),
-            [{"fixed_delay_s": start_s}] * len(floors),
-            [{"pruning_rate_min": floor} for floor in floors],
-            [{"compute_delay_s": delay} for delay in _compute(scene)],
-            [{"payload_bits": dict(payload)} for _ in floors],
-        ),
-    }
+    numbers = of_one_band(
+        scene,
+        mapping,
+        JcpbaKeys,
+        scene.weights(),
+        scene.links(),
+        [{"fixed_delay_s": start_s}] * len(floors),
+        [{"pruning_rate_min": floor} for floor in floors],
+        [{"compute_delay_s": delay} for delay in _compute(scene)],
+        [{"payload_bits": dict(payload)} for _ in floors],
+    )
     origin = (
         scene.origin(f"rank {scene.adapter.rank}"),
         f"fixed_delay_s is the broadcast of {whole} bits at the worst client's rate over the band.",

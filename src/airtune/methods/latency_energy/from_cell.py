@@ -13,7 +13,7 @@ import numpy as np
 from airtune.cost.device import DeviceProfile, known_idle_power_w, power_at
 from airtune.methods.latency_energy.problem import EnergyCell, EnergyKeys
 from airtune.planning.reading import scene_of
-from airtune.planning.scene import SMALLER, CellProblem, Scene, given, per_client
+from airtune.planning.scene import SMALLER, CellProblem, Scene, of_one_band
 from airtune.ranges import Range, number_list
 from airtune.section import check
 from airtune.workload.architecture import require_prunable
@@ -31,25 +31,21 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     whole = update_bits(scene.architecture, scene.adapter, file.downlink_dtype)
     start_s = scene.broadcast_s(whole) + scene.cell.round_trip_s
     work = {rate: _work(scene, rate) for rate in set(rates)}
-    numbers = {
-        "method": scene.method,
-        "bandwidth_hz": scene.cell.bandwidth_hz,
-        **scene.noise(),
-        **given(mapping, EnergyKeys),
-        "clients": per_client(
-            scene,
-            scene.links(),
-            [{"fixed_delay_s": start_s}] * len(rates),
-            [
-                {
-                    "compute_delay_s": work[rate][0] / speed,
-                    "payload_bits": scene.air_bits(work[rate][1]),
-                }
-                for rate, speed in zip(rates, scene.flop_rate.tolist(), strict=True)
-            ],
-            [_powers(scene, index, file) for index in range(len(rates))],
-        ),
-    }
+    numbers = of_one_band(
+        scene,
+        mapping,
+        EnergyKeys,
+        scene.links(),
+        [{"fixed_delay_s": start_s}] * len(rates),
+        [
+            {
+                "compute_delay_s": work[rate][0] / speed,
+                "payload_bits": scene.air_bits(work[rate][1]),
+            }
+            for rate, speed in zip(rates, scene.flop_rate.tolist(), strict=True)
+        ],
+        [_powers(scene, index, file) for index in range(len(rates))],
+    )
     origin = (
         scene.origin(f"rank {scene.adapter.rank}"),
         f"fixed_delay_s is the broadcast of {whole} bits at the worst client's rate over the band.",

@@ -30,7 +30,7 @@ from airtune.methods.sflllm.problem_file import (
     SflllmFile,
 )
 from airtune.planning.answer import closing, finite, heading
-from airtune.planning.table import ClientTable
+from airtune.planning.table import ClientTable, read_downlink
 from airtune.quantities import FloatArray, db_to_linear
 from airtune.section import check
 
@@ -102,7 +102,9 @@ def read(mapping: Mapping[str, Any]) -> SflllmProblem:
         main=_uplink(server, clients, "main_gain", power, noise),
         federated=_uplink(federated_server, clients, "federated_gain", power, noise),
         candidates=candidates,
-        downlink_rate_bps=_downlink(clients, candidates),
+        downlink_rate_bps=read_downlink(
+            clients, needed=any(candidate.gradient_bits > 0 for candidate in candidates)
+        ),
         names=clients.names,
         round_trip_s=file.round_trip_s,
     )
@@ -166,18 +168,6 @@ def _gains(clients: ClientTable, key: str, subchannels: int) -> FloatArray:
         rows.append(np.broadcast_to(given, subchannels))
     values = np.stack(rows)
     return values if name == key else db_to_linear(values)
-
-
-def _downlink(clients: ClientTable, candidates: tuple[SplitCandidate, ...]) -> FloatArray | None:
-    """Downlink rates [client], or None where no client gives one and no candidate needs one."""
-    rate = clients.number("downlink_rate_bps")
-    missing = np.flatnonzero(np.isnan(rate))
-    needed = any(candidate.gradient_bits > 0 for candidate in candidates)
-    if len(missing) and (needed or len(missing) < len(rate)):
-        where = f"downlink_rate_bps of client {clients.names[missing[0]]}"
-        remedy = "gradient_bits > 0 needs it" if needed else "give it for all clients or for none"
-        raise InputError(where, "missing", "a number above 0", remedy)
-    return None if len(missing) else rate
 
 
 def _blocks(section: BlocksSection | None) -> Blocks | None:

@@ -20,8 +20,8 @@ from airtune.planning.sections import (
     Positive,
     ProblemSection,
 )
+from airtune.planning.split_sections import CellServer, CutSection
 from airtune.planning.table import ClientTable, TableOf
-from airtune.quantities import SERVER_FLOP_RATE
 from airtune.ranges import Numbers, Range
 from airtune.section import Real, Words
 
@@ -66,18 +66,11 @@ class SplitClient(ClientSection):
     )
 
 
-class CandidateSection(ProblemSection):
+class CandidateSection(CutSection):
     """A split point and a rank; FLOPs and bits are those of one sample."""
 
-    split_point: Count = Field(description="blocks on the client")
     rank: Count = Field(description="LoRA rank")
     rounds: Positive = Field(description="global rounds until the target loss")
-    client_forward_flops: NotNegative = Field(description="of the client's half")
-    client_backward_flops: NotNegative = Field(description="of the client's half")
-    server_forward_flops: NotNegative = Field(description="of the server's half")
-    server_backward_flops: NotNegative = Field(description="of the server's half")
-    activation_bits: NotNegative = Field(description="across the cut, forward")
-    gradient_bits: NotNegative = Field(0.0, description="across the cut, back; 0: not charged")
     adapter_bits: NotNegative = Field(description="of the client's adapter")
 
 
@@ -112,11 +105,8 @@ class CellFederatedServer(PoweredSection):
     subchannels: Subchannels = Field(description="equal parts of the cell's band")
 
 
-class CellMainServer(CellFederatedServer):
-    flop_rate: Annotated[float, POSITIVE, SERVER_FLOP_RATE] = Field(description="[FLOP/s]")
-    unusual_values: str | list[str] | None = Field(
-        None, description="flop_rate, where it is meant although outside its usual range"
-    )
+class CellMainServer(CellFederatedServer, CellServer):
+    """A main server with a link of its own."""
 
 
 class SflllmCell(CellSection):

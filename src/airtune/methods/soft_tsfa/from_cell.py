@@ -14,7 +14,7 @@ import numpy as np
 from airtune.errors import InputError
 from airtune.methods.soft_tsfa.problem_file import TsfaCell, TsfaKeys
 from airtune.planning.reading import scene_of
-from airtune.planning.scene import CellProblem, Scene, given, per_client
+from airtune.planning.scene import CellProblem, Scene, of_one_band
 from airtune.planning.sections import NOT_NEGATIVE
 from airtune.ranges import number_list
 from airtune.section import check
@@ -36,20 +36,16 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     ahead_s = start_s + scene.cell.round_trip_s
     delays = (ahead_s + scene.local_steps * scene.whole_step().flops / scene.flop_rate).tolist()
     rank, fixed = map(scene.air_bits, payload_bits(scene))
-    numbers = {
-        "method": scene.method,
-        "bandwidth_hz": scene.cell.bandwidth_hz,
-        **scene.noise(),
-        **given(mapping, TsfaKeys),
-        "clients": per_client(
-            scene,
-            scene.weights(),
-            scene.links(),
-            [{"compute_delay_s": delay} for delay in delays],
-            [{"rank_payload_bits": rank, "fixed_payload_bits": fixed}] * len(delays),
-            [{"rank_energy": list(energy)} for energy in energies],
-        ),
-    }
+    numbers = of_one_band(
+        scene,
+        mapping,
+        TsfaKeys,
+        scene.weights(),
+        scene.links(),
+        [{"compute_delay_s": delay} for delay in delays],
+        [{"rank_payload_bits": rank, "fixed_payload_bits": fixed}] * len(delays),
+        [{"rank_energy": list(energy)} for energy in energies],
+    )
     origin = (
         scene.origin(f"rank {scene.adapter.rank}"),
         f"compute_delay_s contains {start_s:.6g} s for the broadcast of {whole} bits at the worst "
