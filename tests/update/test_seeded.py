@@ -12,9 +12,10 @@ import torch
 from airtune.errors import InputError
 from airtune.federated.checks.contracts import check_codec
 from airtune.round_plan import ClientPlan
+from airtune.tuning.directions import DRAW_FLOPS
 from airtune.update import seeded
 from airtune.update.codec import coordinates, flatten, pack, shapes_of, unpack
-from airtune.update.seeded import DRAW_FLOPS, SeededCodec, hadamard
+from airtune.update.seeded import SeededCodec, hadamard
 from tests.update.adapters import random_factors
 
 PLAN = ClientPlan(client=3, bandwidth_hz=1e6, tx_power_w=0.2, rank=2)

@@ -186,9 +186,10 @@ def decoded(
             change = codec.decode(payload, context.shapes, plan)
             check_tensors(change, context.shapes, part=context.method.split is not None)
             trained, sent = codec.trained(plan), codec.sent(payload, context.shapes, plan)
+            on = codec.coefficients(payload, context.shapes, plan)
         what = f"the update of {party(task.client)}, as it arrived in its number format,"
         check_finite(change, what, task.round_index, OTHER_FORMAT)
-        updates.append(Update(task.client, task.weight, change, trained, sent))
+        updates.append(Update(task.client, task.weight, change, trained, sent, coefficients=on))
     return updates
 
 

@@ -147,7 +147,8 @@ def _server_side(
 ) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
     """The next adapter and what the server remembers; without updates, mostly as they were."""
     index = state.rounds_done
-    if not updates and not method.aggregator.changes_base:
+    remembers = method.aggregator.changes_base or method.aggregator.sums_coefficients
+    if not updates and not remembers:
         return dict(state.adapter), state.server
     context = ServerContext(index, received, remembered(state.server))
     with asked("aggregator", method.aggregator, index):

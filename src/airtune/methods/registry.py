@@ -26,6 +26,7 @@ SHIPPED = (
     Lazy("airtune.methods.flora.spec:FLORA"),
     Lazy("airtune.methods.fedex_lora.spec:FEDEX_LORA"),
     Lazy("airtune.methods.ferret.spec:FERRET"),
+    Lazy("airtune.methods.fedkseed.spec:FEDKSEED"),
     Lazy("airtune.methods.sampled_lora.spec:SAMPLED_LORA"),
     Lazy("airtune.methods.centralised.spec:CENTRALISED"),
     Lazy("airtune.methods.sflllm.spec:SFLLLM"),

@@ -114,7 +114,8 @@ class LocalResult:
     """The adapter after local training, the loss before each step, and what is carried over.
 
     `base` is what the change is counted from, where that is not what came down in this round;
-    `measured` are numbers for the round's record.
+    `measured` are numbers for the round's record; `coefficients` are what was found on directions
+    from a seed, for codecs that send them in place of the change.
     """
 
     state: AdapterState
@@ -123,6 +124,7 @@ class LocalResult:
     carried: dict[str, Tensor] = field(default_factory=dict)
     base: AdapterState | None = None
     measured: Mapping[str, float] = field(default_factory=dict)
+    coefficients: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def mean_loss(self) -> float:
@@ -136,12 +138,17 @@ def completion_loss(model: Any, batch: TokenBatch) -> tuple[Tensor, int]:
     where a completion token is predicted, and the clock is charged for as many. (Memory is charged
     with logits of every position: a device need not save it as this machine does.)
     """
+    losses = completion_losses(model, batch)
+    return losses.sum(), len(losses)
+
+
+def completion_losses(model: Any, batch: TokenBatch) -> Tensor:
+    """Cross-entropy of every completion token of a batch [label], fp32 [nat]."""
     device = next(model.parameters()).device
     token_ids = torch.as_tensor(batch.token_ids, dtype=torch.long, device=device)
     real = torch.as_tensor(batch.attention_mask, dtype=torch.long, device=device)
     wanted = torch.as_tensor(batch.label_mask, dtype=torch.bool, device=device)
-    losses = label_losses(model, token_ids, real, wanted)
-    return losses.sum(), len(losses)
+    return label_losses(model, token_ids, real, wanted)
 
 
 def parts_of(batch: TokenBatch, tokens: int) -> list[TokenBatch]:

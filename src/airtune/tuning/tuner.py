@@ -48,7 +48,8 @@ class Tuner(ABC):
     `honours`: decisions of a plan that it carries out; a plan that makes another one is refused.
     `freezes`: parts of tensor names that it never trains.
     `on_factors`: it works on LoRA's factors, not on any trained parameter. `adds_unsent`: what was
-    not sent in one round is added to the change of the next.
+    not sent in one round is added to the change of the next. `finds_coefficients`: its results have
+    `LocalResult.coefficients`.
     """
 
     honours: frozenset[Decision] = frozenset()
@@ -56,6 +57,7 @@ class Tuner(ABC):
     freezes: frozenset[str] = frozenset()
     on_factors: bool = False
     adds_unsent: bool = False
+    finds_coefficients: bool = False
 
     def flops(self, plan: ClientPlan, steps: Sequence[Step], work: ModelWork) -> float:
         """All that a client with this plan computes in a round of these steps [FLOP].

@@ -41,7 +41,10 @@ class Codec(ABC):
     nothing can be encoded. `leaves_out`: parts of tensor names that never travel. `on_factors`: it
     sends LoRA's factors, not any trained parameter. `carries_base`: a downlink that also sends what
     was merged into the base. `takes_any_tensors`: it can send some of an adapter's tensors as well
-    as all of them.
+    as all of them. `takes_coefficients`: `encode` is given what the tuner found on directions from
+    a seed (`LocalResult.coefficients`), not a change. `shares_directions`: all clients of a round
+    send coefficients on the same directions, which a server may sum (`coefficients`).
+    `carries_coefficients`: a downlink that sends such sums, from which clients rebuild the model.
     """
 
     honours: frozenset[Decision] = frozenset()
@@ -49,6 +52,13 @@ class Codec(ABC):
     on_factors: bool = False
     carries_base: bool = False
     takes_any_tensors: bool = False
+    takes_coefficients: bool = False
+    carries_coefficients: bool = False
+
+    @property
+    def shares_directions(self) -> bool:
+        """Whether a server may sum the coefficients of a round's clients."""
+        return False
 
     @property
     def leaves_out(self) -> frozenset[str]:
@@ -95,6 +105,10 @@ class Codec(ABC):
 
     def reported(self, payload: bytes, template: Shapes) -> list[float] | None:
         """What the client reported beside its change, for the next plan; None: nothing."""
+        return None
+
+    def coefficients(self, payload: bytes, template: Shapes, plan: ClientPlan) -> Tensor | None:
+        """What a payload has on directions that all clients share [direction]; None: nothing."""
         return None
 
     @abstractmethod

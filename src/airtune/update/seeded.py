@@ -36,6 +36,7 @@ from airtune.errors import InputError
 from airtune.quantities import FloatArray
 from airtune.round_plan import ClientPlan
 from airtune.seeds import NO_CLIENT, generator
+from airtune.tuning.directions import DRAW_FLOPS
 from airtune.update.codec import (
     Codec,
     Shapes,
@@ -53,9 +54,6 @@ Allocation = Literal["best", "norm", "uniform"]
 Vector = NDArray[np.float64]
 Sent = NDArray[np.int64]
 
-DRAW_FLOPS = 40
-"""Operations of one normal number, counted as FLOPs: ten rounds of Philox for four words, and a
-transformation of each. Ours; no device was measured."""
 _CHUNK = 1 << 22
 """Numbers of directions that are in memory at once."""
 

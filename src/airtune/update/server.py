@@ -25,6 +25,7 @@ class Update:
     `sent` is True where the payload carried it (None: wherever it was trained); elsewhere the
     change is 0, whatever was trained. `share` is the coefficient with which the change enters
     (None: weight over the sum of the weights present; `airtune.update.weighting` decides others).
+    `coefficients` are what the payload had on directions that all clients share.
     """
 
     client: int
@@ -33,6 +34,7 @@ class Update:
     kept: Mapping[str, Tensor] | None = None
     sent: Mapping[str, Tensor] | None = None
     share: float | None = None
+    coefficients: Tensor | None = None
 
 
 class Aggregator(ABC):
@@ -44,7 +46,8 @@ class Aggregator(ABC):
     `on_factors`: it works on LoRA's factors, not on any trained parameter. `uses_shares`: changes
     enter with `Update.share` where one is set (`weighting.shares_of`), so that a method may weigh.
     `changes_base`: it also merges something into the frozen base, so its state has the tensors of
-    `tuning.base_change`.
+    `tuning.base_change`. `sums_coefficients`: it merges `Update.coefficients`; what it remembers is
+    what the downlink sends.
     """
 
     honours: frozenset[Decision] = frozenset()
@@ -55,6 +58,7 @@ class Aggregator(ABC):
     refactors: bool = False
     on_factors: bool = False
     changes_base: bool = False
+    sums_coefficients: bool = False
 
     @abstractmethod
     def aggregate(

@@ -160,6 +160,36 @@ class ModelWork:
             self._bytes[key] = self._of(whole, pruning_rate, rank, frozen_a).memory_bytes
         return self._bytes[key]
 
+    def forward_flops(self, step: Step) -> float:
+        """A forward pass with the whole adapter and logits at labels only [FLOP].
+
+        Where nothing needs a gradient that holds for every parameter, too.
+        """
+        key = (step.batch_size, step.tokens, "forward")
+        if key not in self._flops:
+            whole, one = (
+                self._of(Step(step.batch_size, step.tokens, label_tokens=labels)).forward_flops
+                for labels in (None, 1)
+            )
+            self._flops[key] = one, (whole - one) / max(step.positions - 1, 1)
+        one, each = self._flops[key]
+        return one + each * (step.logit_rows - 1)
+
+    def inference_bytes(self, step: Step) -> int:
+        """Peak memory of a forward pass, rather too much: weights, the adapter, and the larger of
+        what the widest part would keep for a backward pass (it lets go of some of it before) and
+        all logits with their log-probabilities, fp32."""
+        held = self.precision.in_memory(Step(step.batch_size, step.tokens))
+        work, model = self._of(held), self.architecture
+        adapter = 0 if isinstance(self.adapter, EveryParameter) else self.adapter_bytes()
+        loss = 2 * 4 * held.positions * model.vocab_size
+        kept = max(part.stored_bytes for part in work.parts)
+        return work.weight_bytes + adapter + self.precision.working_bytes(model, loss, kept)
+
+    def trained_numbers(self) -> int:
+        """How many numbers are trained."""
+        return adapter_parameters(self.architecture, self.adapter)
+
     def affine_flops(self, step: Step) -> tuple[float, float]:
         """`fixed` and `prunable` of a step: fixed + (1 - rate) prunable [FLOP]."""
         key = (step.batch_size, step.tokens)

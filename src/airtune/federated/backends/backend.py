@@ -222,8 +222,9 @@ class ClientSide:
             change = {name: result.state[name] - value for name, value in base.items()}
             check_finite(change, f"the update of {who}", task.round_index, LESS)
             check_finite(result.carried, f"what {who} keeps", task.round_index, LESS)
+            sent = result.coefficients if codec.takes_coefficients else change
             with self._asked("codec", codec, task):
-                payload = codec.in_round(start).encode(change, task.plan)
+                payload = codec.in_round(start).encode(sent, task.plan)
         return ClientReport(
             task.client,
             payload,

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from airtune.errors import InputError
 from airtune.federated.method import Method
 from airtune.round_plan import Decision, Plan
-from airtune.tuning.tuner import CohortTuner
+from airtune.tuning.tuner import CohortTuner, Tuner
 
 HONOURED_BY: Mapping[Decision, tuple[str, ...]] = {
     Decision.PRUNING: ("tuner", "codec", "aggregator"),
@@ -84,6 +84,7 @@ class _Fit:
                 )
         self.coverage()
         self.base()
+        self.coefficients()
         self.unsent()
         self.shares()
         self.link()
@@ -173,6 +174,21 @@ class _Fit:
                 f"one that {words}, as the downlink of {method.name} has it",
                 "leave out the aggregator, or choose the method that it belongs to",
             )
+
+    def coefficients(self) -> None:
+        """Coefficients on seeded directions: found by the tuner, sent, summed, and sent down."""
+        method, names = self.method, self.names
+        finds = isinstance(method.tuner, Tuner) and method.tuner.finds_coefficients
+        if method.codec.takes_coefficients and not finds:
+            what = f"one that finds the coefficients that codec {names['codec']} sends"
+            self.refuse("tuner", what)
+        sums = method.aggregator.sums_coefficients
+        if sums and not method.codec.shares_directions:
+            what = f"one whose coefficients aggregator {names['aggregator']} can sum"
+            self.refuse("codec", what)
+        if sums != method.downlink.carries_coefficients:
+            words = "sums coefficients" if not sums else "leaves the broadcast as it is"
+            self.refuse("aggregator", f"one that {words}, as the downlink of {method.name} has it")
 
     def unsent(self) -> None:
         """What was not sent must not count twice."""

@@ -1,0 +1,1 @@
+"""fedkseed: training without a backward pass, as coefficients on candidate directions."""
