@@ -133,7 +133,7 @@ def run_round(
         charged = charge_round(context, start, reports)
     arrived = [task for task in tasks if task.client in charged.in_time]
     with stage("encode"):
-        received, codec = bound_codec(context, tasks, start.plan)
+        received, codec = bound_codec(context, state, tasks, start.plan)
         updates = decoded(context, codec, arrived, reports)
     losses = {update.client: reports[update.client].train_loss for update in updates}
     occasion = Occasion(state.rounds_done, context.weights, losses, start.inclusion)
@@ -162,12 +162,17 @@ def kept_by_clients(
 
 
 def bound_codec(
-    context: RoundContext, tasks: Sequence[ClientTask], plan: Plan
+    context: RoundContext, state: ServerState, tasks: Sequence[ClientTask], plan: Plan
 ) -> tuple[Mapping[str, Tensor], Codec]:
-    """The broadcast as clients decode it, and the codec bound to it; nothing if all are silent."""
+    """The broadcast as clients decode it, and the codec bound to it; nothing if all are silent.
+
+    Clients that keep the model have the server's.
+    """
     method = context.method
     if not tasks:
         return {}, method.codec
+    if method.downlink.keeps_model:
+        return state.adapter, method.codec.in_round(state.adapter)
     received = method.downlink.decode(tasks[0].broadcast, context.shapes, plan.broadcast)
     return received, method.codec.in_round(received)
 

@@ -45,6 +45,8 @@ class Codec(ABC):
     a seed (`LocalResult.coefficients`), not a change. `shares_directions`: all clients of a round
     send coefficients on the same directions, which a server may sum (`coefficients`).
     `carries_coefficients`: a downlink that sends such sums, from which clients rebuild the model.
+    `keeps_model`: a downlink whose message says how the model that a client keeps has changed
+    (`received`).
     """
 
     honours: frozenset[Decision] = frozenset()
@@ -54,6 +56,7 @@ class Codec(ABC):
     takes_any_tensors: bool = False
     takes_coefficients: bool = False
     carries_coefficients: bool = False
+    keeps_model: bool = False
 
     @property
     def shares_directions(self) -> bool:
@@ -106,6 +109,16 @@ class Codec(ABC):
     def reported(self, payload: bytes, template: Shapes) -> list[float] | None:
         """What the client reported beside its change, for the next plan; None: nothing."""
         return None
+
+    def received(
+        self, payload: bytes, held: TensorMap, held_round: int, template: Shapes
+    ) -> dict[str, Tensor]:
+        """A client's start, of a broadcast and the model with which its last round began.
+
+        For downlinks of which `keeps_model`; `held` is empty, and the round 0, for a client that
+        comes for the first time.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} keeps no model")
 
     def coefficients(self, payload: bytes, template: Shapes, plan: ClientPlan) -> Tensor | None:
         """What a payload has on directions that all clients share [direction]; None: nothing."""

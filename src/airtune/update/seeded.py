@@ -121,6 +121,47 @@ class SeededCodec(Codec):
         vector = torch.from_numpy(np.concatenate(rebuilt).astype(np.float32))
         return unflatten(vector, template)
 
+    @property
+    def shares_directions(self) -> bool:
+        return self.shared
+
+    def coefficients(self, payload: bytes, template: Shapes, plan: ClientPlan) -> Tensor | None:
+        """`s c` of the estimate `sum_k s c_k v_k`, in the first places of each block [coordinate].
+
+        None for directions of the client's own, and for an update that travels as it is.
+        """
+        count = coordinates(template)
+        if not self.shared or self._travels_whole(count):
+            return None
+        sent, norms = self._checked(unpack(payload), count)
+        sizes = self.sizes(count)
+        counts = self._counts(norms, sizes)
+        slots, start = np.zeros(count), 0
+        for first, size, number in zip(np.cumsum([0, *sizes[:-1]]), sizes, counts, strict=True):
+            scale = self._factor(size, number) * self._kind.scale(size, number)
+            slots[first : first + number] = scale * sent[start : start + number].astype(np.float64)
+            start += number
+        return torch.from_numpy(slots)
+
+    def sizes(self, count: int) -> list[int]:
+        """Coordinates of each block."""
+        return [len(part) for part in self._cut(np.zeros(count))]
+
+    def combined(self, numbers: Vector, counts: Sequence[int], size: int) -> Vector:
+        """`sum_k b_k v_k` on so many directions of each block, which all clients share."""
+        pieces = np.split(numbers, np.cumsum(counts)[:-1])
+        blocks = self._blocks(self._cut(np.zeros(size)), counts)
+        pairs = zip(blocks, pieces, strict=True)
+        return np.concatenate([block.combine(piece) for block, piece in pairs])
+
+    def combining_flops(self, counts: Sequence[int], size: int) -> float:
+        """Directions and products of `combined`, as `encoding_flops` counts them."""
+        longest = -(-size // self._parts(size))
+        if self.distribution == "gaussian":
+            return sum(counts) * longest * (2.0 + DRAW_FLOPS)
+        padded = _padded(longest)
+        return self._parts(size) * padded * (1.0 + math.log2(padded))
+
     def reported(self, payload: bytes, template: Shapes) -> list[float]:
         """The norms of the update's blocks."""
         _, norms = self._checked(unpack(payload), coordinates(template))
@@ -228,15 +269,18 @@ class SeededCodec(Codec):
         return np.asarray((padded / sent - 1) * (size - 1) / max(padded - 1, 1))
 
     def _blocks(
-        self, parts: Sequence[Vector], counts: Sequence[int], plan: ClientPlan
+        self, parts: Sequence[Vector], counts: Sequence[int], plan: ClientPlan | None = None
     ) -> Iterator["_Gaussian | _Hadamard"]:
         if self.broadcast is None:
             raise ValueError("bind the codec first: codec.in_round(broadcast)")
-        client = NO_CLIENT if self.shared else plan.client
-        kind = _Gaussian if self.distribution == "gaussian" else _Hadamard
+        client = NO_CLIENT if self.shared or plan is None else plan.client
         for place, (part, count) in enumerate(zip(parts, counts, strict=True)):
             draws = generator(self.seed, f"directions of block {place}", self.broadcast, client)
-            yield kind(draws, len(part), count)
+            yield self._kind(draws, len(part), count)
+
+    @property
+    def _kind(self) -> "type[_Gaussian | _Hadamard]":
+        return _Gaussian if self.distribution == "gaussian" else _Hadamard
 
 
 @final
@@ -252,13 +296,22 @@ class _Gaussian:
         """`v_k . x` [direction]."""
         return np.concatenate([np.einsum("kd,d->k", rows, vector) for rows in self._rows()])
 
+    @staticmethod
+    def scale(size: int, count: int) -> float:
+        """What `combine` is multiplied by for the unbiased estimate."""
+        return 1 / count
+
     def rebuild(self, coefficients: Vector) -> Vector:
         """The unbiased estimate of x."""
+        return self.combine(coefficients) / self.count
+
+    def combine(self, coefficients: Vector) -> Vector:
+        """`sum_k c_k v_k`."""
         total, start = np.zeros(self.size), 0
         for rows in self._rows():
             total += np.einsum("kd,k->d", rows, coefficients[start : start + len(rows)])
             start += len(rows)
-        return total / self.count
+        return total
 
     def _rows(self) -> Iterator[NDArray[np.float32]]:
         step = max(1, _CHUNK // self.size)
@@ -284,13 +337,22 @@ class _Hadamard:
         turned: FloatArray = hadamard(signs * padded)[rows]
         return turned
 
+    @staticmethod
+    def scale(size: int, count: int) -> float:
+        """What `combine` is multiplied by for the unbiased estimate."""
+        return _padded(size) / count
+
     def rebuild(self, coefficients: Vector) -> Vector:
         """The unbiased estimate of x."""
+        return self.scale(self.size, self.count) * self.combine(coefficients)
+
+    def combine(self, coefficients: Vector) -> Vector:
+        """`sum_k c_k v_k`."""
         signs, rows = self._drawn()
         padded = np.zeros(len(signs))
         padded[rows] = coefficients
-        estimate: Vector = len(signs) / self.count * (signs * hadamard(padded))[: self.size]
-        return estimate
+        total: Vector = (signs * hadamard(padded))[: self.size]
+        return total
 
     def _drawn(self) -> tuple[Vector, NDArray[np.int64]]:
         padded = _padded(self.size)

@@ -36,6 +36,7 @@ from airtune.tuning.split.model import StepBits
 from airtune.tuning.tuner import CohortTuner, Party, PartyResult, Tuner, TuningContext, TuningJob
 from airtune.update.codec import Codec, Shapes
 from airtune.update.error_feedback import add_lost, holds_residual
+from airtune.update.held_model import held_model, with_held, without_held
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,11 @@ class ClientSide:
         downlink = self.method.downlink
         with self.watch.stage("encode"):
             with self._asked("downlink codec", downlink, task):
-                start = downlink.decode(task.broadcast, self.shapes, task.plan)
+                if downlink.keeps_model:
+                    held = held_model(task.carried)
+                    start = downlink.received(task.broadcast, *held, self.shapes)
+                else:
+                    start = downlink.decode(task.broadcast, self.shapes, task.plan)
             what = f"the adapter that {party(task.client)} received"
             check_finite(start, what, task.round_index, OTHER_FORMAT)
             put_changes(self.model, task.base)
@@ -203,13 +208,14 @@ class ClientSide:
     def _context(self, task: ClientTask, *, rows: bool = True) -> TuningContext:
         has_rows = rows and task.client != MAIN_SERVER
         step = task.round_index if task.schedule_index is None else task.schedule_index
+        own = without_held(task.carried) if self.method.downlink.keeps_model else task.carried
         return TuningContext(
             model=self.model,
             batches=self.batches(task.client, task.round_index) if has_rows else [],
             training=self.training.in_round(step),
             seed=self.seed,
             round_index=task.round_index,
-            carried=task.carried,
+            carried=own,
         )
 
     def _report(self, task: ClientTask, start: AdapterState, result: LocalResult) -> ClientReport:
@@ -225,12 +231,15 @@ class ClientSide:
             sent = result.coefficients if codec.takes_coefficients else change
             with self._asked("codec", codec, task):
                 payload = codec.in_round(start).encode(sent, task.plan)
+        carried: Mapping[str, Tensor] = result.carried
+        if self.method.downlink.keeps_model:
+            carried = with_held(carried, start, task.round_index)
         return ClientReport(
             task.client,
             payload,
             result.mean_loss,
             result.label_tokens,
-            result.carried,
+            carried,
             measured=result.measured,
         )
 

@@ -185,6 +185,6 @@ def _with_kept(
     """The state with what clients keep of their tasks, as if every update came to count."""
     if not tasks:
         return state
-    _, codec = bound_codec(own, tasks, start.plan)
+    _, codec = bound_codec(own, state, tasks, start.plan)
     carried = kept_by_clients(own, state, codec, tasks, reports, reports.keys())
     return replace(state, carried=carried)

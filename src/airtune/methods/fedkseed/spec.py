@@ -8,7 +8,7 @@ from airtune.methods.fedkseed.options import FedkseedSection
 from airtune.methods.fedkseed.recorded import Measured
 from airtune.methods.spec import Lazy, MethodSpec, Unused
 
-_RATES = {"full": 1e-3, "lora": 3e-3}
+_RATES = {"full": 1e-3, "lora": 5e-3}
 """Learning rates that were measured for the built-in model (docs/fedkseed.md)."""
 _PLAIN_STEPS = {"optimizer": "sgd", "max_grad_norm": 0.0, "keep_optimizer": False}
 

@@ -27,7 +27,11 @@ class SeededOptions(Section):
 
 
 class FerretSection(DownlinkSection, BandwidthSection, SeededOptions):
-    pass
+    downlink: Literal["model", "coefficients"] = Field(
+        "model",
+        description="model (whole, in every round) | coefficients (the sums that a client lacks; "
+        "with shared: true)",
+    )
 
 
 CODEC_OPTIONS = tuple(SeededOptions.model_fields)

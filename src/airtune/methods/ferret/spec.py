@@ -1,8 +1,21 @@
 """ferret, described."""
 
+from collections.abc import Iterator
+
+from airtune.config.experiment import ExperimentConfig
 from airtune.methods.ferret.options import CODEC_OPTIONS, FerretSection, SeededOptions
 from airtune.methods.ferret.recorded import Measured
-from airtune.methods.spec import Lazy, MethodSpec, PartSpec
+from airtune.methods.spec import Lazy, MethodSpec, PartSpec, Unused
+
+
+def _unused(config: ExperimentConfig, options: FerretSection) -> Iterator[Unused]:
+    if options.downlink == "coefficients":
+        yield "ferret.downlink_dtype", "ferret.downlink is model"
+
+
+def _not_deployed(options: FerretSection) -> str | None:
+    return "ferret.downlink: coefficients" if options.downlink == "coefficients" else None
+
 
 FERRET = MethodSpec(
     name="ferret",
@@ -17,5 +30,7 @@ FERRET = MethodSpec(
     },
     part_options={"planner": ("bandwidth",), "codec": CODEC_OPTIONS},
     needs_factors=False,
+    unused=_unused,
+    not_deployed=_not_deployed,
     recorded={"measured": Measured},
 )
