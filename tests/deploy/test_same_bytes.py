@@ -13,6 +13,13 @@ from tests.deploy.harness import deployment, same_run
 CASES = {
     "fedlora": ("method=fedlora",),
     "fedlora, a cohort that falls silent": ("cohort.size=2", "cohort.dropout=0.3", "rounds=3"),
+    "fedkseed, a cohort that falls silent": (
+        "method=fedkseed",
+        "training.learning_rate=0.003",
+        "cohort.size=2",
+        "cohort.dropout=0.3",
+        "rounds=4",
+    ),
     "jcpba": ("method=jcpba", "jcpba.pruning_budget=0.3"),
     "soft_tsfa": ("method=soft_tsfa",),
     "hetlora": ("method=hetlora",),
