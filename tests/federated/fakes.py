@@ -31,11 +31,14 @@ class FakeState:
     efficiency: np.ndarray
     least_downlink: float = 0.0
 
-    def uplink(self, tx_power_w: Any = None) -> FixedEfficiencyLinks:
-        return FixedEfficiencyLinks(self.efficiency)
+    def uplink(self, tx_power_w: Any = None, clients: Any = None) -> FixedEfficiencyLinks:
+        return FixedEfficiencyLinks(self._of(clients))
 
-    def downlink(self) -> FixedEfficiencyLinks:
-        return FixedEfficiencyLinks(np.maximum(2.0 * self.efficiency, self.least_downlink))
+    def downlink(self, clients: Any = None) -> FixedEfficiencyLinks:
+        return FixedEfficiencyLinks(np.maximum(2.0 * self._of(clients), self.least_downlink))
+
+    def _of(self, clients: Any) -> np.ndarray:
+        return self.efficiency if clients is None else self.efficiency[clients]
 
     def with_links_of(self, other: "FakeState", clients: Any) -> "FakeState":
         mixed = self.efficiency.copy()

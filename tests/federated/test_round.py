@@ -218,8 +218,8 @@ class Steps:
 class Weak(FakeState):
     """On the true channel client 0 needs more than its share."""
 
-    def uplink(self, tx_power_w: Any = None) -> Any:
-        return Steps(np.array([200.0, 0.0, 0.0]))
+    def uplink(self, tx_power_w: Any = None, clients: Any = None) -> Any:
+        return Steps(np.array([200.0, 0.0, 0.0])[clients])
 
 
 def test_a_share_that_carries_nothing_leaves_a_client_out() -> None:

@@ -191,7 +191,7 @@ def _planned_rates(
 
     def rate_bps(task: ClientTask) -> float:
         client = np.array([task.client], dtype=np.int64)
-        links = channel.observe(task.round_index, client).estimate.uplink(power_w).select(client)
+        links = channel.observe(task.round_index, client).estimate.uplink(power_w, client)
         return float(links.rate(np.array([task.plan.bandwidth_hz]))[0])
 
     return rate_bps

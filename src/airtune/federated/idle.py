@@ -104,7 +104,7 @@ def planned_links(context: RoundContext, truth: ChannelState, plans: Sequence[Cl
     for entry in plans:
         powers[entry.client] = entry.tx_power_w
     clients = np.array([entry.client for entry in plans], dtype=np.int64)
-    return truth.uplink(powers).select(clients)
+    return truth.uplink(powers, clients)
 
 
 def _unreachable(
@@ -113,7 +113,7 @@ def _unreachable(
     """Client -> reason."""
     plans = plan.clients
     clients = np.array([entry.client for entry in plans], dtype=np.int64)
-    down_bps = truth.downlink().select(clients).rate(np.full(len(plans), context.bandwidth_hz))
+    down_bps = truth.downlink(clients).rate(np.full(len(plans), context.bandwidth_hz))
     if plan.main_server is not None and costs.split is not None:
         rates = split_rates(context, costs.split, truth, plans)
         sends = np.array([entry.federated is not None for entry in plans])
@@ -122,7 +122,7 @@ def _unreachable(
     else:
         bands = np.array([entry.bandwidth_hz for entry in plans])
         up_bps = planned_links(context, truth, plans).rate(bands)
-    limit_bps = truth.uplink(context.tx_power_w).select(clients).limit_bps()
+    limit_bps = truth.uplink(context.tx_power_w, clients).limit_bps()
     return {
         int(clients[k]): NO_SIGNAL if mute(limit_bps, down_bps)[k] else NO_UPLINK
         for k in np.flatnonzero(mute(up_bps, down_bps))

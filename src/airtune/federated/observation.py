@@ -70,7 +70,7 @@ def _view(
         round_index=costs.round_index,
         cohort=cohort,
         names=tuple(context.names[client] for client in cohort),
-        uplink=observation.estimate.uplink(context.tx_power_w).select(cohort),
+        uplink=observation.estimate.uplink(context.tx_power_w, cohort),
         bandwidth_hz=context.free_hz,
         tx_power_w=context.tx_power_w[cohort],
         weights=context.weights[cohort] / context.weights[cohort].sum(),

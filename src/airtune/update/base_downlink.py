@@ -14,6 +14,7 @@ increments for as long as factors are the shorter form for any matrix, and what 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -133,7 +134,11 @@ def _sizes(shapes: Shapes, pair: FactorPair) -> tuple[int, int, int]:
 
 def _dense(limits: Sequence[int], shapes: Shapes, pair: FactorPair) -> bool:
     rank, width, out = _sizes(shapes, pair)
-    return stacked_rank(limits, rank) * (width + out) >= width * out
+    return _dense_is_shorter(stacked_rank(limits, rank), width, out)
+
+
+def _dense_is_shorter(rank: int, width: int, out: int) -> bool:
+    return rank * (width + out) >= width * out
 
 
 def merged_into(changes: TensorMap, increment: Increment) -> dict[str, Tensor]:
@@ -173,16 +178,24 @@ class _Message:
     memory: BaseMemory
     whole: bool
 
-    @property
+    @cached_property
     def limits(self) -> list[int]:
         return [limit for one in self.increments for limit in one.limits]
+
+    @cached_property
+    def _stacked(self) -> dict[int, int]:
+        """Ranks of all parts together, by the adapter's rank in a matrix."""
+        return {}
 
     @property
     def is_empty(self) -> bool:
         return not self.whole and not self.increments
 
     def dense(self, shapes: Shapes, pair: FactorPair) -> bool:
-        return self.whole or _dense(self.limits, shapes, pair)
+        rank, width, out = _sizes(shapes, pair)
+        if rank not in self._stacked:
+            self._stacked[rank] = stacked_rank(self.limits, rank)
+        return self.whole or _dense_is_shorter(self._stacked[rank], width, out)
 
     def heading(self) -> list[int]:
         """Round; 1 where all is dense; then round, number of parts and ranks of each increment."""
@@ -251,12 +264,10 @@ class BaseDownlink(Codec):
         message = self.message or self._usual()
         first = message.memory.first_lacking(plan.client)
         limits = [x for one in message.increments if one.round_index >= first for x in one.limits]
-        total = 0.0
-        for pair in factor_pairs(shapes):
-            rank, width, out = _sizes(shapes, pair)
-            if not message.dense(shapes, pair):
-                total += 2.0 * stacked_rank(limits, rank) * width * out
-        return total
+        sent = [pair for pair in factor_pairs(shapes) if not message.dense(shapes, pair)]
+        sizes = [_sizes(shapes, pair) for pair in sent]
+        stacked = {rank: stacked_rank(limits, rank) for rank in {size[0] for size in sizes}}
+        return sum((2.0 * stacked[rank] * width * out for rank, width, out in sizes), 0.0)
 
     def received(
         self, payload: bytes, held: TensorMap, first_lacking: int, shapes: Shapes

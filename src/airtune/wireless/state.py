@@ -1,7 +1,7 @@
 """The channel of one round: what each client's link is worth."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from airtune.wireless.cqi import CqiLinks
 from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks
 
 NO_CLIENTS = np.array([], dtype=np.int64)
+Numbers: TypeAlias = NDArray[np.int64] | None
+"""Of clients; None: all of them."""
 _BY_CLIENT = (
     "position_m",
     "speed_m_s",
@@ -79,23 +81,23 @@ class ChannelState:
         return self.budget.bs_tx_power_w * self.gain / self.budget.downlink_noise_psd
 
     def uplink(
-        self, tx_power_w: FloatArray | None = None
+        self, tx_power_w: FloatArray | None = None, clients: Numbers = None
     ) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
         """FDMA links to the base station; `tx_power_w` [client] replaces the cell's power.
 
         A measured efficiency already contains the power that it was measured with, so it does not
         change with `tx_power_w`.
         """
-        return self._links(self.uplink_cn0_hz(tx_power_w))
+        return self._links(self.uplink_cn0_hz(tx_power_w), self.spectral_efficiency, clients)
 
-    def downlink(self) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
+    def downlink(self, clients: Numbers = None) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
         """Links from the base station with its power over the band.
 
-        A multicast to some clients runs at `downlink().select(them).rate(bandwidth).min()`.
+        A multicast to some clients runs at `downlink(them).rate(bandwidth).min()`.
         """
-        if self.downlink_efficiency is not None:
-            return FixedEfficiencyLinks(self.downlink_efficiency)
-        return self._links(self.downlink_cn0_hz())
+        efficiency = self.downlink_efficiency
+        efficiency = self.spectral_efficiency if efficiency is None else efficiency
+        return self._links(self.downlink_cn0_hz(), efficiency, clients)
 
     def out_of_reach(self) -> dict[int, str]:
         """Clients whose link carries nothing this round at any bandwidth, each with a sentence."""
@@ -136,10 +138,13 @@ class ChannelState:
                 mixed[name][clients] = theirs[clients]
         return replace(self, **mixed)
 
-    def _links(self, cn0_hz: FloatArray) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
+    def _links(
+        self, cn0_hz: FloatArray, efficiency: FloatArray, clients: Numbers
+    ) -> ShannonLinks | CqiLinks | FixedEfficiencyLinks:
+        chosen = slice(None) if clients is None else clients
         if self.is_measured:
-            return FixedEfficiencyLinks(self.spectral_efficiency)
-        return power_links(self.budget.rate_model, cn0_hz, self.budget.margin)
+            return FixedEfficiencyLinks(efficiency[chosen])
+        return power_links(self.budget.rate_model, cn0_hz[chosen], self.budget.margin)
 
 
 @dataclass(frozen=True)

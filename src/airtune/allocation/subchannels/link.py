@@ -205,7 +205,7 @@ def obstacle(link: Uplink, demand: Demand, name: Callable[[int], str], server: s
     if len(senders) > link.subchannels:
         return (
             f"The {server} link has {link.subchannels} subchannels for {len(senders)} clients: "
-            "every client needs at least one of its own."
+            "every client needs one of its own, so plan more subchannels or fewer clients."
         )
     if link.power_total_w == 0:
         return f"The total power of the {server} link is 0."

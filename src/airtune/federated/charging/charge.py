@@ -31,7 +31,7 @@ def downlink_rates(
     state: ChannelState, clients: NDArray[np.int64], bandwidth_hz: float
 ) -> FloatArray:
     """Rates [client] at which each could receive over the whole downlink band, bit/s."""
-    return state.downlink().select(clients).rate(np.full(len(clients), bandwidth_hz))
+    return state.downlink(clients).rate(np.full(len(clients), bandwidth_hz))
 
 
 def broadcast_delays(

@@ -125,10 +125,10 @@ def split_rates(
     clients = np.array([plan.client for plan in plans], dtype=np.int64)
     return costs.rates(
         plans,
-        truth.uplink(context.tx_power_w).select(clients),
+        truth.uplink(context.tx_power_w, clients),
         context.tx_power_w[clients],
         context.bandwidth_hz,
-        truth.downlink().select(clients).rate(np.full(len(plans), context.bandwidth_hz)),
+        truth.downlink(clients).rate(np.full(len(plans), context.bandwidth_hz)),
     )
 
 

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from airtune.allocation.bandwidth import client_name
 from airtune.allocation.split.problem import LinkPlan
-from airtune.allocation.subchannels.link import LinkSolver
+from airtune.allocation.subchannels.link import LinkSolver, obstacle
 from airtune.allocation.subchannels.power import Demand, Uplink, control_power
+from airtune.errors import InfeasibleError
 from airtune.federated.splitting.round_problem import SplitProblem
+from airtune.quantities import FloatArray
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,15 @@ class OwnPoints:
 
 
 class PointLinks:
-    """Both links of a round for given split points, each solved once."""
+    """Both links of a round for given split points, each solved once.
+
+    Raises InfeasibleError where a client can never send, with too few subchannels for example.
+    """
 
     def __init__(self, problem: SplitProblem) -> None:
         self._problem = problem
-        main, federated = problem.links
-        self._main, self._federated = LinkSolver(main), LinkSolver(federated)
+        self._main = _RoundLink(problem, problem.links[0], "main server's")
+        self._federated = _RoundLink(problem, problem.links[1], "federated server's")
         self._known: dict[tuple[int, ...], OwnPoints] = {}
 
     def solve(self, points: Sequence[int]) -> OwnPoints:
@@ -53,15 +59,17 @@ class PointLinks:
 
     def _solved(self, points: tuple[int, ...]) -> OwnPoints:
         problem = self._problem
-        mean, (up, _, _) = problem.mean_step(points), problem.bits
-        transfer = problem.transfer
+        (up, _, _), transfer = problem.bits, problem.transfer
+        self._main.require_reachable(up)
+        mean = problem.mean_step(points)
         demand = Demand(up, mean.ahead_s + transfer.lead_s(up))
-        main, main_s, main_bound_s = _linked(problem.links[0], self._main, demand)
+        main, main_s, main_bound_s = self._main.solve(demand)
         federated, upload_s, upload_bound_s = None, 0.0, 0.0
         if problem.sends_half:
             adapters = np.array([problem.adapter_bits(point) for point in points])
+            self._federated.require_reachable(adapters)
             demand = Demand(adapters, transfer.lead_s(adapters))
-            federated, upload_s, upload_bound_s = _linked(problem.links[1], self._federated, demand)
+            federated, upload_s, upload_bound_s = self._federated.solve(demand)
         step_s = main_s + mean.server_s + mean.after_s
         step_bound_s = main_bound_s + mean.server_s + mean.after_s
         broadcast_s = problem.broadcast_s(max(points))
@@ -76,13 +84,30 @@ class PointLinks:
         )
 
 
-def _linked(link: Uplink, solver: LinkSolver, demand: Demand) -> tuple[LinkPlan, float, float]:
-    """Owners and densities of one link, when its last client has sent, and a bound on that [s]."""
-    answer = solver.solve(demand)
-    assert answer is not None, "without a cutoff a reachable link is always solved"
-    control = control_power(link, answer.owner, demand)
-    bound_s = demand.deadline(answer.window_bound_s)
-    return LinkPlan(answer.owner, control.psd_w_per_hz), control.deadline_s, bound_s
+class _RoundLink:
+    """One uplink of the round; the same clients send on it whatever the split points are."""
+
+    def __init__(self, problem: SplitProblem, link: Uplink, server: str) -> None:
+        self._problem, self._link, self._server = problem, link, server
+        self._solver, self._open = LinkSolver(link), False
+
+    def solve(self, demand: Demand) -> tuple[LinkPlan, float, float]:
+        """Owners and densities, when the last client has sent, and a bound on that [s]."""
+        answer = self._solver.solve(demand)
+        assert answer is not None, "without a cutoff a reachable link is always solved"
+        control = control_power(self._link, answer.owner, demand)
+        bound_s = demand.deadline(answer.window_bound_s)
+        return LinkPlan(answer.owner, control.psd_w_per_hz), control.deadline_s, bound_s
+
+    def require_reachable(self, bits: FloatArray) -> None:
+        """Raise InfeasibleError where a client that has bits [client] to send never can."""
+        if self._open:
+            return
+        names, demand = self._problem.names, Demand(bits, np.zeros_like(bits))
+        blocked = obstacle(self._link, demand, lambda k: client_name(names, k), self._server)
+        if blocked is not None:
+            raise InfeasibleError(f"In round {self._problem.view.round_index + 1}: {blocked}")
+        self._open = True
 
 
 def polished(
