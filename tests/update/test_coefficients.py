@@ -200,9 +200,9 @@ def test_all_numbers_travel_once_most_have_changed() -> None:
 
 
 def test_before_the_first_round_and_before_any() -> None:
-    unbound = CoefficientDownlink(SeededModel(DIRECTIONS, START))
+    unbound = CoefficientDownlink(SeededModel(DIRECTIONS, START), usual=6)
     assert unbound.payload_bits(SHAPES, plan()) == 8 * frame_bytes({"update": ("F32", [COUNT])})
-    assert unbound.receiver_flops(SHAPES, plan()) == COUNT * SIZE * (DRAW_FLOPS + 2)
+    assert unbound.receiver_flops(SHAPES, plan()) == 6 * SIZE * (DRAW_FLOPS + 2)
     assert unbound.to_cohort({}, [0], 3) is unbound
     with pytest.raises(ValueError, match="bind"):
         unbound.encode(START, plan())

@@ -185,11 +185,13 @@ class CoefficientDownlink(Codec):
 
     A client keeps its sum in whole numbers (`tuning.directions.SeededModel`), so it draws and adds
     only the directions whose number has changed since it last took part: `DRAW_FLOPS` + 2
-    operations a coordinate, which it is charged.
+    operations a coordinate, which it is charged. `usual` is how many change in a round, for
+    predictions that are made without the server's state; all K are then on the air.
     """
 
     carries_coefficients = True
     model: SeededModel
+    usual: int = 0
     memory: CoefficientMemory | None = field(default=None, repr=False)
 
     def to_cohort(
@@ -215,9 +217,8 @@ class CoefficientDownlink(Codec):
         return 8 * frame_bytes(shorter_frame(self._count, sent))
 
     def receiver_flops(self, shapes: Shapes, plan: ClientPlan) -> float:
-        """All K directions where the round is only predicted."""
         known = self.memory
-        added = self._count if known is None else known.lacking(plan.client)
+        added = self.usual if known is None else known.lacking(plan.client)
         return (DRAW_FLOPS + 2.0) * added * coordinates(shapes)
 
     @property

@@ -27,6 +27,7 @@ def compose(bench: Bench, options: FedkseedSection) -> Method:
     """Divide the band, measure slopes, sum them, send the sums down."""
     config = bench.config
     _refuse(config)
+    cohort = config.cohort.size or config.clients.count
     directions = Directions(config.seed, options.seeds)
     known = isinstance(bench.model, UnweightedModel)
     model = SeededModel(directions, {} if known else initial_state(bench.model, config.seed))
@@ -36,7 +37,7 @@ def compose(bench: Bench, options: FedkseedSection) -> Method:
         ZerothOrderTuner(directions, options.epsilon),
         CoefficientCodec(directions, config.training.local_steps),
         CoefficientSum(model),
-        CoefficientDownlink(model),
+        CoefficientDownlink(model, min(options.seeds, cohort * config.training.local_steps)),
         measure=lambda exchange: asdict(measured(exchange)),
     )
 
