@@ -15,6 +15,7 @@ from airtune.errors import InputError
 from airtune.experiment.reading import read_config
 from airtune.experiment.run import Run
 from airtune.experiment.world import World, build_world
+from airtune.federated.charging.charge import expected_round
 from airtune.federated.observation import planning_view
 from airtune.federated.round import run_round, start_round
 from airtune.federated.splitting.cut_search import CutSearch
@@ -261,6 +262,21 @@ def test_what_a_late_client_trained_does_not_count_at_the_client_either() -> Non
         kept = outcome.state.carried[client]
         same = all(torch.equal(kept[name], state.carried[client][name]) for name in kept)
         assert same == (client in late)
+
+
+@pytest.mark.parametrize("labels_at", ["server", "client"])
+def test_past_the_deadline_nothing_comes_down_on_a_free_link_either(labels_at: str) -> None:
+    """The deadline is in the first upload: no message came down, although none takes any time."""
+    world = world_of("hsfl.downlink=free", f"hsfl.labels_at={labels_at}", *KEPT)
+    start = start_round(world.context, world.unmeasured_start())
+    whole = expected_round(world.context, start)
+    assert all(entry.cut_downlink_bits for entry in whole.clients)
+    first = min((entry.stages_s or {})["activations"] for entry in whole.clients) / 2
+    cut = expected_round(replace(world.context, deadline_s=first / 2), start)
+    assert cut.downlink_bits == 0
+    for entry, full in zip(cut.clients, whole.clients, strict=True):
+        assert entry.cut_downlink_bits == 0
+        assert 0 <= entry.uplink_bits < full.uplink_bits / 2
 
 
 def test_the_folder_has_the_mean_of_the_clients_adapters(own: Any) -> None:

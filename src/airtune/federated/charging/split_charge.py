@@ -28,7 +28,8 @@ class _Round:
     """The round as it was: whole stages, those spent by the deadline, and the bits behind them.
 
     `sending` has, of the seconds spent, those of every segment without a message's round trip; it
-    is read for segments that carry a message alone.
+    is read for segments that carry a message alone. `begun` [segment, client]: what takes no time,
+    as on a link that is not charged, was done as well where it begins by the deadline.
     """
 
     whole: Timeline
@@ -38,13 +39,14 @@ class _Round:
     messages: Mapping[int, Sequence[StepBits]]
     adapter_bits: Mapping[int, int]
     rates: RoundRates
+    begun: NDArray[np.bool_]
 
     def heard(self, position: int, client: int) -> int:
         """Bits that a client received of messages that are sent once for all."""
         return sum(
             self._down(k, position, client)[0]
             for k, stage in enumerate(self.whole.stages)
-            if stage == "gradient" and client in self.messages
+            if stage == "gradient" and client in self.messages and self.begun[k, position]
         )
 
     def _down(self, segment: int, position: int, client: int) -> tuple[int, int]:
@@ -74,6 +76,8 @@ class _Round:
         bits: Counter[str] = Counter()
         for k, (stage, step) in enumerate(zip(self.whole.stages, self.whole.step, strict=True)):
             spent, whole = self.spent.seconds[k, position], self.whole.seconds[k, position]
+            if not self.begun[k, position]:
+                continue
             if stage == "gradient" and client in self.messages:
                 bits[stage] += sum(self._down(k, position, client))
                 continue
@@ -152,7 +156,10 @@ def _as_it_was(
     whole = _with_silent(costs, active, rates, messages, bits, broadcast_bits, silent)
     spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
     sending = replace(spent, seconds=costs.transfer.sending_s(spent.seconds))
-    return _Round(whole, spent, sending, costs.transfer, messages, bits, rates)
+    limit_s = np.inf if context.deadline_s is None else context.deadline_s
+    in_time = whole.finish_s <= limit_s
+    begun = in_time | (np.cumsum(whole.seconds, axis=0) - whole.seconds < limit_s)
+    return _Round(whole, spent, sending, costs.transfer, messages, bits, rates, begun)
 
 
 def _with_silent(
