@@ -28,7 +28,8 @@ FEDSL = COMMON | {
     "window_s": 40.0,
     "training": {"batch_size": 2},
 }
-PROBLEMS = (JCPBA, TSFA, SFLLLM, FEDSLLM, HSFL, ENERGY, FEDSL)
+SELECTION = COMMON | {"method": "client_selection", "weight_share": 0.6}
+PROBLEMS = (JCPBA, TSFA, SFLLLM, FEDSLLM, HSFL, ENERGY, FEDSL, SELECTION)
 CASES = {case["method"]: case for case in PROBLEMS}
 
 # One client at exactly 250 m, nothing random: the link can be computed by hand.

@@ -368,6 +368,7 @@ def test_measured_throughput_becomes_an_efficiency(tmp_path: Path) -> None:
         ("sflllm", "llama-3.1-70b"),
         ("fedsllm", "llama-3.1-70b"),
         ("latency_energy", "builtin"),
+        ("client_selection", "llama-3.1-70b"),
         ("latency_energy", "llama-3.1-70b"),
     ],
 )
@@ -403,7 +404,7 @@ def test_from_a_million_to_seventy_billion(name: str, model: str, tmp_path: Path
 
 
 @given(
-    name=st.sampled_from(["jcpba", "tsfa", "fedsllm", "latency_energy"]),
+    name=st.sampled_from(["jcpba", "tsfa", "fedsllm", "latency_energy", "client_selection"]),
     count=st.integers(1, 12),
     steps=st.integers(1, 50),
     batch=st.integers(1, 16),

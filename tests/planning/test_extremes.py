@@ -84,7 +84,7 @@ def test_names_that_stand_for_numbers_count_as_names() -> None:
     assert [one["name"] for one in answered.answer["clients"]] == ["7", "b"]
 
 
-@pytest.mark.parametrize("name", ["jcpba", "tsfa", "fedsllm", "latency_energy"])
+@pytest.mark.parametrize("name", ["jcpba", "tsfa", "fedsllm", "latency_energy", "client_selection"])
 @pytest.mark.parametrize("power", [-40, -12, 12, 40])
 def test_any_magnitude_within_the_limits_has_an_answer(name: str, power: int) -> None:
     """Warnings are errors here; the answer passes its independent check."""

@@ -137,6 +137,10 @@ KEYS = {
         ["latency_s", "energy_j", "cost_s", "lower_bound_s", "gap", "joule_worth_s"],
         ["name", "bandwidth_hz", "speed", "tx_power_w", "compute_s", "upload_s", "energy_j"],
     ),
+    "client_selection": (
+        ["taking_part", "weight_share", "most_weight_share", "latency_s", "gap"],
+        ["name", "takes_part", "bandwidth_hz", "start_s", "upload_s", "finish_s"],
+    ),
 }
 
 

@@ -34,6 +34,7 @@ SHIPPED = (
     Lazy("airtune.methods.hsfl.spec:HSFL"),
     Lazy("airtune.methods.epsl.spec:EPSL"),
     Lazy("airtune.methods.latency_energy.spec:LATENCY_ENERGY"),
+    Lazy("airtune.methods.client_selection.spec:CLIENT_SELECTION"),
     Lazy("airtune.methods.fedsl.spec:FEDSL"),
 )
 
