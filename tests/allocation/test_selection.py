@@ -48,8 +48,8 @@ def odd(seed: int) -> SelectionProblem:
     time, hertz = 10 ** rng.uniform(-4, 4, 2)
     fixed = rng.uniform(size=count) < 0.3
     snr = hertz * 10 ** rng.uniform(5, 8, count) * (rng.uniform(size=count) < 0.9)
-    weight = [np.ones(count), 1.0 * rng.integers(1, 4, count), rng.uniform(0, 1, count)][seed % 3]
-    weight = weight * (rng.uniform(size=count) < 0.9)
+    kinds = np.ones(count), rng.integers(1, 4, count), rng.uniform(0, 1, count)
+    weight = np.asarray(kinds[seed % 3], dtype=np.float64) * (rng.uniform(size=count) < 0.9)
     weight[0] = 1.0
     tied = rng.uniform() < 0.3
     keys: dict[str, Any] = {"weight_share": float(rng.choice([0.1, 0.5, 0.8, 1.0]))}
