@@ -9,7 +9,7 @@ from typing import Any
 
 from airtune.methods.client_selection.problem import SelectionCell, SelectionKeys
 from airtune.planning.reading import scene_of
-from airtune.planning.scene import CellProblem, given, per_client
+from airtune.planning.scene import CellProblem, of_one_band
 from airtune.section import check
 from airtune.workload.payload import update_bits
 
@@ -23,20 +23,17 @@ def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     whole = update_bits(scene.architecture, scene.adapter, file.downlink_dtype)
     bits = update_bits(scene.architecture, scene.adapter, scene.uplink_dtype)
     start_s = scene.broadcast_s(whole) + scene.cell.round_trip_s
-    numbers = {
-        "method": scene.method,
-        "bandwidth_hz": scene.cell.bandwidth_hz,
-        **scene.noise(),
-        **given(mapping, SelectionKeys),
-        "clients": per_client(
-            scene,
-            scene.weights(),
-            scene.links(),
-            [{"fixed_delay_s": start_s}] * len(scene.devices),
-            [{"compute_delay_s": flops / rate} for rate in scene.flop_rate.tolist()],
-            [{"payload_bits": scene.air_bits(float(bits))}] * len(scene.devices),
-        ),
-    }
+    count = len(scene.devices)
+    numbers = of_one_band(
+        scene,
+        mapping,
+        SelectionKeys,
+        scene.weights(),
+        scene.links(),
+        [{"fixed_delay_s": start_s}] * count,
+        [{"compute_delay_s": flops / rate} for rate in scene.flop_rate.tolist()],
+        [{"payload_bits": scene.air_bits(float(bits))}] * count,
+    )
     origin = (
         scene.origin(f"rank {scene.adapter.rank}"),
         f"fixed_delay_s is the broadcast of {whole} bits at the worst client's rate over the band.",
