@@ -38,6 +38,8 @@ _NODES = 20_000
 # Of the search at a deadline; what it has not settled by then, the bound states.
 _NODES_OF_MANY = 2_000
 # The same where a deadline is sought, of each that is tried.
+_CLOSED = 1e-11
+# Relative: how near the bound's deadline comes to the least one; bandwidths sum up to 1e-12.
 _PASSES = 60
 # Of that search: each halves what is left.
 
@@ -160,7 +162,8 @@ def _least_deadline(problem: SelectionProblem, choose: _Chooser) -> tuple[BoolAr
     target = share * (1.0 - ROUNDING)
     low = tried = 0.0
     for step in range(2 * _PASSES):
-        at_s = high * (1.0 - ROUNDING) if step < _PASSES and tried == 0.0 else 0.5 * (tried + high)
+        just_before = step < _PASSES and tried == 0.0
+        at_s = high * (1.0 - 0.5 * _CLOSED) if just_before else 0.5 * (tried + high)
         found = choose(problem, at_s)
         if found.weight >= target:
             other = trimmed(problem, found.chosen, share, at_s)
@@ -177,7 +180,7 @@ def _least_deadline(problem: SelectionProblem, choose: _Chooser) -> tuple[BoolAr
             low = tried = _relaxed_s(problem, high)
         else:
             tried = at_s
-        if high - tried <= 2.0 * ROUNDING * high:
+        if high - tried <= _CLOSED * high:
             break
     return chosen, low
 
