@@ -100,10 +100,10 @@ class _Exact:
         deadline_s = search.affordable(weighted)
         found, plan = self._planned(deadline_s)
         if search.is_least(deadline_s) and self._exceeded(plan):
-            # Between the least deadline and the nearest one that is told from it.
+            # Budgets are met between the least deadline and the nearest one told from it.
             deadline_s = search.nearest_s
             found, plan = self._planned(deadline_s)
-        if self._exceeded(plan):
+        if float(plan.energy_j.sum()) > problem.budget_j * (1.0 + OPTIMALITY):
             return self._infeasible(self._budget_reason(float(plan.energy_j.sum())))
         return self._solved(plan, self._multipliers(found, deadline_s > weighted))
 
@@ -112,7 +112,10 @@ class _Exact:
         return found, _plan(self.problem, found)
 
     def _exceeded(self, plan: EnergyPlan) -> bool:
-        return float(plan.energy_j.sum()) > self.problem.budget_j * (1.0 + OPTIMALITY)
+        """Whether rounding brings the energies above a budget."""
+        problem, most = self.problem, 1.0 + OPTIMALITY
+        whole = float(plan.energy_j.sum()) > problem.budget_j * most
+        return whole or bool((plan.energy_j > problem.client_budget_j * most).any())
 
     def _no_plan(self) -> str:
         """Why no plan exists, whatever the time; empty where one may."""
