@@ -195,7 +195,7 @@ def test_a_share_beyond_who_has_a_signal_is_refused(solver: Any) -> None:
         True,
     ]
     nobody = replace(problem, links=ShannonLinks(np.zeros(4)))
-    assert "nobody can take part" in solver(nobody).message
+    assert "none can take part" in solver(nobody).message
 
 
 def test_the_two_problems_are_each_others_inverse() -> None:

@@ -122,7 +122,7 @@ class LeastEnergy:
         return response
 
     def respond(self, deadline_s: float, log_price: float, arrived: float = EXACT) -> Response:
-        """Everybody's choice at a price."""
+        """Every client's choice at a price."""
         self._arrived = arrived
         caps = self._caps(deadline_s)
         found = self._balanced(deadline_s, log_price, caps) if len(self.sending) else None

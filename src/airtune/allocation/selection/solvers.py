@@ -94,11 +94,11 @@ def _solve(problem: SelectionProblem, solver: str, choose: _Chooser) -> Selectio
 
 
 def _no_choice(problem: SelectionProblem, solver: str) -> SelectionSolution | None:
-    """The answer where nobody can take part, or not enough."""
+    """The answer where no client can take part, or too few."""
     alone = np.where(problem.weight > 0, problem.alone_s, np.inf)
     reached = float(problem.weight[np.isfinite(alone)].sum())
     if reached == 0.0:
-        message = "No client that counts has a signal: nobody can take part."
+        message = "No client that counts has a signal, so none can take part."
     elif problem.deadline_s is not None and alone.min() > problem.deadline_s:
         first = int(np.argmin(alone))
         message = (
@@ -135,10 +135,10 @@ def _divided(problem: SelectionProblem, chosen: BoolArray) -> tuple[FloatArray, 
 
 
 def _soonest(problem: SelectionProblem) -> tuple[BoolArray, float, float]:
-    """Everybody who counts and has a signal, their least latency and its bound."""
-    everybody = np.isfinite(problem.alone_s) & (problem.weight > 0)
-    _, latency_s, low = _divided(problem, everybody)
-    return everybody, latency_s, low
+    """All clients that count and have a signal, their least latency and its bound."""
+    counting = np.isfinite(problem.alone_s) & (problem.weight > 0)
+    _, latency_s, low = _divided(problem, counting)
+    return counting, latency_s, low
 
 
 def _relaxed_s(problem: SelectionProblem, high: float) -> float:
