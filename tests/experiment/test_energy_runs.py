@@ -2,10 +2,6 @@
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,26 +178,6 @@ def test_resumed_to_the_same_bytes(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "short") == fingerprint(whole.folder.path)
     # With an error in the estimate what is charged differs from the plan.
     assert whole.records[0].energy_j != pytest.approx(whole.records[0].planned_energy_j, rel=1e-6)
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_to_the_same_bytes(tmp_path: Path) -> None:
-    changes = (*PRUNED, "energy.weight_s_per_j=0.1", "rounds=4")
-    whole = run_of(tmp_path / "whole", *changes)
-    code = f"""
-import os, signal
-from airtune import Experiment
-
-def kill(record):
-    if record.round == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Experiment.load(None, {settings(*changes)!r}).run({str(tmp_path / "killed")!r}, kill)
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=False, env=dict(os.environ))
-    assert done.returncode == -signal.SIGKILL
-    Experiment.resume(tmp_path / "killed")
-    assert fingerprint(tmp_path / "killed") == fingerprint(whole.folder.path)
 
 
 @pytest.mark.parametrize(

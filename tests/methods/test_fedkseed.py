@@ -1,9 +1,6 @@
 """fedkseed end to end on the built-in model: no backward pass, and scalars on the air."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,26 +60,6 @@ def test_planned_is_charged_and_resumed_to_the_same_bytes(
     Experiment.load(None, settings(*changes, f"rounds={rounds - 1}")).run(tmp_path / "short")
     Experiment.resume(tmp_path / "short", more_rounds=1)
     assert fingerprint(tmp_path / "short") == fingerprint(tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_to_the_same_bytes(tmp_path: Path) -> None:
-    chosen = settings(*METHOD, "rounds=4", "cohort.size=2")
-    Experiment.load(None, chosen).run(tmp_path / "whole")
-    code = f"""
-import os, signal
-from airtune import Experiment
-
-def kill(record):
-    if record.round == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Experiment.load(None, {chosen!r}).run({str(tmp_path / "killed")!r}, kill)
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=False)
-    assert done.returncode == -signal.SIGKILL
-    Experiment.resume(tmp_path / "killed")
-    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
 
 
 def records_of(folder: Path) -> list[Any]:

@@ -1,8 +1,5 @@
 """ferret end to end on the built-in model."""
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -134,26 +131,6 @@ def test_sums_down_change_bytes_and_nothing_else(tmp_path: Path) -> None:
     Experiment.load(None, [*plain, "engine=workers", "workers=2"]).run(tmp_path / "workers")
     here, there = (tmp_path / name / "rounds.jsonl" for name in ("coefficients", "workers"))
     assert here.read_bytes() == there.read_bytes()
-
-
-@pytest.mark.slow
-def test_sums_down_killed_and_resumed_to_the_same_bytes(tmp_path: Path) -> None:
-    chosen = settings(*SUMS, "rounds=5", "cohort.size=2")
-    Experiment.load(None, chosen).run(tmp_path / "whole")
-    code = f"""
-import os, signal
-from airtune import Experiment
-
-def kill(record):
-    if record.round == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Experiment.load(None, {chosen!r}).run({str(tmp_path / "killed")!r}, kill)
-"""
-    done = subprocess.run([sys.executable, "-c", code], check=False)
-    assert done.returncode == -signal.SIGKILL
-    Experiment.resume(tmp_path / "killed")
-    assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
