@@ -21,7 +21,12 @@ CASES: dict[str, tuple[str, ...]] = {
     "fedlora-server": ("server.optimizer=adam", "adapter.dropout=0.2"),
     "jcpba": (MOMENTS, "jcpba.uplink_dtype=int8"),
     "jcpba-energy": (MOMENTS, "energy.weight_s_per_j=0.1"),
-    "soft_tsfa": ("adapter.rank=4", "soft_tsfa.error_feedback=true"),
+    "soft_tsfa": (
+        "adapter.rank=4",
+        "soft_tsfa.error_feedback=true",
+        "soft_tsfa.orthogonalise=none",
+        "soft_tsfa.merge=mean",
+    ),
     "hetlora": ("adapter.rank=4", MOMENTS),
     "ffa_lora": (MOMENTS, "ffa_lora.downlink_dtype=fp16"),
     "lora_fair": (MOMENTS, "cohort.size=2"),
