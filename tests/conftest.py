@@ -1,6 +1,7 @@
 """Shared fixtures. Real data sets are optional: tests that need them skip with a reason."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +23,18 @@ def _skipped_without_avx512(error: RuntimeError) -> NoReturn:
     if os.environ.get("ATEN_CPU_CAPABILITY") and "pack_vnni" in str(error):
         pytest.skip("torch was told to leave AVX-512 unused, which its attention in bf16 needs")
     raise error
+
+
+@pytest.fixture
+def heard_signals() -> Iterator[None]:
+    """Under nohup and in a shell's background job some are ignored, also by what a test starts."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,5 @@
 """Keys of a small deployment, made once, and certificates that are no longer valid."""
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,8 @@ HOST = "fl.example.org"
 
 
 @pytest.fixture(autouse=True)
-def hangups_end_processes() -> Iterator[None]:
-    """Under nohup they are ignored, here and in every process that a test starts."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+def ended_by_signals(heard_signals: None) -> None:
+    """Servers and clients of a deployment end by them."""
 
 
 @pytest.fixture(scope="session")

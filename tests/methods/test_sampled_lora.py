@@ -170,7 +170,7 @@ def test_an_empty_draw_is_drawn_again_with_the_probability_that_this_makes() -> 
         assert known[client] == pytest.approx(expected[client])
         error = 5 * np.sqrt(rounds * expected[client] * (1 - expected[client]))
         assert abs(counts[client] - rounds * expected[client]) < error
-    with pytest.raises(ValueError, match="somebody"):
+    with pytest.raises(ValueError, match="at least one client"):
         independent_draw(np.zeros(3), 1, 0)
 
 

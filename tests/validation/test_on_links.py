@@ -75,12 +75,10 @@ def test_prediction_and_measurement_agree(tmp_path: Path) -> None:
     assert not namespaces() - before
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_validation_leaves_nothing(tmp_path: Path, number: int) -> None:
-    # A shell's background job ignores SIGINT, and so would what it starts.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command(tmp_path, "--quiet"), stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, before)
     log = tmp_path / "out" / "fedlora" / "client-0.log"
     until = time.monotonic() + 240
     while not (log.exists() and "is ready" in log.read_text()):

@@ -199,6 +199,7 @@ def test_the_terminal_view_of_a_pipe(
     assert "--port is 8000" in err
 
 
+@pytest.mark.usefixtures("heard_signals")
 def test_ctrl_c_ends_the_page_and_gives_the_port_back(tmp_path: Path) -> None:
     run = made_run(tmp_path / "run", 2)
     command = [sys.executable, "-u", "-m", "airtune", "watch", str(run)]
