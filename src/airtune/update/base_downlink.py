@@ -36,6 +36,7 @@ from airtune.update.codec import (
     unflatten,
     unpack,
 )
+from airtune.update.held_rounds import first_lacking, held_after
 from airtune.workload.payload import WIRE_DTYPES as FRAME_DTYPES
 from airtune.workload.payload import frame_bytes
 
@@ -105,14 +106,13 @@ class BaseMemory:
 
     def first_lacking(self, client: int) -> int:
         """The first round whose increment this client does not have."""
-        return self.held[client] if client < len(self.held) else 0
+        return first_lacking(self.held, client)
 
     def after(
         self, round_index: int, received: Iterable[int], increment: Increment | None, shapes: Shapes
     ) -> "BaseMemory":
         """After a round whose broadcast these clients received, and what it added to the base."""
-        updated = dict(enumerate(self.held)) | dict.fromkeys(received, round_index)
-        held = tuple(updated.get(client, 0) for client in range(max(updated, default=-1) + 1))
+        held = held_after(self.held, received, round_index)
         kept = [*self.increments, *([] if increment is None else [increment])]
         first = self.remembered_from
         while kept and not _any_shorter(kept, shapes):

@@ -30,7 +30,8 @@ from airtune.update.codec import (
     unflatten,
     unpack,
 )
-from airtune.update.server import Aggregator, ServerContext, Update
+from airtune.update.held_rounds import first_lacking, held_after
+from airtune.update.server import ContextAggregator, ServerContext, Update
 from airtune.update.weighting import shares_of
 from airtune.workload.payload import Frame, frame_bytes
 
@@ -139,32 +140,26 @@ class CoefficientMemory:
 
     def lacking(self, client: int) -> int:
         """How many numbers have changed since this client had the model."""
-        first = self.held[client] if client < len(self.held) else 0
+        first = first_lacking(self.held, client)
         return int((self.changed >= first).sum())
 
     def after(
         self, round_index: int, received: Iterable[int], coefficients: Tensor
     ) -> "CoefficientMemory":
         """After a round whose broadcast these clients received."""
-        known = dict(enumerate(self.held)) | dict.fromkeys(received, round_index)
-        held = tuple(known.get(client, 0) for client in range(max(known, default=-1) + 1))
+        held = held_after(self.held, received, round_index)
         moved = coefficients != self.coefficients
         return CoefficientMemory(coefficients, torch.where(moved, round_index, self.changed), held)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class CoefficientSum(Aggregator):
+class CoefficientSum(ContextAggregator):
     """`a <- a + sum_n w_n a_n`, in fp64 and in client order, kept in fp32; the adapter is w(a)."""
 
     uses_shares = True
     sums_coefficients = True
     model: SeededModel
-
-    def aggregate(
-        self, state: Mapping[str, Tensor], updates: Sequence[Update]
-    ) -> dict[str, Tensor]:
-        return self.aggregate_in(state, updates, ServerContext())[0]
 
     def aggregate_in(
         self, state: Mapping[str, Tensor], updates: Sequence[Update], context: ServerContext

@@ -33,8 +33,9 @@ from airtune.update.codec import (
     unflatten,
     unpack,
 )
+from airtune.update.held_rounds import first_lacking, held_after
 from airtune.update.seeded import SeededCodec
-from airtune.update.server import Aggregator, ServerContext, Update
+from airtune.update.server import ContextAggregator, ServerContext, Update
 from airtune.update.weighting import shares_of
 from airtune.workload.payload import frame_bytes
 
@@ -108,14 +109,13 @@ class SumMemory:
 
     def first_lacking(self, client: int) -> int:
         """The first round whose sum this client does not have, as far as the server knows."""
-        return self.held[client] if client < len(self.held) else 0
+        return first_lacking(self.held, client)
 
     def after(
         self, round_index: int, heard: Iterable[int], added: Sum | None, size: int
     ) -> "SumMemory":
         """After a round in which these clients answered; `size` are the numbers of the model."""
-        known = dict(enumerate(self.held)) | dict.fromkeys(heard, round_index)
-        held = tuple(known.get(client, 0) for client in range(max(known, default=-1) + 1))
+        held = held_after(self.held, heard, round_index)
         kept, first = [*self.sums, *([] if added is None else [added])], self.remembered_from
         while kept and sum(len(one.numbers) for one in kept) >= size:
             first = kept.pop(0).round_index + 1
@@ -124,7 +124,7 @@ class SumMemory:
 
 @final
 @dataclass(frozen=True)
-class SeededSum(Aggregator):
+class SeededSum(ContextAggregator):
     """The model after a round from the sum of its coefficients, rounded to fp32.
 
     The mean of what clients sent but for that rounding.
@@ -133,11 +133,6 @@ class SeededSum(Aggregator):
     uses_shares = True
     sums_coefficients = True
     codec: SeededCodec
-
-    def aggregate(
-        self, state: Mapping[str, Tensor], updates: Sequence[Update]
-    ) -> dict[str, Tensor]:
-        return self.aggregate_in(state, updates, ServerContext())[0]
 
     def aggregate_in(
         self, state: Mapping[str, Tensor], updates: Sequence[Update], context: ServerContext
