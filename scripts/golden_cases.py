@@ -191,6 +191,19 @@ RUNS: Mapping[str, Mapping[str, str]] = {
         "thin": "fedsl.cut_dropout=0.4 fedsl.activation_dtype=int8 fedsl.aggregate_every=2",
         "pruned": f"fedsl.pruning_rate=0.3 fedsl.split_point=2 {AS_GPT2}",
     },
+    "flora": {"ranks": "flora.rank_min=2 cohort.size=2", "int8": "flora.uplink_dtype=int8"},
+    "fedex_lora": {"cohort": "cohort.size=2 training.keep_optimizer=true"},
+    "ferret": {
+        "orthonormal": "ferret.directions=300",
+        "gaussian": "ferret.directions=300 ferret.distribution=gaussian",
+        "sums": "ferret.directions=300 ferret.shared=true ferret.downlink=coefficients "
+        "cohort.size=2",
+    },
+    "fedkseed": {"pairs": "training.learning_rate=0.003 cohort.size=2"},
+    "sampled_lora": {
+        "planned": "sampled_lora.least_rank=1",
+        "uniform": "sampled_lora.participation=uniform",
+    },
 }
 """Settings of a run, by method and case; three rounds each."""
 

@@ -164,7 +164,7 @@ def test_where_all_take_part_it_is_the_least_latency_of_all(
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_deadline_that_nobody_meets_names_the_least_that_one_does(solver: Any) -> None:
+def test_a_deadline_that_no_client_meets_names_the_least_that_one_does(solver: Any) -> None:
     problem = cell(2, 12, deadline_s=0.5)
     refused = solver(problem)
     assert refused.status is Status.INFEASIBLE
@@ -194,8 +194,8 @@ def test_a_share_beyond_who_has_a_signal_is_refused(solver: Any) -> None:
         True,
         True,
     ]
-    nobody = replace(problem, links=ShannonLinks(np.zeros(4)))
-    assert "none can take part" in solver(nobody).message
+    silent = replace(problem, links=ShannonLinks(np.zeros(4)))
+    assert "none can take part" in solver(silent).message
 
 
 def test_the_two_problems_are_each_others_inverse() -> None:
@@ -310,6 +310,22 @@ def test_a_client_without_payload_or_weight() -> None:
     assert plan.bandwidth_hz[0] == 0.0
     assert plan.bandwidth_hz[1] == 0.0
     assert plan.latency_s == 10.0
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_clients_without_weight_take_no_band(solver: Any) -> None:
+    """The deadline leaves room for one client; of six only the last counts."""
+    problem = replace(
+        cell(0, 6, deadline_s=10.0),
+        links=ShannonLinks(np.full(6, 1e7)),
+        fixed_delay_s=np.zeros(6),
+        payload_bits=np.full(6, 1e6),
+    )
+    for last in range(6):
+        weight = np.zeros(6)
+        weight[last] = 1.0
+        single = replace(problem, weight=weight, deadline_s=1.5 * float(problem.alone_s.min()))
+        assert np.flatnonzero(solver(single).plan.chosen).tolist() == [last]
 
 
 def test_the_check_finds_what_is_wrong() -> None:

@@ -112,7 +112,7 @@ def test_what_clients_start_from_is_made_of_the_message() -> None:
         now = remembered(state.server)["coefficients"]
         for k in (now != numbers).nonzero().flatten().tolist():
             changed[k] = index
-    assert missed >= 3, "the draw of cohorts should have left somebody out for three rounds"
+    assert missed >= 3, "the draw of cohorts should have left a client out for three rounds"
 
 
 def test_one_client_and_one_seed_are_central_spsa(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_clients_train_from_what_they_rebuild(tmp_path: Path) -> None:
         rebuilt = missed * (8 * padded * (1 + np.log2(padded)) + size)
         assert record["clients"][0]["flops"] == pytest.approx(own + rebuilt, rel=1e-12)
         last[task.client], most, state = index, max(most, missed), outcome.state
-    assert most >= 3, "somebody should have missed rounds"
+    assert most >= 3, "a client should have missed rounds"
 
 
 def test_sums_down_change_bytes_and_nothing_else(tmp_path: Path) -> None:

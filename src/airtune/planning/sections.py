@@ -207,3 +207,10 @@ class CellSection(ProblemSection):
     )
     seed: Index = Field(0, description="of places, shadowing and fading")
     uplink_dtype: Dtype = Field("fp32", description="updates on the air")
+
+
+class WeightedCell(CellSection):
+    """The same with clients of different weight, to whom the whole adapter is broadcast."""
+
+    clients: WeightedClients = Field(default_factory=WeightedClients, description="who trains it")
+    downlink_dtype: Dtype = Field("fp32", description="the broadcast adapter on the air")

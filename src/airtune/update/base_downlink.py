@@ -184,7 +184,7 @@ class _Message:
 
     @cached_property
     def _stacked(self) -> dict[int, int]:
-        """Ranks of all parts together, by the adapter's rank in a matrix."""
+        """Ranks of all parts together, by the adapter's rank; filled as matrices ask."""
         return {}
 
     @property

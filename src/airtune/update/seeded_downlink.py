@@ -176,7 +176,7 @@ class _Message:
 @final
 @dataclass(frozen=True, eq=False)
 class SeededDownlink(Codec):
-    """The broadcast of the sums that somebody in the cohort lacks; each client adds what it does.
+    """The broadcast of the sums that some client of the cohort lacks; each adds those it lacks.
 
     `start` is what every client has before round 1.
     """

@@ -177,7 +177,7 @@ class ModelWork:
 
     def inference_bytes(self, step: Step) -> int:
         """Peak memory of a forward pass, rather too much: weights, the adapter, and the larger of
-        what the widest part would keep for a backward pass (it lets go of some of it before) and
+        what the widest part would keep for a backward pass (some of it is freed earlier) and
         all logits with their log-probabilities, fp32."""
         held = self.precision.in_memory(Step(step.batch_size, step.tokens))
         work, model = self._of(held), self.architecture

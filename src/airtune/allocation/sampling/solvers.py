@@ -320,7 +320,7 @@ def uniform(problem: SamplingProblem) -> Solution[SamplingPlan]:
     return _restricted("uniform", problem)
 
 
-def everyone_present(problem: SamplingProblem) -> Solution[SamplingPlan]:
+def all_present(problem: SamplingProblem) -> Solution[SamplingPlan]:
     """All clients with all ranks in every round: the min-max deadline."""
     return _restricted("all", problem)
 
@@ -368,5 +368,5 @@ def _golden(value: Callable[[float], float], low: float, high: float) -> float:
 SOLVERS: dict[str, Callable[[SamplingProblem], Solution[SamplingPlan]]] = {
     "planned": planned,
     "uniform": uniform,
-    "all": everyone_present,
+    "all": all_present,
 }

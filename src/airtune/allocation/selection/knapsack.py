@@ -29,7 +29,7 @@ class Choice:
 
 
 def greedy_choice(problem: SelectionProblem, deadline_s: float) -> Choice:
-    """In the order of bandwidth per weight, and after the first that does not fit, who still does.
+    """In the order of bandwidth per weight; after the first that does not fit, those that do.
 
     Of equal weights an optimum.
     """
@@ -58,11 +58,12 @@ def best_choice(problem: SelectionProblem, deadline_s: float, nodes: int) -> Cho
 def in_this_order(
     problem: SelectionProblem, deadline_s: float, order: NDArray[np.intp]
 ) -> BoolArray:
-    """Whoever still fits, in this order [client]."""
+    """Clients that still fit, in this order [client]; those of weight 0 take no band."""
     need = problem.need_hz(deadline_s)
     chosen = np.zeros(len(problem), dtype=np.bool_)
-    _add(chosen, need, order, problem.bandwidth_hz * (1.0 + ROUNDING))
-    return chosen & (problem.weight > 0)
+    counting = order[problem.weight[order] > 0]
+    _add(chosen, need, counting, problem.bandwidth_hz * (1.0 + ROUNDING))
+    return chosen
 
 
 def trimmed(problem: SelectionProblem, chosen: BoolArray, share: float, at_s: float) -> BoolArray:
@@ -106,7 +107,7 @@ def _greedy(problem: SelectionProblem, need: FloatArray, order: NDArray[np.intp]
 
 
 def _add(chosen: BoolArray, need: FloatArray, order: NDArray[np.intp], left_hz: float) -> None:
-    """Take whoever still fits, in this order."""
+    """Take each client that still fits, in this order."""
     for client, width in zip(order.tolist(), need[order].tolist(), strict=True):
         if width <= left_hz:
             chosen[client] = True

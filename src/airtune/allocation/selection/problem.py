@@ -68,7 +68,13 @@ class SelectionProblem:
         object.__setattr__(self, "payload_bits", uploads.payload_bits)
         if (self.deadline_s is None) == (self.weight_share is None):
             given = "both given" if self.deadline_s is not None else "left out"
-            raise InputError("deadline_s and weight_share", given, "one of the two")
+            raise InputError(
+                "deadline_s and weight_share",
+                given,
+                "one of the two",
+                "give deadline_s for the most weight within it, or weight_share for the least "
+                "deadline",
+            )
         if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
             raise InputError("deadline_s", self.deadline_s, "a finite number above 0")
         if self.weight_share is not None and not 0 < self.weight_share <= 1:

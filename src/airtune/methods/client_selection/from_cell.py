@@ -17,7 +17,6 @@ from airtune.workload.payload import update_bits
 def explicit(mapping: Mapping[str, Any]) -> CellProblem:
     """The explicit problem. Raises InputError, also for a device that cannot hold the training."""
     file = check(SelectionCell, mapping)
-    file.require_one()
     scene = scene_of(file)
     flops = scene.local_steps * scene.whole_step().flops
     whole = update_bits(scene.architecture, scene.adapter, file.downlink_dtype)

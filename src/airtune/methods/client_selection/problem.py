@@ -18,18 +18,15 @@ from airtune.allocation.selection.solvers import (
     random_selection,
 )
 from airtune.allocation.solve import Solution
-from airtune.errors import InputError
 from airtune.planning.answer import closing, finite, heading
 from airtune.planning.sections import (
     SMALLEST,
-    CellSection,
-    Dtype,
     NotNegative,
     NumbersSection,
     Positive,
     ProblemSection,
+    WeightedCell,
     WeightedClient,
-    WeightedClients,
 )
 from airtune.planning.table import ClientTable, TableOf, read_links
 from airtune.ranges import Range
@@ -61,17 +58,6 @@ class SelectionKeys(ProblemSection):
         "of the two is given",
     )
 
-    def require_one(self) -> None:
-        """Refuse a problem that asks for nothing, or for two things."""
-        if (self.deadline_s is None) == (self.weight_share is None):
-            raise InputError(
-                "deadline_s and weight_share",
-                "left out" if self.deadline_s is None else "both given",
-                "one of the two",
-                "give deadline_s for the most weight within it, or weight_share for the least "
-                "deadline",
-            )
-
 
 class SelectionFile(SelectionKeys, NumbersSection):
     """Client selection in explicit numbers."""
@@ -80,11 +66,8 @@ class SelectionFile(SelectionKeys, NumbersSection):
     clients: Annotated[ClientTable, TableOf(SelectedClient)] = Field(description="one mapping each")
 
 
-class SelectionCell(SelectionKeys, CellSection):
+class SelectionCell(SelectionKeys, WeightedCell):
     """Client selection from a model, a cell and devices."""
-
-    clients: WeightedClients = Field(default_factory=WeightedClients, description="who trains it")
-    downlink_dtype: Dtype = Field("fp32", description="the broadcast adapter on the air")
 
 
 FILE = SelectionFile
@@ -94,7 +77,6 @@ def read(mapping: Mapping[str, Any]) -> SelectionProblem:
     """The problem in SI units. Raises InputError, in one sentence, for anything it cannot mean."""
     file = check(SelectionFile, mapping)
     file.require_shannon()
-    file.require_one()
     clients = file.clients
     return SelectionProblem(
         links=read_links(clients, file.level("noise_psd_w_hz")),

@@ -21,15 +21,13 @@ from airtune.allocation.pruning.problem import PruningPlan, PruningProblem
 from airtune.allocation.solve import Solution
 from airtune.planning.answer import closing, finite, heading
 from airtune.planning.sections import (
-    CellSection,
-    Dtype,
     NotNegative,
     NumbersSection,
     Positive,
     ProblemSection,
     Share,
+    WeightedCell,
     WeightedClient,
-    WeightedClients,
 )
 from airtune.planning.table import ClientTable, TableOf, read_links, read_weights
 from airtune.section import check
@@ -75,11 +73,8 @@ class JcpbaProblem(JcpbaKeys, NumbersSection):
     clients: Annotated[ClientTable, TableOf(JcpbaClient)] = Field(description="one mapping each")
 
 
-class JcpbaCell(JcpbaKeys, CellSection):
+class JcpbaCell(JcpbaKeys, WeightedCell):
     """JCPBA from a model, a cell and devices."""
-
-    clients: WeightedClients = Field(default_factory=WeightedClients, description="who trains it")
-    downlink_dtype: Dtype = Field("fp32", description="the broadcast adapter on the air")
 
 
 FILE = JcpbaProblem

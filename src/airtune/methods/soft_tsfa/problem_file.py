@@ -7,8 +7,6 @@ from pydantic import Field
 from airtune.planning.sections import (
     NOT_NEGATIVE,
     SMALLEST,
-    CellSection,
-    Dtype,
     Index,
     NotNegative,
     NotNegatives,
@@ -16,8 +14,8 @@ from airtune.planning.sections import (
     Positive,
     ProblemSection,
     Share,
+    WeightedCell,
     WeightedClient,
-    WeightedClients,
 )
 from airtune.planning.table import ClientTable, TableOf
 from airtune.ranges import Numbers, Range
@@ -74,11 +72,9 @@ class TsfaFile(TsfaKeys, NumbersSection):
     clients: Annotated[ClientTable, TableOf(TsfaClient)] = Field(description="one mapping each")
 
 
-class TsfaCell(TsfaKeys, CellSection):
+class TsfaCell(TsfaKeys, WeightedCell):
     """TSFA from a model, a cell and devices."""
 
-    clients: WeightedClients = Field(default_factory=WeightedClients, description="who trains it")
-    downlink_dtype: Dtype = Field("fp32", description="the broadcast adapter on the air")
     rank_energy: Annotated[Any, Words("a list of numbers, or one list for each client")] = Field(
         None, description="energy rank by rank, for all clients or a list for each; null: k^-1.5"
     )
