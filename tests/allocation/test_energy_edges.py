@@ -147,8 +147,13 @@ def test_of_many_more_budgets_at_the_edge_nearly_all_are_proven() -> None:
     solutions = [exact_energy(edged(seed)) for seed in range(60, 200)]
     plans = [solution for solution in solutions if solution.plan is not None]
     assert all(solution.check is not None and solution.check.passed for solution in plans)
-    proven = sum(solution.status is Status.OPTIMAL for solution in plans)
-    assert proven >= 0.98 * len(plans) > 60
+    assert len(plans) > 30
+    unproven = [solution for solution in plans if solution.status is not Status.OPTIMAL]
+    assert len(unproven) <= 1
+    for solution in unproven:
+        assert solution.status is Status.FEASIBLE
+        assert solution.gap is not None
+        assert 0.0 < solution.gap < 1e-7
 
 
 def test_multipliers_beyond_all_measure_prove_nothing_rather_than_too_much() -> None:
