@@ -5,7 +5,8 @@
     python scripts/comparison_tables.py --check           # exit 1 if a document is out of date
 
 A document says where a table goes with `<!-- comparison NAME -->` ... `<!-- end -->`; `NAME main`
-takes only the arms with the most seeds, and the columns a newcomer asks for first.
+takes only the arms with the most seeds, and the columns a newcomer asks for first; `NAME targets`
+is the costs to each of several targets.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from airtune.comparison.table import HEADINGS, caveats, comparison_sentences, table_rows
+from airtune.comparison.targets import ABOUT, target_tables
 from airtune.report.sentences import charged_as
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +27,9 @@ RESULTS = ROOT / "experiments" / "results"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "choosing.md")
 COLLECTED = ("comparison.json", "comparison.csv", "curves.csv")
 FIRST_COLUMNS = ("arm", "seeds", "final loss [nat]", "rounds", "time", "sent up", "energy")
-PLACE = re.compile(r"(<!-- comparison (\w+)( main)? -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(
+    r"(<!-- comparison ([\w-]+)(?: (main|targets))? -->\n).*?(<!-- end -->)", re.DOTALL
+)
 NO_RESULT = "Not run yet: `make compare`.\n"
 
 
@@ -60,6 +64,15 @@ def table(numbers: Mapping[str, Any], main: bool) -> str:
     return "\n".join([*lines, "", *under]) + "\n"
 
 
+def targets(numbers: Mapping[str, Any]) -> str:
+    """The costs to each of several targets in Markdown."""
+    lines = []
+    for title, headings, rows in target_tables(numbers):
+        aligned = _line(["---", *["--:"] * (len(headings) - 1)])
+        lines += [f"{title}:", "", _line(headings), aligned, *map(_line, rows), ""]
+    return "\n".join([*lines, ABOUT]) + "\n"
+
+
 def _paragraph(sentences: Sequence[str]) -> list[str]:
     return [f"- {sentence}" for sentence in sentences if sentence]
 
@@ -73,9 +86,12 @@ def filled(text: str) -> str:
 
     def written(place: re.Match[str]) -> str:
         path = RESULTS / place[2] / "comparison.json"
-        content = (
-            table(json.loads(path.read_text()), bool(place[3])) if path.is_file() else NO_RESULT
-        )
+        if not path.is_file():
+            content = NO_RESULT
+        elif place[3] == "targets":
+            content = targets(json.loads(path.read_text()))
+        else:
+            content = table(json.loads(path.read_text()), main=place[3] == "main")
         return f"{place[1]}\n{content}\n{place[4]}"
 
     return PLACE.sub(written, text)

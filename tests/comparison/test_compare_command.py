@@ -64,6 +64,19 @@ def test_finished_runs_are_not_repeated(airtune: Call, compared: Path) -> None:
     assert [row["round"] for row in curves] == ["0", "1", "2"] * 2
 
 
+def test_several_targets(airtune: Call, compared: Path) -> None:
+    shares = ("--target-share", "0.5,1")
+    code, out, _ = airtune("compare", "--methods", ARMS, "--out", compared, *settings(), *shares)
+    assert code == 0
+    assert "Time to a share of the descent of fedlora:bandwidth=equal" in out
+    numbers = json.loads((compared / "comparison.json").read_text())
+    assert [entry["share"] for entry in numbers["targets"]] == [0.5, 1.0]
+    assert numbers["targets"][1]["target_loss"] == numbers["target_loss"]
+    page = (compared / "report.html").read_text()
+    assert "Several targets" in page
+    assert "Energy of the clients to a share of the descent" in page
+
+
 def test_json_and_the_default_target(airtune: Call, compared: Path) -> None:
     code, out, _ = airtune("compare", "--methods", ARMS, "--out", compared, *settings(), "--json")
     assert code == 0
@@ -195,6 +208,9 @@ def test_the_folder_of_a_run_is_left_alone(airtune: Call, tmp_path: Path) -> Non
         ((), "--methods is missing"),
         (("--methods", "fedlora,jcbpa"), "arm jcbpa: method is jcbpa"),
         (("--methods", "fedlora", "--target-loss", "0"), "target_loss is 0.0"),
+        (("--methods", "fedlora", "--target-share", "95 %"), "--target-share is 95 %"),
+        (("--methods", "fedlora", "--target-share", "0.9,95"), "target_share"),
+        (("--methods", "fedlora", "--target-share", "nan"), "target_share"),
         (("missing.yaml",), "missing.yaml, but it must be a file that exists"),
     ],
 )

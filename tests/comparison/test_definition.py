@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from airtune.comparison.definition import parse_methods, read_comparison
+from airtune.comparison.definition import parse_methods, parse_shares, read_comparison
 from airtune.errors import AirtuneError, InputError
 from airtune.methods.fedlora.options import FedloraSection
 from airtune.methods.jcpba.options import JcpbaSection
@@ -70,6 +70,16 @@ def test_one_kind_of_target(tmp_path: Path) -> None:
         read_comparison(path)
 
 
+def test_several_shares(tmp_path: Path) -> None:
+    path = write(tmp_path, FILE.replace("target_loss: 0.7", "target_share: [1, 0.85, 0.95, 0.85]"))
+    read = read_comparison(path)
+    assert (read.target_shares, read.target_share) == ((0.85, 0.95, 1.0), 1.0)
+    read = read_comparison(path, target_share=[0.5, 0.25])
+    assert (read.target_shares, read.target_share) == ((0.25, 0.5), 0.5)
+    assert parse_shares("0.85, 0.95,1") == [0.85, 0.95, 1.0]
+    assert parse_shares(None) is None
+
+
 def test_experiment_file_with_methods(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yaml"
     path.write_text("rounds: 3\n")
@@ -132,6 +142,8 @@ def test_a_part_is_replaced_as_a_whole(tmp_path: Path) -> None:
         ("arms: {a: {}}\nseeds: none", "seeds is none, but it must be a number of seeds"),
         ("arms: {a: {}}\nseeds: []", "seeds is [], but it must be a number of seeds"),
         ("arms: {a: {}}\ntarget_share: 1.5", "target_share is 1.5"),
+        ("arms: {a: {}}\ntarget_share: []", "target_share is"),
+        ("arms: {a: {}}\ntarget_share: [0.5, 0]", "target_share"),
         ("arms: {a: {}}\ntarget_loss: -1", "target_loss is -1, but it must be a number above 0"),
         ("arms: {a: {}}\nexperiment: no.yaml", "no.yaml, but it must be a file that exists"),
         ("rounds: 3", "--methods is missing"),

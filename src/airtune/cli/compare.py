@@ -39,7 +39,10 @@ def compare(
         float | None, typer.Option(help="Test loss to reach [nat]; else what the first arm does.")
     ] = None,
     target_share: Annotated[
-        float | None, typer.Option(help="In its place: the share of the first arm's descent.")
+        str | None,
+        typer.Option(
+            metavar="A,B,C", help="In its place: the share, or shares, of the first arm's descent."
+        ),
     ] = None,
     settings: Settings = None,
     out: Annotated[
@@ -60,11 +63,16 @@ def compare(
     The same command again continues where it was interrupted; finished runs are kept.
     Exits with 1 if a run failed, and with 2 for bad input.
     """
-    from airtune.comparison.definition import parse_methods, read_comparison
+    from airtune.comparison.definition import parse_methods, parse_shares, read_comparison
     from airtune.part_folders import beside_experiment, name_folders
 
     asked = read_comparison(
-        experiment, parse_methods(methods), settings or (), seeds, target_loss, target_share
+        experiment,
+        parse_methods(methods),
+        settings or (),
+        seeds,
+        target_loss,
+        parse_shares(target_share),
     )
     folder = out or Path("runs") / _folder_name(experiment)
     beside_experiment(experiment)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from airtune.cli.text import page_width, prose, text_table
 from airtune.comparison.definition import Comparison
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
+from airtune.comparison.targets import ABOUT, target_tables
 from airtune.federated.records.record import RoundRecord
 from airtune.jobs.job import RunResult
 from airtune.quantities import format_duration, format_quantity
@@ -91,12 +92,23 @@ def print_result(console: Console, numbers: Mapping[str, Any], folder: Path) -> 
     console.print("\nTo the target loss; in brackets, the ratio to the first arm", highlight=False)
     _print(console, text_table(HEADINGS, table_rows(numbers), width=page_width()))
     console.print()
+    _print_targets(console, numbers)
     sentences = comparison_sentences(numbers)
     if numbers["charge_as"]:
         sentences.append(charged_as(numbers["charge_as"], numbers["model"]))
     for sentence in sentences:
         _print(console, prose(sentence, page_width()))
     console.print(f"\nEverything is in {folder} (open report.html).", highlight=False)
+
+
+def _print_targets(console: Console, numbers: Mapping[str, Any]) -> None:
+    """The costs to each of several targets."""
+    tables = target_tables(numbers)
+    for title, headings, rows in tables:
+        console.print(title, highlight=False)
+        _print(console, text_table(headings, rows, width=page_width()) + "\n")
+    if tables:
+        _print(console, prose(ABOUT, page_width()) + "\n")
 
 
 def _print(console: Console, text: str) -> None:

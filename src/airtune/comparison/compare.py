@@ -89,7 +89,7 @@ def compare(
     out: Path | str,
     seeds: int | None = None,
     target_loss: float | None = None,
-    target_share: float | None = None,
+    target_share: float | Sequence[float] | None = None,
     settings: Sequence[str] = (),
     jobs: int = 1,
     watcher: Any = None,
@@ -106,7 +106,8 @@ def compare(
         seeds: how many seeds an arm; None: the file's number, or 1.
         target_loss: the test loss to reach [nat]; None: the lowest that every run of the first arm
             reaches.
-        target_share: in place of `target_loss`, the share of the first arm's descent to reach.
+        target_share: in place of `target_loss`, the share of the first arm's descent to reach, or
+            several: costs to each are then in `numbers["targets"]`.
         settings: `key=value` for every arm.
         jobs: runs at once, each in a process of its own.
         watcher: has some methods of `airtune.jobs.job.Watcher`.

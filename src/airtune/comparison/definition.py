@@ -52,6 +52,7 @@ FIELD = "EXPERIMENT.yaml"
 
 
 Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class ComparisonFile(Section):
@@ -69,11 +70,13 @@ class ComparisonFile(Section):
     target_loss: float | None = Field(
         None, gt=0, description="the test loss to reach [nat]; null: what the first arm reaches"
     )
-    target_share: float | None = Field(
+    target_share: Annotated[
+        Share | Annotated[list[Share], Field(min_length=1)] | None,
+        Words("a number above 0 and of at most 1, or a list of them"),
+    ] = Field(
         None,
-        gt=0,
-        le=1,
-        description="in place of target_loss: how much of the first arm's descent to reach; 1: all",
+        description="in place of target_loss: how much of the first arm's descent to reach; "
+        "1: all; with several, tables of the costs to each",
     )
     arms: dict[Word, Annotated[dict[str, Any] | None, Words("a mapping")]] = Field(
         description="name -> what this arm changes in the experiment; `seeds`: its own number"
@@ -98,12 +101,17 @@ class Comparison:
     """Arms in order; ratios refer to the first.
 
     `target_loss` None: `target_share` of the first arm's descent, from the loss before training to
-    the lowest that all of its runs reached.
+    the lowest that all of its runs reached; it is the greatest of `target_shares`.
     """
 
     arms: tuple[Arm, ...]
     target_loss: float | None
-    target_share: float = 1.0
+    target_shares: tuple[float, ...] = (1.0,)
+
+    @property
+    def target_share(self) -> float:
+        """The share of the target that the table and the sentences are about."""
+        return max(self.target_shares)
 
     @property
     def runs(self) -> list[tuple[Arm, int]]:
@@ -118,7 +126,7 @@ def read_comparison(
     settings: Sequence[str] = (),
     seeds: int | None = None,
     target_loss: float | None = None,
-    target_share: float | None = None,
+    target_share: float | Sequence[float] | None = None,
 ) -> Comparison:
     """A comparison file, or an experiment file with `methods`; or the content of one.
 
@@ -157,7 +165,13 @@ def read_comparison(
     made = [_arm(name, options, shared, settings, wanted) for name, options in chosen.items()]
     _refuse_same_folders(made)
     _refuse_unused(made, chosen)
-    return Comparison(tuple(made), file.target_loss, file.target_share or 1.0)
+    return Comparison(tuple(made), file.target_loss, _shares(file.target_share))
+
+
+def _shares(given: float | Sequence[float] | None) -> tuple[float, ...]:
+    """Each share once, rising."""
+    shares = given if isinstance(given, Sequence) else (given or 1.0,)
+    return tuple(sorted(set(shares)))
 
 
 def _value(key: object, value: Any) -> Any:
@@ -299,3 +313,14 @@ def _refuse_same_folders(arms: Sequence[Arm]) -> None:
 def parse_methods(text: str | None) -> list[str]:
     """`a,b,c` as a list."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else []
+
+
+def parse_shares(text: str | None) -> list[float] | None:
+    """`0.85,0.95,1` as numbers. Raises InputError."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        allowed = "a number above 0 and of at most 1, or several with commas"
+        raise InputError("--target-share", text, allowed, "such as 0.85,0.95,1") from None

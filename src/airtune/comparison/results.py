@@ -11,6 +11,7 @@ from typing import Any
 from airtune import __version__
 from airtune.comparison.definition import Comparison
 from airtune.comparison.measure import MEASURES, default_target, measure_arms
+from airtune.comparison.targets import measure_targets
 from airtune.comparison.views import comparison_view
 from airtune.errors import AirtuneError, redacted
 from airtune.files import write_json_atomic, write_text_atomic
@@ -46,8 +47,14 @@ def measured(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, 
             {**measured, "method": methods[measured["arm"]]}
             for measured in measure_arms(results, target)
         ],
+        **_targets(comparison, results),
         "notices": notices(results),
     }
+
+
+def _targets(comparison: Comparison, results: Sequence[RunResult]) -> dict[str, Any]:
+    shares = comparison.target_shares
+    return {} if len(shares) < 2 else {"targets": measure_targets(results, shares)}
 
 
 def notices(results: Sequence[RunResult]) -> list[str]:

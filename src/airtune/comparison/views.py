@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
+from airtune.comparison.targets import ABOUT, target_tables
 from airtune.config.experiment import ExperimentConfig
 from airtune.experiment.reopened import places
 from airtune.experiment.run import Run
@@ -50,6 +51,8 @@ def comparison_view(
         about_rows="From rounds to the right: what it took to reach the target loss. In brackets, "
         f"the ratio to {rows[0][0]}; ±, one standard deviation over the seeds.",
         arms=arms,
+        targets=target_tables(numbers),
+        about_targets=ABOUT,
         measured=numbers,
         **_cell(config, comparison_sentences(numbers)),
     )

@@ -34,7 +34,8 @@ class ArmView:
 class ComparisonView:
     """Arms as their page shows them; `rows` are the table's texts under `headings`.
 
-    `about_rows` explains the table. `measured` holds the costs to a target loss; None without one.
+    `about_rows` explains the table, `about_targets` the `targets`: title, headings and rows of
+    further tables. `measured` holds the costs to a target loss; None without one.
     """
 
     title: str
@@ -48,6 +49,8 @@ class ComparisonView:
     names: Sequence[str]
     position_m: Sequence[Sequence[float]]
     radius_m: float | None
+    targets: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = ()
+    about_targets: str = ""
 
     @property
     def finished(self) -> list[ArmView]:
@@ -165,27 +168,41 @@ def render_comparison(view: ComparisonView, beside: str = "") -> str:
     return html.page(
         view.title,
         f"{html.note(view.note)}{html.sentences(view.sentences)}"
-        f"{html.notices(notices)}{_table(view)}"
+        f"{html.notices(notices)}{_result(view)}{_targets(view)}"
         f"{drawn(SECTIONS, view) if view.finished else ''}"
         f"{html.section('Every run', _pages(view))}",
         beside,
     )
 
 
-def _table(view: ComparisonView) -> str:
+def _result(view: ComparisonView) -> str:
+    table = _table(view.headings, view.rows)
+    return html.section("The result", f"{table}<p>{escape(view.about_rows)}</p>")
+
+
+def _targets(view: ComparisonView) -> str:
+    if not view.targets:
+        return ""
+    tables = "".join(
+        f"<h3>{escape(title)}</h3>{_table(headings, rows)}"
+        for title, headings, rows in view.targets
+    )
+    return html.section("Several targets", f"<p>{escape(view.about_targets)}</p>{tables}")
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(
         f'<th class="{"" if index == 0 else "number"}">{escape(text)}</th>'
-        for index, text in enumerate(view.headings)
+        for index, text in enumerate(headings)
     )
-    rows = "".join(
+    body = "".join(
         f"<tr><th>{escape(row[0])}</th>"
         + "".join(f'<td class="number">{_cell(text)}</td>' for text in row[1:])
         + "</tr>"
-        for row in view.rows
+        for row in rows
     )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    wide = f'<div class="scroll">{table}</div>'
-    return html.section("The result", f"{wide}<p>{escape(view.about_rows)}</p>")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
 
 
 def _cell(text: str) -> str:
