@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +18,7 @@ from airtune.federated.records.run_folder import RunFolder
 from airtune.report.figures import write
 from airtune.report.figures.content import FIGURES, drawings
 from airtune.report.figures.draw import COLOURS, DASHES, MARKERS, draw, styled
+from airtune.report.figures.drawing import Curves, Intervals
 from airtune.report.figures.latex import escaped, tables, with_spread
 from airtune.report.figures.write import write_figures, write_tables
 from airtune.report.sources import arm_folder, read_source
@@ -340,3 +342,26 @@ def test_the_command(airtune: Call, compared: Path, tmp_path: Path) -> None:
     code, _, err = airtune("report", compared / "late/seed-0", compared / "late/seed-1", "--latex")
     assert code == 2
     assert "the folder of the figures" in err
+
+
+def test_a_far_arm_leaves_the_others_room(compared: Path) -> None:
+    made = {drawing.name: drawing for drawing in drawings(read_source([compared]))[0]}
+    curves, target = made["loss-time"], made["time-to-target"]
+    assert isinstance(curves, Curves)
+    assert isinstance(target, Intervals)
+    last = target.intervals[0]
+    far = replace(last, mean=50.0 * (last.mean or 0.0), low=None, high=None)
+    with styled():
+        axes = draw(replace(curves, x=replace(curves.x, log=True)), 1).axes[0]
+        # Before training nothing was spent: each curve has one point less.
+        assert {min(line.get_xdata()) > 0.0 for line in axes.lines[:-1]} == {True}
+        assert axes.get_xscale() == "log"
+        shown = draw(replace(target, intervals=(*target.intervals, far, last)), 1).axes[0]
+        assert shown.get_xscale() == "log"
+        assert shown.get_xlim()[0] > 0.0
+        for each in (axes, shown):
+            each.figure.canvas.draw()
+            words = [tick.get_text() for tick in each.get_xticklabels()]
+            assert words
+            assert all(float(text) > 0.0 for text in words if text)
+        assert draw(target, 1).axes[0].get_xscale() == "linear"

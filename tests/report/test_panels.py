@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from airtune.report.alike import called, groups, one_value, stretches, thinned
-from airtune.report.curves import Curve, loss_panels
+from airtune.report.curves import Curve, log_ticks, loss_panels
 from airtune.report.energy import energy_by_client
 from airtune.report.latency import by_client, by_round
 from airtune.report.links import efficiency, link_panels, snr_db
@@ -208,3 +208,24 @@ def test_groups_and_names() -> None:
     x, y = thinned(list(range(2001)), list(range(2001)))
     assert (x[0], x[-1], len(x)) == (0, 2000, 668)
     assert x == y
+
+
+def test_a_far_arm_leaves_the_others_room() -> None:
+    near = [Curve(name, [(3.0, records(rounds=rounds))]) for name, rounds in (("a", 4), ("b", 5))]
+    far = Curve("far", [(3.0, records(rounds=80))])
+    linear = loss_panels(near)[0].figure
+    assert linear.layout.xaxis.type is None
+    assert linear.data[0].x[0] == 0.0
+    drawn = loss_panels([*near, far])[0].figure
+    assert drawn.layout.xaxis.type == "log"
+    assert drawn.layout.xaxis.title.text.endswith(", logarithmic")
+    # Before training nothing was spent: each curve has one point less.
+    assert [len(trace.x) for trace in drawn.data[:2]] == [4, 5]
+    assert min(min(trace.x) for trace in drawn.data) > 0.0
+    ticks = drawn.layout.xaxis.tickvals
+    assert [float(text) for text in drawn.layout.xaxis.ticktext] == pytest.approx(list(ticks))
+
+
+def test_ticks_of_a_logarithmic_axis() -> None:
+    assert log_ticks(0.4, 60.0) == pytest.approx([0.5, 1, 2, 5, 10, 20, 50])
+    assert log_ticks(1.0, 2e5) == pytest.approx([1, 10, 100, 1e3, 1e4, 1e5])

@@ -6,6 +6,7 @@ Values that differ by rounding alone are the same.
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from math import isfinite
+from statistics import median
 from typing import TypeVar
 
 from airtune.report.view import short_name
@@ -16,6 +17,8 @@ SAME = 1e-6
 """Values that differ by a smaller share are one number."""
 FLAT = 0.01
 """A curve whose values differ by a smaller share would be a flat line, or look as if it varied."""
+LOPSIDED = 8.0
+"""An arm whose costs end at more than so many times the median arm's leaves the others no room."""
 _NAMED = 3
 """Ranges of clients that a label still lists."""
 
@@ -30,6 +33,11 @@ def flat(values: Iterable[float]) -> bool:
     """Whether a curve of these values is better said than drawn."""
     known = list(values)
     return not known or max(known) - min(known) <= FLAT * max(map(abs, known))
+
+
+def lopsided(ends: Sequence[float]) -> bool:
+    """Whether curves that end at these costs need a logarithmic axis to be seen beside another."""
+    return len(ends) > 1 and max(ends) > LOPSIDED * median(ends) > 0.0
 
 
 def stated(values: Sequence[float]) -> str:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log10
+from math import ceil, floor, log10
+from statistics import median
 from typing import Any
 
-from airtune.report.alike import thinned
+from airtune.report.alike import lopsided, thinned
 from airtune.report.costs import ENERGY, TIME, UPLINK, Cost, spent
 from airtune.report.labels import span
 from airtune.report.style import INK, PALETTE, Panel, faint, figure, line
@@ -13,6 +14,14 @@ from airtune.report.view import Records
 
 TICKS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12)
 LOSS = "test loss per completion token [nat]"
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 of every decade between two positive numbers; 1 alone of many decades."""
+    first, last = floor(log10(low)), ceil(log10(high))
+    digits = (1, 2, 5) if last - first <= 4 else (1,)
+    every = (digit * 10.0**power for power in range(first, last + 1) for digit in digits)
+    return [tick for tick in every if low <= tick <= high]
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,24 @@ def _paths(curve: Curve, cost: Cost) -> tuple[list[float], list[list[float]]]:
     return thinned(mean_x, [[y[k] for y in ys] for k in common])
 
 
+def _positive(
+    xs: Sequence[float], losses: Sequence[list[float]]
+) -> tuple[list[float], list[list[float]]]:
+    there = [k for k, x in enumerate(xs) if x > 0.0]
+    return [xs[k] for k in there], [losses[k] for k in there]
+
+
 def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, title: str) -> Panel:
     """One line an arm: the mean over its seeds, with the range between them shaded."""
     paths = [_paths(curve, cost) for curve in curves]
-    shown = span(max(x[-1] for x, _ in paths), cost.unit)
-    made = figure(f"{cost.label} [{shown.unit}]", LOSS, height=380)
+    ends = [x[-1] for x, _ in paths]
+    far = lopsided(ends)
+    if far:
+        # Nothing was spent before training: no place on a logarithmic axis.
+        paths = [_positive(*path) for path in paths]
+    shown = span(median(ends) if far else max(ends), cost.unit)
+    scale = ", logarithmic" if far else ""
+    made = figure(f"{cost.label} [{shown.unit}]{scale}", LOSS, height=380)
     drawn: list[tuple[str, list[float]]] = []
     for index, (curve, (xs, losses)) in enumerate(zip(curves, paths, strict=True)):
         x = [value * shown.scale for value in xs]
@@ -78,6 +100,10 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
             line={**style, "width": 2},
             marker={"size": 5},
         )
+    if far:
+        every = [shown.scale * x for xs, _ in paths for x in xs]
+        ticks = log_ticks(min(every), max(every))
+        made.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     if len(curves) > 1:
         # Where the curves end is what is compared, so it gets the room.
         every = [loss for _, losses in paths for at in losses for loss in at]

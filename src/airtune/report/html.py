@@ -18,6 +18,7 @@ body { font: 16px/1.5 system-ui, 'Liberation Sans', sans-serif; color: var(--ink
 a { color: var(--link); }
 h1 { font-size: 1.6rem; margin: 0 0 .6rem; } h2 { font-size: 1.25rem; margin: 2rem 0 .6rem; }
 h3 { font-size: 1.02rem; margin: 0; }
+.scroll + h3 { margin-top: 1.6rem; }
 p { margin: .3rem 0; max-width: 62rem; } ul.said { margin: .4rem 0 0; padding-left: 1.2rem; }
 .panels { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1.6rem 2rem; }
 .panel { min-width: 0; break-inside: avoid; } .panel.wide { grid-column: 1 / -1; }

@@ -6,8 +6,9 @@ that says why it is left out.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
+from airtune.report.alike import lopsided
 from airtune.report.costs import ENERGY, TIME, UPLINK, Cost, spent
 from airtune.report.figures.drawing import Axis, Curve, Curves, Drawing, Interval, Intervals, Stack
 from airtune.report.labels import span
@@ -29,8 +30,10 @@ def _against(name: str, cost: Cost) -> Callable[[Source], Drawing | str]:
         curves = [_curve(arm, cost) for arm in source.arms if arm.runs]
         x, scale = Axis(cost.label, "", cost.key), 1.0
         if cost.unit:
-            shown = span(max(curve.x[-1] for curve in curves), cost.unit)
-            x, scale = _axis(cost, shown.unit), shown.scale
+            ends = [curve.x[-1] for curve in curves]
+            far = lopsided(ends)
+            shown = span(median(ends) if far else max(ends), cost.unit)
+            x, scale = replace(_axis(cost, shown.unit), log=far), shown.scale
         measured = source.comparison
         level = None if measured is None else ("target", float(measured["target_loss"]))
         lowest = min(min(curve.low or curve.y) for curve in curves)

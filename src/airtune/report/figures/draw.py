@@ -6,7 +6,8 @@ from math import ceil
 from textwrap import fill
 from typing import Any
 
-from airtune.report.curves import TICKS
+from airtune.report.alike import lopsided
+from airtune.report.curves import TICKS, log_ticks
 from airtune.report.figures.drawing import Curves, Drawing, Intervals, Stack
 
 FONT = "DejaVu Sans"
@@ -135,16 +136,19 @@ def _curves(drawing: Curves, columns: int) -> Any:
     figure, axes, beside = _figure(columns, 2.2, drawing.labels if several else [])
     for index, curve in enumerate(drawing.curves):
         style = _line(index)
+        # Nothing was spent before training: no place on a logarithmic axis.
+        shown = slice(sum(x <= 0.0 for x in curve.x) if drawing.x.log else 0, None)
         if curve.low:
+            low, high = curve.low[shown], curve.high[shown]
             axes.fill_between(
-                curve.x, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0
+                curve.x[shown], low, high, color=style["color"], alpha=0.18, linewidth=0
             )
         # A mark on about eight points, each curve's at places of its own.
         step = max(1, len(curve.x) // 8)
         start = index % step if len(curve.x) > 16 else 0
         axes.plot(
-            curve.x,
-            curve.y,
+            curve.x[shown],
+            curve.y[shown],
             label=_in_legend(curve.name, columns),
             markevery=(start, step),
             **style,
@@ -163,6 +167,8 @@ def _curves(drawing: Curves, columns: int) -> Any:
         )
     axes.set(xlabel=drawing.x.text, ylabel=drawing.y.text)
     axes.margins(x=0.02)
+    if drawing.x.log:
+        _log_costs(axes)
     if drawing.y.log:
         _log_losses(axes)
     if not drawing.x.unit:
@@ -170,6 +176,15 @@ def _curves(drawing: Curves, columns: int) -> Any:
     if several:
         _legend(figure, axes, beside)
     return figure
+
+
+def _log_costs(axes: Any) -> None:
+    from matplotlib.ticker import FixedLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(log_ticks(*axes.get_xlim())))
+    axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _log_losses(axes: Any) -> None:
@@ -220,7 +235,13 @@ def _intervals(drawing: Intervals, columns: int) -> Any:
     axes.set_yticks(list(places), [_named(it.name) for it in intervals])
     axes.set_ylim(len(intervals) - 0.4, -0.6)
     ends = [end for it in intervals for end in (it.mean, it.high) if end is not None]
-    axes.set_xlim(0, 1.08 * max(ends))
+    means = [it.mean for it in intervals if it.mean is not None]
+    if lopsided(means):
+        # A mean less its deviation may be at or below nothing: it goes on to the axis.
+        axes.set_xlim(0.6 * min(means), 1.6 * max(ends))
+        _log_costs(axes)
+    else:
+        axes.set_xlim(0, 1.08 * max(ends))
     axes.set_xlabel(drawing.value.text)
     axes.grid(visible=False, axis="y")
     return figure
