@@ -53,6 +53,10 @@ def test_run_folder(finished: Path) -> None:
         # The optimal split lets everybody finish together.
         assert min(ends) == pytest.approx(max(ends), rel=1e-6)
         assert sum(e["bandwidth_hz"] for e in record["clients"]) <= 3e6 * (1 + 1e-12)
+        assert record["learning_rate"] == 0.0125
+        assert all(entry["update_norm"] > 0.0 for entry in record["clients"])
+        losses = [entry["train_loss"] for entry in record["clients"]]
+        assert min(losses) <= record["train_loss"] <= max(losses)
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["channel"] == "log_distance path loss"
     config = read_config(finished / "experiment.yaml")
@@ -83,7 +87,10 @@ def test_more_threads_change_no_draw(finished: Path, tmp_path: Path) -> None:
             assert one["train_loss"] == pytest.approx(two["train_loss"], abs=1e-5)
             assert one["test_loss"] == pytest.approx(two["test_loss"], abs=1e-5)
         for a, b in zip(one["clients"], two["clients"], strict=True):
-            assert {k: a[k] for k in a} == {k: b[k] for k in b}
+            learned = ("train_loss", "update_norm")
+            assert {k: a[k] for k in a if k not in learned} == {
+                k: b[k] for k in b if k not in learned
+            }
 
 
 def test_workers_give_the_same_bytes(finished: Path, tmp_path: Path) -> None:

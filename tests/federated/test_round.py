@@ -16,7 +16,7 @@ from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.round import run_round, start_round
 from airtune.tuning.evaluate import Evaluation
 from airtune.update.codec import Codec, DenseCodec
-from airtune.update.server import Aggregator, ServerMomentum
+from airtune.update.server import Aggregator, ServerMomentum, norm
 from tests.federated.fakes import (
     EqualPlanner,
     FakeChannel,
@@ -74,6 +74,10 @@ def test_charges_by_hand() -> None:
     assert record["uplink_bits"] == 3 * BITS
     assert record["downlink_bits"] == BITS
     assert record["train_loss"] == pytest.approx(2.0)
+    # Client n reports a loss of 1 + n and moves both coordinates by n.
+    assert [entry["train_loss"] for entry in record["clients"]] == [1.0, 2.0, 3.0]
+    moved = [entry["update_norm"] for entry in record["clients"]]
+    assert moved == pytest.approx([0.0, 2.0**0.5, 2.0 * 2.0**0.5])
     # Equal weights: the adapter moves by the mean client number.
     assert torch.equal(outcome.state.adapter["x"], torch.ones(2))
     assert record["test_loss"] == 2.0
@@ -103,6 +107,8 @@ def test_a_late_upload_begins_with_its_round_trip() -> None:
     ready_s = 0.05 + 1.25 * BITS / 600.0 + 1.0
     record = run_round(replace(context, deadline_s=ready_s + 3.0), begin()).record
     late = record["clients"][0]
+    # It trained, but its update never arrived.
+    assert (late.train_loss, late.update_norm) == (1.0, None)
     assert (late["outcome"], late["upload_s"]) == ("late", pytest.approx(3.0))
     assert late["uplink_bits"] == pytest.approx((3.0 - 0.05) * 100.0 / 1.25, abs=1)
     assert late["energy_j"] == pytest.approx(2.0 + 0.5 / 0.35 * (3.0 - 0.05))
@@ -504,3 +510,18 @@ def test_a_codec_that_cannot_predict_its_payload_is_named(name: str) -> None:
 def test_a_planner_that_waits_for_no_time_is_refused() -> None:
     with pytest.raises(AirtuneError, match="it answered nan s for a round without clients"):
         run_round(make_context((0.0, 0.0), planner=Broken.Waiting()), begin())
+
+
+def test_the_learning_rate_is_that_of_the_round() -> None:
+    context = make_context(learning_rate=lambda index: 0.5 ** (index + 1))
+    first = run_round(context, begin())
+    second = run_round(context, first.state)
+    assert (first.record.learning_rate, second.record.learning_rate) == (0.5, 0.25)
+    assert "learning_rate" not in run_round(make_context(), begin()).record
+
+
+def test_the_norm_of_a_change_is_of_all_its_tensors() -> None:
+    change = {"a": torch.tensor([[3.0, 0.0], [0.0, 4.0]]), "b": torch.full((3,), 4.0)}
+    assert norm(change) == pytest.approx((25.0 + 48.0) ** 0.5, rel=1e-15)
+    assert norm({name: x.half() * 1e4 for name, x in change.items()}) == pytest.approx(73e8**0.5)
+    assert norm({}) == 0.0

@@ -11,6 +11,7 @@ from airtune.report.alike import called, groups, one_value, stretches, thinned
 from airtune.report.curves import Curve, log_ticks, loss_panels
 from airtune.report.energy import energy_by_client
 from airtune.report.latency import by_client, by_round
+from airtune.report.learning import client_learning, learning_rate
 from airtune.report.links import efficiency, link_panels, snr_db
 from airtune.report.page import render, run_panels
 from airtune.report.paths import constraint_panels, extra_panels
@@ -229,3 +230,54 @@ def test_a_far_arm_leaves_the_others_room() -> None:
 def test_ticks_of_a_logarithmic_axis() -> None:
     assert log_ticks(0.4, 60.0) == pytest.approx([0.5, 1, 2, 5, 10, 20, 50])
     assert log_ticks(1.0, 2e5) == pytest.approx([1, 10, 100, 1e3, 1e4, 1e5])
+
+
+def learned(clients: int, rounds: int = 5) -> RunView:
+    """A run whose records have the losses and updates of its clients."""
+    made = lines(clients=clients, rounds=rounds)
+    for record in made:
+        record["learning_rate"] = 0.01 / record["round"]
+        for entry in record["clients"]:
+            entry["train_loss"] = (3.0 + entry["client"]) / record["round"]
+            entry["update_norm"] = 0.1 * (1 + entry["client"])
+    return view(read(made))
+
+
+def test_losses_and_updates_of_every_client() -> None:
+    few = learned(clients=3)
+    loss, update = client_learning(few)
+    assert isinstance(loss, Panel)
+    assert isinstance(update, Panel)
+    assert loss.figure.layout.yaxis.title.text == "train loss of the clients [nat]"
+    assert [trace.y[1] for trace in loss.figure.data] == pytest.approx([1.5, 2.0, 2.5])
+    assert [trace.y[0] for trace in update.figure.data] == pytest.approx([0.1, 0.2, 0.3])
+    many = client_learning(learned(clients=20))[0]
+    assert isinstance(many, Panel)
+    assert [trace.name for trace in many.figure.data] == [
+        "10 to 90 % of the clients",
+        "median of the clients",
+    ]
+    rate = learning_rate(few)
+    assert isinstance(rate, Panel)
+    assert list(rate.figure.data[0].y) == pytest.approx([0.01, 0.005, 0.01 / 3, 0.0025, 0.002])
+
+
+def test_learning_that_was_not_recorded_or_does_not_change() -> None:
+    old = view(records())
+    assert client_learning(old) == []
+    assert learning_rate(old) is None
+    made = lines()
+    for record in made:
+        record["learning_rate"] = 0.02
+    assert learning_rate(view(read(made))) == "The learning rate was 0.02 in every round."
+
+
+def test_clients_that_did_not_train_leave_gaps() -> None:
+    made = lines(clients=2, rounds=3)
+    for record in made:
+        for entry in record["clients"]:
+            if (entry["client"], record["round"]) != (1, 2):
+                entry["train_loss"] = 1.0 + entry["client"]
+    (panel,) = client_learning(view(read(made)))
+    assert isinstance(panel, Panel)
+    assert [list(trace.y) for trace in panel.figure.data] == [[1.0] * 3, [2.0, None, 2.0]]

@@ -18,7 +18,15 @@ from airtune.report.style import Panel, colour_limits
 from airtune.report.view import RunView, numbers
 from tests.report.views import lines, read, records, view
 
-WITHOUT_UNIT = {"round", "client", "arm", "value", "spread: first"}
+WITHOUT_UNIT = {
+    "round",
+    "client",
+    "arm",
+    "value",
+    "spread: first",
+    "norm of the clients' updates",
+    "learning rate",
+}
 """Axes that count or name things."""
 UNIT = r"\[[^\]]+\](, logarithmic)?$"
 

@@ -341,6 +341,7 @@ def server_side(
         watch=side.watch,
         sample_interval_s=config.cell.round_interval_s,
         pacing=pacing_of(config),
+        learning_rate=side.training.rate,
     )
 
 

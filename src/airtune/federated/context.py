@@ -90,7 +90,7 @@ class RoundContext:
     where nothing else limits it. `pacing` says when the server makes a step where rounds are not
     synchronous; `kept_hz` is the part of the uplink's band that tasks under way then keep.
     `evaluate_own` evaluates in the place of `evaluate` where clients keep a part of the adapter of
-    their own.
+    their own. `learning_rate` answers that of a round (from 0), for its record.
     """
 
     method: Method
@@ -113,6 +113,7 @@ class RoundContext:
     pacing: Pacing | None = None
     kept_hz: float = 0.0
     evaluate_own: EvaluateOwn | None = None
+    learning_rate: Callable[[int], float] | None = None
 
     @property
     def free_hz(self) -> float:

@@ -26,7 +26,7 @@ from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.record import RoundRecord
 from airtune.round_plan import MAIN_SERVER, ClientPlan
 from airtune.tuning.evaluate import ClientEvaluation, Evaluation
-from airtune.update.server import ServerContext, Update
+from airtune.update.server import ServerContext, Update, norm
 
 
 @dataclass(frozen=True)
@@ -186,11 +186,10 @@ def _record(
 ) -> RoundRecord:
     start, charged = arrivals.start, arrivals.charged
     clients, latency = charged.clients, charged.latency
-    heard = [
-        arrivals.reports[entry.client] for entry in clients if entry.client in arrivals.reports
-    ]
-    losses = [(context.weights[report.client], report.train_loss) for report in heard]
-    total = sum(weight for weight, _ in losses)
+    reports = arrivals.reports
+    trained = {n: reports[n].train_loss for entry in clients if (n := entry.client) in reports}
+    total = sum(context.weights[client] for client in trained)
+    norms = {update.client: norm(update.change) for update in arrivals.updates}
     own = _losses_of(evaluation)
     return RoundRecord(
         round=state.rounds_done + 1,
@@ -200,7 +199,9 @@ def _record(
         planned_energy_j=start.plan.predicted_energy_j,
         straggler=clients[latency.straggler].client if clients else None,
         straggler_stage=latency.stage or None,
-        train_loss=float(sum(w * x for w, x in losses) / total) if losses else None,
+        train_loss=float(sum(context.weights[n] * x for n, x in trained.items()) / total)
+        if trained
+        else None,
         test_loss=evaluation.loss,
         uplink_bits=sum(entry.uplink_bits for entry in clients),
         downlink_bits=charged.downlink_bits,
@@ -211,8 +212,14 @@ def _record(
         skipped={str(client): reason for client, reason in start.plan.skipped.items()},
         plan=where_finite(start.plan.extras) or None,
         idle_s=None if clients else latency.latency_s,
+        learning_rate=context.learning_rate and context.learning_rate(state.rounds_done),
         clients=[
-            replace(entry, own_test_loss=own[entry.client]) if entry.client in own else entry
+            replace(
+                entry,
+                train_loss=trained.get(entry.client),
+                update_norm=norms.get(entry.client),
+                own_test_loss=own.get(entry.client),
+            )
             for entry in clients
         ],
     )

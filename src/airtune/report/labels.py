@@ -23,6 +23,7 @@ SUFFIXES = {
     "_db": "dB",
     "_dbm": "dBm",
     "_share": "share",
+    "learning_rate": DIMENSIONLESS,  # before _rate, which it also ends with
     "_rate": "share",
     "_count": "count",
     "_loss": "nat",
@@ -45,7 +46,7 @@ def quantity(key: str) -> Quantity:
             # A share or a loss needs no unit; others have theirs outside the words.
             words = (
                 key
-                if suffix in ("_rate", "_share", "_loss", "flops")
+                if suffix in ("learning_rate", "_rate", "_share", "_loss", "flops")
                 else (key.removesuffix(suffix))
             )
             return Quantity(_words(words), unit)

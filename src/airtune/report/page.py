@@ -10,6 +10,7 @@ from airtune.report.curves import Curve, loss_against, train_and_test
 from airtune.report.decisions import decision_panels
 from airtune.report.energy import energy_by_client
 from airtune.report.latency import by_client, by_round, planned_against_charged
+from airtune.report.learning import client_learning, learning_rate
 from airtune.report.links import link_panels
 from airtune.report.pace import staleness, updates_by_client
 from airtune.report.paths import constraint_panels, extra_panels
@@ -39,6 +40,8 @@ SECTIONS: tuple[Section[RunView], ...] = (
             _losses,
             _against(UPLINK, "Loss against bytes sent up"),
             _against(ENERGY, "Loss against the clients' energy"),
+            client_learning,
+            learning_rate,
         ),
     ),
     Section(

@@ -105,8 +105,11 @@ class TrainingSettings:
 
     def in_round(self, round_index: int) -> "TrainingSettings":
         """The settings of one round, its learning rate as scheduled and fixed."""
-        factor = self.schedule.factor(round_index)
-        return replace(self, learning_rate=self.learning_rate * factor, schedule=Schedule())
+        return replace(self, learning_rate=self.rate(round_index), schedule=Schedule())
+
+    def rate(self, round_index: int) -> float:
+        """The learning rate of one round (from 0)."""
+        return self.learning_rate * self.schedule.factor(round_index)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ D = merged - x, is treated as a gradient step's direction.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +37,15 @@ class Update:
     sent: Mapping[str, Tensor] | None = None
     share: float | None = None
     coefficients: Tensor | None = None
+
+
+def norm(change: Mapping[str, Tensor]) -> float:
+    """Euclidean norm of all of a change's tensors together, in float64.
+
+    numpy adds in one order whatever the number of threads, so that records stay the same.
+    """
+    squares = (float(np.square(x.double().cpu().numpy()).sum()) for x in change.values())
+    return sqrt(sum(squares))
 
 
 class Aggregator(ABC):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Self, final
 
-from airtune.federated.records.fields import COUNT, Quantity, Record, Shown
+from airtune.federated.records.fields import COUNT, DIMENSIONLESS, Quantity, Record, Shown
 from airtune.round_plan import ClientPlan, SubchannelShare
 
 IN_TIME, LATE, SILENT = "in_time", "late", "silent"
@@ -65,6 +65,10 @@ class ClientRecord(Record):
         float | None, OfSplit("rate to the federated server", "bit/s")
     ] = None
     """True rate to the federated server; absent where nothing is sent to it."""
+    train_loss: Annotated[float | None, Quantity("train loss", "nat")] = None
+    """Mean of its losses before each of its steps; absent where it did not train."""
+    update_norm: Annotated[float | None, Quantity("norm of the update", DIMENSIONLESS)] = None
+    """Euclidean norm of its change as the server decoded it; absent where none arrived in time."""
     own_test_loss: Annotated[float | None, Quantity("test loss with its own part", "nat")] = None
     """Per completion token of its held-out rows, with its own part of the adapter; absent where it
     has none."""
@@ -176,6 +180,8 @@ class RoundRecord(Record):
     """Mean of the clients' losses, weighted by their examples; null where no client trained."""
     test_loss: Annotated[float, Quantity("test loss", "nat")]
     """Per completion token, after the round."""
+    learning_rate: Annotated[float | None, Quantity("learning rate", DIMENSIONLESS)] = None
+    """Of the clients' steps of this round, as scheduled."""
     uplink_bits: Annotated[int, Quantity("sent up", "bit")]
     """Sent by all clients."""
     downlink_bits: Annotated[int, Quantity("sent down", "bit")]
