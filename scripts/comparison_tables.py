@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from airtune.comparison.table import HEADINGS, caveats, comparison_sentences, table_rows
-from airtune.comparison.targets import ABOUT, target_tables
 from airtune.report.sentences import charged_as
+from airtune.report.targets import ABOUT, target_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -67,9 +67,10 @@ def table(numbers: Mapping[str, Any], main: bool) -> str:
 def targets(numbers: Mapping[str, Any]) -> str:
     """The costs to each of several targets in Markdown."""
     lines = []
-    for title, headings, rows in target_tables(numbers):
-        aligned = _line(["---", *["--:"] * (len(headings) - 1)])
-        lines += [f"{title}:", "", _line(headings), aligned, *map(_line, rows), ""]
+    for table in target_tables(numbers):
+        aligned = _line(["---", *["--:"] * (len(table.headings) - 1)])
+        rows = [_line(table.headings), aligned, *map(_line, table.rows)]
+        lines += [f"{table.title}:", "", *rows, ""]
     return "\n".join([*lines, ABOUT]) + "\n"
 
 

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from airtune.comparison.measure import MEASURES
-from airtune.comparison.targets import interval, measure_targets, target_tables
+from airtune.comparison.targets import interval, measure_targets
 from airtune.jobs.job import RunResult
+from airtune.report.targets import target_tables
 from tests.comparison.test_measure import run
 
 
@@ -81,6 +82,7 @@ def test_tables_of_several_targets() -> None:
     ]
     time, sent, energy = target_tables({"targets": targets(results, [0.5, 1.0])})
     assert time == (
+        "virtual_time_s",
         "Time to a share of the descent of first",
         ["arm", "50 %", "100 %"],
         [

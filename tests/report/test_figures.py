@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from airtune.comparison.table import HEADINGS, table_rows
+from airtune.comparison.targets import measure_targets
 from airtune.errors import AirtuneError, InputError
+from airtune.experiment.run import Run
 from airtune.federated.records.run_folder import RunFolder
+from airtune.jobs.job import RunResult
 from airtune.report.figures import write
 from airtune.report.figures.content import FIGURES, drawings
 from airtune.report.figures.draw import COLOURS, DASHES, MARKERS, draw, styled
@@ -365,3 +368,31 @@ def test_a_far_arm_leaves_the_others_room(compared: Path) -> None:
             assert words
             assert all(float(text) > 0.0 for text in words if text)
         assert draw(target, 1).axes[0].get_xscale() == "linear"
+
+
+def test_tables_of_several_targets(tmp_path: Path) -> None:
+    folder = tmp_path / "cmp"
+    numbers = write_comparison(folder)
+    assert not [table for table in tables(read_source([folder])) if "targets" in table.name]
+    runs = [(arm["arm"], run["seed"]) for arm in numbers["arms"] for run in arm["runs"]]
+    results = [
+        RunResult(
+            name, seed, place, {"start_test_loss": 3.0, "stopped": None}, Run.open(place).records
+        )
+        for name, seed in runs
+        if (place := folder / arm_folder(name) / f"seed-{seed}").is_dir()
+    ]
+    numbers["targets"] = measure_targets(results, [0.5, 1.0])
+    (folder / "comparison.json").write_text(json.dumps(numbers), "utf-8")
+    write_tables(folder)
+    text = (folder / "figures/targets-time.tex").read_text("utf-8")
+    first = numbers["targets"][0]["arms"][0]["arm"]
+    assert r"Arm & 50\% & 100\% \\" in text.replace(r" \%", r"\%")
+    assert escaped(first) in text
+    ratio = numbers["targets"][1]["arms"][1]["ratio"]["virtual_time_s"]
+    assert rf"$\times${ratio['mean']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]" in text
+    table = rows(folder / "figures/targets-energy.csv")
+    assert len(table) == 2 * len(numbers["targets"][0]["arms"])
+    assert float(table[0]["share"]) == 0.5
+    spent = numbers["targets"][1]["arms"][1]["ratio"]["energy_j"]
+    assert float(table[len(table) // 2 + 1]["energy_j_ratio"]) == spent["mean"]

@@ -10,11 +10,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from airtune.cli.text import page_width, prose, text_table
 from airtune.comparison.definition import Comparison
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
-from airtune.comparison.targets import ABOUT, target_tables
 from airtune.federated.records.record import RoundRecord
 from airtune.jobs.job import RunResult
 from airtune.quantities import format_duration, format_quantity
 from airtune.report.sentences import charged_as
+from airtune.report.targets import ABOUT, target_tables
 
 
 class ComparisonProgress:
@@ -104,9 +104,9 @@ def print_result(console: Console, numbers: Mapping[str, Any], folder: Path) -> 
 def _print_targets(console: Console, numbers: Mapping[str, Any]) -> None:
     """The costs to each of several targets."""
     tables = target_tables(numbers)
-    for title, headings, rows in tables:
-        console.print(title, highlight=False)
-        _print(console, text_table(headings, rows, width=page_width()) + "\n")
+    for table in tables:
+        console.print(table.title, highlight=False)
+        _print(console, text_table(table.headings, table.rows, width=page_width()) + "\n")
     if tables:
         _print(console, prose(ABOUT, page_width()) + "\n")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from airtune.comparison.table import HEADINGS, comparison_sentences, table_rows
-from airtune.comparison.targets import ABOUT, target_tables
 from airtune.config.experiment import ExperimentConfig
 from airtune.experiment.reopened import places
 from airtune.experiment.run import Run
@@ -16,6 +15,7 @@ from airtune.jobs.job import RunResult
 from airtune.report.comparison_page import ArmView, ComparisonView
 from airtune.report.sentences import charged_as
 from airtune.report.sources import ArmSource, RunSource, Source
+from airtune.report.targets import ABOUT, target_tables
 from airtune.report.totals import ABOUT_TOTALS, TOTAL_HEADINGS, total_rows
 
 

@@ -18,6 +18,7 @@ from airtune.report.latency import of_arms
 from airtune.report.paths import extra_of_arms
 from airtune.report.sections import Section, drawn, panels_of
 from airtune.report.style import PALETTE, QUIET, Panel, figure
+from airtune.report.targets import TargetTable
 from airtune.report.view import Records, RunView
 
 
@@ -34,8 +35,8 @@ class ArmView:
 class ComparisonView:
     """Arms as their page shows them; `rows` are the table's texts under `headings`.
 
-    `about_rows` explains the table, `about_targets` the `targets`: title, headings and rows of
-    further tables. `measured` holds the costs to a target loss; None without one.
+    `about_rows` explains the table, `about_targets` the tables of several `targets`. `measured`
+    holds the costs to a target loss; None without one.
     """
 
     title: str
@@ -49,7 +50,7 @@ class ComparisonView:
     names: Sequence[str]
     position_m: Sequence[Sequence[float]]
     radius_m: float | None
-    targets: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = ()
+    targets: Sequence[TargetTable] = ()
     about_targets: str = ""
 
     @property
@@ -184,8 +185,8 @@ def _targets(view: ComparisonView) -> str:
     if not view.targets:
         return ""
     tables = "".join(
-        f"<h3>{escape(title)}</h3>{_table(headings, rows)}"
-        for title, headings, rows in view.targets
+        f"<h3>{escape(table.title)}</h3>{_table(table.headings, table.rows)}"
+        for table in view.targets
     )
     return html.section("Several targets", f"<p>{escape(view.about_targets)}</p>{tables}")
 

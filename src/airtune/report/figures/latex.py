@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
 from statistics import fmean, stdev
+from textwrap import wrap
 from typing import Any
 
 from airtune.report.costs import COSTS, Cost, spent
 from airtune.report.labels import span
 from airtune.report.sources import ArmSource, Source
+from airtune.report.targets import ABOUT, TargetTable, target_tables
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -35,6 +37,8 @@ _LABELS = {
     "energy_j": "Energy",
     "flops": "Computing",
 }
+_NAMES = {"virtual_time_s": "time", "uplink_bytes": "bytes", "energy_j": "energy"}
+"""Costs as the names of figures have them, too."""
 MISSING = "--"
 
 
@@ -110,7 +114,10 @@ def tables(source: Source) -> list[Table]:
     """Of a finished comparison the costs to its target and their ratios; else totals."""
     if source.comparison is None:
         return [_totals(source)]
-    return [_results(source.comparison), _ratios(source.comparison)]
+    measured = source.comparison
+    entries = measured.get("targets") or []
+    several = [_targets(table, entries) for table in target_tables(measured)]
+    return [_results(measured), _ratios(measured), *several]
 
 
 def _results(measured: Mapping[str, Any]) -> Table:
@@ -185,6 +192,30 @@ def _ratios(measured: Mapping[str, Any]) -> Table:
             "taken seed by seed, then averaged.",
         ),
     )
+
+
+def _targets(table: TargetTable, entries: Sequence[Mapping[str, Any]]) -> Table:
+    key = table.key
+    numbers = [
+        [arm["arm"], entry["share"], entry["target_loss"], arm["finished"], arm["reached"]]
+        + ["" if arm["to_target"] is None else arm["to_target"][key]["mean"]]
+        + ["" if part is None else part for part in _ends(arm["ratio"][key])]
+        for entry in entries
+        for arm in entry["arms"]
+    ]
+    return Table(
+        name=f"targets-{_NAMES[key]}",
+        headings=[("Arm", ""), *((share, "") for share in table.headings[1:])],
+        lines=[(row[0], [escaped(text) for text in row[1:]]) for row in table.rows],
+        columns=["arm", "share", "target_loss", "finished", "reached", f"{key}_mean"]
+        + [f"{key}_ratio{part}" for part in ("", "_low", "_high")],
+        numbers=numbers,
+        about=(f"{' '.join(table.title.split())}.", *wrap(ABOUT, 90)),
+    )
+
+
+def _ends(ratio: Mapping[str, float | None] | None) -> list[float | None]:
+    return [None] * 3 if ratio is None else [ratio[part] for part in ("mean", "low", "high")]
 
 
 def _ratio(value: float | None) -> str:
