@@ -190,12 +190,20 @@ def foreign_code(place: str, remedy: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except _PASSES:
-        raise
     except BaseException as error:
-        advice = f": {remedy.rstrip('.')}" if remedy else ""
-        raised = AirtuneError(f"{place} failed: {reason_of(error)}{_origin(error)}{advice}.")
-        raise _with_details(raised, error) from error
+        raised = foreign_error(error, place, remedy)
+        if raised is None:
+            raise
+        raise raised from error
+
+
+def foreign_error(error: BaseException, place: str, remedy: str = "") -> AirtuneError | None:
+    """What `foreign_code` makes of an exception; None where it passes as it is."""
+    if isinstance(error, _PASSES):
+        return None
+    advice = f": {remedy.rstrip('.')}" if remedy else ""
+    raised = AirtuneError(f"{place} failed: {reason_of(error)}{_origin(error)}{advice}.")
+    return _with_details(raised, error)
 
 
 def reason_of(error: BaseException) -> str:

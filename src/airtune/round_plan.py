@@ -5,6 +5,7 @@ A plan holds decisions only. Delays, energy and bits follow from it, the channel
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 MAIN_SERVER = -1
 """The number of the main server of a split model among the parties of a round."""
@@ -76,6 +77,15 @@ class ClientPlan:
     speed: float = 1.0
     cut_dropout: float = 0.0
     cut_format: str | None = None
+
+    def changed(self, **decisions: Any) -> "ClientPlan":
+        """These decisions in the place of its own; `dataclasses.replace`, but several times as
+        fast, since planners change the plans of all clients in every round."""
+        if not decisions.keys() <= self.__dict__.keys():
+            raise TypeError(f"{', '.join(decisions)}: a plan has no such decision")
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__, **decisions)
+        return made
 
     @property
     def work_key(self) -> tuple[object, ...]:

@@ -18,7 +18,7 @@ from airtune.federated.context import RoundContext, RoundStart
 from airtune.federated.method import Planner
 from airtune.federated.records.checkpoint import ServerState
 from airtune.federated.records.record import ClientRecord, RoundRecord
-from airtune.federated.round import start_or_wait, start_round
+from airtune.federated.round import start_round, waiting_round
 from airtune.round_plan import ClientPlan
 
 IN_VAIN = 5
@@ -91,7 +91,7 @@ def _start(context: RoundContext, state: ServerState) -> tuple[RoundStart, str |
     try:
         return start_round(context, state), None
     except InfeasibleError as error:
-        return start_or_wait(context, state), _IN_ROUND.sub("", str(error))
+        return waiting_round(context, state, error), _IN_ROUND.sub("", str(error))
 
 
 def uses_reports(planner: Planner) -> bool:

@@ -169,12 +169,19 @@ def _rows_key(config: ExperimentConfig) -> tuple[Hashable, ...]:
 
 
 def remembered(channel: Channel) -> Channel:
-    """The same channel; what was observed once is not drawn again."""
+    """The same channel; what was observed once is not drawn again.
+
+    Some clients' draws do not depend on which others are drawn, so a round of which all clients
+    were observed answers for any of them.
+    """
+    everyone = np.arange(channel.clients, dtype=np.int64).tobytes()
     seen: dict[tuple[int, bytes | None], Observation] = {}
 
     def observe(round_index: int, clients: Clients) -> Observation:
         wanted = None if clients is None else np.asarray(clients, dtype=np.int64).tobytes()
         key = round_index, wanted
+        if key not in seen and (round_index, everyone) in seen:
+            return seen[round_index, everyone]
         if key not in seen:
             seen[key] = channel.observe(round_index, clients)
         return seen[key]

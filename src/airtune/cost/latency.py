@@ -97,6 +97,10 @@ class TransferModel:
         """Bits on the air, heads included, elementwise."""
         return np.asarray(payload_bits, dtype=np.float64) * (1.0 + self.overhead_share)
 
+    def air_bits_of(self, payload_bits: float) -> float:
+        """`air_bits` of one payload."""
+        return float(payload_bits) * (1.0 + self.overhead_share)
+
     def sent_bits(self, air_bits: ArrayLike) -> FloatArray:
         """Payload bits among so many on the air, elementwise; the inverse of `air_bits`."""
         return np.asarray(air_bits, dtype=np.float64) / (1.0 + self.overhead_share)

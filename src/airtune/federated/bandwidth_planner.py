@@ -4,7 +4,7 @@ The latency-optimal split of the band makes all clients finish together: `alloca
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -81,7 +81,7 @@ class BandwidthPlanner(Planner):
             status, message = Status.FEASIBLE, "the band is divided at random"
         return Plan(
             tuple(
-                replace(plan, bandwidth_hz=float(share))
+                plan.changed(bandwidth_hz=float(share))
                 for plan, share in zip(plans, shares, strict=True)
             ),
             latency_s,
@@ -93,4 +93,4 @@ class BandwidthPlanner(Planner):
 
     def _load(self, view: PlanningView, position: int) -> ClientPlan:
         plan = view.full_plan(position)
-        return plan if self.ranks is None else replace(plan, rank=self.ranks[plan.client])
+        return plan if self.ranks is None else plan.changed(rank=self.ranks[plan.client])

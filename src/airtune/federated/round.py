@@ -68,8 +68,13 @@ def start_or_wait(context: RoundContext, state: ServerState) -> RoundStart:
     try:
         return start_round(context, state)
     except InfeasibleError as error:
-        view = planning_view(context, state.rounds_done, state.server, state.planner)
-        return _round_start(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
+        return waiting_round(context, state, error)
+
+
+def waiting_round(context: RoundContext, state: ServerState, error: InfeasibleError) -> RoundStart:
+    """The round for which there is no plan, for this reason."""
+    view = planning_view(context, state.rounds_done, state.server, state.planner)
+    return _round_start(context, view, idle_plan(view, str(error).rstrip("."), str(error)))
 
 
 def _round_start(context: RoundContext, view: PlanningView, plan: Plan) -> RoundStart:

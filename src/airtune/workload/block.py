@@ -8,10 +8,12 @@ if such a gradient needs it. Both FLOPs and memory follow from these switches. W
 is trained, the token table is, too, and lies below everything: each switch is on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from operator import attrgetter
+from typing import TypeAlias
 
 from airtune.workload.experts import Experts
 
@@ -58,6 +60,26 @@ class Widths:
         return self.kv_heads * self.head_dim
 
 
+_Width: TypeAlias = Callable[[Widths], int]
+_HIDDEN: _Width = attrgetter("hidden")
+_READS: Mapping[Role, _Width] = {
+    Role.OUTPUT: attrgetter("query"),
+    Role.DOWN: attrgetter("neurons"),
+    Role.PROJECT_IN: attrgetter("embedding"),
+}
+_WRITES: Mapping[Role, _Width] = {
+    Role.QUERY: attrgetter("query"),
+    Role.KEY: attrgetter("key_value"),
+    Role.VALUE: attrgetter("key_value"),
+    Role.FUSED_QKV: lambda widths: widths.query + 2 * widths.key_value,
+    Role.GATE: attrgetter("neurons"),
+    Role.UP: attrgetter("neurons"),
+    Role.FUSED_GATE_UP: lambda widths: 2 * widths.neurons,
+    Role.PROJECT_OUT: attrgetter("embedding"),
+}
+"""What a matrix in a role reads and writes; in every other role, the residual width."""
+
+
 @dataclass(frozen=True)
 class Linear:
     """A weight matrix by its name inside the block, such as `self_attn.q_proj`."""
@@ -68,24 +90,11 @@ class Linear:
 
     def input_width(self, widths: Widths) -> int:
         """Columns of the matrix: what it reads."""
-        return {
-            Role.OUTPUT: widths.query,
-            Role.DOWN: widths.neurons,
-            Role.PROJECT_IN: widths.embedding,
-        }.get(self.role, widths.hidden)
+        return _READS.get(self.role, _HIDDEN)(widths)
 
     def output_width(self, widths: Widths) -> int:
         """Rows of the matrix: what it writes."""
-        return {
-            Role.QUERY: widths.query,
-            Role.KEY: widths.key_value,
-            Role.VALUE: widths.key_value,
-            Role.FUSED_QKV: widths.query + 2 * widths.key_value,
-            Role.GATE: widths.neurons,
-            Role.UP: widths.neurons,
-            Role.FUSED_GATE_UP: 2 * widths.neurons,
-            Role.PROJECT_OUT: widths.embedding,
-        }.get(self.role, widths.hidden)
+        return _WRITES.get(self.role, _HIDDEN)(widths)
 
     def parameters(self, widths: Widths) -> int:
         """Weights, and a bias for each output where there is one."""

@@ -27,7 +27,7 @@ from airtune.workload.block import Linear, Role
 from airtune.workload.decisions import SplitFlops, affine_flops, distinct_rates, rate_that_fits
 from airtune.workload.precision import Precision
 from airtune.workload.step import Step
-from airtune.workload.transformer import Workload, split_workload, workload
+from airtune.workload.transformer import Workload, split_workload, training_flops, workload
 
 _Key: TypeAlias = tuple[Step, float, int, bool]
 """Batch, pruning rate, rank, whether A is frozen."""
@@ -100,11 +100,11 @@ class ModelWork:
         The count is linear in the rows of logits, so shapes are remembered without them.
         """
         key = (step.batch_size, step.tokens, pruning_rate, rank, frozen_a)
-        if key not in self._flops:
+        known = self._flops.get(key)
+        if known is None:
             whole, one = self._whole_and_one(step, pruning_rate, rank, frozen_a)
-            self._flops[key] = one, (whole - one) / max(step.positions - 1, 1)
-        one, each = self._flops[key]
-        return one + each * (self._logit_rows(step) - 1)
+            known = self._flops[key] = one, (whole - one) / max(step.positions - 1, 1)
+        return known[0] + known[1] * ((step.positions if self._trains_all else step.logit_rows) - 1)
 
     def _whole_and_one(
         self, step: Step, pruning_rate: float, rank: int | None, frozen_a: bool
@@ -119,8 +119,8 @@ class ModelWork:
 
         def counted(length: int) -> tuple[int, int]:
             return (
-                self._of(Step(rows, length), *options).flops,
-                self._of(Step(rows, length, label_tokens=1), *options).flops,
+                self._flops_of(Step(rows, length), *options),
+                self._flops_of(Step(rows, length, label_tokens=1), *options),
             )
 
         most = self.architecture.max_tokens
@@ -138,17 +138,29 @@ class ModelWork:
     ) -> Workload:
         key = (step, pruning_rate, rank or self.adapter.highest_rank, frozen_a)
         if key not in self._known:
-            adapter = self.adapter
-            if isinstance(adapter, AdapterShape):
-                adapter = replace(adapter.at_most(key[2]), frozen_a=frozen_a)
+            adapter = self._trained_part(key[2], frozen_a)
             self._known[key] = workload(
                 self.architecture, adapter, step, pruning_rate, self.precision
             )
         return self._known[key]
 
-    def _logit_rows(self, step: Step) -> int:
-        whole = isinstance(self.adapter, EveryParameter)
-        return step.positions if whole else step.logit_rows
+    def _flops_of(self, step: Step, pruning_rate: float, rank: int | None, frozen_a: bool) -> int:
+        """`_of(...).flops`, for steps whose memory nobody asks for."""
+        if not isinstance(self.architecture, Architecture):
+            return self._of(step, pruning_rate, rank, frozen_a).flops
+        adapter = self._trained_part(rank or self.adapter.highest_rank, frozen_a)
+        return training_flops(self.architecture, adapter, step, pruning_rate, self.precision)
+
+    def _trained_part(self, rank: int, frozen_a: bool) -> Trained:
+        """What is trained of an adapter of at most this rank."""
+        if not isinstance(self.adapter, AdapterShape):
+            return self.adapter
+        return replace(self.adapter.at_most(rank), frozen_a=frozen_a)
+
+    @cached_property
+    def _trains_all(self) -> bool:
+        """Every parameter is trained, and then all logits are computed."""
+        return isinstance(self.adapter, EveryParameter)
 
     def step_bytes(
         self, step: Step, pruning_rate: float = 0.0, rank: int | None = None, frozen_a: bool = False
@@ -179,28 +191,47 @@ class ModelWork:
         """Peak memory of a forward pass, rather too much: weights, the adapter, and the larger of
         what the widest part would keep for a backward pass (some of it is freed earlier) and
         all logits with their log-probabilities, fp32."""
-        held = self.precision.in_memory(Step(step.batch_size, step.tokens))
-        work, model = self._of(held), self.architecture
-        adapter = 0 if isinstance(self.adapter, EveryParameter) else self.adapter_bytes()
-        loss = 2 * 4 * held.positions * model.vocab_size
-        kept = max(part.stored_bytes for part in work.parts)
-        return work.weight_bytes + adapter + self.precision.working_bytes(model, loss, kept)
+        key = (step.batch_size, step.tokens, "inference")
+        if key not in self._bytes:
+            held = self.precision.in_memory(Step(step.batch_size, step.tokens))
+            work, model = self._of(held), self.architecture
+            adapter = 0 if self._trains_all else self.adapter_bytes()
+            loss = 2 * 4 * held.positions * model.vocab_size
+            kept = max(part.stored_bytes for part in work.parts)
+            working = self.precision.working_bytes(model, loss, kept)
+            self._bytes[key] = work.weight_bytes + adapter + working
+        return self._bytes[key]
 
     def trained_numbers(self) -> int:
         """How many numbers are trained."""
+        return self._trained
+
+    @cached_property
+    def _trained(self) -> int:
         return adapter_parameters(self.architecture, self.adapter)
 
     def affine_flops(self, step: Step) -> tuple[float, float]:
         """`fixed` and `prunable` of a step: fixed + (1 - rate) prunable [FLOP]."""
         key = (step.batch_size, step.tokens)
         if key not in self._prunable:
-            line = affine_flops(
-                self.architecture, self.adapter, Step(*key), self.precision.checkpointing
-            )
-            self._prunable[key] = float(line.prunable)
+            self._prunable[key] = float(self._prunable_flops(*key))
         # The LM head is never pruned, so the logits belong to what is fixed.
         prunable = self._prunable[key]
         return self.step_flops(step) - prunable, prunable
+
+    def _prunable_flops(self, rows: int, tokens: int) -> int:
+        """Of so many tokens; of any length as in `_whole_and_one`."""
+
+        def counted(length: int) -> int:
+            step, again = Step(rows, length), self.precision.checkpointing
+            return affine_flops(self.architecture, self.adapter, step, again).prunable
+
+        if not 3 <= tokens <= self.architecture.max_tokens:
+            return counted(tokens)
+        key = rows, "prunable"
+        if key not in self._lengths:
+            self._lengths[key] = (_differences([counted(length) for length in (1, 2, 3)]),)
+        return _newton(self._lengths[key][0], tokens - 1)
 
     def gram_flops(self) -> float:
         """Products of every factor's rank vectors with each other, `sum 2 r^2 (in + out)`."""
@@ -209,7 +240,7 @@ class ModelWork:
 
     def adapter_bytes(self) -> int:
         """One fp32 copy of what is trained."""
-        return 4 * adapter_parameters(self.architecture, self.adapter)
+        return 4 * self.trained_numbers()
 
     def product_flops(self) -> float:
         """All products `B A` of the blocks, `sum 2 r in out`."""

@@ -194,15 +194,35 @@ def split_workload(
     return Workload(client, at_client), Workload((*blocks, head), at_server)
 
 
+def training_flops(
+    architecture: Decoder,
+    adapter: Trained,
+    step: Step,
+    pruning_rate: float = 0.0,
+    precision: Precision = DEFAULT_PRECISION,
+) -> int:
+    """`workload(...).flops`, in closed form without the bookkeeping per part. Raises the same."""
+    if isinstance(architecture, CountedArchitecture):
+        return workload(architecture, adapter, step, pruning_rate, precision).flops
+    _check_step(architecture, adapter, step, pruning_rate, precision)
+    narrow = pruned(architecture, pruning_rate)
+    return total_flops(narrow, adapter.adaptation(architecture), step, precision.checkpointing)
+
+
 def total_flops(
     architecture: Architecture, adaptation: Adaptation, step: Step, checkpointing: bool = False
 ) -> int:
     """Forward and backward operations of one step, without the bookkeeping per part."""
     flops = embedding_flops(architecture, adaptation, step)
     total = flops.forward + flops.backward
+    # As in `_Builder.parts`, blocks that do the same work are counted once.
+    kinds: dict[tuple[bool, Adaptation], Flops] = {}
     for block in range(architecture.block_count):
-        inside, needs = adaptation.in_block(block), flops.output_needs_gradient
-        flops = with_recomputing(block_flops(architecture, inside, step, needs), checkpointing)
+        kind = flops.output_needs_gradient, adaptation.in_block(block)
+        if kind not in kinds:
+            counted = block_flops(architecture, kind[1], step, kind[0])
+            kinds[kind] = with_recomputing(counted, checkpointing)
+        flops = kinds[kind]
         total += flops.forward + flops.backward
     head = head_flops(architecture, adaptation, step, flops.output_needs_gradient)
     return total + head.forward + head.backward

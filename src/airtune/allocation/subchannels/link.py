@@ -197,16 +197,24 @@ class LinkAnswer:
     window_bound_s: float
 
 
+def too_few_subchannels(subchannels: int, senders: int, server: str) -> str | None:
+    """Why so many clients cannot send on a link, in one sentence; None where they can."""
+    if senders <= subchannels:
+        return None
+    return (
+        f"The {server} link has {subchannels} subchannels for {senders} clients: "
+        "every client needs one of its own, so plan more subchannels or fewer clients."
+    )
+
+
 def obstacle(link: Uplink, demand: Demand, name: Callable[[int], str], server: str) -> str | None:
     """Why no deadline can be met on this link, in one sentence; None if a plan exists."""
     senders = np.flatnonzero(demand.sends)
     if not len(senders):
         return None
-    if len(senders) > link.subchannels:
-        return (
-            f"The {server} link has {link.subchannels} subchannels for {len(senders)} clients: "
-            "every client needs one of its own, so plan more subchannels or fewer clients."
-        )
+    scarce = too_few_subchannels(link.subchannels, len(senders), server)
+    if scarce is not None:
+        return scarce
     if link.power_total_w == 0:
         return f"The total power of the {server} link is 0."
     for client in senders:

@@ -4,12 +4,10 @@ Everything that can be known before training is known here: the batches of a rou
 (seed, round, client), so their shapes, FLOPs and payloads are exact before the first step.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import final
-
-import numpy as np
+from typing import Any, final
 
 from airtune.cost.device import DeviceProfile
 from airtune.cost.latency import PAYLOAD_ALONE, RoundLatency, TransferModel
@@ -48,10 +46,60 @@ class CostModel:
     as_other_model: bool = False
     split: SplitSystem | None = None
     transfer: TransferModel = PAYLOAD_ALONE
+    payloads: "Payloads" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "payloads", Payloads(self.codec, self.shapes))
+
+    def with_downlink(self, downlink: Codec) -> "CostModel":
+        """These costs with another broadcast; what is known of updates stays known."""
+        made = replace(self, downlink=downlink)
+        object.__setattr__(made, "payloads", self.payloads)
+        return made
 
     def in_round(self, round_index: int) -> "RoundCosts":
         """The costs of one round's decisions."""
         return RoundCosts(self, round_index)
+
+
+class Payloads:
+    """What a codec predicts of updates: their bits, their line over the pruning rate [bit], and
+    the work of encoding them [FLOP], each computed once.
+
+    All three follow from the shapes and the plan alone, so they are the same in every round.
+    """
+
+    MOST = 16_384
+    """Numbers that are kept; where plans differ in every round, all are forgotten then."""
+
+    def __init__(self, codec: Codec, shapes: Shapes) -> None:
+        self._codec, self._shapes = codec, shapes
+        self._known: dict[Hashable, Any] = {}
+
+    def bits(self, plan: ClientPlan) -> int:
+        """`Codec.payload_bits`."""
+        bits: int = self._once("bits", self._codec.payload_bits, plan)
+        return bits
+
+    def line(self, plan: ClientPlan) -> tuple[float, float]:
+        """`Codec.affine_bits`."""
+        line: tuple[float, float] = self._once("line", self._codec.affine_bits, plan)
+        return line
+
+    def encoding_flops(self, plan: ClientPlan) -> float:
+        """`Codec.encoding_flops`."""
+        flops: float = self._once("flops", self._codec.encoding_flops, plan)
+        return flops
+
+    def _once(
+        self, name: str, answer: Callable[[Shapes, ClientPlan], Any], plan: ClientPlan
+    ) -> Any:
+        key = name, plan.work_key
+        if key not in self._known:
+            if len(self._known) >= self.MOST:
+                self._known.clear()
+            self._known[key] = answer(self._shapes, plan)
+        return self._known[key]
 
 
 @final
@@ -95,19 +143,19 @@ class RoundCosts:
         key = plan.work_key
         if key not in self._bits_of:
             with asked("codec", self.model.codec, self.round_index, plan.client):
-                self._bits_of[key] = self.model.codec.payload_bits(self.model.shapes, plan)
+                self._bits_of[key] = self.model.payloads.bits(plan)
         return self._bits_of[key]
 
     def affine_payload_bits(self, plan: ClientPlan) -> tuple[float, float]:
         """`fixed` and `prunable` of the update: fixed + (1 - rate) prunable [bit]."""
-        return self.model.codec.affine_bits(self.model.shapes, plan)
+        return self.model.payloads.line(plan)
 
     def to_cohort(self, memory: Memory, cohort: Sequence[int]) -> "RoundCosts":
         """These costs with the broadcast that this cohort needs, from the server's memory."""
         downlink = self.model.downlink.to_cohort(memory, cohort, self.round_index)
         if downlink is self.model.downlink:
             return self
-        return RoundCosts(replace(self.model, downlink=downlink), self.round_index)
+        return RoundCosts(self.model.with_downlink(downlink), self.round_index)
 
     @property
     def transfer(self) -> TransferModel:
@@ -119,17 +167,17 @@ class RoundCosts:
 
         `payload_bits` are those that a record states.
         """
-        return float(self.transfer.air_bits(np.asarray(self.payload_bits(plan))))
+        return self.transfer.air_bits_of(self.payload_bits(plan))
 
     def affine_air_bits(self, plan: ClientPlan) -> tuple[float, float]:
         """`affine_payload_bits` on the air: fixed + (1 - rate) prunable [bit]."""
-        fixed, prunable = self.transfer.air_bits(np.array(self.affine_payload_bits(plan)))
-        return float(fixed), float(prunable)
+        fixed, prunable = self.affine_payload_bits(plan)
+        return self.transfer.air_bits_of(fixed), self.transfer.air_bits_of(prunable)
 
     def before_upload_s(self, plan: ClientPlan) -> float:
         """From the end of the broadcast to the first bit up: computing, then the round trip [s]."""
-        trip_s = self.transfer.lead_s(np.asarray(self.payload_bits(plan)))
-        return self.compute_s(plan) + float(trip_s)
+        trip_s = self.transfer.round_trip_s if self.payload_bits(plan) > 0 else 0.0
+        return self.compute_s(plan) + trip_s
 
     def charged_bits(self, plan: ClientPlan, payload: bytes) -> int:
         """Uplink bits to charge: those really encoded, unless another model is charged."""
@@ -188,7 +236,7 @@ class RoundCosts:
         with asked("downlink codec", model.downlink, self.round_index):
             received = model.downlink.receiver_flops(model.shapes, plan)
         with asked("codec", model.codec, self.round_index, plan.client):
-            return received + model.codec.encoding_flops(model.shapes, plan)
+            return received + model.payloads.encoding_flops(plan)
 
     @property
     def _tuner(self) -> Tuner:

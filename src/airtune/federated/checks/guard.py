@@ -8,8 +8,7 @@ know; they become Python's. Anything else that is out of place in a plan is a Ty
 the field, raised inside `asked`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from numbers import Integral, Real
@@ -17,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from airtune.errors import AirtuneError, DivergedError, foreign_code
+from airtune.errors import AirtuneError, DivergedError, foreign_error
 from airtune.round_plan import MAIN_SERVER, ClientPlan, Plan, SubchannelShare
 
 _DIVERGED = "Training diverged in round"
@@ -30,13 +29,38 @@ def party(client: int) -> str:
     return "the main server" if client == MAIN_SERVER else f"client {client}"
 
 
-@contextmanager
-def asked(kind: str, part: object, round_index: int, client: int | None = None) -> Iterator[None]:
+class asked:
     """Around what a part does in a round: `planner`, `tuner`, `codec`, …
 
     AirtuneError for whatever it raises. Errors of airtune pass, a `DivergedError` from inside a
-    part with the round and the client.
+    part with the round and the client. Entered for every client and number, so it does nothing
+    before something is raised.
     """
+
+    __slots__ = ("_asked",)
+
+    def __init__(
+        self, kind: str, part: object, round_index: int, client: int | None = None
+    ) -> None:
+        self._asked = kind, part, round_index, client
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if error is not None:
+            _refuse(error, *self._asked)
+
+
+def _refuse(
+    error: BaseException, kind: str, part: object, round_index: int, client: int | None
+) -> None:
+    """Raise what an exception of a part becomes; return where it passes as it is."""
+    whom = "" if client is None else f" for {party(client)}"
+    if isinstance(error, DivergedError) and not str(error).startswith(_DIVERGED):
+        raise DivergedError(f"{_DIVERGED} {round_index + 1}{whom}: {error}") from error
     cls = type(part) if not hasattr(part, "__qualname__") else part
     name = f"{getattr(cls, '__module__', '')}:{getattr(cls, '__qualname__', kind)}"
     ours = name.startswith("airtune.")
@@ -45,14 +69,10 @@ def asked(kind: str, part: object, round_index: int, client: int | None = None) 
         if ours
         else ("mend it, then run the command again, or `airtune resume` a run that has begun")
     )
-    whom = "" if client is None else f" for {party(client)}"
-    try:
-        with foreign_code(f"The {kind} {name} in round {round_index + 1}{whom}", remedy):
-            yield
-    except DivergedError as error:
-        if str(error).startswith(_DIVERGED):
-            raise
-        raise DivergedError(f"{_DIVERGED} {round_index + 1}{whom}: {error}") from error
+    place = f"The {kind} {name} in round {round_index + 1}{whom}"
+    raised = foreign_error(error, place, remedy)
+    if raised is not None:
+        raise raised from error
 
 
 def check_tensors(answer: Any, like: Mapping[str, Any], part: bool = False) -> None:
@@ -172,6 +192,8 @@ def plain_state(state: Any, place: str = "its state") -> Any:
 def _client(entry: object) -> ClientPlan:
     if not isinstance(entry, ClientPlan):
         raise TypeError(f"clients of its plan has a {type(entry).__name__}, not a ClientPlan")
+    if _is_plain(entry):
+        return entry
     client = _whole(entry.client, "client")
     who = f" of client {client}"
     cut, kept, sketch = entry.split_point, entry.kept_ranks, entry.sketch
@@ -196,6 +218,24 @@ def _client(entry: object) -> ClientPlan:
         cut_format=(
             None if entry.cut_format is None else _text(entry.cut_format, f"cut_format{who}")
         ),
+    )
+
+
+def _is_plain(entry: ClientPlan) -> bool:
+    """Whether all numbers are Python's own already, in a plan without what few plans have."""
+    return (
+        type(entry.client) is int
+        and type(entry.bandwidth_hz) is float
+        and type(entry.tx_power_w) is float
+        and type(entry.rank) is int
+        and type(entry.pruning_rate) is float
+        and type(entry.sparsity) is float
+        and type(entry.speed) is float
+        and type(entry.cut_dropout) is float
+        and entry.gets_half is True
+        and entry.sends_half is True
+        and entry.main is entry.federated is entry.kept_ranks is entry.split_point is None
+        and entry.sketch is entry.cut_format is entry.downlink_share is None
     )
 
 

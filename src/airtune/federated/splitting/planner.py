@@ -4,7 +4,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from airtune.allocation.solve import OPTIMALITY, Status
+from airtune.allocation.subchannels.link import too_few_subchannels
 from airtune.cost.latency import straggler_of
+from airtune.errors import InfeasibleError
 from airtune.federated.method import Planner, PlannerState
 from airtune.federated.splitting.round_problem import SplitProblem, within_reach
 from airtune.federated.view import PlanningView
@@ -30,6 +32,7 @@ class SplitPlanner(Planner):
     def plan(self, view: PlanningView, state: PlannerState) -> Plan:
         kept, skipped = self.reachable(view, state)
         while kept:
+            _require_channels(view, len(kept))
             problem = self.problem(view, kept, state)
             plan = self.divide(problem, skipped, state)
             if view.deadline_s is None or plan.predicted_latency_s <= view.deadline_s:
@@ -56,6 +59,16 @@ class SplitPlanner(Planner):
     @abstractmethod
     def divide(self, problem: SplitProblem, skipped: dict[int, str], state: PlannerState) -> Plan:
         """Split points, subchannels and powers of these clients."""
+
+
+def _require_channels(view: PlanningView, clients: int) -> None:
+    """Raise InfeasibleError where the main server's link, on which all clients send, has too few
+    subchannels: known before any work is counted."""
+    split = view.costs.split
+    assert split is not None, "a split round"
+    blocked = too_few_subchannels(split.system.main.subchannels, clients, "main server's")
+    if blocked is not None:
+        raise InfeasibleError(f"In round {view.round_index + 1}: {blocked}")
 
 
 def verdict(

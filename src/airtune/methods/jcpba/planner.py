@@ -8,7 +8,7 @@ whole adapter, since a client derives its slice from the base and the broadcast.
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast, final
 
 import numpy as np
@@ -72,7 +72,7 @@ class JcpbaPlanner(Planner):
             raise InfeasibleError(f"In round {view.round_index + 1}: {solution.message}")
         rates = self._realisable(view, solution.plan.pruning_rate)
         slices = [
-            replace(view.full_plan(i), pruning_rate=float(rates[k]))
+            view.full_plan(i).changed(pruning_rate=float(rates[k]))
             for k, i in enumerate(reach.kept)
         ]
         return self._divide(view, reach, slices, solution)
@@ -124,7 +124,7 @@ class JcpbaPlanner(Planner):
             latency_s = float((fixed_s + bits / reach.links.rate(shares)).max())
         return Plan(
             tuple(
-                replace(plan, bandwidth_hz=float(share))
+                plan.changed(bandwidth_hz=float(share))
                 for plan, share in zip(slices, shares, strict=True)
             ),
             latency_s,

@@ -97,7 +97,7 @@ class SampledPlanner(Planner, Sampler):
         if rank == view.rank:
             return plan
         seed = integer_seed(self.seed, "rank sketch", view.round_index, plan.client)
-        return replace(plan, rank=rank, sketch=seed)
+        return plan.changed(rank=rank, sketch=seed)
 
     def _ranks(self, rank: int) -> tuple[int, ...]:
         return rank_choices(self.least_rank if self.participation == "planned" else None, rank)
@@ -109,7 +109,7 @@ class SampledPlanner(Planner, Sampler):
         reached: np.ndarray,
         ranks: tuple[int, ...],
     ) -> Solution[SamplingPlan]:
-        plans = [[replace(view.full_plan(int(i)), rank=rank) for rank in ranks] for i in reached]
+        plans = [[view.full_plan(int(i)).changed(rank=rank) for rank in ranks] for i in reached]
         costs = view.costs
         before_s = [[costs.before_upload_s(plan) for plan in row] for row in plans]
         bits = [[costs.air_bits(plan) for plan in row] for row in plans]

@@ -5,7 +5,7 @@ ones. So only sorted energies count: the k-th largest of a matrix represents "th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -116,10 +116,10 @@ class RankLayout:
     def with_kept(self, plan: ClientPlan, kept: NDArray[np.bool_]) -> ClientPlan:
         """The plan that keeps as many ranks of each matrix as there are groups kept of it."""
         if self.selection == "per-layer":
-            return replace(plan, sparsity=1.0 - int(kept.sum()) / self.rank)
+            return plan.changed(sparsity=1.0 - int(kept.sum()) / self.rank)
         counts = kept.reshape(len(self.ranks), self.rank).sum(axis=1)
         share = 1.0 - float(counts.sum()) / sum(self.ranks)
-        return replace(plan, sparsity=share, kept_ranks=tuple(int(count) for count in counts))
+        return plan.changed(sparsity=share, kept_ranks=tuple(int(count) for count in counts))
 
 
 def newest(

@@ -253,7 +253,7 @@ def _verdict(
 
 def _with_bandwidth(plans: Sequence[ClientPlan], shares: FloatArray) -> tuple[ClientPlan, ...]:
     return tuple(
-        replace(plan, bandwidth_hz=float(share)) for plan, share in zip(plans, shares, strict=True)
+        plan.changed(bandwidth_hz=float(share)) for plan, share in zip(plans, shares, strict=True)
     )
 
 
