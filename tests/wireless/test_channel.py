@@ -65,22 +65,50 @@ def test_asking_for_some_clients_changes_nobody(kind: str) -> None:
         assert equal(partly.observe(2, asked), fresh)
 
 
-def test_only_the_groups_asked_for_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_clients_asked_for_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     real = Scenario.impulse_response
 
-    def counted(self: Scenario, drop: Drop, elapsed_s: float, seeds: Any) -> Any:
+    def counted(self: Scenario, drop: Drop, elapsed_s: float, seeds: Any, places: Any) -> Any:
         drawn.append(len(drop.position_m))
-        return real(self, drop, elapsed_s, seeds)
+        return real(self, drop, elapsed_s, seeds, places)
 
     monkeypatch.setattr(Scenario, "impulse_response", counted)
     channel = make(20 * GROUP, speed_m_s=0.0)
     first = channel.observe(0, np.array([GROUP, GROUP + 3, 5 * GROUP])).truth.gain
-    assert np.count_nonzero(~np.isnan(first)) == 2 * GROUP
-    # Standing clients keep their rays: only the group that is new is drawn in the next round.
+    assert np.count_nonzero(~np.isnan(first)) == 3
+    # Standing clients keep their rays: only the client that is new is drawn in the next round.
     channel.observe(1, np.array([GROUP, 7 * GROUP]))
     channel.observe(2, NO_CLIENTS)
-    assert drawn == [2 * GROUP, GROUP]
+    assert drawn == [3, 1]
+
+
+@pytest.mark.parametrize("speed_m_s", [0.0, 0.83, 6.0])
+def test_rays_drawn_ahead_are_those_of_their_rounds(speed_m_s: float) -> None:
+    """Of several rounds and clients in one call, to the bit; whatever is observed first."""
+    clients, rounds = 2 * GROUP + 5, 5
+    settings = CellSettings(speed_m_s=speed_m_s)
+    each = open_channel(settings, clients, 3)
+    together = open_channel(settings, clients, 3, kept={}, until=rounds)
+    for index in (1, 0, 4, 2, 3, rounds):
+        assert equal(together.observe(index), each.observe(index))
+    some = np.array([2, GROUP, 2 * GROUP + 4])
+    assert equal(together.observe(3, some), open_channel(settings, clients, 3).observe(3, some))
+
+
+def test_no_round_is_drawn_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    real = Scenario.impulse_response
+
+    def counted(self: Scenario, drop: Drop, elapsed_s: float, seeds: Any, places: Any) -> Any:
+        drawn.append(len(drop.position_m))
+        return real(self, drop, elapsed_s, seeds, places)
+
+    monkeypatch.setattr(Scenario, "impulse_response", counted)
+    channel = open_channel(CellSettings(speed_m_s=6.0), 3, 3, kept={}, until=4)
+    for index in range(6):
+        channel.observe(index)
+    assert drawn == [12, 3, 3]
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

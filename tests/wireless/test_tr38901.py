@@ -231,6 +231,53 @@ def test_draws_depend_on_the_seed_and_not_on_other_clients(scenarios: dict[str, 
     assert not np.allclose(many[:3], many[GROUP : GROUP + 3])
 
 
+@pytest.mark.parametrize("name", ["umi", "uma", "rma"])
+@pytest.mark.parametrize("elapsed_s", [0.0, 10.0])
+def test_many_clients_at_once_are_each_group_alone(
+    scenarios: dict[str, Scenario], name: str, elapsed_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, as Sionna computes a single group from its own generator."""
+    scenario, clients = scenarios[name], 3 * GROUP + 5
+    bearing = np.arange(clients) * 0.7
+    place = (40.0 + np.arange(clients))[:, None] * np.stack([np.cos(bearing), np.sin(bearing)], 1)
+    drop = Drop(place, 0.02 * place[:, ::-1], np.arange(clients) % 3 == 0)
+    whole = scenario.impulse_response(drop, elapsed_s, _seeds(clients))
+    monkeypatch.setattr(tr38901, "AT_ONCE", 2 * GROUP)
+    pieces = scenario.impulse_response(drop, elapsed_s, _seeds(clients))
+    some = np.array([1, GROUP - 1, GROUP, 3 * GROUP + 4])
+    few = scenario.impulse_response(drop.part(some), elapsed_s, _seeds(clients), some)
+    for found, piece, chosen in zip(whole, pieces, few, strict=True):
+        assert np.array_equal(found, piece)
+        assert np.array_equal(found[some], chosen)
+    for number, seed in enumerate(_seeds(clients)[:3]):
+        own = slice(number * GROUP, (number + 1) * GROUP)
+        alone = _alone(scenario, drop.part(np.arange(clients)[own]), elapsed_s, seed)
+        for found, single in zip(whole, alone, strict=True):
+            assert np.array_equal(found[own], single)
+
+
+def _alone(scenario: Scenario, drop: Drop, elapsed_s: float, seed: int) -> tuple[Any, Any]:
+    """Sionna's own answer for one whole group, from its own generator."""
+    samples, frequency = (2, 1.0 / elapsed_s) if elapsed_s > 0 else (1, 1.0)
+    scenario._rays.reset_topology()
+    with tr38901._draws_from(seed):
+        scenario._rays.set_topology(**scenario._topology(drop))
+        amplitude, delay = scenario._rays(samples, frequency)
+    paths = amplitude[:, 0, 0, 0, 0, :, -1].numpy()
+    return paths, np.where(paths == 0, 0.0, delay[:, 0, 0, :].numpy())
+
+
+def test_draws_without_an_axis_of_clients_are_refused() -> None:
+    """Another Sionna may draw otherwise; then no numbers are better than others."""
+    from airtune.wireless.group_draws import GroupDraws
+
+    stream = torch.Generator()
+    with GroupDraws([1, 2], GROUP, range(2 * GROUP)):
+        assert torch.rand((2 * GROUP, 3), generator=stream).shape == (2 * GROUP, 3)
+        with pytest.raises(AirtuneError, match=r"install sionna-no-rt 2\.1"):
+            torch.rand((3, 2 * GROUP), generator=stream)
+
+
 def test_the_first_draw_is_like_any_other() -> None:
     """Sionna keeps some random fields from its first topology; none of them may matter here."""
     fresh = Scenario("umi", 3.5e9, 10.0, 1.5)

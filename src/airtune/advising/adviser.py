@@ -84,7 +84,7 @@ class _Adviser:
     draws: int
 
     def answer(self, methods: Sequence[str] | None) -> Advice:
-        opener = Opener()
+        opener = Opener(self.draws)
         # Whatever is asked for, the experiment is refused as a run of it is.
         loaded = opener.load(self.config)
         arms = arms_of(self.config, methods)

@@ -31,7 +31,6 @@ from airtune.federated.context import RoundContext
 from airtune.tuning.base_model import BaseModel
 from airtune.tuning.unweighted import load_unweighted
 from airtune.wireless.attenuation import Clients
-from airtune.wireless.cell import CellSettings
 from airtune.wireless.channel import Channel, open_channel
 from airtune.wireless.state import Observation
 
@@ -93,9 +92,13 @@ class Opened:
 
 
 class Opener:
-    """Opens experiments; what two of them share is loaded once."""
+    """Opens experiments; what two of them share is loaded once.
 
-    def __init__(self) -> None:
+    `draws` rounds of each will be looked at.
+    """
+
+    def __init__(self, draws: int = 0) -> None:
+        self._draws = draws
         self._known: dict[Hashable, Any] = {}
 
     def load(self, config: ExperimentConfig) -> Loaded:
@@ -139,16 +142,19 @@ class Opener:
         server = self._once(key, lambda: load_server(config))
         channel = self._once(
             ("channel", repr(cell), count, seed),
-            lambda: remembered(server.measured or self._drawn(cell, count, seed)),
+            lambda: remembered(server.measured or self._drawn(config)),
         )
         return replace(server, measured=channel)
 
-    def _drawn(self, cell: CellSettings, count: int, seed: int) -> Channel:
+    def _drawn(self, config: ExperimentConfig) -> Channel:
         """A drawn channel; those that differ in band and powers alone share places and rays."""
+        cell, count, seed = config.cell, config.clients.count, config.seed
         same = dict.fromkeys(("bandwidth_hz", "tx_power_dbm", "bs_tx_power_dbm"))
         key = "rays", repr(cell.model_copy(update=same)), count, seed
         rays: dict[Hashable, Any] = self._once(key, dict)
-        return open_channel(cell, count, seed, rays)
+        # Of a cohort every round has other clients, which are drawn as they come.
+        until = self._draws if config.cohort.size is None else 0
+        return open_channel(cell, count, seed, rays, until)
 
     def _read(self, name: str, dtype: str, device: str, **options: Any) -> BaseModel:
         key = "model", name, dtype, *sorted(options.items())

@@ -84,7 +84,11 @@ class Channel:
 
 
 def open_channel(
-    settings: CellSettings, clients: int, seed: int, kept: propagation.Kept | None = None
+    settings: CellSettings,
+    clients: int,
+    seed: int,
+    kept: propagation.Kept | None = None,
+    until: int = 0,
 ) -> Channel:
     """The channel that the settings describe: a recording, a measured trace, a user's model, or a
     drawn cell.
@@ -98,6 +102,7 @@ def open_channel(
         seed: the run's seed.
         kept: where places and rays are kept, for further channels of the same clients, cell and
             seed whose band or powers are others; None keeps nothing.
+        until: all rounds before this one will be observed, so what they share is drawn together.
 
     Raises:
         InputError: unreadable files, too few clients in them, and the like; names the field.
@@ -115,7 +120,7 @@ def open_channel(
     if settings.channel is not None:
         truth: Truth = UserCell(settings, clients, seed).state
     else:
-        truth = DrawnCell(settings, clients, seed, kept).state
+        truth = DrawnCell(settings, clients, seed, kept, until).state
     return Channel(clients, _PlannerView(truth, settings, seed).observe)
 
 
@@ -142,8 +147,10 @@ class DrawnCell:
         clients: int,
         seed: int,
         kept: propagation.Kept | None = None,
+        until: int = 0,
     ) -> None:
         self._settings, self._clients, self._kept = settings, clients, kept
+        self._until = until
         self._budget = settings.link_budget()
         step_m = settings.speed_m_s * settings.round_interval_s
         ring = settings.radius_m, settings.min_distance_m
@@ -185,7 +192,10 @@ class DrawnCell:
         place = propagation.ScenarioAttenuation(scenario, cell, seed, self._kept)
         if cell.small_scale != "3gpp":
             return place, self._block_fading(seed)
-        return place, propagation.RayFading(scenario, self._walk, place, cell, seed, self._kept)
+        rays = propagation.RayFading(
+            scenario, self._walk, place, cell, seed, self._kept, self._until
+        )
+        return place, rays
 
     def _block_fading(self, seed: int) -> propagation.SmallScale:
         cell = self._settings

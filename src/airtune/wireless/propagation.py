@@ -1,6 +1,6 @@
 """Where a drawn channel's gain comes from: path loss and shadowing by place, fading by round."""
 
-from collections.abc import Callable, Hashable, MutableMapping
+from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -135,6 +135,10 @@ class ScenarioAttenuation:
         return Attenuation(path_loss, deviation * normal, sight)
 
 
+_Rays: TypeAlias = tuple[int, int, bytes, bytes]
+"""Whose rays: the round of the draw, rounds since then, who is in sight, and the clients."""
+
+
 class RayFading:
     """TR 38.901 rays: drawn for each stretch of the walk, turned by Doppler along it.
 
@@ -152,28 +156,37 @@ class RayFading:
         settings: CellSettings,
         seed: int,
         kept: Kept | None = None,
+        until: int = 0,
     ) -> None:
-        """`kept` as for `ScenarioAttenuation`: the rays, which do not depend on the band."""
+        """`kept` as for `ScenarioAttenuation`: the rays, which do not depend on the band. Where it
+        keeps them, those of several rounds before `until` are drawn together."""
         self._scenario, self._walk, self._place = scenario, walk, place
         self._settings, self._seed, self._kept = settings, seed, kept
+        self._until = 0 if kept is None else until
         self._latest: tuple[tuple[int, int, bytes], FloatArray] | None = None
 
     def power_gain(self, round_index: int, clients: Clients = None) -> FloatArray:
-        """Power gain [client] over the whole band, of mean 1; NaN for groups without `clients`."""
-        start = self._start(round_index)
-        sight = self._place.at(self._walk.position(round_index)).line_of_sight
-        assert sight is not None
-        moved = 0 if self._way_m() == 0 else round_index - start
+        """Power gain [client] over the whole band, of mean 1; NaN for others than `clients`."""
+        start, moved, sight = self._situation(round_index)
         key = (start, moved, sight.tobytes())
         if self._latest is None or self._latest[0] != key:
             self._latest = (key, np.full(len(sight), np.nan))
         known = self._latest[1]
-        group = np.arange(len(sight)) // tr38901.GROUP
-        wanted = np.ones(len(sight), np.bool_) if clients is None else _members(group, clients)
+        wanted = np.ones(len(sight), np.bool_)
+        if clients is not None:
+            wanted = np.zeros(len(sight), np.bool_)
+            wanted[clients] = True
         new = np.flatnonzero(wanted & np.isnan(known))
         if len(new):
-            known[new] = self._draw(start, moved, sight, new, np.unique(group[new]))
+            known[new] = self._draw(round_index, new)
         return np.where(wanted, known, np.nan)
+
+    def _situation(self, round_index: int) -> tuple[int, int, NDArray[np.bool_]]:
+        """The round in which the rays were drawn, rounds since then, and who is in sight."""
+        start = self._start(round_index)
+        sight = self._place.at(self._walk.position(round_index)).line_of_sight
+        assert sight is not None
+        return start, 0 if self._way_m() == 0 else round_index - start, sight
 
     def _way_m(self) -> float:
         """Way between two rounds that the rays notice."""
@@ -188,42 +201,45 @@ class RayFading:
         renewal = tr38901.RENEWAL_DISTANCE_M[self._settings.path_loss]
         return stretch_start(round_index, self._way_m(), renewal)
 
-    def _draw(
-        self,
-        start: int,
-        moved: int,
-        sight: NDArray[np.bool_],
-        clients: NDArray[np.int64],
-        groups: NDArray[np.int64],
-    ) -> FloatArray:
-        """The gain of these clients: all of these groups, in ascending order."""
-        key = "rays", start, moved, sight[clients].tobytes(), clients.tobytes()
-        amplitude, delay_s = remembered(
-            self._kept, key, lambda: self._response(start, moved, sight, clients, groups)
+    def _draw(self, round_index: int, clients: NDArray[np.int64]) -> FloatArray:
+        """The gain of these clients, in ascending order."""
+        kept: Kept = {} if self._kept is None else self._kept
+        own = self._key(round_index, clients)
+        if own not in kept:
+            at_once = max(1, tr38901.AT_ONCE // len(clients))
+            end = max(round_index + 1, min(round_index + at_once, self._until))
+            rounds = range(round_index, end)
+            missing = {self._key(index, clients) for index in rounds} - kept.keys()
+            for moved in sorted({key[1] for key in missing}):
+                alike = sorted(key for key in missing if key[1] == moved)
+                kept.update(zip(alike, self._responses(alike, clients), strict=True))
+        return tr38901.band_power_gain(*kept[own], self._settings.bandwidth_hz)
+
+    def _key(self, round_index: int, clients: NDArray[np.int64]) -> _Rays:
+        start, moved, sight = self._situation(round_index)
+        return start, moved, sight[clients].tobytes(), clients.tobytes()
+
+    def _responses(
+        self, keys: Sequence[_Rays], clients: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.complex128], FloatArray]]:
+        """Amplitudes and delays [client, path] of rounds equally long after their draw."""
+        groups, which = np.unique(clients // tr38901.GROUP, return_inverse=True)
+        places = which * tr38901.GROUP + clients % tr38901.GROUP
+        drops = [self._drop(key, clients) for key in keys]
+        amplitude, delay_s = self._scenario.impulse_response(
+            tr38901.Drop(*(np.concatenate(parts) for parts in zip(*drops, strict=True))),
+            keys[0][1] * self._settings.round_interval_s,
+            [integer_seed(self._seed, "rays", key[0], int(n)) for key in keys for n in groups],
+            np.concatenate([places + k * len(groups) * tr38901.GROUP for k in range(len(keys))]),
         )
-        return tr38901.band_power_gain(amplitude, delay_s, self._settings.bandwidth_hz)
+        pieces = np.arange(1, len(keys)) * len(clients)
+        return zip(np.split(amplitude, pieces), np.split(delay_s, pieces), strict=True)
 
-    def _response(
-        self,
-        start: int,
-        moved: int,
-        sight: NDArray[np.bool_],
-        clients: NDArray[np.int64],
-        groups: NDArray[np.int64],
-    ) -> tuple[NDArray[np.complex128], FloatArray]:
-        """Their paths' amplitudes and delays [client, path]."""
+    def _drop(self, key: _Rays, clients: NDArray[np.int64]) -> tuple[Any, Any, Any]:
+        """Positions, velocities and sight of the clients when their rays were drawn."""
+        start, _, sight, _ = key
         velocity = self._walk.direction(start)[clients] * self._settings.speed_m_s
-        drop = tr38901.Drop(self._walk.position(start)[clients], velocity, sight[clients])
-        seeds = [integer_seed(self._seed, "rays", start, int(group)) for group in groups]
-        elapsed = moved * self._settings.round_interval_s
-        return self._scenario.impulse_response(drop, elapsed, seeds)
-
-
-def _members(group: NDArray[np.int64], clients: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which clients share a group with one of `clients`; `group` is [client]."""
-    chosen = np.zeros(len(group), np.bool_)
-    chosen[group[clients]] = True
-    return chosen[group]
+        return self._walk.position(start)[clients], velocity, np.frombuffer(sight, np.bool_)
 
 
 def stretch_start(round_index: int, way_m: float, stretch_m: float) -> int:

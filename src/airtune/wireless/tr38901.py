@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from inspect import signature
 from types import ModuleType
 from typing import Any
@@ -29,8 +28,10 @@ SHADOWING_DISTANCE_M = {"umi": (13.0, 10.0), "uma": (50.0, 37.0), "rma": (120.0,
 SPECIFICATION = "19.2"
 """Version of TR 38.901 whose tables are used; Sionna has others, and its default may move."""
 GROUP = 16
-"""Clients that share one stream of draws. The last group is filled up, so that clients added later
-have draws of their own and change no other client's."""
+"""Clients that share one stream of draws. Each stream has numbers for a whole group, so that
+clients added later have draws of their own and change no other client's."""
+AT_ONCE = 32 * GROUP
+"""Clients of one call of Sionna, whose time for few clients hardly depends on how many they are."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,9 @@ class Drop:
     velocity_m_s: FloatArray
     line_of_sight: NDArray[np.bool_]
 
-    def groups(self) -> Iterator["Drop"]:
-        """The clients in groups of exactly `GROUP`, the last filled up with clients at (100, 0)."""
-        missing = -len(self.position_m) % GROUP
-        position = np.concatenate([self.position_m, np.tile([100.0, 0.0], (missing, 1))])
-        velocity = np.concatenate([self.velocity_m_s, np.zeros((missing, 2))])
-        sight = np.concatenate([self.line_of_sight, np.zeros(missing, dtype=bool)])
-        for start in range(0, len(position), GROUP):
-            part = slice(start, start + GROUP)
-            yield Drop(position[part], velocity[part], sight[part])
+    def part(self, chosen: NDArray[np.int64]) -> "Drop":
+        """Some of the clients."""
+        return Drop(self.position_m[chosen], self.velocity_m_s[chosen], self.line_of_sight[chosen])
 
 
 class Scenario:
@@ -110,7 +105,7 @@ class Scenario:
         if name != "rma":
             link["o2i_model"] = "low"
         prefix = {"umi": "UMi", "uma": "UMa", "rma": "RMa"}[name]
-        self._new_large_scale = partial(getattr(sionna, f"{prefix}Scenario"), **link)
+        self._large_scale = getattr(sionna, f"{prefix}Scenario")(**link)
         self._rays = getattr(sionna, prefix)(
             enable_pathloss=False, enable_shadow_fading=False, **link
         )
@@ -120,7 +115,8 @@ class Scenario:
         clients = len(position_m)
         sight = np.repeat([False, True], clients)
         drop = Drop(np.tile(position_m, (2, 1)), np.zeros((2 * clients, 2)), sight)
-        scenario = self._new_large_scale()
+        scenario = self._large_scale
+        scenario.reset_topology()
         # Nothing that is drawn here counts, yet Sionna may advance its generator.
         with _draws_from(0):
             scenario.set_topology(**self._topology(drop))
@@ -133,27 +129,43 @@ class Scenario:
         )
 
     def impulse_response(
-        self, drop: Drop, elapsed_s: float, seeds: Sequence[int]
+        self,
+        drop: Drop,
+        elapsed_s: float,
+        seeds: Sequence[int],
+        places: NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.complex128], FloatArray]:
         """Complex amplitudes and delays [s] of the paths, both [client, path].
 
         The power of all paths together has mean 1. `elapsed_s` after the drop the phases have
-        turned by each ray's Doppler shift. There is one seed for every `GROUP` clients.
+        turned by each ray's Doppler shift. There is one seed for every `GROUP` clients: those of
+        the drop are at the `places` of the groups, one after another (None: the first ones).
         """
-        responses = [
-            self._group_response(group, elapsed_s, seed)
-            for group, seed in zip(drop.groups(), seeds, strict=True)
-        ]
-        clients = len(drop.position_m)
-        amplitude = np.concatenate([response[0] for response in responses])[:clients]
-        return amplitude, np.concatenate([response[1] for response in responses])[:clients]
+        count = len(drop.position_m)
+        places = np.arange(count) if places is None else places
+        responses = []
+        # Filled up with the last client: by its number of entries torch chooses between sums that
+        # round differently, and whole groups have none left over.
+        order = np.minimum(np.arange(-(-count // GROUP) * GROUP), count - 1)
+        for start in range(0, count, AT_ONCE):
+            chosen = order[start : start + AT_ONCE]
+            groups, which = np.unique(places[chosen] // GROUP, return_inverse=True)
+            rows = which * GROUP + places[chosen] % GROUP
+            used = [seeds[group] for group in groups]
+            responses.append(self._response(drop.part(chosen), elapsed_s, used, rows.tolist()))
+        amplitude, delay_s = (np.concatenate(parts) for parts in zip(*responses, strict=True))
+        return amplitude[:count], delay_s[:count]
 
-    def _group_response(
-        self, group: Drop, elapsed_s: float, seed: int
+    def _response(
+        self, drop: Drop, elapsed_s: float, seeds: Sequence[int], places: Sequence[int]
     ) -> tuple[NDArray[np.complex128], FloatArray]:
+        from airtune.wireless.group_draws import GroupDraws
+
         samples, frequency = (2, 1.0 / elapsed_s) if elapsed_s > 0 else (1, 1.0)
-        with _draws_from(seed):
-            self._rays.set_topology(**self._topology(group))
+        # Sionna keeps the number of clients of the topology before.
+        self._rays.reset_topology()
+        with GroupDraws(seeds, GROUP, places):
+            self._rays.set_topology(**self._topology(drop))
             amplitude, delay = self._rays(samples, frequency)
         # Sionna's axes: amplitude [batch, rx, rx antenna, tx, tx antenna, path, time sample],
         # delay [batch, rx, tx, path]; every client is a batch entry with one link.
