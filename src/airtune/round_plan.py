@@ -5,6 +5,7 @@ A plan holds decisions only. Delays, energy and bits follow from it, the channel
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 MAIN_SERVER = -1
@@ -35,6 +36,10 @@ class SubchannelShare:
 
     subchannels: tuple[int, ...]
     psd_w_per_hz: tuple[float, ...]
+
+
+_RADIO = frozenset({"bandwidth_hz", "tx_power_w", "main", "federated", "downlink_share"})
+"""Decisions on radio resources alone."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,11 @@ class ClientPlan:
             raise TypeError(f"{', '.join(decisions)}: a plan has no such decision")
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__, **decisions)
+        if not decisions.keys() <= _RADIO:
+            made.__dict__.pop("work_key", None)
         return made
 
-    @property
+    @cached_property
     def work_key(self) -> tuple[object, ...]:
         """What a client's computing and payload depend on: all but its radio resources."""
         return (

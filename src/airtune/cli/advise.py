@@ -1,6 +1,9 @@
 """`airtune advise`: what each method would take, what binds, what would help; no training."""
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,10 +60,23 @@ def advise(
     name_folders(parts or ())
     job = Experiment.load(experiment, settings or ())
     chosen = None if methods is None else parse_methods(methods)
-    advice = ask(job, deadline_s=deadline_s, rounds=rounds, methods=chosen, draws=draws)
+    with _few_collections():
+        advice = ask(job, deadline_s=deadline_s, rounds=rounds, methods=chosen, draws=draws)
     _show(advice, json, out)
     if not advice.possible:
         raise typer.Exit(EXIT_IMPOSSIBLE)
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Python's search for cycles of dead objects goes through all of torch and transformers; there
+    are few such cycles here, so it is made seldom."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 1_000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def seconds_of(text: str) -> float:

@@ -133,6 +133,8 @@ class ShannonLinks:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             theta = nats / self._effective_hz
             inside = (theta > 0) & (theta < 1)
+            if inside.all():
+                return nats / exponent_for(theta)
             bandwidth = nats / exponent_for(np.where(inside, theta, 0.5))
         # A positive rate whose theta underflows to 0 needs less than the smallest float.
         return np.where(inside, bandwidth, np.where((nats > 0) & ~(theta == 0), np.inf, 0.0))
@@ -141,8 +143,10 @@ class ShannonLinks:
         """`log2(1 + x) - x / ((1 + x) ln 2)` with x = cn0/b; inf at b = 0 if there is a signal."""
         b = np.asarray(bandwidth_hz, dtype=np.float64)
         x = self._snr(b)
-        at_zero = np.where(self._effective_hz > 0, np.inf, 0.0)
-        return np.where(b > 0, _slope_nats(x, np.log1p(x), x / (1.0 + x)), at_zero) / LN2
+        inside: FloatArray = _slope_nats(x, np.log1p(x), x / (1.0 + x)) / LN2
+        if (b > 0).all():
+            return inside
+        return np.where(b > 0, inside, np.where(self._effective_hz > 0, np.inf, 0.0))
 
     def derivatives(self, bandwidth_hz: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """`r`, `r'`, and `r'' = -(x / (1 + x))^2 / (b ln 2)` at b > 0."""
@@ -170,7 +174,8 @@ class ShannonLinks:
         """cn0 / b, kept finite: at ratios above 1e308 the rate is 0 to any meaning anyway."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = np.minimum(self._effective_hz / bandwidth_hz, _HUGE)
-        return np.where(bandwidth_hz > 0, ratio, 0.0)
+        positive = bandwidth_hz > 0
+        return ratio if positive.all() else np.where(positive, ratio, 0.0)
 
 
 def _slope_nats(x: FloatArray, nats: FloatArray, share: FloatArray) -> FloatArray:

@@ -19,19 +19,37 @@ from airtune.workload.architecture import (
     Architecture,
     Decoder,
     attention_units,
+    pruned,
     require_prunable,
     with_units,
 )
+from airtune.workload.counted import CountedArchitecture
 from airtune.workload.payload import dtype_bits, update_bits
 from airtune.workload.precision import DEFAULT_PRECISION, Precision
 from airtune.workload.step import Step
 from airtune.workload.transformer import (
     Workload,
     activation_bits,
+    check_step,
     split_workload,
     total_flops,
     workload,
 )
+
+
+def training_flops(
+    architecture: Decoder,
+    adapter: Trained,
+    step: Step,
+    pruning_rate: float = 0.0,
+    precision: Precision = DEFAULT_PRECISION,
+) -> int:
+    """`workload(...).flops`, in closed form without the bookkeeping per part. Raises the same."""
+    if isinstance(architecture, CountedArchitecture):
+        return workload(architecture, adapter, step, pruning_rate, precision).flops
+    check_step(architecture, adapter, step, pruning_rate, precision)
+    narrow, adaptation = pruned(architecture, pruning_rate), adapter.adaptation(architecture)
+    return total_flops(narrow, adaptation, step, precision.checkpointing)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,16 @@ from airtune.workload.architecture import (
     prunes_groups,
 )
 from airtune.workload.block import Linear, Role
-from airtune.workload.decisions import SplitFlops, affine_flops, distinct_rates, rate_that_fits
+from airtune.workload.decisions import (
+    SplitFlops,
+    affine_flops,
+    distinct_rates,
+    rate_that_fits,
+    training_flops,
+)
 from airtune.workload.precision import Precision
 from airtune.workload.step import Step
-from airtune.workload.transformer import Workload, split_workload, training_flops, workload
+from airtune.workload.transformer import Workload, split_workload, workload
 
 _Key: TypeAlias = tuple[Step, float, int, bool]
 """Batch, pruning rate, rank, whether A is frozen."""

@@ -119,7 +119,7 @@ def workload(
     Raises InputError for target modules, ranks, rates and lengths that the model does not allow,
     for every parameter of a pruned model, or of one below fp32, and for a pruned quantised base.
     """
-    _check_step(architecture, adapter, step, pruning_rate, precision)
+    check_step(architecture, adapter, step, pruning_rate, precision)
     if isinstance(architecture, CountedArchitecture):
         if pruning_rate:
             closed_form(architecture, "pruned")
@@ -170,7 +170,7 @@ def split_workload(
         raise InputError("split_point", split_point, "left out where every parameter is trained")
     refuse_in_split(precision.checkpointing, precision.micro_batches)
     architecture = closed_form(architecture, "split")
-    _check_step(architecture, adapter, step, pruning_rate, precision)
+    check_step(architecture, adapter, step, pruning_rate, precision)
     last = architecture.block_count - 1
     if not 1 <= split_point <= last:
         raise InputError(
@@ -192,21 +192,6 @@ def split_workload(
     at_client = cut_bytes + precision.working_bytes(architecture)
     at_server = precision.working_bytes(architecture, loss_bytes(architecture, step))
     return Workload(client, at_client), Workload((*blocks, head), at_server)
-
-
-def training_flops(
-    architecture: Decoder,
-    adapter: Trained,
-    step: Step,
-    pruning_rate: float = 0.0,
-    precision: Precision = DEFAULT_PRECISION,
-) -> int:
-    """`workload(...).flops`, in closed form without the bookkeeping per part. Raises the same."""
-    if isinstance(architecture, CountedArchitecture):
-        return workload(architecture, adapter, step, pruning_rate, precision).flops
-    _check_step(architecture, adapter, step, pruning_rate, precision)
-    narrow = pruned(architecture, pruning_rate)
-    return total_flops(narrow, adapter.adaptation(architecture), step, precision.checkpointing)
 
 
 def total_flops(
@@ -237,13 +222,14 @@ def activation_bits(architecture: Decoder, tokens: int, dtype: str = "fp32") -> 
     return tokens * architecture.hidden_size * dtype_bits(dtype)
 
 
-def _check_step(
+def check_step(
     architecture: Decoder,
     adapter: Trained,
     step: Step,
     pruning_rate: float,
     precision: Precision,
 ) -> None:
+    """Raise InputError for what a model, or its number format, does not allow."""
     if step.tokens > architecture.max_tokens:
         allowed = f"at most {architecture.max_tokens} for this model"
         raise InputError("tokens", step.tokens, allowed)
