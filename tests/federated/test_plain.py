@@ -33,6 +33,26 @@ class NumpyPlanner(EqualPlanner):
         return {"queue": np.float32(0.5), "order": [np.int64(2)]}
 
 
+def test_a_plan_is_changed_as_dataclasses_replace_does() -> None:
+    """The key of its work follows decisions on work, and none on the radio."""
+    key = ENTRY.work_key
+    for changes in ({"bandwidth_hz": 5.0}, {"rank": 3, "sketch": 7}, {"pruning_rate": 0.2}, {}):
+        changed = ENTRY.changed(**changes)
+        assert changed == replace(ENTRY, **changes)  # type: ignore[arg-type]
+        assert changed.work_key == replace(ENTRY, **changes).work_key  # type: ignore[arg-type]
+        assert (changed.work_key == key) == (changes.keys() <= {"bandwidth_hz"})
+    with pytest.raises(TypeError, match="bandwith_hz"):
+        ENTRY.changed(bandwith_hz=1.0)
+
+
+def test_only_plans_of_plain_numbers_stay_as_they_are() -> None:
+    assert plain_plan(PLAN).clients[0] is ENTRY
+    odd = replace(ENTRY, rank=np.int64(8), gets_half=np.bool_(False))  # type: ignore[arg-type]
+    (found,) = plain_plan(replace(PLAN, clients=(odd,))).clients
+    assert type(found.rank) is int
+    assert found.gets_half is False
+
+
 def test_numpy_scalars_of_a_planner_are_recorded_and_kept() -> None:
     outcome = run_round(make_context(planner=NumpyPlanner()), START)
     assert b'"queue":0.5' in record_line(outcome.record)

@@ -5,6 +5,7 @@ import pytest
 from airtune.workload.adapter_shape import ALL_LINEAR, AdapterShape, EveryParameter, Trained
 from airtune.workload.architecture import load_architecture
 from airtune.workload.config_source import bundled_names
+from airtune.workload.decisions import affine_flops, training_flops
 from airtune.workload.model_work import ModelWork
 from airtune.workload.precision import Precision
 from airtune.workload.step import Step
@@ -62,3 +63,19 @@ def test_both_sides_of_a_cut(name: str) -> None:
         assert sum(vars(flops).values()) == pytest.approx(whole.flops, rel=1e-12)
         client = sum(part.forward_flops for part in whole.parts[: point + 1])
         assert flops.client_forward == pytest.approx(client, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_prunable_part_of_any_length(name: str, checkpointing: bool) -> None:
+    """To the last operation; and FLOPs without bookkeeping are those of the parts."""
+    architecture, adapter = load_architecture(name), AdapterShape(8)
+    precision = Precision(checkpointing=checkpointing)
+    work = ModelWork(architecture, adapter, precision)
+    for tokens in (1, 2, 4, 7, 128):
+        step = Step(2, tokens)
+        counted = affine_flops(architecture, adapter, step, checkpointing)
+        assert work.affine_flops(step)[1] == counted.prunable
+        for rate in (0.0, 0.3):
+            whole = workload(architecture, adapter, step, rate, precision).flops
+            assert training_flops(architecture, adapter, step, rate, precision) == whole
