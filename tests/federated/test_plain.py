@@ -36,10 +36,16 @@ class NumpyPlanner(EqualPlanner):
 def test_a_plan_is_changed_as_dataclasses_replace_does() -> None:
     """The key of its work follows decisions on work, and none on the radio."""
     key = ENTRY.work_key
-    for changes in ({"bandwidth_hz": 5.0}, {"rank": 3, "sketch": 7}, {"pruning_rate": 0.2}, {}):
+    cases: list[dict[str, Any]] = [
+        {"bandwidth_hz": 5.0},
+        {"rank": 3, "sketch": 7},
+        {"pruning_rate": 0.2},
+        {},
+    ]
+    for changes in cases:
         changed = ENTRY.changed(**changes)
-        assert changed == replace(ENTRY, **changes)  # type: ignore[arg-type]
-        assert changed.work_key == replace(ENTRY, **changes).work_key  # type: ignore[arg-type]
+        assert changed == replace(ENTRY, **changes)
+        assert changed.work_key == replace(ENTRY, **changes).work_key
         assert (changed.work_key == key) == (changes.keys() <= {"bandwidth_hz"})
     with pytest.raises(TypeError, match="bandwith_hz"):
         ENTRY.changed(bandwith_hz=1.0)

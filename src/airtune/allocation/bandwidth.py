@@ -328,6 +328,8 @@ def _needed(links: Links, bits: FloatArray, time_s: FloatArray) -> tuple[FloatAr
         rate = np.where(busy, bits / time_s, 0.0)
         bandwidth = links.bandwidth_for(rate)
         fall = rate / (time_s * links.slope(bandwidth))
+    if (busy & (bandwidth > 0) & (bandwidth < np.inf)).all():
+        return bandwidth, fall
     lost = ~np.isfinite(bandwidth)
     bandwidth = np.where(lost, np.inf, bandwidth)
     return bandwidth, np.where(lost, np.inf, np.where(busy & (bandwidth > 0), fall, 0.0))
@@ -372,7 +374,8 @@ def common_headroom(
             step = used / bandwidth_hz * (used - bandwidth_hz) / falling
         proposal = headroom + step
         inside = (proposal > low) & (proposal < high)
-        proposal = np.where(inside, proposal, _between(low, high))
+        if not inside.all():
+            proposal = np.where(inside, proposal, _between(low, high))
         # The first point is already the answer where it leaves band unused: then one client
         # fills the time alone, or no client has anything to send.
         settled = (high <= low) | (np.abs(used / bandwidth_hz - 1.0) <= _TOLERANCE)

@@ -52,15 +52,15 @@ def advise(
     if out is not None:
         _check_page(out)
     deadline_s = None if deadline is None else seconds_of(deadline)
-    from airtune.advising import advise as ask
-    from airtune.comparison.definition import parse_methods
-    from airtune.experiment import Experiment
-    from airtune.part_folders import name_folders
-
-    name_folders(parts or ())
-    job = Experiment.load(experiment, settings or ())
-    chosen = None if methods is None else parse_methods(methods)
     with _few_collections():
+        from airtune.advising import advise as ask
+        from airtune.comparison.definition import parse_methods
+        from airtune.experiment import Experiment
+        from airtune.part_folders import name_folders
+
+        name_folders(parts or ())
+        job = Experiment.load(experiment, settings or ())
+        chosen = None if methods is None else parse_methods(methods)
         advice = ask(job, deadline_s=deadline_s, rounds=rounds, methods=chosen, draws=draws)
     _show(advice, json, out)
     if not advice.possible:

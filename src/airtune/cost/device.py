@@ -331,7 +331,9 @@ def client_energy(
     tx_power_w: float,
     speed: float = 1.0,
 ) -> float:
-    """Energy of one client [J]. Raises InputError for a device whose power is not known."""
-    power_w = np.asarray(power_at(device, speed))
-    times = np.asarray(compute_s), np.asarray(upload_s)
-    return float(energy_j(*times, power_w, np.asarray(tx_power_w)))
+    """`energy_j` of one client [J], in plain numbers, since every client of every round is charged.
+
+    Raises InputError for a device whose power is not known.
+    """
+    computing_j = power_at(device, speed) * compute_s
+    return float(computing_j + tx_power_w / AMPLIFIER_EFFICIENCY * upload_s)

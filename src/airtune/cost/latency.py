@@ -64,7 +64,9 @@ class RoundLatency:
 
 def transfer_delay(bits: FloatArray, rate_bps: FloatArray) -> FloatArray:
     """bits / rate [s], elementwise: 0 where there are no bits, infinite at a rate of 0."""
-    bits, rate_bps = np.broadcast_arrays(_checked(bits, "bits"), _checked(rate_bps, "rate_bps"))
+    bits, rate_bps = _checked(bits, "bits"), _checked(rate_bps, "rate_bps")
+    if bits.shape != rate_bps.shape:
+        bits, rate_bps = np.broadcast_arrays(bits, rate_bps)
     delay = np.full(bits.shape, np.inf)
     with np.errstate(over="ignore"):
         np.divide(bits, rate_bps, out=delay, where=rate_bps > 0)
@@ -203,6 +205,6 @@ def furthest_behind(by_stage: FloatArray, client: int) -> int:
 
 def _checked(values: FloatArray, name: str) -> FloatArray:
     array = np.asarray(values, dtype=np.float64)
-    if np.isnan(array).any() or (array < 0).any():
+    if not (array >= 0).all():  # neither is NaN
         raise InputError(name, str(array.tolist())[:80], "numbers of at least 0")
     return array

@@ -213,7 +213,8 @@ class RayFading:
             for moved in sorted({key[1] for key in missing}):
                 alike = sorted(key for key in missing if key[1] == moved)
                 kept.update(zip(alike, self._responses(alike, clients), strict=True))
-        return tr38901.band_power_gain(*kept[own], self._settings.bandwidth_hz)
+        amplitude, delay_s = kept[own]
+        return tr38901.band_power_gain(amplitude, delay_s, self._settings.bandwidth_hz)
 
     def _key(self, round_index: int, clients: NDArray[np.int64]) -> _Rays:
         start, moved, sight = self._situation(round_index)

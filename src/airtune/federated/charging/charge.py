@@ -181,9 +181,9 @@ def _record(
     spent, whole_s = done.spent, float(done.whole.compute_s[k])
     compute_s, sending_s = float(spent.compute_s[k]), float(done.sending_s[k])
     computed = compute_s / whole_s if whole_s > 0 else 1.0
-    bits = done.bits[k]
-    on_air = done.rate_bps[k] * sending_s
-    sent = np.floor(costs.transfer.sent_bits(on_air)) if outcome == LATE else bits
+    bits = sent = done.bits[k]
+    if outcome == LATE:
+        sent = np.floor(costs.transfer.sent_bits(done.rate_bps[k] * sending_s))
     return ClientRecord(
         **decisions(plan),
         outcome=outcome,

@@ -234,8 +234,13 @@ def _is_plain(entry: ClientPlan) -> bool:
         and type(entry.cut_dropout) is float
         and entry.gets_half is True
         and entry.sends_half is True
-        and entry.main is entry.federated is entry.kept_ranks is entry.split_point is None
-        and entry.sketch is entry.cut_format is entry.downlink_share is None
+        and entry.main is None
+        and entry.federated is None
+        and entry.kept_ranks is None
+        and entry.split_point is None
+        and entry.sketch is None
+        and entry.cut_format is None
+        and entry.downlink_share is None
     )
 
 
