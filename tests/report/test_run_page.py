@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from airtune.config.experiment import CHARGED_AS
 from airtune.report.decisions import decided
 from airtune.report.labels import quantity, span
 from airtune.report.latency import departure
 from airtune.report.page import render, run_panels
 from airtune.report.paths import constraint_panels, extra_paths
-from airtune.report.sentences import run_sentences
+from airtune.report.sentences import further, run_sentences
 from airtune.report.style import Panel, colour_limits
 from airtune.report.view import RunView, numbers
 from tests.report.views import lines, read, records, view
@@ -283,3 +284,12 @@ def test_dark_mode_has_its_colours(full: RunView) -> None:
     for panels in run_panels(full).values():
         for panel in panels:
             assert panel.figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
+
+
+def test_what_is_charged_is_said_once(full: RunView) -> None:
+    told = [f"{CHARGED_AS} gpt2 were trained; the learning is that of builtin.", "Row 3 is empty."]
+    assert further(told) == ["Row 3 is empty."]
+    page = render(replace(full, summary={**full.summary, "charge_as": "gpt2", "notices": told}))
+    assert page.count("Charged as gpt2") == 1
+    assert "are charged as if" not in page
+    assert "Row 3 is empty." in page

@@ -24,6 +24,8 @@ MOST_STEPS = 100_000
 """Local steps and rows of a batch: what a client trains in a round is laid out before it begins."""
 MOST_ROUNDS = 99_999
 """Checkpoints sort by name, with five digits."""
+CHARGED_AS = "Time, bits, energy and memory are charged as if"
+"""How the notice of `charge_as` begins, which pages say once, above everything."""
 FORMAT = 2
 """Of experiment files that name it, which those of run folders do. In format 1, which does not,
 `${NAME}` in the file of a run folder is plain text."""

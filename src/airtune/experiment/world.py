@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from airtune.config.experiment import ExperimentConfig
+from airtune.config.experiment import CHARGED_AS, ExperimentConfig
 from airtune.cost.device import DeviceProfile
 from airtune.cost.latency import TransferModel
 from airtune.errors import InputError, foreign_code
@@ -131,7 +131,7 @@ class World:
         ]
         if self.config.charge_as:
             said.append(
-                f"Time, bits, energy and memory are charged as if {self.config.charge_as} were "
+                f"{CHARGED_AS} {self.config.charge_as} were "
                 f"trained; the learning is that of {self.config.model}."
             )
         return said

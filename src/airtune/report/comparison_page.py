@@ -17,6 +17,7 @@ from airtune.report.labels import span
 from airtune.report.latency import of_arms
 from airtune.report.paths import extra_of_arms
 from airtune.report.sections import Section, drawn, panels_of
+from airtune.report.sentences import further
 from airtune.report.style import PALETTE, QUIET, Panel, figure
 from airtune.report.targets import TargetTable
 from airtune.report.view import Records, RunView
@@ -169,7 +170,7 @@ def render_comparison(view: ComparisonView, beside: str = "") -> str:
     return html.page(
         view.title,
         f"{html.note(view.note)}{html.sentences(view.sentences)}"
-        f"{html.notices(notices)}{_result(view)}{_targets(view)}"
+        f"{html.notices(further(notices))}{_result(view)}{_targets(view)}"
         f"{drawn(SECTIONS, view) if view.finished else ''}"
         f"{html.section('Every run', _pages(view))}",
         beside,

@@ -16,7 +16,7 @@ from airtune.report.pace import staleness, updates_by_client
 from airtune.report.paths import constraint_panels, extra_panels
 from airtune.report.real_time import real_time
 from airtune.report.sections import Section, drawn, panels_of
-from airtune.report.sentences import charged_as, run_sentences, unfinished
+from airtune.report.sentences import charged_as, further, run_sentences, unfinished
 from airtune.report.style import Panel
 from airtune.report.view import RunView
 
@@ -68,7 +68,7 @@ def render(view: RunView) -> str:
         f"{html.note(unfinished(summary))}"
         f"{html.note(charged_as(summary['charge_as'], summary['model']))}"
         f"{html.sentences(run_sentences(view))}"
-        f"{html.notices(summary.get('notices', ()))}"
+        f"{html.notices(further(summary.get('notices', ())))}"
         f"{drawn(SECTIONS, view) if view.records else ''}{_sample(summary['sample'])}"
         f"<details><summary>The experiment</summary><pre>{escape(view.experiment_yaml)}</pre>"
         "</details>",

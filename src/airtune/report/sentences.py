@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from airtune.config.experiment import CHARGED_AS
 from airtune.quantities import format_duration, format_quantity
 from airtune.report.alike import SAME
 from airtune.report.decisions import constants
@@ -53,6 +54,11 @@ def charged_as(charge_as: str | None, model: str) -> str:
         f"Charged as {charge_as}: time, bits, energy and memory are those of training {charge_as}, "
         f"while the learning is that of {model}."
     )
+
+
+def further(notices: Sequence[str]) -> list[str]:
+    """The notices of a run that `charged_as`, above them, does not say already."""
+    return [notice for notice in notices if not notice.startswith(CHARGED_AS)]
 
 
 def _learned(summary: Mapping[str, Any]) -> str:
