@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from airtune.allocation.energy.curves import Clients
 from airtune.allocation.energy.dual import Multipliers, dual_value
 from airtune.allocation.energy.exact import EnergySolution, exact_energy
 from airtune.allocation.energy.problem import EnergyPlan, EnergyProblem, least_energies
@@ -94,6 +95,41 @@ def test_a_budget_that_a_sender_only_approaches_is_refused() -> None:
     assert refused.status is Status.INFEASIBLE
     assert "needs more than" in refused.message
     solve(replace(problem, client_budget_j=least * (1.0 + 1e-5)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_budget_is_met_as_exactly_as_the_deadline_can_be_told(seed: int) -> None:
+    """A long wait before computing leaves few digits to what is decided; no search beyond them."""
+    problem = plain(seed, 20)
+    problem = replace(problem, fixed_delay_s=problem.fixed_delay_s + 1e6)
+    least, spent = least_energies(problem).sum(), solve(problem)[1].energy_j.sum()
+    solution, plan = solve(replace(problem, budget_j=0.5 * (least + spent)))
+    assert plan.energy_j.sum() == pytest.approx(0.5 * (least + spent), rel=1e-9)
+    assert solution.iterations <= 20
+
+
+def test_the_least_cost_of_an_upload_to_rounding() -> None:
+    """The conditions of a minimum, derived again, over all that a link may be."""
+    rng = np.random.default_rng(0)
+    count, watts, nats = 20_000, 0.57, 5e6
+    cn0 = 10.0 ** rng.uniform(5, 9, count)
+    price, value = 10.0 ** rng.uniform(-9, -2, count), 10.0 ** rng.uniform(-2, 4, count)
+    each = (np.full(count, x) for x in (0.0, watts, 1.0, 1.0, 2.0, np.log(nats)))
+    columns = np.full(count, nats), cn0, *each, np.log(cn0 / watts)
+    sent = Clients(*columns).upload(np.log(price), np.log(value))
+    band, time_s, below = sent.bandwidth_hz, sent.time_s, sent.power_share < 1.0
+    u = nats / (band * time_s)
+    # Where these neither cancel nor are all of the cost.
+    for power in (below, ~below):
+        kept = power & (u > 0.5)
+        assert kept.sum() > 2000
+        # E = G b t (e^u - 1) below full power, t = nats / (b ln(1 + cn0 / b)) at full power.
+        falls = watts / cn0 * time_s * (u * np.exp(u) - np.expm1(u))
+        if power is not below:
+            snr = cn0 / band
+            slower = time_s * (1.0 - snr / (1.0 + snr) / np.log1p(snr)) / band
+            falls = (watts + value) * slower
+        assert falls[kept] == pytest.approx(price[kept], rel=1e-11)
 
 
 def edged(seed: int) -> EnergyProblem:

@@ -2,7 +2,8 @@
 
 At a price m on bandwidth the value of time w is the one at which the best computing and upload
 times (`curves.py`) together fill the time T that the client has: both fall with w, so there is one
-root. Newton's iteration in ln w, inside a bracket, for all clients at once.
+root. Newton's iteration in ln w, inside a bracket, for all clients at once: from the tangent of a
+neighbouring answer one pass mostly suffices, and only the clients that it leaves go on.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from airtune.quantities import FloatArray
 from airtune.wireless.rate import LN2, Index
 
 _MAX_PASSES = 200
-EXACT, ROUGH = 1e-7, 3e-3
+EXACT, ROUGH, LOOSE = 1e-7, 3e-3, 0.6
 """Newton's last step in a logarithm: what is left is its square, since choices follow the step."""
 _NEAR = 10.0
 # Times that: what the function itself must be below, since near an edge its slope is infinite.
@@ -39,7 +40,8 @@ class Balanced:
     """Clients that send, at one price each; arrays have the axis [client].
 
     `band_by_price` is d b / d ln m at a fixed deadline [Hz], `band_by_time` d b / d tau at a fixed
-    price [Hz/s]; `value_by_price` and `value_by_time` [1/s] are those of ln w.
+    price [Hz/s]; `value_by_price` and `value_by_time` [1/s] are those of ln w. `moved` is Newton's
+    last step in ln w, which all of it contains.
     """
 
     log_value: FloatArray
@@ -50,6 +52,7 @@ class Balanced:
     band_by_time: FloatArray
     value_by_price: FloatArray
     value_by_time: FloatArray
+    moved: FloatArray
 
     @property
     def value_w(self) -> FloatArray:
@@ -66,6 +69,7 @@ class Balanced:
             band_by_time=np.where(index, 0.0, self.band_by_time),
             value_by_price=np.where(index, 0.0, self.value_by_price),
             value_by_time=np.where(index, 0.0, self.value_by_time),
+            moved=np.where(index, 0.0, self.moved),
         )
 
 
@@ -92,16 +96,18 @@ class _Search:
         high = self._high[which] = np.where(short, self._high[which], point)
         size = np.abs(step)
         near, far = (size <= self._arrived) & near, size >= _FARTHEST
-        proposal = point + np.clip(step, -_FARTHEST, _FARTHEST)
+        proposal = point + np.minimum(np.maximum(step, -_FARTHEST), _FARTHEST)
         # Around a kink Newton's steps may go back and forth without end.
         newton = (proposal > low) & (proposal < high) & (far | (size <= 0.9 * before))
-        if (near | newton).all():
+        known = near | (newton & (lack < np.inf))
+        if known.all():
             self._before[which], self.point[which] = size, proposal
             return ~near & (high - low > 1e-15 * _EDGE)
         tried = beside()
-        other = np.where((tried > low) & (tried < high), tried, 0.5 * (low + high))
+        other = np.where(newton, proposal, 0.5 * (low + high))
+        other = np.where((tried > low) & (tried < high), tried, other)
         self._before[which] = np.where(newton, size, np.inf)
-        self.point[which] = np.where(near | newton, proposal, other)
+        self.point[which] = np.where(known, proposal, other)
         return ~(near | (high - low <= 1e-15 * _EDGE))
 
 
@@ -118,45 +124,90 @@ def balance(
         time_s: T [client], more than computing at full speed takes.
         log_price: ln m [client].
         guess: ln w [client]; NaN: none.
-        arrived: `EXACT`, or `ROUGH` on the way to other prices.
+        arrived: `EXACT`, or `ROUGH` or `LOOSE` on the way to other prices.
     """
-    # Below this value computing alone would take all the time.
-    with np.errstate(divide="ignore"):
-        low = np.maximum(np.log(clients.value_of_time_w(time_s)), -_EDGE)
     start = guess
     if np.isnan(guess).any():
         half = np.maximum(clients.value_of_time_w(0.5 * (time_s + clients.compute_s)), 1.0)
         start = np.where(np.isnan(guess), np.log(half), guess)
+    start = np.minimum(np.maximum(start, -_EDGE), _EDGE)
     idle = _with_time_left(clients, time_s, log_price)
-    start = np.where(idle, -_EDGE, np.clip(start, low, _EDGE))
-    search = _Search(start, low, np.full_like(low, _EDGE), arrived)
-    found, lack, step, beside = _divide(clients, time_s, log_price, search.point, arrived)
-    active = search.move(slice(None), lack, step, beside) & ~idle
+    if idle is not None:
+        start = np.where(idle, -_EDGE, start)
+    tried = _divide(clients, time_s, log_price, start, arrived)
+    found, active = tried.found, ~(tried.near if idle is None else tried.near | idle)
+    if np.count_nonzero(active):
+        which = np.flatnonzero(active)
+        part, tried = clients.select(which), tried.select(which)
+        put_at(found, which, _refined(part, time_s[which], log_price[which], tried, arrived))
+    return found if idle is None else found.without_value(idle)
+
+
+def _refined(
+    clients: Clients, time_s: FloatArray, log_price: FloatArray, tried: "_Pass", arrived: float
+) -> Balanced:
+    """The roots of clients that have not arrived with a first pass."""
+    found = tried.found
+    # Below this value computing alone would take all the time.
+    with np.errstate(divide="ignore"):
+        low = np.maximum(np.log(clients.value_of_time_w(time_s)), -_EDGE)
+    search = _Search(tried.log_value, low, np.full_like(low, _EDGE), arrived)
+    active = search.move(slice(None), tried.lack, tried.step, partial(_beside, clients, tried))
     for _ in range(_MAX_PASSES):
         if not active.any():
             break
         # Most clients arrive long before the last one does.
         which = np.flatnonzero(active)
-        again, lack, step, beside = _divide(
-            clients.select(which), time_s[which], log_price[which], search.point[which], arrived
-        )
-        put_at(found, which, again)
-        active[which] = search.move(which, lack, step, beside)
-    return found.without_value(idle) if idle.any() else found
+        part, point = clients.select(which), search.point[which]
+        tried = _divide(part, time_s[which], log_price[which], point, arrived)
+        put_at(found, which, tried.found)
+        beside = partial(_beside, part, tried)
+        active[which] = search.move(which, tried.lack, tried.step, beside)
+    return found
 
 
 def _with_time_left(
     clients: Clients, time_s: FloatArray, log_price: FloatArray
-) -> NDArray[np.bool_]:
-    """Clients that do not need all their time: at a fixed efficiency, sending longer costs more."""
+) -> NDArray[np.bool_] | None:
+    """Clients that do not need all their time: at a fixed efficiency, sending longer costs more.
+
+    None where there are none.
+    """
     fixed = clients.efficiency > 0
     if not fixed.any():
-        return fixed
+        return None
     with np.errstate(divide="ignore", invalid="ignore"):
         bits_hz = clients.nats / LN2 / clients.efficiency
         upload_s = np.sqrt(bits_hz * np.exp(log_price) / clients.sending_w)
-        left = clients.slowest_s() + upload_s <= time_s
-    return left & fixed
+        left = fixed & (clients.slowest_s() + upload_s <= time_s)
+    return left if left.any() else None
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Clients' choices at values of time, and how far those are from their roots [client].
+
+    `found` is moved by Newton's step where that is `near`. `lack` is by how much the time does not
+    suffice, as a logarithm; `step` is Newton's in ln w; `spare_s` is what the upload leaves.
+    """
+
+    found: Balanced
+    log_value: FloatArray
+    lack: FloatArray
+    step: FloatArray
+    near: NDArray[np.bool_]
+    spare_s: FloatArray
+
+    def select(self, index: Index) -> "_Pass":
+        """Some of the clients."""
+        return _Pass(
+            Balanced(*(values[index] for values in vars(self.found).values())),
+            self.log_value[index],
+            self.lack[index],
+            self.step[index],
+            self.near[index],
+            self.spare_s[index],
+        )
 
 
 def _divide(
@@ -165,47 +216,46 @@ def _divide(
     log_price: FloatArray,
     log_value: FloatArray,
     arrived: float,
-) -> tuple[Balanced, FloatArray, FloatArray, Callable[[], FloatArray]]:
-    """The choices at a value of time, moved by Newton's step where that is short.
-
-    Also by how much the time does not suffice, as a logarithm, the step in ln w, and the ln w at
-    which computing takes what this upload leaves.
-    """
+) -> _Pass:
+    """The choices at a value of time: `lack = ln(t / (T - c / s))`, which falls with ln w."""
     value, price = np.exp(log_value), np.exp(log_price)
     computing_s, slope = clients.compute(value)
     sent = clients.upload(log_price, log_value)
     left_s = time_s - computing_s
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        lack = np.where(left_s > 0, np.log(sent.time_s / left_s), np.inf)
-        by_value = sent.time_by_value + slope * computing_s / left_s
-        fall = np.where(left_s > 0, by_value, -1.0)
+        lack = np.log(sent.time_s / left_s)
+        fall = sent.time_by_value + slope * computing_s / left_s
+        late = ~(left_s > 0)
+        if np.count_nonzero(late):
+            lack[late], fall[late] = np.inf, -1.0
         step = -lack / fall
-        close = (np.abs(step) <= arrived) & (np.abs(lack) <= _NEAR * arrived)
-        near = np.where(close, step, 0.0)
+        near = (np.abs(step) <= arrived) & (np.abs(lack) <= _NEAR * arrived)
+        by = np.where(near, step, 0.0)
         by_price = -sent.time_by_price / fall
         by_time = 1.0 / (left_s * fall)
-    band = sent.bandwidth_hz
+    band, band_by_value = sent.bandwidth_hz, sent.bandwidth_hz * sent.band_by_value
     energy = clients.computing_j(computing_s) + clients.sending_w * sent.power_share * sent.time_s
     # What a step costs: dE = -m db - w dT.
     longer_s = sent.time_s * sent.time_by_value + computing_s * slope
-    energy -= near * (price * band * sent.band_by_value + value * longer_s)
+    energy -= by * (price * band_by_value + value * longer_s)
     found = Balanced(
-        log_value + near,
-        computing_s * (1.0 + near * slope),
-        band * (1.0 + near * sent.band_by_value),
+        log_value + by,
+        computing_s * (1.0 + by * slope),
+        band + by * band_by_value,
         energy,
-        band * (sent.band_by_price + sent.band_by_value * by_price),
-        band * sent.band_by_value * by_time,
+        band * sent.band_by_price + band_by_value * by_price,
+        band_by_value * by_time,
         by_price,
         by_time,
+        by,
     )
-    return found, lack, step, lambda: _beside(clients, time_s - sent.time_s)
+    return _Pass(found, log_value, lack, step, near, time_s - sent.time_s)
 
 
-def _beside(clients: Clients, time_s: FloatArray) -> FloatArray:
-    """ln w at which computing takes so long."""
+def _beside(clients: Clients, tried: _Pass) -> FloatArray:
+    """ln w at which computing takes what the upload leaves."""
     with np.errstate(divide="ignore"):
-        log_value: FloatArray = np.log(clients.value_of_time_w(np.maximum(time_s, 0.0)))
+        log_value: FloatArray = np.log(clients.value_of_time_w(np.maximum(tried.spare_s, 0.0)))
     return log_value
 
 

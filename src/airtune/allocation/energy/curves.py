@@ -15,9 +15,9 @@ energy is `G a (e^u - 1) / u`, and with `psi(u) = u e^u - e^u + 1` the upload is
     at fixed efficiency e:  b = sqrt((W + w) S / (e m)),  t = S / (e b).
 
 Both left sides grow from 0 without bound, are the same for all clients, and are inverted by a table
-and a step of Newton's iteration in `z = ln(e^u - 1)`, the logarithm of the signal-to-noise ratio,
-in which their logarithms are nearly straight. The energy is jointly convex in (b, t), so these
-points are global minima: the dual function of `dual.py` rests on them.
+of cubics in `z = ln(e^u - 1)`, the logarithm of the signal-to-noise ratio, in which their
+logarithms are nearly straight. The energy is jointly convex in (b, t), so these points are global
+minima: the dual function of `dual.py` rests on them.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from functools import cache
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from airtune.allocation.energy.problem import EnergyProblem, frugal_speed
 from airtune.quantities import FloatArray
@@ -42,7 +43,7 @@ def psi(u: FloatArray, snr: FloatArray) -> FloatArray:
     """`u e^u - e^u + 1`, with `snr = e^u - 1`; by its series for small u."""
     closed = u * snr - (snr - u)
     small = u < _SMALL
-    if not small.any():
+    if not np.count_nonzero(small):
         return closed
     v = np.minimum(u, _SMALL)
     total = np.zeros_like(v)
@@ -87,49 +88,48 @@ class _Point:
         """du/dz."""
         return self.snr / (1.0 + self.snr)
 
-    def moved(self, by: FloatArray) -> "_Point":
-        """The point at z + by, for steps of 1e-6 and less."""
-        step = self._share() * by
-        change = self.u * self.snr * by
-        return _Point(self.u + step, self.snr * (1.0 + by), self.psi + change)
-
 
 @dataclass(frozen=True)
 class _Table:
-    """z against the logarithm of a left side, at equal distances."""
+    """z against the logarithm of a left side, at equal distances: cubics [place, 4] between them.
+
+    Hermite's, of the values and slopes at both ends: with h between places they err by
+    `h^4 / 384` times the fourth derivative, which is less than rounding makes of z.
+    """
 
     first: float
-    z: FloatArray
-    full: bool
+    cubics: FloatArray
 
     def at(self, log_right: FloatArray) -> _Point:
-        """The point at which the left side has this logarithm, by the table and a Newton step.
-
-        A straight line between two places of the table errs by 1e-6 at most, and Newton's step
-        squares that.
-        """
-        place = np.clip((log_right - self.first) / _FINE, 0.0, len(self.z) - 1.001)
+        """The point at which the left side has this logarithm."""
+        place = np.minimum(
+            np.maximum((log_right - self.first) / _FINE, 0.0), len(self.cubics) - 0.001
+        )
         index = place.astype(np.intp)
-        low = self.z[index]
-        z = low + (place - index) * (self.z[index + 1] - low)
-        point = _Point.at(z)
-        value, slope = point.full() if self.full else point.below()
-        step = (self.first + place * _FINE - value) / slope
-        return point.moved(step)
+        place -= index
+        z, linear, square, cube = self.cubics.take(index, axis=0).T
+        return _Point.at(z + place * (linear + place * (square + place * cube)))
 
 
 @cache
 def _table(full: bool) -> _Table:
     grid = np.arange(_LEAST_Z, _MOST_Z, _COARSE)
-    coarse = _Point.at(grid)
-    values = (coarse.full() if full else coarse.below())[0]
-    wanted = np.arange(values[0], values[-1], _FINE)
+    values = _left_side(grid, full)[0]
+    # In np.arange(first, last, step) the step's rounding would add up.
+    wanted = values[0] + _FINE * np.arange(int((values[-1] - values[0]) / _FINE))
     z = np.interp(wanted, values, grid)
     for _ in range(3):
-        point = _Point.at(z)
-        value, slope = point.full() if full else point.below()
+        value, slope = _left_side(z, full)
         z = z + (wanted - value) / slope
-    return _Table(float(wanted[0]), z, full)
+    rise, steep = np.diff(z), _FINE / _left_side(z, full)[1]
+    start, end = steep[:-1], steep[1:]
+    cubics = np.stack([z[:-1], start, 3 * rise - 2 * start - end, start + end - 2 * rise], axis=1)
+    return _Table(float(wanted[0]), cubics)
+
+
+def _left_side(z: FloatArray, full: bool) -> tuple[FloatArray, FloatArray]:
+    point = _Point.at(z)
+    return point.full() if full else point.below()
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Clients:
     def computing_j(self, time_s: FloatArray) -> FloatArray:
         """Energy of computing for so long [client]: `idle t + (full - idle) c^3 / t^2`."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            speed = np.where(self.compute_s > 0, self.compute_s / time_s, 0.0)
+            speed = self.compute_s / time_s
             energy = self.idle_w * time_s + (self.full_w - self.idle_w) * speed**2 * self.compute_s
         return np.where(self.compute_s > 0, energy, 0.0)
 
@@ -213,10 +213,11 @@ class Clients:
     def compute(self, value_w: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The best computing time at a value of time [client], and d ln(time) / d ln(value)."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            cube = (self.idle_w + value_w) / (2.0 * (self.full_w - self.idle_w))
-            slower = cube < 1.0
-            time_s = self.compute_s / np.where(slower, np.cbrt(cube), 1.0)
-            slope = np.where(slower, value_w / (-3.0 * (self.idle_w + value_w)), 0.0)
+            paid_w = self.idle_w + value_w
+            cube = paid_w / (2.0 * (self.full_w - self.idle_w))
+            # NaN is a device whose speed costs nothing.
+            time_s = self.compute_s / np.cbrt(np.fmin(cube, 1.0))
+            slope = np.where(cube < 1.0, value_w / (-3.0 * paid_w), 0.0)
         return np.where(self.compute_s > 0, time_s, 0.0), slope
 
     def upload(self, log_price: FloatArray, log_value: FloatArray) -> Uploading:
@@ -224,45 +225,50 @@ class Clients:
 
         Every client has something to send, and a link.
         """
-        found = self._below(log_price, log_value)
-        full = ~(found.power_share < 1.0)
         fixed = self.efficiency > 0
-        if fixed.any():
+        mixed = bool(np.count_nonzero(fixed))
+        with np.errstate(divide="ignore"):
+            found = self._below(log_price, log_value, fixed if mixed else None)
+        full = ~(found.power_share < 1.0)
+        if mixed:
             full &= ~fixed
             put_at(found, fixed, self.select(fixed)._fixed(log_price[fixed], log_value[fixed]))
-        if full.any():
+        if np.count_nonzero(full):
             index = np.flatnonzero(full)
-            put_at(found, index, self.select(index)._full(log_price[index], log_value[index]))
+            put_at(found, index, self._full(index, log_price[index], log_value[index]))
         return found
 
-    def _below(self, log_price: FloatArray, log_value: FloatArray) -> Uploading:
-        """Below full power; not meant where the share of power is above 1."""
+    def _below(
+        self, log_price: FloatArray, log_value: FloatArray, fixed: NDArray[np.bool_] | None
+    ) -> Uploading:
+        """Below full power; not meant where the share of power is above 1, nor for `fixed` ones."""
         log_right = 0.5 * (log_price + log_value - self.log_nats) + self.log_gain
-        if (self.efficiency > 0).any():
-            log_right = np.where(self.efficiency > 0, 0.0, log_right)
+        if fixed is not None:
+            log_right = np.where(fixed, 0.0, log_right)
         point = _table(False).at(log_right)
-        band = np.exp(0.5 * (log_value + self.log_nats - log_price)) / np.sqrt(point.u)
-        with np.errstate(divide="ignore"):
-            share = band * point.snr / self.cn0_hz
-        bend = point.u * point.u * (1.0 + point.snr) / point.psi
-        slope = 1.0 / (2.0 * bend - 1.0)
-        rise, fall = (bend - 1.0) * slope, -bend * slope
-        time_s = self.nats / (point.u * band)
-        return Uploading(time_s, band, share, fall, rise, rise.copy(), fall.copy())
+        u, snr = point.u, point.snr
+        band = np.exp(0.5 * (log_value + self.log_nats - log_price)) / np.sqrt(u)
+        bend = u * u * (1.0 + snr) / point.psi
+        rise = (bend - 1.0) / (2.0 * bend - 1.0)
+        fall = rise - 1.0
+        share = band * snr / self.cn0_hz
+        return Uploading(self.nats / (u * band), band, share, fall, rise, rise.copy(), fall.copy())
 
-    def _full(self, log_price: FloatArray, log_value: FloatArray) -> Uploading:
-        """At full power."""
-        value_w = np.exp(log_value)
-        paid_w = self.sending_w + value_w
-        log_right = log_price - np.log(paid_w) - self.log_nats + 2.0 * np.log(self.cn0_hz)
-        point = _table(True).at(log_right)
-        band = self.cn0_hz / point.snr
-        growth = point.u * (1.0 + point.snr) / point.snr
-        bend = point.u**2 * (1.0 + point.snr) / point.psi
-        by_price = 1.0 / (bend + 2.0 * growth - point.u - 2.0)
+    def _full(
+        self, index: NDArray[np.intp], log_price: FloatArray, log_value: FloatArray
+    ) -> Uploading:
+        """Of some clients, at full power."""
+        nats, cn0_hz, value_w = self.nats[index], self.cn0_hz[index], np.exp(log_value)
+        paid_w = self.sending_w[index] + value_w
+        point = _table(True).at(log_price + np.log(cn0_hz * (cn0_hz / nats) / paid_w))
+        u, snr = point.u, point.snr
+        band = cn0_hz / snr
+        growth = u * (1.0 + snr) / snr
+        bend = growth * u * snr / point.psi
+        by_price = 1.0 / (bend + 2.0 * growth - u - 2.0)
         by_value = -value_w / paid_w * by_price
         return Uploading(
-            self.nats / (point.u * band),
+            nats / (u * band),
             band,
             np.ones_like(band),
             (growth - 1.0) * by_value,

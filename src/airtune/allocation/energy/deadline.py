@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from airtune.allocation.bandwidth import bandwidth_within
 from airtune.allocation.energy.balance import (
@@ -24,15 +23,19 @@ from airtune.allocation.energy.balance import (
     most_energy,
     price_of_budget,
 )
-from airtune.allocation.energy.curves import Clients
+from airtune.allocation.energy.curves import Clients, psi
 from airtune.allocation.energy.problem import EnergyProblem
 from airtune.allocation.energy.root import falling_root
 from airtune.allocation.solve import Evaluation
 from airtune.quantities import FloatArray
-from airtune.wireless.rate import LN2
+from airtune.wireless.rate import LN2, Index
 
 _ROUGHLY = 1e-3
 # Of the band: where it is filled no better, neither need clients' times be.
+_FAR = 3.0
+# In logarithms: no tangent is followed beyond.
+_PART = 3.0
+# At first, clients are thought to send for the time left over this.
 _DEAR = 40.0
 # In ln(price): energy then hardly counts beside bandwidth.
 _CHEAPEST = 600.0
@@ -48,6 +51,7 @@ class Response:
     `value_w` is w; `own` is m_n / m, 1 where no budget binds. `used` is ln of the bandwidth used
     over the band; `priced_j` the energy and what is used beyond the band, at its price: V but for
     the square of that. `used_by_*` and `worth_by_*` are derivatives in ln m and in the deadline.
+    `moved` is the longest last step of a client's search: sums err by its square.
     """
 
     deadline_s: float
@@ -63,6 +67,7 @@ class Response:
     used_by_time: float
     worth_by_price: float
     worth_by_time: float
+    moved: float
 
     @property
     def worth_w(self) -> float:
@@ -74,6 +79,26 @@ class Response:
         """d ln m / d tau along V, where the band stays filled."""
         return -self.used_by_time / self.used_by_price if self.used_by_price < 0 else 0.0
 
+    @property
+    def fill(self) -> float:
+        """How far in ln m the band is filled, at this deadline; far where no price changes it."""
+        if self.used_by_price < 0:
+            return -self.used / self.used_by_price
+        return math.copysign(_FAR, self.used) if self.used else 0.0
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """Clients without a payload, at a deadline; arrays have the axis [client without a payload]."""
+
+    compute_s: FloatArray
+    value_w: FloatArray
+    energy_j: float
+    worth_by_time: float
+
+
+_NOBODY = _Rest(np.zeros(0), np.zeros(0), 0.0, 0.0)
+
 
 class LeastEnergy:
     """V of a problem at one deadline after another, each search started from the last one."""
@@ -82,14 +107,17 @@ class LeastEnergy:
         self.problem = problem
         self.clients = Clients.of(problem)
         self.sending = np.flatnonzero(problem.payload_bits > 0)
-        self._senders = self.clients.select(self.sending)
+        self._quiet = np.flatnonzero(~(problem.payload_bits > 0))
+        self._senders = self.clients.select(self.sending) if len(self._quiet) else self.clients
+        self._start_s = problem.fixed_delay_s[self.sending]
         self._budget_j = problem.client_budget_j[self.sending]
         self._limited = np.flatnonzero(np.isfinite(self._budget_j))
-        self._whole_band_bps = problem.links.rate(np.full(len(problem), problem.bandwidth_hz))
-        self._slowest_s = self.clients.slowest_s()
+        self._resting = self.clients.select(self._quiet)
+        self._slowest_s = self._resting.slowest_s()
         self._found: Balanced | None = None
         self._prices = np.zeros(0)
-        self._price, self._deadline_s, self._drift = math.nan, math.nan, 0.0
+        self._price, self._deadline_s = math.nan, math.nan
+        self._fill, self._drift = 0.0, 0.0
         self._arrived = EXACT
         self._log_caps, self._caps_at_s = np.full(len(self._limited), np.nan), math.nan
         self._at_caps: Balanced = None  # type: ignore[assignment]
@@ -108,7 +136,7 @@ class LeastEnergy:
 
         if not len(self.sending):
             return self._response(deadline_s, -math.inf, caps, None)
-        start = self._first_price(deadline_s)
+        start = self.first_price(deadline_s)
         falling_root(excess, start, (-PRICE_EDGE, PRICE_EDGE), accuracy)
         return self._response(deadline_s, self._price, caps, kept[0])
 
@@ -116,7 +144,7 @@ class LeastEnergy:
         """The choice at a price at which clients have the least bandwidth that they need."""
         if not len(self.sending):
             return self.respond(deadline_s, -math.inf)
-        response = self.respond(deadline_s, self._first_price(deadline_s) + _DEAR)
+        response = self.respond(deadline_s, self.first_price(deadline_s) + _DEAR)
         # Nothing near that price is of use to a search.
         self._found = None
         return response
@@ -131,43 +159,59 @@ class LeastEnergy:
     def _response(
         self, deadline_s: float, log_price: float, caps: FloatArray, found: Balanced | None
     ) -> Response:
-        band, time_s = self.problem.bandwidth_hz, deadline_s - self.problem.fixed_delay_s
-        compute_s = np.minimum(time_s, self._slowest_s)
-        value_w = self.clients.value_of_time_w(compute_s)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            by_time = -3.0 * (value_w + self.clients.idle_w) / compute_s
-        by_time, by_price = np.where(value_w > 0, by_time, 0.0), np.zeros(len(value_w))
-        energy_j = self.clients.computing_j(compute_s)
-        bandwidth, own = np.zeros(len(value_w)), np.ones(len(value_w))
-        used, used_by, price = band, (0.0, 0.0), 0.0
-        if found is not None:
-            index, value = self.sending, found.value_w
-            compute_s[index], value_w[index] = found.compute_s, value
-            by_time[index], by_price[index] = found.value_by_time, found.value_by_price
-            by_time[index] *= value
-            by_price[index] *= value
-            bandwidth[index], energy_j[index] = found.bandwidth_hz, found.energy_j
-            own[index[self._limited]] = np.exp(np.clip(caps - log_price, -_CHEAPEST, 0.0))
-            used, price = float(bandwidth.sum()), math.exp(log_price)
-            free = self._free(log_price, caps)
-            used_by = float(found.band_by_price[free].sum()), float(found.band_by_time.sum())
+        band, rest = self.problem.bandwidth_hz, self._rest(deadline_s)
+        if found is None:
+            unused, own = np.zeros(len(self._quiet)), np.ones(len(self._quiet))
+            arrays = rest.compute_s, unused, rest.value_w, own
+            free = (0.0, 0.0, 0.0, 0.0, rest.worth_by_time, 0.0)
+            return Response(deadline_s, log_price, *arrays, rest.energy_j, rest.energy_j, *free)
+        value, own = found.value_w, np.ones(len(self.sending))
+        own[self._limited] = np.exp(np.clip(caps - log_price, -_CHEAPEST, 0.0))
+        used, charged = float(found.bandwidth_hz.sum()), value / own
+        energy_j = float(found.energy_j.sum()) + rest.energy_j
         response = Response(
             deadline_s,
             log_price,
-            compute_s,
-            bandwidth,
-            value_w,
-            own,
-            float(energy_j.sum()),
-            float(energy_j.sum()) + price * (used - band),
+            self._all(found.compute_s, rest.compute_s),
+            self._all(found.bandwidth_hz, 0.0),
+            self._all(value, rest.value_w),
+            self._all(own, 1.0),
+            energy_j,
+            energy_j + math.exp(log_price) * (used - band),
             math.log(used / band),
-            used_by[0] / used,
-            used_by[1] / used,
-            float((by_price / own).sum()),
-            float((by_time / own).sum()),
+            float(found.band_by_price[self._free(log_price, caps)].sum()) / used,
+            float(found.band_by_time.sum()) / used,
+            float((charged * found.value_by_price).sum()),
+            float((charged * found.value_by_time).sum()) + rest.worth_by_time,
+            float(np.abs(found.moved).max()),
         )
-        self._drift = response.drift
+        self._drift, self._fill = response.drift, response.fill
         return response
+
+    def _rest(self, deadline_s: float) -> "_Rest":
+        """The clients that only compute: as slowly as the deadline allows and pays."""
+        quiet, clients = self._quiet, self._resting
+        if not len(quiet):
+            return _NOBODY
+        time_s = deadline_s - self.problem.fixed_delay_s[quiet]
+        compute_s = np.minimum(time_s, self._slowest_s)
+        value_w = clients.value_of_time_w(compute_s)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            by_time = -3.0 * (value_w + clients.idle_w) / compute_s
+        return _Rest(
+            compute_s,
+            value_w,
+            float(clients.computing_j(compute_s).sum()),
+            float(by_time[value_w > 0].sum()),
+        )
+
+    def _all(self, sending: FloatArray, quiet: FloatArray | float) -> FloatArray:
+        """Values of clients that send and of those that do not, as [client]."""
+        if not len(self._quiet):
+            return sending
+        values = np.empty(len(self.problem))
+        values[self.sending], values[self._quiet] = sending, quiet
+        return values
 
     def floor_hz(self, deadline_s: float) -> tuple[FloatArray, FloatArray]:
         """The least bandwidths for a deadline and the clients' budgets [client]; d/dtau [Hz/s].
@@ -178,9 +222,8 @@ class LeastEnergy:
         left_s = deadline_s - problem.fixed_delay_s - problem.compute_s
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             rate = np.where(problem.payload_bits > 0, problem.payload_bits / left_s, 0.0)
-            least = bandwidth_within(
-                problem.links, rate, self._whole_band_bps, problem.bandwidth_hz
-            )
+            alone_bps = problem.links.rate(np.full(len(problem), problem.bandwidth_hz))
+            least = bandwidth_within(problem.links, rate, alone_bps, problem.bandwidth_hz)
             slope = np.where(rate > 0, -rate / left_s / problem.links.slope(least), 0.0)
         caps = self._caps(deadline_s)
         held = np.flatnonzero(caps < PRICE_EDGE)
@@ -193,28 +236,32 @@ class LeastEnergy:
             more = tight > least[index]
             slope[index] = np.where(more, along, slope[index])
             least[index] = np.maximum(least[index], tight)
-        time_s = deadline_s - problem.fixed_delay_s
-        alone_j = self.clients.computing_j(np.minimum(time_s, self._slowest_s))
-        over = (problem.payload_bits == 0) & (alone_j > problem.client_budget_j)
-        return np.where(over, np.inf, least), slope
+        quiet = self._quiet
+        compute_s = np.minimum(deadline_s - problem.fixed_delay_s[quiet], self._slowest_s)
+        over = self._resting.computing_j(compute_s) > problem.client_budget_j[quiet]
+        least[quiet[over]] = np.inf
+        return least, slope
 
     def _balanced(self, deadline_s: float, log_price: float, caps: FloatArray) -> Balanced:
         prices = np.full(len(self.sending), log_price)
         prices[self._limited] = np.minimum(log_price, caps)
-        time_s = (deadline_s - self.problem.fixed_delay_s)[self.sending]
+        time_s = deadline_s - self._start_s
         guess = np.full(len(prices), np.nan)
         if self._found is not None:
             # Along the tangent of the last answer.
             with np.errstate(invalid="ignore"):
                 by_price = self._found.value_by_price * (prices - self._prices)
                 by_time = self._found.value_by_time * (deadline_s - self._deadline_s)
-                guess = self._found.log_value + np.clip(by_price + by_time, -3.0, 3.0)
+                along = np.minimum(np.maximum(by_price + by_time, -_FAR), _FAR)
+                guess = self._found.log_value + along
         self._found = balance(self._senders, time_s, prices, guess, self._arrived)
         self._price, self._prices, self._deadline_s = log_price, prices, deadline_s
         return self._found
 
-    def _free(self, log_price: float, caps: FloatArray) -> NDArray[np.bool_]:
+    def _free(self, log_price: float, caps: FloatArray) -> Index:
         """Senders that pay the band's own price."""
+        if not len(self._limited):
+            return slice(None)
         free = np.ones(len(self.sending), dtype=np.bool_)
         free[self._limited] = caps >= log_price
         return free
@@ -227,11 +274,11 @@ class LeastEnergy:
         limited = self._limited
         if not len(limited) or deadline_s == self._caps_at_s:
             return self._log_caps
-        time_s = (deadline_s - self.problem.fixed_delay_s)[self.sending[limited]]
+        time_s = deadline_s - self._start_s[limited]
         part = self._senders.select(limited)
         held = np.flatnonzero(most_energy(part, time_s) > self._budget_j[limited])
         known = np.abs(self._log_caps) < PRICE_EDGE
-        guess = np.where(known, self._log_caps, self._first_price(deadline_s))
+        guess = np.where(known, self._log_caps, self.first_price(deadline_s))
         caps = np.full(len(limited), PRICE_EDGE)
         if len(held):
             caps[held], self._at_caps = price_of_budget(
@@ -244,17 +291,22 @@ class LeastEnergy:
         self._caps_at_s, self._log_caps = deadline_s, caps
         return caps
 
-    def _first_price(self, deadline_s: float) -> float:
-        """The last price, moved to this deadline; at first, what a share of the band is worth."""
+    def first_price(self, deadline_s: float) -> float:
+        """Where the tangent of the last answer fills the band at this deadline.
+
+        At first, the price of equal shares, roughly.
+        """
         if self._found is not None:
-            moved = self._drift * (deadline_s - self._deadline_s)
-            return self._price + max(-3.0, min(3.0, moved))
-        left_s = (deadline_s - self.problem.fixed_delay_s)[self.sending] - self._senders.compute_s
-        upload_s = np.maximum(left_s, 1e-9 * deadline_s)
-        rate = self._senders.nats / LN2 / upload_s
-        share = self.problem.bandwidth_hz / len(self.sending)
-        return float(
-            np.median(
-                np.log(self._senders.sending_w * upload_s * rate) - np.log(share * (share + rate))
-            )
-        )
+            moved = self._fill + self._drift * (deadline_s - self._deadline_s)
+            return self._price + max(-_FAR, min(_FAR, moved))
+        senders, share = self._senders, self.problem.bandwidth_hz / len(self.sending)
+        left_s = deadline_s - self._start_s - senders.compute_s
+        upload_s = np.maximum(left_s / _PART, 1e-9 * deadline_s)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            most = np.log1p(senders.cn0_hz / share)
+            u = np.minimum(senders.nats / (share * upload_s), most)
+            # -dE/d(ln b), as in `curves.py`; at a price b is about its root over that of the price.
+            saved_j = psi(u, np.expm1(u)) / u * senders.nats * np.exp(-senders.log_gain)
+            fixed_j = senders.sending_w * senders.nats / (LN2 * senders.efficiency * share)
+        worth_j = np.where(senders.efficiency > 0, fixed_j, saved_j)
+        return 2.0 * math.log(np.sqrt(worth_j).mean()) - math.log(share)

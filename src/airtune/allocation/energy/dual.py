@@ -53,27 +53,27 @@ def dual_value(problem: EnergyProblem, chosen: Multipliers) -> float:
     own = weight - chosen.whole_weight
     charged = own > 0
     paid += float((own[charged] * problem.client_budget_j[charged]).sum())
-    least = _computing(problem, value, weight) + _sending(problem, chosen)
+    clients = Clients.of(problem)
+    least = _computing(clients, value, weight) + _sending(clients, chosen)
     fixed = float((value * problem.fixed_delay_s).sum())
     return float(least.sum()) + fixed - chosen.price * problem.bandwidth_hz - paid
 
 
-def _computing(problem: EnergyProblem, value: FloatArray, weight: FloatArray) -> FloatArray:
+def _computing(clients: Clients, value: FloatArray, weight: FloatArray) -> FloatArray:
     """Least `lam_n` times the energy of computing, plus omega times its time [client]."""
-    clients = Clients.of(problem)
     # Where neither counts, any time is as good as full speed.
     free = (value == 0) & (weight == 0)
     time_s, _ = clients.compute(np.where(free, np.inf, value / np.maximum(weight, _TINY)))
     return weight * clients.computing_j(time_s) + value * time_s
 
 
-def _sending(problem: EnergyProblem, chosen: Multipliers) -> FloatArray:
+def _sending(clients: Clients, chosen: Multipliers) -> FloatArray:
     """The same of sending, with what its bandwidth costs [client]; 0 without a payload."""
-    least = np.zeros(len(problem))
-    index = np.flatnonzero(problem.payload_bits > 0)
+    least = np.zeros(len(clients.nats))
+    index = np.flatnonzero(clients.nats > 0)
     if not len(index):
         return least
-    clients = Clients.of(problem).select(index)
+    clients = clients.select(index)
     value, weight = chosen.time[index], chosen.weight[index]
     scale = np.maximum(weight, _TINY)
     log_price = np.log(np.maximum(chosen.price / scale, _TINY))

@@ -22,7 +22,7 @@ rate would be at another one was not measured.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -234,13 +234,9 @@ def least_energies(problem: EnergyProblem) -> FloatArray:
     Computing at the speed of least energy, and `W S ln 2 / cn0` for sending: the limit of much time
     and bandwidth; of a fixed efficiency, sending over the whole band.
     """
-    speed = frugal_speed(problem.idle_power_w, problem.full_power_w)
-    computing = plan_of(
-        replace(problem, payload_bits=np.zeros(len(problem))),
-        np.zeros(len(problem)),
-        np.maximum(speed, _SLOWEST),
-        np.zeros(len(problem)),
-    ).energy_j
+    idle, full = problem.idle_power_w, problem.full_power_w
+    speed = np.maximum(frugal_speed(idle, full), _SLOWEST)
+    computing = computing_power_w(idle, full, speed) * (problem.compute_s / speed)
     with np.errstate(divide="ignore"):
         per_bit = np.where(
             problem.efficiency > 0,

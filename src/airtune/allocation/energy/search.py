@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from airtune.allocation.bandwidth import Uploads, minmax_shares
-from airtune.allocation.energy.balance import ROUGH
+from airtune.allocation.energy.balance import LOOSE
 from airtune.allocation.energy.deadline import FULL, LeastEnergy, Response
 from airtune.allocation.energy.problem import EnergyProblem
 from airtune.allocation.energy.root import falling_root
@@ -16,16 +16,18 @@ _NEAREST = 1e-9
 # Of the least deadline: a deadline nearer to it is the least one.
 _LONGEST = 1e40
 # Times the least deadline: beyond it nothing more can be saved.
+_FIRST = 0.05
+# The same: where the search begins.
 _FLAT = 1e-7
 # Relative: how exactly V' meets the weights; the cost errs by the square of that.
 _ROUGH = 1e-6
 # Of the band: how exactly it is filled while the deadline is sought; costs err by the square.
-_COARSE = 0.2
-# The same where price and deadline are sought together.
-_MOST_STEPS, _LONGEST_STEP = 20, 2.5
-# Of that search, in logarithms.
+_MOST_STEPS, _LONGEST_STEP = 30, 2.0
+# Of the search for price and deadline together, in logarithms.
 _TIGHT = 1e-11
-# The same of an energy budget.
+# Relative: how exactly an energy budget is met.
+_ROUNDING = 1e-15
+# Of the deadline: what no search can tell apart.
 _Surplus = tuple[float, float, float]
 """A value that falls with the deadline; its derivatives in ln(price) and in the deadline."""
 
@@ -140,14 +142,14 @@ class DeadlineSearch:
             # Just beyond the least deadline little of the band is free to move.
             found = self.at(least + beyond, max(_ROUGH * min(1.0, beyond / least), FULL))
             value, by_price, by_time = surplus(found)
+            if abs(value) <= _ROUNDING * found.deadline_s * abs(by_time):
+                value = 0.0
             return value, (by_time + by_price * found.drift) * beyond
 
         edges = nearest, farthest
-        start = min(max(nearest + 1.0, math.log(0.2 * least)), farthest)
+        start = min(max(nearest + 1.0, math.log(_FIRST * least)), farthest)
         together = self._together(surplus, start, edges, accuracy)
-        if together is not None:
-            return least + math.exp(together)
-        place = falling_root(function, start, edges, accuracy)
+        place = falling_root(function, start, edges, accuracy) if together is None else together
         if place <= nearest:
             return from_s
         at_limit = place >= farthest and self.problem.deadline_s < math.inf
@@ -162,28 +164,43 @@ class DeadlineSearch:
     ) -> float | None:
         """The same root by Newton's iteration on deadline and price at once, or None.
 
-        It mostly arrives, in a third of the time. Clients' budgets have prices of their own.
+        It mostly arrives, in a quarter of the time: a step costs one pass over the clients, whose
+        values of time follow the tangent (`deadline.py`). The step is that along V, where the band
+        is filled: with f the surplus, U = ln(used / band) and y = ln(tau - least tau),
+
+            dy = -(f - U f_m / U_m) / (f_y - f_m U_y / U_m),   d ln m = -(U + U_y dy) / U_m.
+
+        Cut to `_LONGEST_STEP`, so that a price goes with the deadline that is reached. Clients'
+        budgets have prices of their own.
         """
-        problem, curves, least = self.problem, self.curves, self.least_s
-        if not len(curves.sending) or np.isfinite(problem.client_budget_j).any():
+        curves, least = self.curves, self.least_s
+        if not len(curves.sending) or np.isfinite(self.problem.client_budget_j).any():
             return None
-        found = curves.at(least + math.exp(place), _COARSE)
+        price = curves.first_price(least + math.exp(place))
         for _ in range(_MOST_STEPS):
             self.evaluations += 1
-            value, by_price, by_time = surplus(found)
             beyond = math.exp(place)
-            free = _ROUGH * min(1.0, abs(found.used_by_time) * beyond)
-            if abs(value) <= accuracy and abs(found.used) <= free:
-                return place
-            rows = (found.used_by_price, found.used_by_time * beyond), (by_price, by_time * beyond)
-            size = rows[0][0] * rows[1][1] - rows[0][1] * rows[1][0]
-            if not abs(size) > 0 or not math.isfinite(value):
+            found = curves.respond(least + beyond, price, LOOSE)
+            value, by_price, by_time = surplus(found)
+            value += by_price * found.fill
+            slope = (by_time + by_price * found.drift) * beyond
+            if not math.isfinite(value + found.fill + found.drift):
                 return None
-            price_step = (rows[0][1] * value - rows[1][1] * found.used) / size
-            place_step = (rows[1][0] * found.used - rows[0][0] * value) / size
-            place += max(-_LONGEST_STEP, min(_LONGEST_STEP, place_step))
-            if not edges[0] < place < edges[1]:
-                return None
-            price = found.log_price + max(-_LONGEST_STEP, min(_LONGEST_STEP, price_step))
-            found = curves.respond(least + math.exp(place), price, ROUGH)
+            exact = max(accuracy, _ROUNDING * found.deadline_s * abs(by_time))
+            step = -value / slope if slope < 0 else 0.0
+            ends = place <= edges[0] if value < 0 else place >= edges[1]
+            if _settled(found, beyond, exact) and (abs(value) <= exact or ends):
+                return min(max(place + step, edges[0]), edges[1])
+            before, place = place, min(max(place + _cut(step), edges[0]), edges[1])
+            price += _cut(found.fill + found.drift * beyond * (place - before))
         return None
+
+
+def _settled(found: Response, beyond_s: float, accuracy: float) -> bool:
+    """Whether the band is filled and clients have arrived, so far that a surplus is as accurate."""
+    free = max(_ROUGH * min(1.0, abs(found.used_by_time) * beyond_s), FULL)
+    return abs(found.used) <= free and found.moved**2 <= accuracy
+
+
+def _cut(step: float) -> float:
+    return max(-_LONGEST_STEP, min(_LONGEST_STEP, step))
