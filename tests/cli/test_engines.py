@@ -41,6 +41,11 @@ def assert_same_records(ours: list[dict[str, Any]], folder: Path) -> None:
             found, expected = one.pop(key, {}), other.pop(key, {})
             if one["round"] == 1:
                 assert found == pytest.approx(expected, abs=1e-5)
+        for a, b in zip(one["clients"], other["clients"], strict=True):
+            for key in ("train_loss", "update_norm"):
+                found, expected = a.pop(key), b.pop(key)
+                if one["round"] == 1:
+                    assert found == pytest.approx(expected, rel=1e-5)
         assert one == other
 
 
