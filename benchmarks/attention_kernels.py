@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/attention_kernels.py
 
 `ratio` is the tiled kernel's processor time over the plain one's; `airtune.tuning.label_loss`
-takes the plain one up to the lengths where it stays above 1. Shapes are [row, head, token, width].
+takes the plain one for short rows (in bf16 wherever it stays above 1). Shapes are [row, head,
+token, width].
 """
 
 from typing import Any
