@@ -12,6 +12,7 @@ from airtune.cost.latency import (
     StageDelays,
     TransferModel,
     compute_delay,
+    missed,
     multicast_delay,
     round_latency,
     transfer_delay,
@@ -158,3 +159,20 @@ def test_of_clients_that_finish_together_the_one_furthest_behind_is_named() -> N
     assert (latency.straggler, latency.stage) == (2, "compute")
     moved = StageDelays(np.full(4, 0.1), computing, 9.9 - computing + np.array([0.1, 0, 0, 0]))
     assert round_latency(moved).straggler == 0
+
+
+def test_rounding_makes_nobody_late() -> None:
+    """A plan that uses all of its time ends at the deadline, a last bit to either side."""
+    broadcast, compute = np.array([0.1, 0.1, 0.1]), np.array([0.2, 0.2, 0.2])
+    upload = np.array([0.3, np.nextafter(0.3, 1.0), 0.3 + 1e-9])
+    cohort = StageDelays(broadcast, compute, upload)
+    # 0.1 + 0.2 + 0.3 is a bit more than 0.6 in binary.
+    assert float(cohort.finish_s[0]) > 0.6
+    assert missed(cohort.finish_s, 0.6).tolist() == [False, False, True]
+    assert not missed(cohort.finish_s, np.inf).any()
+    result = round_latency(cohort, deadline_s=0.6)
+    assert result.late.tolist() == [False, False, True]
+    assert result.latency_s == 0.6
+    spent = cohort.until(0.6)
+    assert spent.upload_s.tolist()[:2] == upload.tolist()[:2]
+    assert spent.finish_s[2] == pytest.approx(0.6, rel=1e-15)

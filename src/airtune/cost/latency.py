@@ -20,6 +20,9 @@ STAGES = ("broadcast", "compute", "upload")
 
 TIE = 1e-6
 """Clients that finish within this share of the latency finish together."""
+ROUNDING = 1e-12
+"""Of the deadline: who ends later by less is in time. A plan that uses all of its time ends at the
+deadline but for the rounding of its sums, to either side."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class StageDelays:
         ends = np.minimum(np.cumsum(self.by_stage(), axis=0), deadline_s)
         cut = np.diff(ends, axis=0, prepend=0.0)
         # A client in time spent exactly its delays, free of the rounding of sums and differences.
-        return StageDelays(*np.where(self.finish_s <= deadline_s, self.by_stage(), cut))
+        return StageDelays(*np.where(missed(self.finish_s, deadline_s), cut, self.by_stage()))
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,12 @@ def compute_delay(flops: FloatArray, flop_rate: FloatArray) -> FloatArray:
     return transfer_delay(flops, flop_rate)
 
 
+def missed(finish_s: FloatArray, deadline_s: float) -> NDArray[np.bool_]:
+    """Who ends after the deadline, by more than rounding, elementwise."""
+    late: NDArray[np.bool_] = finish_s > deadline_s * (1.0 + ROUNDING)
+    return late
+
+
 def round_latency(delays: StageDelays, deadline_s: float | None = None) -> RoundLatency:
     """The end of the round: its last client, or the deadline where a client misses it.
 
@@ -154,7 +163,7 @@ def round_latency(delays: StageDelays, deadline_s: float | None = None) -> Round
     if finish_s.size == 0:
         raise InputError("cohort", "empty", "at least one client")
     limit_s = np.inf if deadline_s is None else deadline_s
-    late = finish_s > limit_s
+    late = missed(finish_s, limit_s)
     straggler = straggler_of(delays.by_stage())
     latency_s = limit_s if late.any() else float(finish_s.max())
     if not np.isfinite(latency_s):

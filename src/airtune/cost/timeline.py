@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from airtune.cost.latency import missed
 from airtune.quantities import FloatArray
 
 STAGES = (
@@ -70,7 +71,7 @@ class Timeline:
         ends = np.minimum(np.cumsum(self.seconds, axis=0), deadline_s)
         cut = np.diff(ends, axis=0, prepend=0.0)
         # A client in time spent exactly its delays, free of the rounding of sums and differences.
-        seconds = np.where(self.finish_s <= deadline_s, self.seconds, cut)
+        seconds = np.where(missed(self.finish_s, deadline_s), cut, self.seconds)
         return Timeline(self.stages, self.step, seconds)
 
     def of(self, stage: str) -> FloatArray:

@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airtune.cost.device import client_energy
-from airtune.cost.latency import RoundLatency, TransferModel, furthest_behind, straggler_of
+from airtune.cost.latency import (
+    RoundLatency,
+    TransferModel,
+    furthest_behind,
+    missed,
+    straggler_of,
+)
 from airtune.cost.timeline import SERVER, STAGES, WAIT, Timeline
 from airtune.federated.backends.backend import ClientReport
 from airtune.federated.charging.costs import ChargedRound
@@ -157,7 +163,7 @@ def _as_it_was(
     spent = whole if context.deadline_s is None else whole.until(context.deadline_s)
     sending = replace(spent, seconds=costs.transfer.sending_s(spent.seconds))
     limit_s = np.inf if context.deadline_s is None else context.deadline_s
-    in_time = whole.finish_s <= limit_s
+    in_time = ~missed(whole.finish_s, limit_s)
     begun = in_time | (np.cumsum(whole.seconds, axis=0) - whole.seconds < limit_s)
     return _Round(whole, spent, sending, costs.transfer, messages, bits, rates, begun)
 
@@ -191,7 +197,7 @@ def _with_silent(
 def _latency(whole: Timeline, deadline_s: float | None, silent: NDArray[np.bool_]) -> RoundLatency:
     """The end of the round, and whose own stages, without waiting, took longest."""
     limit_s = np.inf if deadline_s is None else deadline_s
-    late = whole.finish_s > limit_s
+    late = missed(whole.finish_s, limit_s)
     own = whole.own_stages()
     straggler = straggler_of(own)
     waits = deadline_s is not None and (late.any() or silent.any())
