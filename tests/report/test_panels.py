@@ -269,6 +269,11 @@ def test_learning_that_was_not_recorded_or_does_not_change() -> None:
     made = lines()
     for record in made:
         record["learning_rate"] = 0.02
+        for entry in record["clients"]:
+            entry["update_norm"] = 0.5
+    assert client_learning(view(read(made))) == [
+        "The norm of the clients' updates was 0.5 for every client in every round."
+    ]
     assert learning_rate(view(read(made))) == "The learning rate was 0.02 in every round."
 
 

@@ -65,15 +65,21 @@ def test_asking_for_some_clients_changes_nobody(kind: str) -> None:
         assert equal(partly.observe(2, asked), fresh)
 
 
-def test_only_the_clients_asked_for_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[int] = []
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many clients' rays each call draws."""
+    counts: list[int] = []
     real = Scenario.impulse_response
 
     def counted(self: Scenario, drop: Drop, elapsed_s: float, seeds: Any, places: Any) -> Any:
-        drawn.append(len(drop.position_m))
+        counts.append(len(drop.position_m))
         return real(self, drop, elapsed_s, seeds, places)
 
     monkeypatch.setattr(Scenario, "impulse_response", counted)
+    return counts
+
+
+def test_only_the_clients_asked_for_are_drawn(drawn: list[int]) -> None:
     channel = make(20 * GROUP, speed_m_s=0.0)
     first = channel.observe(0, np.array([GROUP, GROUP + 3, 5 * GROUP])).truth.gain
     assert np.count_nonzero(~np.isnan(first)) == 3
@@ -96,15 +102,7 @@ def test_rays_drawn_ahead_are_those_of_their_rounds(speed_m_s: float) -> None:
     assert equal(together.observe(3, some), open_channel(settings, clients, 3).observe(3, some))
 
 
-def test_no_round_is_drawn_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[int] = []
-    real = Scenario.impulse_response
-
-    def counted(self: Scenario, drop: Drop, elapsed_s: float, seeds: Any, places: Any) -> Any:
-        drawn.append(len(drop.position_m))
-        return real(self, drop, elapsed_s, seeds, places)
-
-    monkeypatch.setattr(Scenario, "impulse_response", counted)
+def test_no_round_is_drawn_beyond_the_last(drawn: list[int]) -> None:
     channel = open_channel(CellSettings(speed_m_s=6.0), 3, 3, kept={}, until=4)
     for index in range(6):
         channel.observe(index)

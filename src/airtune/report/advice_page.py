@@ -51,7 +51,7 @@ def _rounds(entries: Sequence[Entry]) -> str:
     rows = [
         [entry["name"], *_costs(entry["round"]), *_memory(entry["memory"])] for entry in entries
     ]
-    return _table(heads, rows) if rows else ""
+    return html.table(heads, rows, cell=_cell) if rows else ""
 
 
 def _memory(memory: Mapping[str, Any] | None) -> list[str]:
@@ -74,7 +74,7 @@ def _jobs(entries: Sequence[Entry], deadline_s: float | None) -> str:
         rows.append(row)
     if deadline_s is not None:
         heads += ["in time", "rounds that fit"]
-    return _table(heads, rows) if rows else ""
+    return html.table(heads, rows, cell=_cell) if rows else ""
 
 
 def _costs(spreads: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -143,7 +143,7 @@ def _stages(entries: Sequence[Entry]) -> Panel:
 def _suggestions(advice: Mapping[str, Any]) -> str:
     heads = ["method", "change", "a\u00a0round", "", "whole\u00a0job", "saved", "set"]
     rows = [_suggestion(one) for one in advice["suggestions"]]
-    return _table(heads, rows, left=(1, 6)) if rows else ""
+    return html.table(heads, rows, left=(1, 6), cell=_cell) if rows else ""
 
 
 def _suggestion(one: Mapping[str, Any]) -> list[str]:
@@ -162,23 +162,6 @@ def _suggestion(one: Mapping[str, Any]) -> list[str]:
 def _left_out(advice: Mapping[str, Any]) -> str:
     told = [f"{one['name']}, {one['what']}: {one['reason']}" for one in advice["left_out"]]
     return html.sentences(told) if told else ""
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
-    """A table whose numbers are flush right, all columns but the first and those in `left`."""
-    kinds = ["" if k == 0 or k in left else ' class="number"' for k in range(len(heads))]
-    head = "".join(
-        f"<th{kind}>{escape(text)}</th>" for kind, text in zip(kinds, heads, strict=True)
-    )
-    body = "".join(
-        f"<tr><th>{escape(row[0])}</th>"
-        + "".join(
-            f"<td{kind}>{_cell(text)}</td>" for kind, text in list(zip(kinds, row, strict=True))[1:]
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cell(text: str) -> str:

@@ -29,6 +29,12 @@ class Measure:
         return f"{self.name} [{self.unit}]" if self.unit else self.name
 
 
+def steady(measure: Measure, value: float) -> str:
+    """What is said in place of a figure in which nothing would vary."""
+    shown = f"{value:.4g} {measure.unit}".rstrip()
+    return f"The {measure.name} was {shown} for every client in every round."
+
+
 def by_client(view: RunView, measure: Measure) -> dict[int, list[float | None]]:
     """Values of each scheduled client over the rounds; None where it took no part."""
     place = {number: index for index, number in enumerate(view.rounds)}

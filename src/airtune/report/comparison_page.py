@@ -193,18 +193,7 @@ def _targets(view: ComparisonView) -> str:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(
-        f'<th class="{"" if index == 0 else "number"}">{escape(text)}</th>'
-        for index, text in enumerate(headings)
-    )
-    body = "".join(
-        f"<tr><th>{escape(row[0])}</th>"
-        + "".join(f'<td class="number">{_cell(text)}</td>' for text in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll">{table}</div>'
+    return f'<div class="scroll">{html.table(headings, rows, cell=_cell)}</div>'
 
 
 def _cell(text: str) -> str:

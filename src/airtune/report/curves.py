@@ -68,64 +68,86 @@ def loss_against(curves: Sequence[Curve], cost: Cost, target: float | None, titl
         # Nothing was spent before training: no place on a logarithmic axis.
         paths = [_positive(*path) for path in paths]
     shown = span(median(ends) if far else max(ends), cost.unit)
+    paths = [([value * shown.scale for value in x], losses) for x, losses in paths]
     scale = ", logarithmic" if far else ""
     made = figure(f"{cost.label} [{shown.unit}]{scale}", LOSS, height=380)
     drawn: list[tuple[str, list[float]]] = []
-    for index, (curve, (xs, losses)) in enumerate(zip(curves, paths, strict=True)):
-        x = [value * shown.scale for value in xs]
+    for index, (curve, (x, losses)) in enumerate(zip(curves, paths, strict=True)):
         points = [*x, *map(_mean, losses)]
         twin = next((name for name, other in drawn if _coincide(points, other)), None)
         drawn.append((curve.name, points))
-        # A curve that lies on an earlier one is dashed, so that both are seen, and labelled.
-        style = line(index) | ({"dash": "dash"} if twin else {})
-        name = f"{curve.name} (on {twin})" if twin else curve.name
-        if len(curve.runs) > 1:
-            made.add_scatter(
-                x=[*x, *reversed(x)],
-                y=[*(max(y) for y in losses), *(min(y) for y in reversed(losses))],
-                fill="toself",
-                fillcolor=faint(style["color"]),
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                legendgroup=curve.name,
-                name=f"{curve.name}, range",
-            )
-        made.add_scatter(
-            x=x,
-            y=[_mean(y) for y in losses],
-            name=name,
-            legendgroup=curve.name,
-            mode="lines+markers" if len(x) <= 60 else "lines",
-            line={**style, "width": 2},
-            marker={"size": 5},
-        )
+        _draw(made, index, curve, x, losses, twin)
     if far:
-        every = [shown.scale * x for xs, _ in paths for x in xs]
-        ticks = log_ticks(min(every), max(every))
-        made.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+        _log_costs(made, [value for x, _ in paths for value in x])
     if len(curves) > 1:
-        # Where the curves end is what is compared, so it gets the room.
-        every = [loss for _, losses in paths for at in losses for loss in at]
-        made.update_yaxes(
-            type="log",
-            tickvals=[tick for tick in TICKS if min(every) < tick < max(every)],
-            title=f"{LOSS}, logarithmic",
-        )
+        _log_losses(made, [loss for _, losses in paths for at in losses for loss in at])
     if target is not None:
-        made.add_hline(y=target, line={"color": INK, "dash": "dash", "width": 1})
-        # plotly takes the logarithm of an annotation's place, though not of a line's.
-        made.add_annotation(
-            text=f"target {target:.4g} nat",
-            showarrow=False,
-            xref="paper",
-            x=0,
-            xanchor="left",
-            y=log10(target) if len(curves) > 1 else target,
-            yanchor="top",
-        )
+        _mark_target(made, target, log=len(curves) > 1)
     made.update_layout(showlegend=len(curves) > 1, height=400 + 6 * len(curves))
     return Panel(title, "", made)
+
+
+def _draw(
+    made: Any,
+    index: int,
+    curve: Curve,
+    x: Sequence[float],
+    losses: Sequence[Sequence[float]],
+    twin: str | None,
+) -> None:
+    """A curve and its range; one that lies on an earlier one is dashed and labelled, so that both
+    are seen."""
+    style = line(index) | ({"dash": "dash"} if twin else {})
+    name = f"{curve.name} (on {twin})" if twin else curve.name
+    if len(curve.runs) > 1:
+        made.add_scatter(
+            x=[*x, *reversed(x)],
+            y=[*(max(y) for y in losses), *(min(y) for y in reversed(losses))],
+            fill="toself",
+            fillcolor=faint(style["color"]),
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=curve.name,
+            name=f"{curve.name}, range",
+        )
+    made.add_scatter(
+        x=x,
+        y=[_mean(y) for y in losses],
+        name=name,
+        legendgroup=curve.name,
+        mode="lines+markers" if len(x) <= 60 else "lines",
+        line={**style, "width": 2},
+        marker={"size": 5},
+    )
+
+
+def _log_costs(made: Any, values: Sequence[float]) -> None:
+    ticks = log_ticks(min(values), max(values))
+    made.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+
+
+def _log_losses(made: Any, values: Sequence[float]) -> None:
+    """Where the curves end is what is compared, so it gets the room."""
+    made.update_yaxes(
+        type="log",
+        tickvals=[tick for tick in TICKS if min(values) < tick < max(values)],
+        title=f"{LOSS}, logarithmic",
+    )
+
+
+def _mark_target(made: Any, target: float, *, log: bool) -> None:
+    made.add_hline(y=target, line={"color": INK, "dash": "dash", "width": 1})
+    # plotly takes the logarithm of an annotation's place, though not of a line's.
+    made.add_annotation(
+        text=f"target {target:.4g} nat",
+        showarrow=False,
+        xref="paper",
+        x=0,
+        xanchor="left",
+        y=log10(target) if log else target,
+        yanchor="top",
+    )
 
 
 def _coincide(one: Sequence[float], other: Sequence[float]) -> bool:

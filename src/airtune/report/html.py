@@ -1,7 +1,7 @@
 """A page that opens without a network: the plotting script, headings, words and figures."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -97,6 +97,35 @@ def section(title: str, body: str) -> str:
     """A heading and what is under it; nothing for nothing."""
     anchor = title.lower().replace(" ", "-")
     return f'<h2 id="{anchor}">{escape(title)}</h2>{body}' if body else ""
+
+
+def table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    keys: int = 1,
+    left: Sequence[int] = (),
+    cell: Callable[[str], str] = escape,
+) -> str:
+    """A table whose first `keys` columns name its rows.
+
+    Numbers are flush right: all other columns but those in `left`. `cell` makes HTML of a text.
+    """
+    kinds = [' class="number"' * (k >= keys and k not in left) for k in range(len(headings))]
+    head = "".join(
+        f"<th{kind}>{escape(text)}</th>" for kind, text in zip(kinds, headings, strict=True)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(f"<th>{escape(text)}</th>" for text in row[:keys])
+        + "".join(
+            f"<td{kind}>{cell(text)}</td>"
+            for kind, text in zip(kinds[keys:], row[keys:], strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def panels(made: Sequence[Panel], prefix: str) -> str:

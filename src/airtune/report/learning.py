@@ -3,23 +3,15 @@
 Runs of earlier versions have none of it recorded.
 """
 
-from airtune.federated.records.record import ClientRecord
+from operator import attrgetter
+
 from airtune.report.alike import finite, flat, one_value, thinned
-from airtune.report.client_paths import Measure, by_client, over_rounds
+from airtune.report.client_paths import Measure, by_client, over_rounds, steady
 from airtune.report.style import Panel, count_rounds, figure, line
 from airtune.report.view import RunView
 
-
-def _train_loss(entry: ClientRecord) -> float | None:
-    return entry.train_loss
-
-
-def _update_norm(entry: ClientRecord) -> float | None:
-    return entry.update_norm
-
-
-LOSS = Measure("train loss of the clients", "nat", _train_loss)
-UPDATE = Measure("norm of the clients' updates", "", _update_norm)
+LOSS = Measure("train loss of the clients", "nat", attrgetter("train_loss"))
+UPDATE = Measure("norm of the clients' updates", "", attrgetter("update_norm"))
 
 
 def client_learning(view: RunView) -> list[Panel | str]:
@@ -28,8 +20,9 @@ def client_learning(view: RunView) -> list[Panel | str]:
     for measure in (LOSS, UPDATE):
         table = by_client(view, measure)
         values = [value for path in table.values() for value in finite(path)]
-        if values and not one_value(values):
-            made.append(over_rounds(view, measure, table))
+        if values:
+            same = one_value(values)
+            made.append(steady(measure, values[0]) if same else over_rounds(view, measure, table))
     return made
 
 

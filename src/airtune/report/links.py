@@ -12,7 +12,7 @@ import numpy as np
 
 from airtune.federated.records.record import ClientRecord
 from airtune.report.alike import finite, one_value
-from airtune.report.client_paths import Measure, by_client, over_rounds
+from airtune.report.client_paths import Measure, by_client, over_rounds, steady
 from airtune.report.style import Panel, figure, line
 from airtune.report.view import RunView
 
@@ -51,10 +51,7 @@ def link_panels(view: RunView) -> list[Panel | str]:
         if not values:
             continue
         if one_value(values):
-            made.append(
-                f"The {measure.name} was {values[0]:.4g} {measure.unit} for every client in every "
-                "round."
-            )
+            made.append(steady(measure, values[0]))
             continue
         made += [over_rounds(view, measure, table), _distribution(measure, values)]
     return made

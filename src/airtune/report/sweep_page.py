@@ -254,30 +254,14 @@ def _seeds_words(view: SweepView) -> str:
 
 def render_sweep(view: SweepView) -> str:
     """The whole page as HTML."""
+    table = html.table(view.headings, view.rows, keys=len(view.keys))
     refused = html.section("Points without a result", html.sentences(view.refused))
     return html.page(
         view.title,
-        f"{html.sentences(view.sentences)}{html.section('The result', _table(view))}"
+        f"{html.sentences(view.sentences)}{html.section('The result', table)}"
         f"{html.section('Figures', html.grid(sweep_panels(view), 'figure-0'))}"
         f"{refused if view.refused else ''}{html.section('Every run', _pages(view))}",
     )
-
-
-def _table(view: SweepView) -> str:
-    keys = len(view.keys)
-    head = "".join(
-        f'<th class="{"" if place < keys else "number"}">{escape(text)}</th>'
-        for place, text in enumerate(view.headings)
-    )
-    rows = "".join(
-        f"<tr>{''.join(_cell(text, place < keys) for place, text in enumerate(row))}</tr>"
-        for row in view.rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _cell(text: str, is_key: bool) -> str:
-    return f"<th>{escape(text)}</th>" if is_key else f'<td class="number">{escape(text)}</td>'
 
 
 def _pages(view: SweepView) -> str:

@@ -111,26 +111,12 @@ def _by_round(arm: str, rounds: Mapping[int, Mapping[str, float]]) -> Panel:
 def render_validation(view: ValidationView) -> str:
     """The whole page as HTML."""
     tables = "".join(
-        f"<h3>{escape(arm)}</h3>{_table(headings, rows)}" for arm, headings, rows in view.stages
+        f"<h3>{escape(arm)}</h3>{html.table(headings, rows)}" for arm, headings, rows in view.stages
     )
     return html.page(
         view.title,
         f"{html.note(view.note)}{html.sentences(view.sentences)}"
-        f"{html.section('The result', _table(*view.summary))}"
+        f"{html.section('The result', html.table(*view.summary))}"
         f"{html.section('Figures', html.grid(validation_panels(view), 'figure-0'))}"
         f"{html.section('Stages and clients, means over the rounds', tables)}",
     )
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(
-        f'<th class="{"number" if place else ""}">{escape(text)}</th>'
-        for place, text in enumerate(headings)
-    )
-    body = "".join(
-        f"<tr><th>{escape(row[0])}</th>"
-        + "".join(f'<td class="number">{escape(text)}</td>' for text in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -151,7 +151,7 @@ class ModelWork:
         return self._known[key]
 
     def _flops_of(self, step: Step, pruning_rate: float, rank: int | None, frozen_a: bool) -> int:
-        """`_of(...).flops`, for steps whose memory nobody asks for."""
+        """Operations of a step; where no memory is needed, without counting it part by part."""
         if not isinstance(self.architecture, Architecture):
             return self._of(step, pruning_rate, rank, frozen_a).flops
         adapter = self._trained_part(rank or self.adapter.highest_rank, frozen_a)
