@@ -44,6 +44,8 @@ ARMS = {
     "random": ["sflllm.solver=random", "sflllm.downlink=equal"],
     "cut 6": ["sflllm.split_point=6"],
     "cut 11": ["sflllm.split_point=11"],
+    "cut 1, half the rate": ["sflllm.split_point=1", "training.learning_rate=0.005"],
+    "cut 11, half the rate": ["sflllm.split_point=11", "training.learning_rate=0.005"],
     "cut 1, copies": ["sflllm.split_point=1", "sflllm.server_side=copies"],
     "cut 1, kept": ["sflllm.split_point=1", "training.keep_optimizer=true"],
     "cut 11, kept": ["sflllm.split_point=11", "training.keep_optimizer=true"],

@@ -121,7 +121,9 @@ def commands(peers: Sequence[str], engines: Sequence[str], environments: Path) -
 
 def measure(command: Sequence[str], folder: Path) -> dict[str, Any]:
     """Run one tool on a job; what it says."""
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    # Byte code is kept, as of any installed package: compiling all of it is no part of a command.
+    unset = ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
+    environment = {key: value for key, value in os.environ.items() if key not in unset}
     done = subprocess.run(
         [*command, str(folder)], check=False, capture_output=True, text=True, env=environment
     )

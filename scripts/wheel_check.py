@@ -1,6 +1,7 @@
 """The wheel, tried as a user would: built, installed into an empty environment, used elsewhere.
 
     python scripts/wheel_check.py             # a few minutes and 1 GB below the temporary folder
+    python scripts/wheel_check.py --tutorial  # and every command of the tutorial, as printed
     python scripts/wheel_check.py --keep      # leaves the folder, and says where it is
 
 It needs a package registry. Every command runs in an empty folder, without the repository.
@@ -45,7 +46,7 @@ LEFT = (
 """Files that are there in the end."""
 
 
-def check(place: Path) -> None:
+def check(place: Path, tutorial: bool = False) -> None:
     """Build, install and use the wheel below `place`. Raises CalledProcessError at the first
     command that fails."""
     work, home = place / "empty", place / "home"
@@ -67,6 +68,12 @@ def check(place: Path) -> None:
     for name in LEFT:
         if not (work / name).is_file():
             raise SystemExit(f"{name} was not written")
+    if tutorial:
+        began = time.monotonic()
+        # The interpreter says which `airtune` and `python` the commands of the page are.
+        python, script = place / "venv" / "bin" / "python", ROOT / "scripts" / "tutorial.py"
+        _run((str(python), str(script), str(place / "tutorial")), place, home)
+        print(f"the tutorial took {time.monotonic() - began:.0f} s", flush=True)
 
 
 def built_wheel(folder: Path) -> Path:
@@ -90,12 +97,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--keep", action="store_true", help="leave the folder behind")
+    parser.add_argument("--tutorial", action="store_true", help="run the tutorial, too")
+    given = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="airtune-wheel-"))
-    keep = parser.parse_args().keep
     try:
-        check(place)
+        check(place, given.tutorial)
     finally:
-        if keep:
+        if given.keep:
             print(f"left in {place}")
         else:
             shutil.rmtree(place)

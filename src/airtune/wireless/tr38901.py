@@ -242,12 +242,12 @@ def _without_compiler() -> Iterator[None]:
     """Import Sionna without torch's compiler, which takes longer to import than all of Sionna.
 
     Two decorators of parts that are not used here, `torch.compile` of a demapper and
-    `torch.compiler.disable` of a channel estimator, would import it. Where it is imported already,
-    nothing is changed.
+    `torch.compiler.disable` of a channel estimator, would import it. Where Sionna is imported
+    already, nothing is changed.
     """
     import torch
 
-    if "torch._dynamo" in sys.modules or "sionna.phy" in sys.modules:
+    if "sionna.phy" in sys.modules:
         yield
         return
 
