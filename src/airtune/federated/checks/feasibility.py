@@ -69,6 +69,7 @@ class _Check:
     def __init__(self, view: PlanningView, plan: Plan) -> None:
         self.view, self.plan = view, plan
         self.places = {int(client): place for place, client in enumerate(view.cohort)}
+        self.measured = np.isposinf(view.uplink.limit_bps())
 
     def fail(self, sentence: str) -> None:
         raise BrokenRoundPlanError(
@@ -121,7 +122,7 @@ class _Check:
                 f"speed of {who} is {entry.speed:g}, and a split model computes at full speed"
             )
         full_w = float(self.view.tx_power_w[place])
-        measured = float(self.view.uplink.limit_bps()[place]) == np.inf
+        measured = bool(self.measured[place])
         if measured and self.view.costs.split is None and entry.tx_power_w < full_w * (1 - SLACK):
             self.fail(
                 f"tx_power_w of {who} is {entry.tx_power_w:g}, and its rate was measured at full "
