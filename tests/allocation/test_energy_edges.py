@@ -9,8 +9,14 @@ import pytest
 from airtune.allocation.energy.curves import Clients
 from airtune.allocation.energy.dual import Multipliers, dual_value
 from airtune.allocation.energy.exact import EnergySolution, exact_energy
-from airtune.allocation.energy.problem import EnergyPlan, EnergyProblem, least_energies
+from airtune.allocation.energy.problem import (
+    LONGEST_S,
+    EnergyPlan,
+    EnergyProblem,
+    least_energies,
+)
 from airtune.allocation.solve import Status
+from airtune.errors import InputError
 from airtune.wireless.rate import FixedEfficiencyLinks, ShannonLinks, mixed_links
 from tests.allocation.energy_cases import plain, scaled
 
@@ -230,3 +236,26 @@ def test_much_or_little_work_is_solved_as_well(name: str, factor: float) -> None
     for seed in range(20):
         problem = plain(seed, 1 + seed, energy_weight=0.01)
         solve(replace(problem, **{name: factor * getattr(problem, name)}))
+
+
+@pytest.mark.parametrize("delay_s", [1e3, 1e6, LONGEST_S])
+@pytest.mark.parametrize("bits", [1e-3, 1.0, 1e6])
+def test_what_is_sent_beside_a_long_delay(delay_s: float, bits: float) -> None:
+    """A deadline's last bit may be longer than an upload, whose energy is charged all the same."""
+    problem = plain(2, 4, energy_weight=0.1)
+    fixed, payload = problem.fixed_delay_s.copy(), problem.payload_bits.copy()
+    fixed[2], payload[2] = delay_s, bits
+    plan = exact_energy(replace(problem, fixed_delay_s=fixed, payload_bits=payload)).plan
+    assert plan is not None
+    assert delay_s <= plan.latency_s < delay_s * (1.0 + 1e-3) + 1e3
+    assert np.isfinite(plan.energy_j).all()
+    assert (plan.energy_j > 0).all()
+
+
+@pytest.mark.parametrize("name", ["fixed_delay_s", "compute_s"])
+def test_a_delay_beside_which_seconds_are_lost_is_refused(name: str) -> None:
+    problem = plain(2, 4)
+    values = getattr(problem, name).copy()
+    values[1] = np.nextafter(LONGEST_S, np.inf)
+    with pytest.raises(InputError, match=rf"{name} of client 1 .* at most 1e\+09 s"):
+        replace(problem, **{name: values})

@@ -280,16 +280,17 @@ class _Exact:
 
 
 def _plan(problem: EnergyProblem, found: Response) -> EnergyPlan:
-    """Decisions from the times and shares: the power is the one that just suffices."""
+    """Decisions from the times and shares: the power is the one that just suffices, or all of it
+    where the time to send in is lost in the deadline's rounding."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         speed = np.where(problem.compute_s > 0, problem.compute_s / found.compute_s, 1.0)
         speed = np.minimum(speed, 1.0)
         band = fill_band(found.bandwidth_hz, problem.bandwidth_hz)
         left_s = found.deadline_s - problem.fixed_delay_s - problem.compute_s / speed
         nats = airtime_s(problem.payload_bits * LN2, left_s * band)
-        share = band / problem.cn0_hz * np.expm1(nats)
-    sends = (problem.payload_bits > 0) & (problem.cn0_hz > 0)
-    return plan_of(problem, band, speed, np.where(sends, np.clip(share, 0.0, 1.0), 1.0))
+        share = np.where(left_s > 0, band / problem.cn0_hz * np.expm1(nats), 1.0)
+        sends = (problem.payload_bits > 0) & (problem.cn0_hz > 0)
+        return plan_of(problem, band, speed, np.where(sends, np.clip(share, 0.0, 1.0), 1.0))
 
 
 def sentence(problem: EnergyProblem, plan: EnergyPlan, claim: str) -> str:

@@ -43,6 +43,8 @@ _EACH = (
 )
 
 
+LONGEST_S = 1e9
+"""A client's own delays, 31 years: beside longer ones, what it sends is lost in their rounding."""
 _SLOWEST = 1e-6
 # Without idle power the least energy is that of no speed at all.
 
@@ -54,8 +56,8 @@ class EnergyProblem:
     Args:
         links: rates at full transmit power.
         bandwidth_hz: the whole band, > 0.
-        fixed_delay_s: before a client computes, and the upload's round trip, >= 0.
-        compute_s: computing at full speed, >= 0.
+        fixed_delay_s: before a client computes, and the upload's round trip, 0 to LONGEST_S.
+        compute_s: computing at full speed, 0 to LONGEST_S.
         payload_bits: the update, >= 0.
         idle_power_w: of a device that computes infinitely slowly, >= 0.
         full_power_w: of a device that computes at full speed, >= idle_power_w.
@@ -93,6 +95,9 @@ class EnergyProblem:
         for name in _EACH:
             values = self._each(name)
             require_each(name, values, np.isfinite(values) & (values >= 0), self.names)
+        for name in ("fixed_delay_s", "compute_s"):
+            values, most = getattr(self, name), f"at most {LONGEST_S:g} s"
+            require_each(name, values, values <= LONGEST_S, self.names, most)
         budgets = self._each("client_budget_j")
         require_each("client_budget_j", budgets, budgets > 0, self.names, "a number above 0")
         self._each("tx_power_w")

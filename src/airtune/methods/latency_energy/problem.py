@@ -13,7 +13,12 @@ from pydantic import Field
 from airtune.allocation.bandwidth import airtime_s
 from airtune.allocation.energy.alternatives import equal_shares, full_power, harmony
 from airtune.allocation.energy.exact import EnergySolution, exact_energy
-from airtune.allocation.energy.problem import EnergyPlan, EnergyProblem, upload_rate_bps
+from airtune.allocation.energy.problem import (
+    LONGEST_S,
+    EnergyPlan,
+    EnergyProblem,
+    upload_rate_bps,
+)
 from airtune.allocation.solve import Solution
 from airtune.cost.device import AMPLIFIER_EFFICIENCY
 from airtune.errors import InputError
@@ -50,11 +55,12 @@ _WEIGHT = Range(
     least=0, smallest=SMALLEST, largest=LARGEST, infinity=1, note=" of at least 0 (.inf: energy)"
 )
 _EFFICIENCY = Range(above=0, most=1, smallest=SMALLEST)
+_Delay = Annotated[float, Range(least=0, most=LONGEST_S, smallest=SMALLEST)]
 
 
 class EnergyClient(LinkedClient):
-    fixed_delay_s: NotNegative = Field(0.0, description="before it computes: its broadcast [s]")
-    compute_delay_s: NotNegative = Field(description="its training in a round at full speed [s]")
+    fixed_delay_s: _Delay = Field(0.0, description="before it computes: its broadcast [s]")
+    compute_delay_s: _Delay = Field(description="its training in a round at full speed [s]")
     payload_bits: NotNegative = Field(description="its update [bit]")
     idle_power_w: NotNegative = Field(
         description="drawn while it waits, what slower computing cannot save [W]"
