@@ -16,8 +16,10 @@ from airtune.experiment.reading import read_config
 from airtune.experiment.world import World, build_world
 from airtune.federated.backends.backend import Backend, ClientReport, ClientTask
 from airtune.federated.charging.costs import RoundCosts
+from airtune.federated.charging.split_costs import SplitRoundCosts
 from airtune.federated.records.record import RoundRecord
 from airtune.federated.round import run_round
+from airtune.quantities import FloatArray
 from airtune.report.page import run_panels
 from airtune.report.sentences import run_sentences
 from airtune.report.waiting import (
@@ -29,6 +31,7 @@ from airtune.report.waiting import (
     together,
     waited_for,
 )
+from airtune.workload.decisions import SplitFlops
 from tests.cli.conftest import quick
 from tests.report.views import records
 
@@ -159,6 +162,13 @@ def _scaled(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
 
     for name in ("compute_flops", "payload_bits", "charged_bits", "downlink_bits"):
         wrap(name)
+    work = SplitRoundCosts._work
+
+    def scaled_work(flops: Sequence[Sequence[SplitFlops]], *names: str) -> FloatArray:
+        draw = np.random.default_rng((seed, len(flops), *map(ord, names[0])))
+        return work(flops, *names) * (1.0 + draw.uniform(-1e-9, 1e-9, len(flops)))
+
+    monkeypatch.setattr(SplitRoundCosts, "_work", staticmethod(scaled_work))
 
 
 def _everything_said(world: World, figures: bool = True) -> list[str]:
@@ -194,7 +204,10 @@ def _everything_said(world: World, figures: bool = True) -> list[str]:
         pytest.param(("fedlora.bandwidth=equal",), marks=pytest.mark.slow),
         *(
             pytest.param((f"method={method}",), marks=pytest.mark.slow, id=method)
-            for method in ("jcpba", "soft_tsfa", "hetlora", "ffa_lora", "centralised")
+            for method in (
+                *("jcpba", "soft_tsfa", "hetlora", "ffa_lora", "centralised"),
+                *("sflllm", "hsfl", "epsl", "fedsl", "sampled_lora", "fedex_lora"),
+            )
         ),
     ],
 )
