@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -87,9 +88,27 @@ def test_another_thread_may_take_the_signal() -> None:
     try:
         with pytest.raises(SystemExit), ending_unwinds(), uninterrupted():
             os.kill(os.getpid(), signal.SIGTERM)
+            other.join(0.5)  # on a busy machine it takes the signal later
             done += [sum(range(1000)) for _ in range(1000)]
         assert len(done) == 1000
     finally:
         let_go.set()
         other.join()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_that_arrives_at_the_very_end_leaves_no_handler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    true, late = signal.signal, [True]
+
+    def interrupted(number: int, handler: Any) -> Any:
+        if handler is signal.SIG_DFL and late:
+            late.clear()
+            raise SystemExit(128 + signal.SIGTERM)
+        return true(number, handler)
+
+    with pytest.raises(SystemExit), ending_unwinds():
+        monkeypatch.setattr(signal, "signal", interrupted)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL

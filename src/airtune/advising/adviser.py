@@ -222,13 +222,17 @@ class _Suggestions:
         return sorted(self._suggestions, key=_most_first), self._left_out
 
     def _another_method(self, first: MethodAdvice) -> None:
-        """The method whose job is shortest, if it is another one."""
-        best = min(self._entries, key=total_s)
+        """The method whose job is shortest, if it is another one that learns by gradients, too."""
+        alike = [entry for entry in self._entries if self._order(entry) == self._order(first)]
+        best = min(alike, key=total_s)
         if best.job is None or best.name == first.name:
             return
         note = "it learns in another way: its rounds to a target loss are its own"
         change = Change(f"{best.name} in place of {first.name}", [], note)
         self._offer(first, change, self._arms[best.name].settings, best)
+
+    def _order(self, entry: MethodAdvice) -> bool:
+        return find_method(self._arms[entry.name].config.method).zeroth_order
 
     def _try_all(self, base: MethodAdvice) -> None:
         arm = self._arms[base.name]

@@ -64,9 +64,17 @@ def ending_unwinds() -> Iterator[None]:
     try:
         yield
     finally:
-        for number in taken:
-            if signal.getsignal(number) is _unwind:
-                signal.signal(number, signal.SIG_DFL)
+        try:
+            _give_back(taken)
+        except SystemExit:  # a signal that another thread took arrives only now
+            _give_back(taken)
+            raise
+
+
+def _give_back(numbers: Iterable[int]) -> None:
+    for number in numbers:
+        if signal.getsignal(number) is _unwind:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _unwind(number: int, frame: FrameType | None) -> None:
