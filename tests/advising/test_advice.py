@@ -31,6 +31,16 @@ def test_by_default_all_federated_methods_are_advised_the_own_first() -> None:
     assert best.latency_s == min(e.latency_s for e in advice.methods)
 
 
+@pytest.mark.parametrize(("own", "offered"), [("fedlora", "soft_tsfa"), ("ferret", "fedkseed")])
+def test_few_coefficients_are_not_offered_in_place_of_updates(own: str, offered: str) -> None:
+    names = [own, *sorted({"soft_tsfa", "ferret", "fedkseed"} - {own})]
+    advice = advise(_experiment(f"method={own}", "cell.bandwidth_hz=3e5"), draws=3, methods=names)
+    assert advice.best is not None
+    assert advice.best.name == "fedkseed"
+    found = [one.what for one in advice.suggestions if " in place of " in one.what]
+    assert [what for what in found if own in what] == [f"{offered} in place of {own}"]
+
+
 def test_no_method_fits_is_an_answer() -> None:
     experiment = _experiment("charge_as=llama-3.1-70b", "clients.devices=pixel-9")
     advice = advise(experiment, draws=2, methods=["fedlora", "jcpba"])

@@ -222,8 +222,11 @@ class _Suggestions:
         return sorted(self._suggestions, key=_most_first), self._left_out
 
     def _another_method(self, first: MethodAdvice) -> None:
-        """The method whose job is shortest, if it is another one that learns by gradients, too."""
-        alike = [entry for entry in self._entries if self._order(entry) == self._order(first)]
+        """The method whose job is shortest, if it is another one.
+
+        None that sends seeded coefficients in place of one that sends what was trained.
+        """
+        alike = [entry for entry in self._entries if self._seeded(entry) <= self._seeded(first)]
         best = min(alike, key=total_s)
         if best.job is None or best.name == first.name:
             return
@@ -231,8 +234,8 @@ class _Suggestions:
         change = Change(f"{best.name} in place of {first.name}", [], note)
         self._offer(first, change, self._arms[best.name].settings, best)
 
-    def _order(self, entry: MethodAdvice) -> bool:
-        return find_method(self._arms[entry.name].config.method).zeroth_order
+    def _seeded(self, entry: MethodAdvice) -> bool:
+        return find_method(self._arms[entry.name].config.method).seeded
 
     def _try_all(self, base: MethodAdvice) -> None:
         arm = self._arms[base.name]

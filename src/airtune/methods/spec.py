@@ -171,8 +171,8 @@ class MethodSpec:
         splits: the model is divided between the clients and a main server.
         changes_base: products are merged into the base between rounds; clients on other machines
             do not do that.
-        zeroth_order: local steps follow differences of losses, not gradients: a round learns far
-            less, so it is no alternative to one that is merely slower.
+        seeded: what travels are coefficients on directions from a seed, far fewer than the numbers
+            trained: a round learns far less, so that a shorter one is no shorter job.
         paces: the server may make steps without synchronous rounds (the section `pacing`).
         draws_cohort: its planner draws the cohort itself.
         switches: options that switch an offline stage on; they change no round themselves.
@@ -203,7 +203,7 @@ class MethodSpec:
     is_federated: bool = True
     splits: bool = False
     changes_base: bool = False
-    zeroth_order: bool = False
+    seeded: bool = False
     paces: bool = False
     draws_cohort: bool = False
     switches: tuple[str, ...] = ()

@@ -60,6 +60,6 @@ FEDKSEED = MethodSpec(
     prepare=_plain_steps,
     unused=_unused,
     needs_factors=False,
-    zeroth_order=True,
+    seeded=True,
     recorded={"measured": Measured},
 )

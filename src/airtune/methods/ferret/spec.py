@@ -30,6 +30,7 @@ FERRET = MethodSpec(
     },
     part_options={"planner": ("bandwidth",), "codec": CODEC_OPTIONS},
     needs_factors=False,
+    seeded=True,
     unused=_unused,
     not_deployed=_not_deployed,
     recorded={"measured": Measured},
