@@ -27,6 +27,12 @@ def seconds(action: Callable[[], Any], repeat: int = 1) -> tuple[float, Any]:
     return best, result
 
 
+def as_installed() -> dict[str, str]:
+    """The variables of a command that keeps its byte code, as any installed package does: compiling
+    all of it is no part of a command."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
 def environment() -> dict[str, Any]:
     """What the figures depend on: processor, versions, threads, load."""
     return {

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reporting import report
+from reporting import as_installed, report
 
 PEERS = Path(__file__).parent / "peers"
 CLIENTS = {"builtin": 32, "gpt2": 8}
@@ -121,9 +121,8 @@ def commands(peers: Sequence[str], engines: Sequence[str], environments: Path) -
 
 def measure(command: Sequence[str], folder: Path) -> dict[str, Any]:
     """Run one tool on a job; what it says."""
-    # Byte code is kept, as of any installed package: compiling all of it is no part of a command.
-    unset = ("OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
-    environment = {key: value for key, value in os.environ.items() if key not in unset}
+    environment = as_installed()
+    environment.pop("OMP_NUM_THREADS", None)
     done = subprocess.run(
         [*command, str(folder)], check=False, capture_output=True, text=True, env=environment
     )

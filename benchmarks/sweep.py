@@ -9,7 +9,6 @@ in proportion, but for the seconds in which the warm process imports.
 """
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from reporting import report
+from reporting import as_installed, report
 
 SAME = ("rounds.jsonl", "adapter/adapter_model.safetensors", "report.html", "summary.json")
 
@@ -29,10 +28,7 @@ def airtune(arguments: Sequence[str]) -> tuple[float, float]:
     """Wall and processor seconds of one command."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, "-m", "airtune", *arguments, "--quiet"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    # Byte code is kept, as of any installed package: compiling all of it is no part of a command.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    subprocess.run(command, check=True, env=environment)
+    subprocess.run(command, check=True, env={**as_installed(), "HF_HUB_OFFLINE": "1"})
     after, wall_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
     spent = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
     return wall_s, spent
